@@ -1,0 +1,250 @@
+//! The layer around the OpenTelemetry layer.
+
+use crate::diagnostic;
+use crate::handover::{self, Handover};
+use crate::layer::reached;
+use crate::opening::{InSpan, Shared};
+use crate::scope::Scope;
+use opentelemetry::Context as OtelContext;
+use opentelemetry::trace::{SpanId, TraceContextExt};
+use std::any::TypeId;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::Interest;
+use tracing::{Dispatch, Event, Metadata, Subscriber};
+use tracing_opentelemetry::get_otel_context;
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::LookupSpan;
+
+/// An OpenTelemetry layer with a [`SessionLayer`](crate::SessionLayer) around it: what
+/// [`SessionLayer::around`](crate::SessionLayer::around) makes.
+#[derive(Debug)]
+pub struct AroundLayer<L> {
+    shared: Arc<Shared>,
+    inner: L,
+    /// There is nothing inside: `Option::None` stands for the OpenTelemetry layer.
+    alone: bool,
+    /// How far the set-up has been checked.
+    check: AtomicU8,
+}
+
+/// No span has opened a scope yet.
+const NOT_BEGUN: u8 = 0;
+/// The set-up is right, or what is wrong was said.
+const DONE: u8 = 1;
+/// So many more spans that open a scope are looked at when they are entered. One that a filter
+/// hides from the OpenTelemetry layer proves nothing.
+const TRIES: u8 = DONE + 8;
+
+impl<L> AroundLayer<L> {
+    pub(crate) fn new(shared: Arc<Shared>, inner: L) -> Self {
+        Self {
+            shared,
+            inner,
+            alone: false,
+            check: AtomicU8::new(NOT_BEGUN),
+        }
+    }
+
+    /// Has the layer inside make a span, and tells the tracer below it what there is to know.
+    fn new_span_handed_over<S>(
+        &self,
+        opens: bool,
+        attrs: &Attributes<'_>,
+        id: &Id,
+        ctx: &Context<'_, S>,
+    ) where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+        L: Layer<S>,
+    {
+        let otherwise = self.otherwise(attrs, ctx);
+        if !opens && otherwise.is_none() {
+            return self.inner.on_new_span(attrs, id, ctx.clone());
+        }
+        let opened = opens.then(|| {
+            let outer = attrs.is_contextual().then(Scope::current).flatten();
+            self.shared.open(attrs, outer.or_else(|| otherwise.clone()))
+        });
+        let offer = handover::offer(Handover {
+            opened: opened.clone(),
+            otherwise,
+        });
+        // The layer takes the current `Context` as the parent, unless the parent is given: then
+        // nobody would read it, and what starts that parent must not see it.
+        let attached = match &opened {
+            Some(opened) if attrs.is_contextual() => Some(opened.scope.clone().attach()),
+            _ => None,
+        };
+        self.inner.on_new_span(attrs, id, ctx.clone());
+        drop(attached);
+        let pending = offer.taken();
+        let Some(span) = ctx.span(id) else { return };
+        if let Some(opened) = opened {
+            let in_span = InSpan {
+                scope: opened.scope,
+                values: opened.values,
+                tracked: self.alone && pending.is_none(),
+                pending,
+            };
+            in_span.store(&mut span.extensions_mut());
+            let _begun =
+                self.check
+                    .compare_exchange(NOT_BEGUN, TRIES, Ordering::Relaxed, Ordering::Relaxed);
+        } else if let Some(pending) = pending {
+            span.extensions_mut().replace(pending);
+        }
+    }
+
+    /// The scope of a span that the `Context` of its parent could not tell.
+    fn otherwise<S>(&self, attrs: &Attributes<'_>, ctx: &Context<'_, S>) -> Option<Arc<Scope>>
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
+        // To the OpenTelemetry layer, a child of a span that is hidden from it is a root.
+        let hidden = |parent: &&Id| ctx.span(parent).is_none();
+        let parent = attrs.parent().filter(hidden);
+        parent
+            .and_then(|parent| self.shared.scope_of_span(parent))
+            .or_else(|| self.shared.default.clone())
+    }
+
+    /// Enters a span, and looks whether what should have happened to it has.
+    #[cold]
+    fn enter_and_check<S>(&self, id: &Id, ctx: &Context<'_, S>)
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+        L: Layer<S>,
+    {
+        let before = current_span();
+        self.inner.on_enter(id, ctx.clone());
+        let after = current_span();
+        let Some(span) = ctx.span(id) else { return };
+        let handed_over = match span.extensions().get::<InSpan>() {
+            Some(in_span) => in_span.pending.is_some(),
+            None => return,
+        };
+        let activated = after.is_some() && (after != before || after == Some(SpanId::INVALID));
+        let exported = || get_otel_context(id, &self.shared.upgrade()?);
+        let wrong = match (handed_over, activated) {
+            (true, true) => None,
+            (true, false) => Some(diagnostic::NO_ACTIVATION),
+            // The OpenTelemetry layer has the span, and yet our tracer was not asked for it.
+            (false, _) if exported().is_some() => Some(diagnostic::NO_PROVIDER),
+            (false, _) => {
+                self.check.fetch_sub(1, Ordering::Relaxed);
+                return;
+            }
+        };
+        self.check.store(DONE, Ordering::Relaxed);
+        if let Some(wrong) = wrong {
+            diagnostic::wait(wrong);
+        }
+    }
+}
+
+/// The span of OpenTelemetry's current `Context`. Where telemetry is suppressed it has no id.
+fn current_span() -> Option<SpanId> {
+    OtelContext::map_current(|cx| {
+        cx.has_active_span()
+            .then(|| cx.span().span_context().span_id())
+    })
+}
+
+/// Each callback goes to the layer inside, whatever else is done.
+impl<S, L> Layer<S> for AroundLayer<L>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    L: Layer<S>,
+{
+    fn on_register_dispatch(&self, dispatch: &Dispatch) {
+        self.inner.on_register_dispatch(dispatch);
+        self.shared.on_register_dispatch(dispatch);
+    }
+
+    fn on_layer(&mut self, subscriber: &mut S) {
+        self.inner.on_layer(subscriber);
+        self.shared.on_layer::<S>();
+        self.alone = self.inner.max_level_hint() == Some(LevelFilter::OFF);
+    }
+
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        self.inner.register_callsite(metadata)
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, ctx: Context<'_, S>) -> bool {
+        self.inner.enabled(metadata, ctx)
+    }
+
+    fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
+        let opens = self.shared.names.open(attrs.metadata());
+        if opens || attrs.parent().is_some() || self.shared.default.is_some() {
+            self.new_span_handed_over(opens, attrs, id, &ctx);
+        } else {
+            self.inner.on_new_span(attrs, id, ctx.clone());
+        }
+        if self.alone {
+            self.shared.track_new_span(attrs, id, &ctx);
+        }
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        self.inner.max_level_hint()
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
+        // First, so that the span knows the value by the time that it is set as an attribute.
+        self.shared.record(id, values, &ctx);
+        self.inner.on_record(id, values, ctx);
+        self.shared.say_waiting();
+    }
+
+    fn on_follows_from(&self, id: &Id, follows: &Id, ctx: Context<'_, S>) {
+        self.inner.on_follows_from(id, follows, ctx);
+    }
+
+    fn event_enabled(&self, event: &Event<'_>, ctx: Context<'_, S>) -> bool {
+        self.inner.event_enabled(event, ctx)
+    }
+
+    fn on_event(&self, event: &Event<'_>, ctx: Context<'_, S>) {
+        self.inner.on_event(event, ctx);
+    }
+
+    fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
+        self.shared.say_waiting();
+        if self.check.load(Ordering::Relaxed) > DONE {
+            self.enter_and_check(id, &ctx);
+        } else {
+            self.inner.on_enter(id, ctx.clone());
+        }
+        if self.alone {
+            self.shared.track_enter(id, &ctx);
+        }
+    }
+
+    fn on_exit(&self, id: &Id, ctx: Context<'_, S>) {
+        if self.alone {
+            self.shared.track_exit(id);
+        }
+        self.inner.on_exit(id, ctx);
+    }
+
+    fn on_close(&self, id: Id, ctx: Context<'_, S>) {
+        self.inner.on_close(id, ctx);
+        self.shared.say_waiting();
+    }
+
+    fn on_id_change(&self, old: &Id, new: &Id, ctx: Context<'_, S>) {
+        self.inner.on_id_change(old, new, ctx);
+    }
+
+    // SAFETY: our own pointers are to `self` and to what it owns, and those of the layer inside are
+    // valid by its own promise, as long as it lives: that is as long as `self` does.
+    #[allow(unsafe_code)]
+    unsafe fn downcast_raw(&self, id: TypeId) -> Option<*const ()> {
+        reached(id, self, &self.shared).or_else(|| unsafe { self.inner.downcast_raw(id) })
+    }
+}

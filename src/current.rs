@@ -1,0 +1,212 @@
+//! What is in force here, and setting it on the current span.
+
+use crate::error::{Error, ErrorKind};
+use crate::handover::{self, Errand};
+use crate::opening::{self, Shared};
+use crate::scope::Scope;
+use crate::session::Session;
+use crate::tracking;
+use opentelemetry::Context;
+use opentelemetry::trace::TraceContextExt;
+use std::fmt::Display;
+use tracing::{Dispatch, dispatcher};
+use tracing_opentelemetry::get_otel_context;
+
+/// The session and user in force here, if there is either.
+///
+/// It looks in OpenTelemetry's current `Context`, and at the default session of the
+/// [`SessionLayer`](crate::SessionLayer) if there is nothing.
+///
+/// ```
+/// use tracing_session::{Session, current_session};
+///
+/// assert_eq!(current_session(), None);
+/// let session = Session::new("chat-42")?;
+/// assert_eq!(session.in_scope(current_session), Some(session));
+/// # Ok::<(), tracing_session::Error>(())
+/// ```
+pub fn current_session() -> Option<Session> {
+    let session = opening::current_scope()?.to_session();
+    (!session.is_empty()).then_some(session)
+}
+
+/// The id of the session in force here: [`current_session`] has the rest.
+///
+/// ```
+/// use tracing_session::{Session, current_session_id};
+///
+/// let id = Session::new("chat-42")?.in_scope(current_session_id);
+/// assert_eq!(id.as_deref(), Some("chat-42"));
+/// # Ok::<(), tracing_session::Error>(())
+/// ```
+pub fn current_session_id() -> Option<String> {
+    current_session()?.id().map(str::to_owned)
+}
+
+/// Sets the session of the current span: of itself, and of what is started below it from now on.
+///
+/// For a handler that learns only inside which conversation it serves. Spans above the current one
+/// and beside it stay as they are; see [`mark_trace`] for those above.
+///
+/// # Errors
+///
+/// When [`Session::new`] refuses the id, and when there is no current span that is exported (or,
+/// where there is no OpenTelemetry layer, no current span): a value without a span or a guard
+/// would have nowhere safe to live.
+///
+/// ```
+/// # use opentelemetry::trace::TracerProvider;
+/// # use opentelemetry_sdk::trace::SdkTracerProvider;
+/// # use tracing_session::{SessionLayer, SessionTracerProvider};
+/// # use tracing_subscriber::prelude::*;
+/// # let provider = SessionTracerProvider::new(SdkTracerProvider::default());
+/// # let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("chat"));
+/// # let _default = tracing_subscriber::registry().with(SessionLayer::new().around(otel)).set_default();
+/// use tracing_session::{current_session_id, set_session_id};
+///
+/// #[tracing::instrument]
+/// fn handle(conversation: &str) -> Result<(), tracing_session::Error> {
+///     set_session_id(conversation)?;
+///     assert_eq!(current_session_id().as_deref(), Some(conversation));
+///     Ok(())
+/// }
+///
+/// handle("chat-42")?;
+/// assert_eq!(current_session_id(), None);
+/// # Ok::<(), tracing_session::Error>(())
+/// ```
+pub fn set_session_id(id: impl Display) -> Result<(), Error> {
+    bind(Session::new(id)?)
+}
+
+/// Sets the user of the current span: of itself, and of what is started below it from now on.
+///
+/// # Errors
+///
+/// Those of [`set_session_id`].
+///
+/// ```
+/// let error = tracing_session::set_user_id("u-7").unwrap_err();
+/// assert!(error.is_no_span());
+/// ```
+pub fn set_user_id(id: impl Display) -> Result<(), Error> {
+    bind(Session::default().with_user(id)?)
+}
+
+/// Makes a session, sets it on the current span as [`set_session_id`] does, and returns it.
+///
+/// Its id is the one that the environment names, or else a new one: see
+/// [`Session::from_env_or_generate`].
+///
+/// # Errors
+///
+/// Those of [`Session::from_env_or_generate`] and [`set_session_id`].
+///
+/// ```
+/// let error = tracing_session::new_session().unwrap_err();
+/// assert!(error.to_string().starts_with("no span here"));
+/// ```
+pub fn new_session() -> Result<Session, Error> {
+    let session = Session::from_env_or_generate()?;
+    bind(session.clone())?;
+    Ok(session)
+}
+
+fn bind(session: Session) -> Result<(), Error> {
+    dispatcher::get_default(|dispatch| {
+        let Some(span) = dispatch.current_span().id().cloned() else {
+            // A span that was made without `tracing`, or none.
+            let bound = handover::ask(&Context::current(), Errand::Bind(session.clone()));
+            return if bound {
+                Ok(())
+            } else {
+                Err(ErrorKind::NoSpan.into())
+            };
+        };
+        if let Some(cx) = get_otel_context(&span, dispatch) {
+            let bound = handover::ask(&cx, Errand::Bind(session.clone()));
+            return if bound {
+                Ok(())
+            } else {
+                Err(ErrorKind::NoProvider.into())
+            };
+        }
+        // The nearest span that is exported is not asked in its place: it may have many below it,
+        // each with a user of its own.
+        let shared = dispatch
+            .downcast_ref::<Shared>()
+            .ok_or(ErrorKind::HiddenSpan)?;
+        let scope = Scope::nested(opening::current_scope(), (&session).into());
+        if tracking::bind(shared, dispatch, &span, scope) {
+            Ok(())
+        } else {
+            Err(ErrorKind::HiddenSpan.into())
+        }
+    })
+}
+
+/// Writes what is in force here on the spans above, too: on each one of this trace in this process
+/// that is still open and has no value of its own.
+///
+/// Backends show the first span of a trace: with this it carries what was learnt below it. The
+/// spans above are marked, and nothing more: what is started beside them does not inherit it. Only
+/// spans that `tracing` made are found, and the current one, whoever made it.
+///
+/// # Errors
+///
+/// When no session or user is in force here, and when there is no span.
+///
+/// ```
+/// # use opentelemetry::trace::TracerProvider;
+/// # use opentelemetry_sdk::trace::SdkTracerProvider;
+/// # use tracing_session::{SessionLayer, SessionTracerProvider};
+/// # use tracing_subscriber::prelude::*;
+/// # let provider = SessionTracerProvider::new(SdkTracerProvider::default());
+/// # let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("chat"));
+/// # let _default = tracing_subscriber::registry().with(SessionLayer::new().around(otel)).set_default();
+/// use tracing_session::{mark_trace, set_session_id};
+///
+/// let _http = tracing::info_span!("HTTP request").entered();
+/// let _handler = tracing::info_span!("chat").entered();
+/// set_session_id("chat-42")?;
+/// mark_trace()?; // and the HTTP request carries it as well
+/// # Ok::<(), tracing_session::Error>(())
+/// ```
+pub fn mark_trace() -> Result<(), Error> {
+    let session = current_session().ok_or(ErrorKind::NothingToMark)?;
+    dispatcher::get_default(|dispatch| {
+        let here = Context::current();
+        let marked = handover::ask(&here, Errand::Mark(session.clone()));
+        let Some(span) = dispatch.current_span().id().cloned() else {
+            return if marked {
+                Ok(())
+            } else {
+                Err(ErrorKind::NoSpan.into())
+            };
+        };
+        let mut trace = None;
+        for cx in contexts_from(&span, dispatch) {
+            let id = cx.span().span_context().trace_id();
+            if *trace.get_or_insert(id) != id {
+                break;
+            }
+            handover::ask(&cx, Errand::Mark(session.clone()));
+        }
+        Ok(())
+    })
+}
+
+/// The `Context`s of a span and of those above it that are exported and still open.
+fn contexts_from(span: &tracing::Id, dispatch: &Dispatch) -> Vec<Context> {
+    let mut spans = Vec::new();
+    if let Some(shared) = dispatch.downcast_ref::<Shared>() {
+        shared.ancestors(dispatch, span, &mut |id, _| {
+            spans.push(id.clone());
+            true
+        });
+    }
+    spans
+        .iter()
+        .filter_map(|id| get_otel_context(id, dispatch))
+        .collect()
+}

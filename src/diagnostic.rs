@@ -1,0 +1,145 @@
+//! What is said, once, to somebody who got something wrong. Never the value of an id.
+//!
+//! Most mistakes are found where nothing may be said: while a span is being made, when the
+//! per-layer filters are in the middle of their decision, or under the lock of a span. So what is
+//! to be said waits, on its thread, for the next callback in which the layer may speak: see
+//! [`say_waiting`].
+
+use crate::error::ErrorKind;
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::fmt;
+use std::hash::Hash;
+use std::sync::{LazyLock, Mutex, PoisonError};
+use tracing::callsite::Callsite;
+use tracing::dispatcher::WeakDispatch;
+use tracing::field::{FieldSet, Value};
+use tracing::metadata::Kind;
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata};
+
+pub(crate) const NO_PROVIDER: &str = "spans are not marked: the OpenTelemetry layer's tracer does \
+     not come from a SessionTracerProvider (use SessionTracerProvider::new(provider).tracer(\"..\"))";
+pub(crate) const BESIDE: &str = "spans are not marked: the SessionLayer stands beside the \
+     OpenTelemetry layer, not around it (use SessionLayer::new().around(otel_layer) in place of both)";
+pub(crate) const NO_ACTIVATION: &str = "the OpenTelemetry layer was made with \
+     with_context_activation(false): Session values and current_session() do not reach into its \
+     spans (leave context activation on)";
+
+/// A field of a span that opens a scope holds no id.
+pub(crate) fn field_ignored(span: &Metadata<'_>, field: &str, error: ErrorKind) {
+    let (file, line) = (span.file().unwrap_or("?"), span.line().unwrap_or(0));
+    let name = span.name();
+    wait(format!(
+        "field `{field}` of span `{name}` at {file}:{line} is ignored: {error}"
+    ));
+}
+
+/// An attribute that an author set on a span, by OpenTelemetry's API, holds no id.
+pub(crate) fn own_attribute_ignored(key: &'static str, error: ErrorKind) {
+    static SAID: LazyLock<Once<(&str, ErrorKind)>> = LazyLock::new(Once::default);
+    if SAID.first((key, error)) {
+        wait(format!(
+            "an attribute `{key}` set on a span is ignored: {error}"
+        ));
+    }
+}
+
+/// Remembers what was said. There are no more keys than there are places in the code.
+pub(crate) struct Once<K>(Mutex<HashSet<K>>);
+
+impl<K: Eq + Hash> Once<K> {
+    pub(crate) fn first(&self, key: K) -> bool {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key)
+    }
+}
+
+impl<K> Default for Once<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K> fmt::Debug for Once<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Once")
+    }
+}
+
+thread_local! {
+    static WAITING: Cell<bool> = const { Cell::new(false) };
+    static MESSAGES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Says `message` at the next chance on this thread.
+pub(crate) fn wait(message: impl Into<String>) {
+    // An error means that the thread is ending: nobody will have the chance.
+    if MESSAGES
+        .try_with(|messages| messages.borrow_mut().push(message.into()))
+        .is_ok()
+    {
+        WAITING.set(true);
+    }
+}
+
+/// Says what waits on this thread. To be called in callbacks about spans that are there already,
+/// with no lock held.
+#[inline]
+pub(crate) fn say_waiting(dispatch: Option<&WeakDispatch>) {
+    if WAITING.get() {
+        say(dispatch);
+    }
+}
+
+#[cold]
+fn say(dispatch: Option<&WeakDispatch>) {
+    // `tracing`'s macros find no subscriber inside a callback, so the event is made by hand.
+    let Some(dispatch) = dispatch.and_then(WeakDispatch::upgrade) else {
+        return;
+    };
+    WAITING.set(false);
+    let Ok(messages) = MESSAGES.try_with(RefCell::take) else {
+        return;
+    };
+    if !dispatch.enabled(&METADATA) {
+        return;
+    }
+    for message in messages {
+        let message = format!("tracing-session: {message}");
+        let Some(field) = METADATA.fields().field("message") else {
+            return;
+        };
+        let values = [(&field, Some(&message as &dyn Value))];
+        dispatch.event(&Event::new(
+            &METADATA,
+            &METADATA.fields().value_set(&values),
+        ));
+    }
+}
+
+struct Warning;
+
+static WARNING: Warning = Warning;
+
+static METADATA: Metadata<'static> = Metadata::new(
+    "diagnostic",
+    "tracing_session",
+    Level::WARN,
+    None,
+    None,
+    Some("tracing_session"),
+    FieldSet::new(&["message"], tracing::callsite::Identifier(&WARNING)),
+    Kind::EVENT,
+);
+
+/// Never registered: it is asked for by hand, a few times in the life of a program.
+impl Callsite for Warning {
+    fn set_interest(&self, _: Interest) {}
+
+    fn metadata(&self) -> &Metadata<'_> {
+        &METADATA
+    }
+}

@@ -1,0 +1,107 @@
+use std::fmt;
+
+/// Why an id was refused, or why there was nothing to set it on.
+///
+/// The text says what to change and never contains an id: ids are personal data.
+///
+/// ```
+/// use tracing_session::Session;
+///
+/// let error = Session::new("two\nlines").unwrap_err();
+/// assert!(error.is_invalid_id());
+/// assert_eq!(error.to_string(), "id has a control character");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    kind: ErrorKind,
+    variable: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum ErrorKind {
+    Blank,
+    TooLong,
+    ControlCharacter,
+    NotUnicode,
+    NoSpan,
+    HiddenSpan,
+    NoProvider,
+    NothingToMark,
+}
+
+impl Error {
+    /// The id is blank, longer than 1,024 bytes, not UTF-8, or has a control character.
+    ///
+    /// ```
+    /// # use tracing_session::Session;
+    /// assert!(Session::new("  ").unwrap_err().is_invalid_id());
+    /// ```
+    pub fn is_invalid_id(&self) -> bool {
+        use ErrorKind::*;
+        matches!(self.kind, Blank | TooLong | ControlCharacter | NotUnicode)
+    }
+
+    /// There is no span here that a value could be set on.
+    ///
+    /// ```
+    /// let error = tracing_session::set_session_id("chat-42").unwrap_err();
+    /// assert!(error.is_no_span());
+    /// ```
+    pub fn is_no_span(&self) -> bool {
+        use ErrorKind::*;
+        matches!(self.kind, NoSpan | HiddenSpan | NoProvider)
+    }
+
+    /// The same error, said of an environment variable.
+    pub(crate) fn of_variable(self, variable: &'static str) -> Self {
+        Self {
+            variable: Some(variable),
+            ..self
+        }
+    }
+}
+
+impl From<ErrorKind> for Error {
+    fn from(kind: ErrorKind) -> Self {
+        Self {
+            kind,
+            variable: None,
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Blank => "id is blank",
+            Self::TooLong => "id is longer than 1024 bytes",
+            Self::ControlCharacter => "id has a control character",
+            Self::NotUnicode => "id is not valid UTF-8",
+            Self::NoSpan => {
+                "no span here to set the session or user on; call it inside a span, attach a \
+                 Session, or give the SessionLayer a default session"
+            }
+            Self::HiddenSpan => {
+                "the current span is hidden from the OpenTelemetry layer (by a filter, or behind \
+                 reload::Layer), so nothing can be set on it; call it inside a span that is \
+                 exported, or attach a Session"
+            }
+            Self::NoProvider => {
+                "the current span's tracer does not come from a SessionTracerProvider, so nothing \
+                 can be set on it (use SessionTracerProvider::new(provider).tracer(\"..\"))"
+            }
+            Self::NothingToMark => "no session or user is in force here to mark the trace with",
+        })
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(variable) = self.variable {
+            write!(f, "{variable}: ")?;
+        }
+        self.kind.fmt(f)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,178 @@
+//! Which spans open a scope, and what their fields say.
+
+use crate::attributes::{ID, SESSION_ID, USER_ID};
+use crate::error::ErrorKind;
+use crate::session::Id;
+use std::borrow::Cow;
+use std::fmt;
+use tracing::Metadata;
+use tracing::field::{Field, Visit};
+
+/// The empty field that tells the spans of `session!` and `user!`, whatever names the application
+/// has chosen for its own.
+pub(crate) const MACRO_FIELD: &str = "tracing_session";
+
+/// The names of spans and fields that say a session or a user.
+#[derive(Clone, Debug)]
+pub(crate) struct Names {
+    pub(crate) session_spans: Vec<Cow<'static, str>>,
+    pub(crate) session_fields: Vec<Cow<'static, str>>,
+    pub(crate) user_spans: Vec<Cow<'static, str>>,
+    pub(crate) user_fields: Vec<Cow<'static, str>>,
+}
+
+/// What a field holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Role {
+    Session,
+    User,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self {
+            session_spans: vec!["session".into()],
+            session_fields: vec![SESSION_ID.into()],
+            user_spans: vec!["user".into()],
+            user_fields: vec![USER_ID.into()],
+        }
+    }
+}
+
+impl Names {
+    /// Whether spans of this callsite open a scope.
+    pub(crate) fn open(&self, span: &Metadata<'_>) -> bool {
+        span.fields()
+            .iter()
+            .any(|field| self.role(span, field.name()).is_some())
+    }
+
+    /// Whether spans of this callsite have a field of that role.
+    pub(crate) fn declare(&self, span: &Metadata<'_>, role: Role) -> bool {
+        span.fields()
+            .iter()
+            .any(|field| self.role(span, field.name()) == Some(role))
+    }
+
+    /// What a field of a span holds, if it is one of ours.
+    pub(crate) fn role(&self, span: &Metadata<'_>, field: &str) -> Option<Role> {
+        if is_in(&self.session_fields, field) {
+            return Some(Role::Session);
+        }
+        if is_in(&self.user_fields, field) {
+            return Some(Role::User);
+        }
+        match field {
+            ID if is_in(&self.session_spans, span.name()) => Some(Role::Session),
+            ID if is_in(&self.user_spans, span.name()) => Some(Role::User),
+            SESSION_ID if is_of_macro(span) => Some(Role::Session),
+            USER_ID if is_of_macro(span) => Some(Role::User),
+            _ => None,
+        }
+    }
+}
+
+fn is_in(names: &[Cow<'static, str>], name: &str) -> bool {
+    names.iter().any(|listed| listed == name)
+}
+
+fn is_of_macro(span: &Metadata<'_>) -> bool {
+    span.fields()
+        .iter()
+        .next()
+        .is_some_and(|field| field.name() == MACRO_FIELD)
+}
+
+/// What the fields of one span, or of one `record`, say.
+pub(crate) struct Said<'a, F> {
+    pub(crate) names: &'a Names,
+    pub(crate) span: &'static Metadata<'static>,
+    /// Called for each field that has a role, with its id or why it is none.
+    pub(crate) each: F,
+}
+
+impl<F: FnMut(&Field, Role, Result<Id, ErrorKind>)> Said<'_, F> {
+    fn text(&mut self, field: &Field, text: impl FnOnce() -> Cow<'static, str>) {
+        if let Some(role) = self.names.role(self.span, field.name()) {
+            (self.each)(field, role, Id::new(&text()));
+        }
+    }
+}
+
+/// Every way to write an id makes the same string of it.
+impl<F: FnMut(&Field, Role, Result<Id, ErrorKind>)> Visit for Said<'_, F> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if let Some(role) = self.names.role(self.span, field.name()) {
+            (self.each)(field, role, Id::new(value));
+        }
+    }
+
+    /// Every other type comes here, formatted as it displays: integers, `%value`, and `?value`,
+    /// which puts a string in quotes.
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.text(field, || {
+            let text = format!("{value:?}");
+            unquoted(&text).unwrap_or(text).into()
+        });
+    }
+}
+
+/// The string that `text` is the `Debug` form of.
+pub(crate) fn unquoted(text: &str) -> Option<String> {
+    let inside = text.strip_prefix('"')?.strip_suffix('"')?;
+    let mut plain = String::with_capacity(inside.len());
+    let mut chars = inside.chars();
+    while let Some(c) = chars.next() {
+        plain.push(match c {
+            '"' => return None,
+            '\\' => match chars.next()? {
+                't' => '\t',
+                'r' => '\r',
+                'n' => '\n',
+                '0' => '\0',
+                'u' => {
+                    let code = chars.as_str().strip_prefix('{')?.split_once('}')?.0;
+                    chars.nth(code.len() + 1);
+                    char::from_u32(u32::from_str_radix(code, 16).ok()?)?
+                }
+                c @ ('"' | '\'' | '\\') => c,
+                _ => return None,
+            },
+            c => c,
+        });
+    }
+    Some(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unquoted_is_the_inverse_of_debug() {
+        for text in [
+            "",
+            "chat-42",
+            "a \"b\" \\ 'c'",
+            "\u{7f}\u{0}\n\t\r",
+            "é😀\u{200b}",
+            "\\u{41}",
+        ] {
+            assert_eq!(unquoted(&format!("{text:?}")).as_deref(), Some(text));
+        }
+    }
+
+    #[test]
+    fn what_is_not_one_debug_string_stays_as_it_is() {
+        for text in [
+            "chat-42",
+            "\"",
+            "\"a\" or \"b\"",
+            "\"open\\\"",
+            "\"\\u{}\"",
+            "\"\\x41\"",
+        ] {
+            assert_eq!(unquoted(text), None, "{text}");
+        }
+    }
+}

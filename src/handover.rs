@@ -1,0 +1,163 @@
+//! How the layer reaches the tracer, and a span inside a `Context`.
+//!
+//! Between the two stands the OpenTelemetry layer, which knows neither, and whose data is private.
+//!
+//! - To the tracer, for the span being made: [`offer`]. The tracer takes the offer when the layer
+//!   asks it for a builder, and leaves a mark among the builder's attributes. The mark goes with
+//!   the builder wherever the span is started: by another thread, below another parent, or when it
+//!   is closed without ever having been entered. There the tracer takes the mark out again.
+//! - To a span that has been started: [`ask`]. A `Context` hides the type of its span, so the
+//!   errand waits in a thread local while a call that does nothing on any other span knocks.
+
+use crate::scope::{Scope, Values};
+use crate::session::Session;
+use crate::shards::Shards;
+use opentelemetry::trace::{Status, TraceContextExt};
+use opentelemetry::{Context, Key, KeyValue, Value};
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What the tracer has to know of a span that the layer is making.
+#[derive(Clone)]
+pub(crate) struct Handover {
+    /// What the span says, if it opens a scope.
+    pub(crate) opened: Option<Opened>,
+    /// The scope around the span if the parent that it is started under has none.
+    pub(crate) otherwise: Option<Arc<Scope>>,
+}
+
+/// A scope that a span opens.
+#[derive(Clone)]
+pub(crate) struct Opened {
+    pub(crate) values: Values,
+    /// The scope as it is if the span is started under the `Context` that it was made in.
+    pub(crate) scope: Arc<Scope>,
+    /// The span's field `id` is exported as the session's or user's id.
+    pub(crate) names_id: bool,
+}
+
+static PENDING: Shards<Handover> = Shards::new();
+
+thread_local! {
+    /// The handover on offer on this thread, or 0.
+    static OFFERED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A static, so that there is one address to know the mark by: no attribute of anybody else's can
+/// be taken for it, whatever its name.
+static MARK: &str = "tracing_session.handover";
+
+/// Offers a handover to the next builder that is made on this thread, until the offer is dropped.
+pub(crate) fn offer(handover: Handover) -> Offer {
+    // An odd step spreads the numbers over all 64 bits, as the map wants its keys.
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+    let number = NEXT
+        .fetch_add(STEP, Ordering::Relaxed)
+        .wrapping_add(STEP)
+        .max(1);
+    PENDING.insert(number, handover);
+    Offer {
+        number,
+        pending: Some(Pending(number)),
+        outer: OFFERED.replace(number),
+    }
+}
+
+pub(crate) struct Offer {
+    number: u64,
+    pending: Option<Pending>,
+    outer: u64,
+}
+
+impl Offer {
+    /// The pending handover if a builder took it. `None`: the span has no builder of ours.
+    pub(crate) fn taken(mut self) -> Option<Pending> {
+        if OFFERED.get() == self.number {
+            return None;
+        }
+        self.pending.take()
+    }
+}
+
+impl Drop for Offer {
+    fn drop(&mut self) {
+        OFFERED.set(self.outer);
+    }
+}
+
+/// Keeps a handover until the span is started or closed, whichever comes first.
+pub(crate) struct Pending(u64);
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        PENDING.remove(self.0);
+    }
+}
+
+/// Takes the handover on offer, as the mark that stands for it in a builder.
+pub(crate) fn take_offer() -> Option<KeyValue> {
+    match OFFERED.replace(0) {
+        0 => None,
+        number => Some(KeyValue::new(Key::from_static_str(MARK), number as i64)),
+    }
+}
+
+/// Runs what may make spans of its own, which must not take an offer that is meant for another.
+pub(crate) fn without_offer<T>(f: impl FnOnce() -> T) -> T {
+    struct Restore(u64);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            OFFERED.set(self.0);
+        }
+    }
+    match OFFERED.replace(0) {
+        0 => f(),
+        number => {
+            let _restore = Restore(number);
+            f()
+        }
+    }
+}
+
+/// Takes the mark, if there is one, out of a builder's attributes, and gives what it stands for.
+pub(crate) fn take_marked(attributes: &mut Vec<KeyValue>) -> Option<Handover> {
+    // The tracer makes the builder, so its mark is the first attribute.
+    let first = attributes.first()?;
+    if !std::ptr::eq(first.key.as_str(), MARK) {
+        return None;
+    }
+    match attributes.remove(0).value {
+        Value::I64(number) => PENDING.remove(number as u64),
+        _ => None,
+    }
+}
+
+/// What a started span can be asked to do.
+pub(crate) enum Errand {
+    /// To open a scope from now on, inside the one that it is in.
+    Bind(Session),
+    /// To carry what it has no value of its own for.
+    Mark(Session),
+}
+
+thread_local! {
+    static WAITING: Cell<bool> = const { Cell::new(false) };
+    static ERRAND: RefCell<Option<Errand>> = const { RefCell::new(None) };
+}
+
+/// Asks the span of `cx`. False if it is not a span of ours.
+pub(crate) fn ask(cx: &Context, errand: Errand) -> bool {
+    ERRAND.set(Some(errand));
+    WAITING.set(true);
+    // `Unset` is the lowest status, so setting it changes nothing in a span that does not know us.
+    cx.span().set_status(Status::Unset);
+    WAITING.set(false);
+    ERRAND.take().is_none()
+}
+
+/// The errand that waits for the span whose status is being set to `Unset`.
+pub(crate) fn errand() -> Option<Errand> {
+    WAITING.get().then(|| ERRAND.take()).flatten()
+}

@@ -1,0 +1,322 @@
+//! `SessionLayer`: how it is configured, and what it is where there is no OpenTelemetry layer.
+
+use crate::around::AroundLayer;
+use crate::opening::Shared;
+use crate::scope::Scope;
+use crate::session::Session;
+use crate::tracking::ENOUGH_LOOKS;
+use std::any::TypeId;
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::Interest;
+use tracing::{Dispatch, Metadata, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, Filter};
+use tracing_subscriber::registry::LookupSpan;
+
+/// Watches for spans that say a session or user, and puts what they say in force for everything
+/// below them.
+///
+/// Put it [around](Self::around) the OpenTelemetry layer. By itself it is a layer too, for people
+/// who only log: [`current_session`](crate::current_session) then answers, and nothing is exported.
+///
+/// These spans open a scope:
+///
+/// - a span named `session` or `user` with a field `id`;
+/// - a span of any name with a field `session.id` or `user.id`, also one that is declared
+///   [empty](tracing::field::Empty) and recorded later;
+/// - the spans of [`session!`](crate::session) and [`user!`](crate::user).
+///
+/// The names are the layer's to choose; the spans of the macros it always knows. A span that opens
+/// a scope by its fields has the [`Session`] in its extensions, for other layers to read.
+///
+/// Cost: a look at the names of a span's fields. A span that opens a scope costs a few hundred
+/// instructions more, one below it nothing.
+///
+/// ```
+/// use opentelemetry::trace::TracerProvider;
+/// use opentelemetry_sdk::trace::SdkTracerProvider;
+/// use tracing_session::{SessionLayer, SessionTracerProvider};
+/// use tracing_subscriber::prelude::*;
+///
+/// let provider = SessionTracerProvider::new(SdkTracerProvider::builder().build());
+/// let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("chat"));
+/// /// let subscriber = tracing_subscriber::registry().with(SessionLayer::new().around(otel));
+/// # drop(subscriber);
+/// ```
+#[derive(Debug)]
+pub struct SessionLayer {
+    shared: Arc<Shared>,
+}
+
+impl SessionLayer {
+    /// A layer with the default names.
+    ///
+    /// ```
+    /// use tracing_session::SessionLayer;
+    /// use tracing_subscriber::prelude::*;
+    ///
+    /// // Without OpenTelemetry, for people who only log.
+    /// let subscriber = tracing_subscriber::registry().with(SessionLayer::new());
+    /// # drop(subscriber);
+    /// ```
+    pub fn new() -> Self {
+        Self {
+            shared: Arc::default(),
+        }
+    }
+
+    /// The names of spans whose field `id` is a session id. Default: `session`. An empty list
+    /// switches this off.
+    ///
+    /// ```
+    /// # use tracing_session::SessionLayer;
+    /// let layer = SessionLayer::new().with_session_spans(["conversation"]);
+    /// ```
+    pub fn with_session_spans<N>(self, names: impl IntoIterator<Item = N>) -> Self
+    where
+        N: Into<Cow<'static, str>>,
+    {
+        self.configure(|shared| shared.names.session_spans = list(names))
+    }
+
+    /// The fields that hold a session id, on spans of any name. Default: `session.id`. An empty
+    /// list switches this off.
+    ///
+    /// A field of another name is exported under its own name too.
+    ///
+    /// ```
+    /// # use tracing_session::SessionLayer;
+    /// let layer = SessionLayer::new().with_session_fields(["session.id", "conversation_id"]);
+    /// ```
+    pub fn with_session_fields<N>(self, names: impl IntoIterator<Item = N>) -> Self
+    where
+        N: Into<Cow<'static, str>>,
+    {
+        self.configure(|shared| shared.names.session_fields = list(names))
+    }
+
+    /// The names of spans whose field `id` is a user id. Default: `user`. An empty list switches
+    /// this off.
+    ///
+    /// ```
+    /// # use tracing_session::SessionLayer;
+    /// let layer = SessionLayer::new().with_user_spans(["customer"]);
+    /// ```
+    pub fn with_user_spans<N>(self, names: impl IntoIterator<Item = N>) -> Self
+    where
+        N: Into<Cow<'static, str>>,
+    {
+        self.configure(|shared| shared.names.user_spans = list(names))
+    }
+
+    /// The fields that hold a user id, on spans of any name. Default: `user.id`. An empty list
+    /// switches this off.
+    ///
+    /// ```
+    /// # use tracing_session::SessionLayer;
+    /// let layer = SessionLayer::new().with_user_fields(["user.id", "enduser.id"]);
+    /// ```
+    pub fn with_user_fields<N>(self, names: impl IntoIterator<Item = N>) -> Self
+    where
+        N: Into<Cow<'static, str>>,
+    {
+        self.configure(|shared| shared.names.user_fields = list(names))
+    }
+
+    /// The session of everything that is outside any other: a command-line agent is one process
+    /// with one session. Default: none.
+    ///
+    /// Cost: about 300 instructions for each span that is outside any other scope.
+    ///
+    /// ```
+    /// use tracing_session::{Session, SessionLayer};
+    ///
+    /// let layer = SessionLayer::new().with_default_session(Session::from_env_or_generate()?);
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn with_default_session(self, session: Session) -> Self {
+        let scope = (!session.is_empty()).then(|| Scope::nested(None, (&session).into()));
+        self.configure(|shared| shared.default = scope)
+    }
+
+    /// A filter for the OpenTelemetry layer, under which the spans that it hides still open their
+    /// scopes.
+    ///
+    /// A span that a filter hides from the OpenTelemetry layer is not exported. With a filter put
+    /// on that layer itself, or on the whole subscriber, such a span does not exist, and neither
+    /// does the session that it says. With the filter given here it does, for the spans below it
+    /// that are exported. Nothing else becomes enabled that was not.
+    ///
+    /// Cost: about 500 instructions for each span, which is what it takes `tracing-subscriber` to
+    /// ask a second filter.
+    ///
+    /// ```
+    /// # use opentelemetry::trace::TracerProvider;
+    /// # use opentelemetry_sdk::trace::SdkTracerProvider;
+    /// # use tracing_session::{SessionLayer, SessionTracerProvider};
+    /// use tracing_subscriber::filter::LevelFilter;
+    /// use tracing_subscriber::prelude::*;
+    ///
+    /// # let provider = SessionTracerProvider::new(SdkTracerProvider::default());
+    /// # let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("chat"));
+    /// let layer = SessionLayer::new().with_filter(LevelFilter::WARN).around(otel);
+    /// let subscriber = tracing_subscriber::registry().with(layer);
+    /// # drop(subscriber);
+    /// ```
+    pub fn with_filter<F>(self, filter: F) -> FilteredSessionLayer<F> {
+        FilteredSessionLayer {
+            layer: self,
+            filter,
+        }
+    }
+
+    /// The OpenTelemetry layer with this one around it: the layer to give to the subscriber.
+    ///
+    /// `otel` may also be wrapped in `Option`, `Box`, a filter, or `reload::Layer`. Its tracer has
+    /// to come from a [`SessionTracerProvider`](crate::SessionTracerProvider). Behind
+    /// `reload::Layer` spans inherit as ever, but `tracing` offers no way to reach the current span
+    /// there, so [`set_session_id`](crate::set_session_id) and its like give an error.
+    ///
+    /// ```
+    /// # use opentelemetry::trace::TracerProvider;
+    /// # use opentelemetry_sdk::trace::SdkTracerProvider;
+    /// # use tracing_session::{SessionLayer, SessionTracerProvider};
+    /// # use tracing_subscriber::prelude::*;
+    /// # let provider = SessionTracerProvider::new(SdkTracerProvider::default());
+    /// let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("chat"));
+    /// let subscriber = tracing_subscriber::registry().with(SessionLayer::new().around(otel));
+    /// # drop(subscriber);
+    /// ```
+    pub fn around<L>(self, otel: L) -> AroundLayer<L> {
+        AroundLayer::new(self.shared, otel)
+    }
+
+    fn configure(mut self, change: impl FnOnce(&mut Shared)) -> Self {
+        // It is shared only when it is made into another layer, which consumes this one.
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            change(shared);
+        }
+        self
+    }
+}
+
+fn list<N: Into<Cow<'static, str>>>(names: impl IntoIterator<Item = N>) -> Vec<Cow<'static, str>> {
+    names.into_iter().map(Into::into).collect()
+}
+
+impl Default for SessionLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Layer<S> for SessionLayer
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    fn on_register_dispatch(&self, dispatch: &Dispatch) {
+        self.shared.on_register_dispatch(dispatch);
+    }
+
+    fn on_layer(&mut self, _: &mut S) {
+        self.shared.on_layer::<S>();
+    }
+
+    fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
+        self.shared.track_new_span(attrs, id, &ctx);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
+        self.shared.track_record(id, values, &ctx);
+    }
+
+    fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
+        self.shared.track_enter(id, &ctx);
+    }
+
+    fn on_exit(&self, id: &Id, _: Context<'_, S>) {
+        self.shared.track_exit(id);
+    }
+
+    fn on_close(&self, _: Id, _: Context<'_, S>) {
+        self.shared.track_close();
+    }
+
+    // SAFETY: the pointers are to `self` and to what it owns, so they live as long as it does.
+    #[allow(unsafe_code)]
+    unsafe fn downcast_raw(&self, id: TypeId) -> Option<*const ()> {
+        reached(id, self, &self.shared)
+    }
+}
+
+/// The answer of a layer of ours to being looked for.
+pub(crate) fn reached<T: 'static>(id: TypeId, layer: &T, shared: &Shared) -> Option<*const ()> {
+    if id == TypeId::of::<T>() {
+        Some(std::ptr::from_ref(layer).cast())
+    } else if id == TypeId::of::<Shared>() {
+        Some(std::ptr::from_ref(shared).cast())
+    } else {
+        None
+    }
+}
+
+/// A [`SessionLayer`] with a filter for the OpenTelemetry layer: see
+/// [`SessionLayer::with_filter`].
+#[derive(Debug)]
+pub struct FilteredSessionLayer<F> {
+    layer: SessionLayer,
+    filter: F,
+}
+
+impl<F> FilteredSessionLayer<F> {
+    /// The OpenTelemetry layer with the filter and this layer around it: see
+    /// [`SessionLayer::around`].
+    ///
+    /// ```
+    /// # use opentelemetry::trace::TracerProvider;
+    /// # use opentelemetry_sdk::trace::SdkTracerProvider;
+    /// # use tracing_session::{SessionLayer, SessionTracerProvider};
+    /// # use tracing_subscriber::prelude::*;
+    /// # use tracing_subscriber::filter::LevelFilter;
+    /// # let provider = SessionTracerProvider::new(SdkTracerProvider::default());
+    /// let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("chat"));
+    /// let layer = SessionLayer::new().with_filter(LevelFilter::INFO).around(otel);
+    /// let subscriber = tracing_subscriber::registry().with(layer);
+    /// # drop(subscriber);
+    /// ```
+    pub fn around<S, L>(self, otel: L) -> impl Layer<S>
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+        L: Layer<S>,
+        F: Filter<S> + 'static,
+    {
+        let shared = self.layer.shared.clone();
+        shared.looks.store(ENOUGH_LOOKS, Ordering::Relaxed);
+        // A layer without a filter beside a filtered one would switch off the level filter of the
+        // whole subscriber. So the half that follows hidden spans has a filter of its own. The
+        // half that is joined last is called last: it sees what the other has taken.
+        let visible = AroundLayer::new(shared.clone(), otel).with_filter(self.filter);
+        visible.and_then(Layer::with_filter(self.layer, Openers(shared)))
+    }
+}
+
+/// Lets through the spans that open a scope, whatever their level, and no event.
+#[derive(Debug)]
+struct Openers(Arc<Shared>);
+
+impl<S> Filter<S> for Openers {
+    fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        metadata.is_span() && self.0.names.open(metadata)
+    }
+
+    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if metadata.is_span() && self.0.names.open(metadata) {
+            Interest::always()
+        } else {
+            Interest::never()
+        }
+    }
+}

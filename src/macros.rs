@@ -1,0 +1,127 @@
+/// A span that opens a session: `session.id` stands on it and on everything below it.
+///
+/// The id may be anything that displays, or a [`Session`](crate::Session), whose user is then said
+/// too. Without one it is generated. Further fields follow as in `tracing`'s own macros; before the
+/// id there may be `target:`, `parent:` and `level:` (default: `INFO`), in this order. The span is
+/// named `session`, and its fields `session.id` and `user.id` may be recorded later.
+///
+/// ```
+/// use tracing::{Instrument, Level};
+/// use tracing_session::{Session, session};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tracing_session::Error> {
+/// async { /* ... */ }.instrument(session!("chat-42")).await;
+///
+/// let span = session!(); // a new id
+/// span.record("user.id", "u-7");
+///
+/// let known = Session::new("chat-42")?.with_user("u-7")?;
+/// session!(known, channel = "web").in_scope(|| { /* ... */ });
+///
+/// let request = tracing::info_span!("request");
+/// session!(target: "chat", parent: &request, level: Level::DEBUG, 42_u64, channel = "web");
+/// # Ok(()) }
+/// ```
+#[macro_export]
+macro_rules! session {
+    ($($given:tt)*) => { $crate::__open!(session [] $($given)*) };
+}
+
+/// A span that says a user: `user.id` stands on it and on everything below it, beside the session
+/// that is in force there.
+///
+/// The id may be anything that displays. Fields, `target:`, `parent:` and `level:` are as for
+/// [`session!`](crate::session); the span is named `user`.
+///
+/// ```
+/// use tracing_session::{session, user};
+///
+/// let _session = session!("chat-42").entered();
+/// user!("u-7", plan = "pro").in_scope(|| { /* in the session, and with the user */ });
+/// ```
+#[macro_export]
+macro_rules! user {
+    ($($given:tt)*) => { $crate::__open!(user [] $($given)*) };
+}
+
+/// Takes the options off the front, then makes the span. `tracing_session` is the field that
+/// `fields::MACRO_FIELD` names.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __open {
+    ($kind:ident [$($options:tt)*] target: $target:expr, $($rest:tt)*) => {
+        $crate::__open!($kind [$($options)* [target: $target,]] $($rest)*)
+    };
+    ($kind:ident [$($options:tt)*] parent: $parent:expr, $($rest:tt)*) => {
+        $crate::__open!($kind [$($options)* [parent: $parent,]] $($rest)*)
+    };
+    ($kind:ident [$([$($option:tt)*])*] level: $level:expr, $($rest:tt)*) => {
+        $crate::__open!(@$kind [$($($option)*)* $level,] $($rest)*)
+    };
+    ($kind:ident [$([$($option:tt)*])*] $($rest:tt)*) => {
+        $crate::__open!(@$kind [$($($option)*)* $crate::__private::Level::INFO,] $($rest)*)
+    };
+    (@session [$($options:tt)*]) => {
+        $crate::__open!(@session [$($options)*] $crate::Session::generate())
+    };
+    (@session [$($options:tt)*] $id:expr $(, $($fields:tt)*)?) => {
+        match &$id {
+            given => $crate::__private::span!(
+                $($options)*
+                "session",
+                tracing_session = $crate::__private::Empty,
+                session.id = $crate::__private::Given::session_id(given).as_deref(),
+                user.id = $crate::__private::Given::user_id(given),
+                $($($fields)*)?
+            ),
+        }
+    };
+    (@user [$($options:tt)*] $id:expr $(, $($fields:tt)*)?) => {
+        $crate::__private::span!(
+            $($options)*
+            "user",
+            tracing_session = $crate::__private::Empty,
+            user.id = $crate::__private::text(&$id).as_str(),
+            $($($fields)*)?
+        )
+    };
+}
+
+/// What the macros expand to.
+#[doc(hidden)]
+pub mod __private {
+    use crate::session::Session;
+    use std::borrow::Cow;
+    use std::fmt::Display;
+    pub use tracing::field::Empty;
+    pub use tracing::{Level, span};
+
+    /// What `session!` takes: an id, or a `Session`.
+    pub trait Given {
+        fn session_id(&self) -> Option<Cow<'_, str>>;
+
+        fn user_id(&self) -> Option<&str> {
+            None
+        }
+    }
+
+    impl<T: Display + ?Sized> Given for T {
+        fn session_id(&self) -> Option<Cow<'_, str>> {
+            Some(text(self).into())
+        }
+    }
+
+    impl Given for Session {
+        fn session_id(&self) -> Option<Cow<'_, str>> {
+            self.id().map(Cow::Borrowed)
+        }
+
+        fn user_id(&self) -> Option<&str> {
+            Session::user_id(self)
+        }
+    }
+
+    pub fn text(id: &(impl Display + ?Sized)) -> String {
+        id.to_string()
+    }
+}

@@ -1,0 +1,220 @@
+//! The values in force for a piece of work, and the `Context` that carries them.
+//!
+//! OpenTelemetry's [`Context`] is the carrier: child spans, samplers, log processors and
+//! propagators all read it. [`Scope::of`] is the one answer to "which scope is in force under this
+//! `Context`". It knows two places:
+//!
+//! - an [`Entry`] in the `Context`, put there by [`attach`] and inherited with the `Context`;
+//! - [`BOUND`], for a span whose `Context` could not be given an entry: its parent was set from
+//!   outside (`set_parent`, `parent:`), or the scope was set on it when it had started already.
+//!   The spans below such a span do not have the entry either, so each of them is bound too.
+
+use crate::session::{Id, Session};
+use crate::shards::Shards;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
+use opentelemetry::{Context, ContextGuard};
+use std::fmt;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+/// The values in force for a piece of work. Scopes nest, and each value is inherited on its own.
+pub(crate) struct Scope {
+    values: Values,
+    /// Asked for a value that is declared here, or was inherited as such, and not known yet.
+    /// Kept only where there is one, so that scopes that follow one another form no chain.
+    outer: Option<Arc<Scope>>,
+}
+
+/// One place per value that a scope can have.
+#[derive(Clone, Default)]
+pub(crate) struct Values {
+    pub(crate) id: Value,
+    pub(crate) user_id: Value,
+}
+
+#[derive(Clone, Default)]
+pub(crate) enum Value {
+    #[default]
+    Unsaid,
+    Fixed(Id),
+    /// A field of a span, which may be recorded at any time.
+    Late(Arc<Late>),
+}
+
+/// A value that may become known, or change, while scopes that inherit it are in use.
+#[derive(Default)]
+pub(crate) struct Late {
+    first: OnceLock<Id>,
+    /// Fields are hardly ever recorded twice: until then, reading takes no lock.
+    latest: OnceLock<RwLock<Id>>,
+}
+
+impl Scope {
+    /// The scope that says `values` inside `outer`.
+    pub(crate) fn nested(outer: Option<Arc<Scope>>, values: Values) -> Arc<Self> {
+        let values = match &outer {
+            Some(outer) => Values {
+                id: values.id.or(&outer.values.id),
+                user_id: values.user_id.or(&outer.values.user_id),
+            },
+            None => values,
+        };
+        let may_ask = values.id.is_awaited() || values.user_id.is_awaited();
+        Arc::new(Self {
+            values,
+            outer: outer.filter(|_| may_ask),
+        })
+    }
+
+    pub(crate) fn id(&self) -> Option<Id> {
+        let awaited = |outer: &Arc<Scope>| outer.id();
+        self.values
+            .id
+            .get()
+            .or_else(|| self.outer.as_ref().and_then(awaited))
+    }
+
+    pub(crate) fn user_id(&self) -> Option<Id> {
+        let awaited = |outer: &Arc<Scope>| outer.user_id();
+        self.values
+            .user_id
+            .get()
+            .or_else(|| self.outer.as_ref().and_then(awaited))
+    }
+
+    /// What is in force now, as a value.
+    pub(crate) fn to_session(&self) -> Session {
+        Session {
+            id: self.id(),
+            user_id: self.user_id(),
+        }
+    }
+
+    /// The scope in force under `cx`.
+    pub(crate) fn of(cx: &Context) -> Option<Arc<Scope>> {
+        let entry = cx.get::<Entry>();
+        let span = cx.span();
+        let span = span.span_context();
+        if let Some(entry) = entry {
+            if entry.under == span.span_id() {
+                return Some(entry.scope.clone());
+            }
+        }
+        bound_to(span).or_else(|| entry.map(|entry| entry.scope.clone()))
+    }
+
+    /// The scope in force here.
+    pub(crate) fn current() -> Option<Arc<Scope>> {
+        Context::map_current(Scope::of)
+    }
+
+    /// Whether the spans below one whose parent is `cx` would be in this scope by the entry that
+    /// they inherit with the `Context`.
+    pub(crate) fn is_entry_of(self: &Arc<Self>, cx: &Context) -> bool {
+        cx.get::<Entry>()
+            .is_some_and(|entry| Arc::ptr_eq(&entry.scope, self))
+    }
+
+    /// `cx` with this scope in force.
+    pub(crate) fn entered(self: Arc<Self>, cx: &Context) -> Context {
+        let under = cx.span().span_context().span_id();
+        cx.with_value(Entry { scope: self, under })
+    }
+
+    /// Puts this scope in force on this thread, until the guard is dropped.
+    pub(crate) fn attach(self: Arc<Self>) -> ContextGuard {
+        Context::map_current(|cx| self.entered(cx)).attach()
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_session().fmt(f)
+    }
+}
+
+impl Value {
+    fn get(&self) -> Option<Id> {
+        match self {
+            Self::Unsaid => None,
+            Self::Fixed(id) => Some(id.clone()),
+            Self::Late(late) => late.get(),
+        }
+    }
+
+    fn or(self, outer: &Value) -> Self {
+        match self {
+            Self::Unsaid => outer.clone(),
+            said => said,
+        }
+    }
+
+    fn is_awaited(&self) -> bool {
+        matches!(self, Self::Late(late) if late.first.get().is_none())
+    }
+}
+
+impl From<&Session> for Values {
+    fn from(session: &Session) -> Self {
+        let fixed = |id: &Option<Id>| id.clone().map_or(Value::Unsaid, Value::Fixed);
+        Self {
+            id: fixed(&session.id),
+            user_id: fixed(&session.user_id),
+        }
+    }
+}
+
+impl Late {
+    pub(crate) fn get(&self) -> Option<Id> {
+        match self.latest.get() {
+            None => self.first.get().cloned(),
+            Some(latest) => Some(
+                latest
+                    .read()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone(),
+            ),
+        }
+    }
+
+    pub(crate) fn set(&self, id: Id) {
+        if let Err(id) = self.first.set(id) {
+            let latest = self.latest.get_or_init(|| RwLock::new(id.clone()));
+            *latest.write().unwrap_or_else(PoisonError::into_inner) = id;
+        }
+    }
+}
+
+/// A scope in a `Context`.
+struct Entry {
+    scope: Arc<Scope>,
+    /// The span that was current where the scope was attached. Under that span the entry is the
+    /// inner one, whatever is bound to the span; under a span below it, the entry was inherited,
+    /// and what is bound to that span is the inner one.
+    under: SpanId,
+}
+
+/// Scopes of spans by span id, each with its trace id to tell a chance meeting of ids.
+static BOUND: Shards<(TraceId, Arc<Scope>)> = Shards::new();
+
+fn key(span: SpanId) -> u64 {
+    u64::from_ne_bytes(span.to_bytes())
+}
+
+/// Binds `scope` to a span, until [`unbind`].
+pub(crate) fn bind(span: &SpanContext, scope: Arc<Scope>) {
+    BOUND.insert(key(span.span_id()), (span.trace_id(), scope));
+}
+
+pub(crate) fn unbind(span: &SpanContext) {
+    BOUND.remove(key(span.span_id()));
+}
+
+/// A span context that came from outside is not asked for, even if the id is that of a span here:
+/// the sender may be anybody, and what may come in with a request is not for us to decide.
+fn bound_to(span: &SpanContext) -> Option<Arc<Scope>> {
+    if span.is_remote() {
+        return None;
+    }
+    let (trace, scope) = BOUND.get(key(span.span_id()))?;
+    (trace == span.trace_id()).then_some(scope)
+}

@@ -1,0 +1,204 @@
+use crate::error::{Error, ErrorKind};
+use std::env::VarError;
+use std::fmt::{self, Display};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// A session id, a user id, or both: the values that one conversation's spans carry.
+///
+/// A `Session` is a plain value, made once per conversation and cloned freely (two reference
+/// counts). It comes into force where it is [attached](Session::attach), wraps a
+/// [closure](Session::in_scope) or a [future](crate::InSession::in_session), or is given to
+/// [`session!`](crate::session). `Debug` shows which values are there, and never the values.
+///
+/// ```
+/// use tracing_session::{Session, current_session};
+///
+/// let session = Session::new("chat-42")?.with_user("u-7")?;
+/// session.in_scope(|| {
+///     let here = current_session().unwrap();
+///     assert_eq!((here.id(), here.user_id()), (Some("chat-42"), Some("u-7")));
+/// });
+/// # Ok::<(), tracing_session::Error>(())
+/// ```
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct Session {
+    pub(crate) id: Option<Id>,
+    pub(crate) user_id: Option<Id>,
+}
+
+impl Session {
+    /// A session with this id.
+    ///
+    /// The id may be anything that displays: a string, a [`Uuid`], an integer. It is trimmed.
+    ///
+    /// # Errors
+    ///
+    /// An id is 1 to 1,024 bytes of UTF-8 after trimming, without control characters. It is never
+    /// cut to fit.
+    ///
+    /// ```
+    /// use tracing_session::Session;
+    ///
+    /// assert_eq!(Session::new(" chat-42 ")?.id(), Some("chat-42"));
+    /// assert_eq!(Session::new(42_u64)?.id(), Some("42"));
+    /// assert_eq!(Session::new("\t").unwrap_err().to_string(), "id is blank");
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn new(id: impl Display) -> Result<Self, Error> {
+        Ok(Self {
+            id: Some(Id::display(id)?),
+            user_id: None,
+        })
+    }
+
+    /// A session with a new id: a UUID of version 7, so that ids sort by the time they were made.
+    ///
+    /// ```
+    /// use tracing_session::Session;
+    ///
+    /// assert_ne!(Session::generate(), Session::generate());
+    /// ```
+    pub fn generate() -> Self {
+        let mut text = Uuid::encode_buffer();
+        let text: &str = Uuid::now_v7().as_hyphenated().encode_lower(&mut text);
+        Self {
+            id: Some(Id(text.into())),
+            user_id: None,
+        }
+    }
+
+    /// The session that the environment names, or else a new one.
+    ///
+    /// Reads `TRACING_SESSION_ID`, then TraceCtrl's `TRACECTRL_SESSION_ID`. A variable that is
+    /// blank counts as not set. It is what a command-line agent gives to
+    /// [`SessionLayer::with_default_session`](crate::SessionLayer::with_default_session).
+    ///
+    /// # Errors
+    ///
+    /// When the variable that counts holds an id that [`Session::new`] refuses; the error names
+    /// the variable.
+    ///
+    /// ```
+    /// use tracing_session::Session;
+    ///
+    /// assert!(Session::from_env_or_generate()?.id().is_some());
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn from_env_or_generate() -> Result<Self, Error> {
+        for variable in ["TRACING_SESSION_ID", "TRACECTRL_SESSION_ID"] {
+            let session = match std::env::var(variable) {
+                Ok(value) if value.trim().is_empty() => continue,
+                Ok(value) => Self::new(value),
+                Err(VarError::NotPresent) => continue,
+                Err(VarError::NotUnicode(_)) => Err(ErrorKind::NotUnicode.into()),
+            };
+            return session.map_err(|error| error.of_variable(variable));
+        }
+        Ok(Self::generate())
+    }
+
+    /// The same session with this user.
+    ///
+    /// [`Session::default`] has no id, so `Session::default().with_user("u-7")?` says a user
+    /// alone: the session that is in force around it stays.
+    ///
+    /// # Errors
+    ///
+    /// The rule for user ids is the one for session ids: see [`Session::new`].
+    ///
+    /// ```
+    /// use tracing_session::Session;
+    ///
+    /// let user = Session::default().with_user("u-7")?;
+    /// assert_eq!((user.id(), user.user_id()), (None, Some("u-7")));
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn with_user(self, user_id: impl Display) -> Result<Self, Error> {
+        Ok(Self {
+            user_id: Some(Id::display(user_id)?),
+            ..self
+        })
+    }
+
+    /// The session's id, or `None` for a user alone.
+    ///
+    /// ```
+    /// # use tracing_session::Session;
+    /// assert_eq!(Session::default().id(), None);
+    /// ```
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_ref().map(Id::as_str)
+    }
+
+    /// The user's id.
+    ///
+    /// ```
+    /// # use tracing_session::Session;
+    /// assert_eq!(Session::generate().user_id(), None);
+    /// ```
+    pub fn user_id(&self) -> Option<&str> {
+        self.user_id.as_ref().map(Id::as_str)
+    }
+
+    /// Each value of this session, or where it has none, that of `other`.
+    pub(crate) fn or(self, other: Session) -> Self {
+        Self {
+            id: self.id.or(other.id),
+            user_id: self.user_id.or(other.user_id),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.id.is_none() && self.user_id.is_none()
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("id", &self.id)
+            .field("user_id", &self.user_id)
+            .finish()
+    }
+}
+
+/// An id that obeys the rule of [`Session::new`]: nothing else in the crate holds one.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Id(Arc<str>);
+
+impl Id {
+    const MAX_BYTES: usize = 1024;
+
+    pub(crate) fn new(text: &str) -> Result<Self, ErrorKind> {
+        let text = text.trim();
+        if text.is_empty() {
+            Err(ErrorKind::Blank)
+        } else if text.len() > Self::MAX_BYTES {
+            Err(ErrorKind::TooLong)
+        } else if text.chars().any(char::is_control) {
+            Err(ErrorKind::ControlCharacter)
+        } else {
+            Ok(Self(text.into()))
+        }
+    }
+
+    fn display(id: impl Display) -> Result<Self, Error> {
+        Ok(Self::new(&id.to_string())?)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The text itself, shared: an exported attribute copies no bytes.
+    pub(crate) fn to_shared(&self) -> Arc<str> {
+        self.0.clone()
+    }
+}
+
+impl fmt::Debug for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<hidden>")
+    }
+}

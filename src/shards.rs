@@ -1,0 +1,102 @@
+//! A concurrent map for what cannot travel in a `Context`: small, and empty in most programs.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+const SHARDS: usize = 64;
+
+/// A map from random 64-bit keys. Looking up a key costs one atomic load where its shard is empty;
+/// the lock of a shard is held for one operation of the map, and never while anything is dropped.
+pub(crate) struct Shards<V>([Shard<V>; SHARDS]);
+
+/// On a cache line of its own, so that threads at work in different shards do not disturb one
+/// another.
+#[repr(align(128))]
+struct Shard<V> {
+    len: AtomicUsize,
+    map: Mutex<Map<V>>,
+}
+
+type Map<V> = HashMap<u64, V, BuildHasherDefault<Unhashed>>;
+
+impl<V> Shards<V> {
+    pub(crate) const fn new() -> Self {
+        Self([const { Shard::new() }; SHARDS])
+    }
+
+    pub(crate) fn insert(&self, key: u64, value: V) {
+        let shard = self.shard(key);
+        let _replaced = shard.update(|map| map.insert(key, value));
+    }
+
+    pub(crate) fn remove(&self, key: u64) -> Option<V> {
+        let shard = self.shard(key);
+        if shard.is_empty() {
+            return None;
+        }
+        shard.update(|map| map.remove(&key))
+    }
+
+    pub(crate) fn get(&self, key: u64) -> Option<V>
+    where
+        V: Clone,
+    {
+        let shard = self.shard(key);
+        if shard.is_empty() {
+            return None;
+        }
+        shard.lock().get(&key).cloned()
+    }
+
+    fn shard(&self, key: u64) -> &Shard<V> {
+        &self.0[key as usize % SHARDS]
+    }
+}
+
+impl<V> Shard<V> {
+    const fn new() -> Self {
+        Self {
+            len: AtomicUsize::new(0),
+            map: Mutex::new(HashMap::with_hasher(BuildHasherDefault::new())),
+        }
+    }
+
+    /// Whoever asks for a key has been handed it after the insertion, so `Relaxed` is enough.
+    fn is_empty(&self) -> bool {
+        self.len.load(Ordering::Relaxed) == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Map<V>> {
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Map<V>) -> Option<V>) -> Option<V> {
+        let mut map = self.lock();
+        let before = change(&mut map);
+        self.len.store(map.len(), Ordering::Relaxed);
+        before
+    }
+}
+
+/// The keys are random, or spread like random ones: hashing them again would gain nothing.
+#[derive(Default)]
+struct Unhashed(u64);
+
+impl Hasher for Unhashed {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        // The shard was chosen by the low bits, so the map takes its bucket from the others.
+        self.0 = key.rotate_right(SHARDS.trailing_zeros());
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}

@@ -1,0 +1,224 @@
+//! One application under test: its subscriber, what it exports, and what is said to its author.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+
+use opentelemetry::Value;
+use opentelemetry::trace::{SpanId, TracerProvider};
+use opentelemetry_sdk::trace::{
+    InMemorySpanExporter, SdkTracer, SdkTracerProvider, SpanData, TracerProviderBuilder,
+};
+use std::fmt::{Debug, Write};
+use std::sync::{Arc, Mutex};
+use tracing::field::{Field, Visit};
+use tracing::subscriber::DefaultGuard;
+use tracing::{Dispatch, Event, dispatcher};
+use tracing_opentelemetry::OpenTelemetryLayer;
+use tracing_session::{SessionLayer, SessionTracer, SessionTracerProvider};
+use tracing_subscriber::layer::{Context, Layered};
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::{Layer, Registry};
+
+/// What the layer under test stands on: the registry, and the layer that listens for diagnostics.
+pub type Base = Layered<Diagnostics, Registry>;
+pub type Otel = OpenTelemetryLayer<Base, SessionTracer<SdkTracer>>;
+
+/// An application with its own provider and subscriber, which is the default of this thread.
+pub struct App {
+    pub provider: SessionTracerProvider<SdkTracerProvider>,
+    pub exporter: InMemorySpanExporter,
+    pub diagnostics: Diagnostics,
+    pub dispatch: Dispatch,
+    _default: DefaultGuard,
+}
+
+impl App {
+    /// With a `SessionLayer` as it comes.
+    pub fn new() -> Self {
+        Self::with(|layer| layer)
+    }
+
+    /// With a `SessionLayer` that is set up by `configure`.
+    pub fn with(configure: impl FnOnce(SessionLayer) -> SessionLayer) -> Self {
+        Self::with_layer(|otel| configure(SessionLayer::new()).around(otel))
+    }
+
+    /// With any layer that is made of the OpenTelemetry layer.
+    pub fn with_layer<L: Layer<Base> + Send + Sync>(make: impl FnOnce(Otel) -> L) -> Self {
+        Self::with_provider(|builder| builder, make)
+    }
+
+    /// With a provider that is built by `build`.
+    pub fn with_provider<L: Layer<Base> + Send + Sync>(
+        build: impl FnOnce(TracerProviderBuilder) -> TracerProviderBuilder,
+        make: impl FnOnce(Otel) -> L,
+    ) -> Self {
+        let exporter = InMemorySpanExporter::default();
+        let builder = SdkTracerProvider::builder().with_simple_exporter(exporter.clone());
+        let provider = SessionTracerProvider::new(build(builder).build());
+        let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
+        let diagnostics = Diagnostics::default();
+        let base = tracing_subscriber::registry().with(diagnostics.clone());
+        let dispatch = Dispatch::new(base.with(make(otel)));
+        Self {
+            provider,
+            exporter,
+            diagnostics,
+            _default: dispatcher::set_default(&dispatch),
+            dispatch,
+        }
+    }
+
+    /// Runs `f` on another thread of this application.
+    pub fn on_thread<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        let dispatch = &self.dispatch;
+        let run = move || {
+            let _default = dispatcher::set_default(dispatch);
+            f()
+        };
+        std::thread::scope(|scope| scope.spawn(run).join()).unwrap()
+    }
+
+    /// A multi-threaded runtime of this application.
+    pub fn runtime(&self) -> tokio::runtime::Runtime {
+        let dispatch = self.dispatch.clone();
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(4)
+            .enable_all()
+            // For the whole life of the thread: a span may be closed after the task that made it.
+            .on_thread_start(move || std::mem::forget(dispatcher::set_default(&dispatch)))
+            .build()
+            .unwrap()
+    }
+
+    /// The spans that were exported so far, in the order in which they ended.
+    pub fn spans(&self) -> Vec<SpanData> {
+        self.exporter.get_finished_spans().unwrap()
+    }
+
+    /// The exported span of that name.
+    #[track_caller]
+    pub fn span(&self, name: &str) -> SpanData {
+        let mut named = self.spans().into_iter().filter(|span| span.name == name);
+        let span = named
+            .next()
+            .unwrap_or_else(|| panic!("no span {name} in\n{}", self.tree()));
+        assert!(
+            named.next().is_none(),
+            "more than one span {name} in\n{}",
+            self.tree()
+        );
+        span
+    }
+
+    /// The exported spans as trees, with every attribute that somebody has set on them.
+    pub fn tree(&self) -> String {
+        tree(&self.spans())
+    }
+
+    /// Asserts what was exported, and that nobody was told of a mistake.
+    #[track_caller]
+    pub fn exports(&self, expected: &str) {
+        self.exports_after(expected, &[]);
+    }
+
+    /// Asserts what was exported, and what was said of mistakes.
+    #[track_caller]
+    pub fn exports_after(&self, expected: &str, diagnostics: &[&str]) {
+        let expected = expected
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .collect::<Vec<_>>();
+        let indent = |line: &&str| line.len() - line.trim_start().len();
+        let margin = expected.iter().map(indent).min().unwrap_or(0);
+        let expected = expected
+            .iter()
+            .map(|line| format!("{}\n", line[margin..].trim_end()));
+        assert_eq!(self.tree(), expected.collect::<String>());
+        assert_eq!(self.diagnostics.said(), diagnostics);
+    }
+}
+
+/// Spans as an indented tree, in the order in which they started.
+pub fn tree(spans: &[SpanData]) -> String {
+    fn below(
+        out: &mut String,
+        spans: &[&SpanData],
+        parent: &dyn Fn(&SpanData) -> bool,
+        depth: usize,
+    ) {
+        for span in spans.iter().filter(|span| parent(span)) {
+            let _ = writeln!(out, "{}{}", "  ".repeat(depth), line(span));
+            let id = span.span_context.span_id();
+            below(out, spans, &|child| child.parent_span_id == id, depth + 1);
+        }
+    }
+    let mut sorted: Vec<_> = spans.iter().collect();
+    sorted.sort_by_key(|span| span.start_time);
+    let has_parent_here = |child: &SpanData| {
+        let is_parent = |span: &SpanData| span.span_context.span_id() == child.parent_span_id;
+        child.parent_span_id != SpanId::INVALID && spans.iter().any(is_parent)
+    };
+    let mut out = String::new();
+    below(&mut out, &sorted, &|span| !has_parent_here(span), 0);
+    out
+}
+
+/// A span as one line: its name, and the attributes that are not the OpenTelemetry layer's.
+fn line(span: &SpanData) -> String {
+    let mut line = span.name.to_string();
+    for attribute in &span.attributes {
+        let key = attribute.key.as_str();
+        let of_layer = ["code.", "thread."]
+            .iter()
+            .any(|prefix| key.starts_with(prefix))
+            || ["target", "busy_ns", "idle_ns"].contains(&key);
+        if !of_layer {
+            let _ = match &attribute.value {
+                Value::String(text) => write!(line, " {key}={text}"),
+                other => write!(line, " {key}={other:?}"),
+            };
+        }
+    }
+    line
+}
+
+/// The values of an attribute on a span, as often as it stands there.
+pub fn values(span: &SpanData, key: &str) -> Vec<String> {
+    let found = span
+        .attributes
+        .iter()
+        .filter(|attribute| attribute.key.as_str() == key);
+    found.map(|attribute| attribute.value.to_string()).collect()
+}
+
+/// Collects what is said to the application's author.
+#[derive(Clone, Default)]
+pub struct Diagnostics(Arc<Mutex<Vec<String>>>);
+
+impl Diagnostics {
+    pub fn said(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl<S: tracing::Subscriber> Layer<S> for Diagnostics {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        struct Message(String);
+        impl Visit for Message {
+            fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+                if field.name() == "message" {
+                    self.0 = format!("{value:?}");
+                }
+            }
+            fn record_str(&mut self, field: &Field, value: &str) {
+                if field.name() == "message" {
+                    self.0 = value.to_owned();
+                }
+            }
+        }
+        if event.metadata().target() == "tracing_session" {
+            let mut message = Message(String::new());
+            event.record(&mut message);
+            self.0.lock().unwrap().push(message.0);
+        }
+    }
+}
