@@ -3,7 +3,7 @@
 use crate::diagnostic;
 use crate::handover::{self, Handover};
 use crate::layer::reached;
-use crate::opening::{InSpan, Shared};
+use crate::opening::{Shared, SpanSession};
 use crate::scope::Scope;
 use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::{SpanId, TraceContextExt};
@@ -83,13 +83,13 @@ impl<L> AroundLayer<L> {
         let pending = offer.taken();
         let Some(span) = ctx.span(id) else { return };
         if let Some(opened) = opened {
-            let in_span = InSpan {
+            let in_span = SpanSession {
                 scope: opened.scope,
                 values: opened.values,
                 tracked: self.alone && pending.is_none(),
                 pending,
             };
-            in_span.store(&mut span.extensions_mut());
+            span.extensions_mut().replace(in_span);
             let _begun =
                 self.check
                     .compare_exchange(NOT_BEGUN, TRIES, Ordering::Relaxed, Ordering::Relaxed);
@@ -122,7 +122,7 @@ impl<L> AroundLayer<L> {
         self.inner.on_enter(id, ctx.clone());
         let after = current_span();
         let Some(span) = ctx.span(id) else { return };
-        let handed_over = match span.extensions().get::<InSpan>() {
+        let handed_over = match span.extensions().get::<SpanSession>() {
             Some(in_span) => in_span.pending.is_some(),
             None => return,
         };
@@ -215,21 +215,21 @@ where
 
     fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
         self.shared.say_waiting();
+        if self.alone {
+            self.shared.track_enter(id, &ctx);
+        }
         if self.check.load(Ordering::Relaxed) > DONE {
             self.enter_and_check(id, &ctx);
         } else {
-            self.inner.on_enter(id, ctx.clone());
-        }
-        if self.alone {
-            self.shared.track_enter(id, &ctx);
+            self.inner.on_enter(id, ctx);
         }
     }
 
     fn on_exit(&self, id: &Id, ctx: Context<'_, S>) {
+        self.inner.on_exit(id, ctx);
         if self.alone {
             self.shared.track_exit(id);
         }
-        self.inner.on_exit(id, ctx);
     }
 
     fn on_close(&self, id: Id, ctx: Context<'_, S>) {

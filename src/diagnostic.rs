@@ -12,11 +12,10 @@ use std::fmt;
 use std::hash::Hash;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use tracing::callsite::Callsite;
-use tracing::dispatcher::WeakDispatch;
 use tracing::field::{FieldSet, Value};
 use tracing::metadata::Kind;
 use tracing::subscriber::Interest;
-use tracing::{Event, Level, Metadata};
+use tracing::{Dispatch, Event, Level, Metadata};
 
 pub(crate) const NO_PROVIDER: &str = "spans are not marked: the OpenTelemetry layer's tracer does \
      not come from a SessionTracerProvider (use SessionTracerProvider::new(provider).tracer(\"..\"))";
@@ -88,18 +87,17 @@ pub(crate) fn wait(message: impl Into<String>) {
 /// Says what waits on this thread. To be called in callbacks about spans that are there already,
 /// with no lock held.
 #[inline]
-pub(crate) fn say_waiting(dispatch: Option<&WeakDispatch>) {
+pub(crate) fn say_waiting(dispatch: impl FnOnce() -> Option<Dispatch>) {
     if WAITING.get() {
-        say(dispatch);
+        if let Some(dispatch) = dispatch() {
+            say(&dispatch);
+        }
     }
 }
 
+/// `tracing`'s macros find no subscriber inside a callback, so the event is made by hand.
 #[cold]
-fn say(dispatch: Option<&WeakDispatch>) {
-    // `tracing`'s macros find no subscriber inside a callback, so the event is made by hand.
-    let Some(dispatch) = dispatch.and_then(WeakDispatch::upgrade) else {
-        return;
-    };
+fn say(dispatch: &Dispatch) {
     WAITING.set(false);
     let Ok(messages) = MESSAGES.try_with(RefCell::take) else {
         return;

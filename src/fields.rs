@@ -1,6 +1,6 @@
 //! Which spans open a scope, and what their fields say.
 
-use crate::attributes::{ID, SESSION_ID, USER_ID};
+use crate::attributes::{ID, Lengths, SESSION_ID, USER_ID};
 use crate::error::ErrorKind;
 use crate::session::Id;
 use std::borrow::Cow;
@@ -15,11 +15,15 @@ pub(crate) const MACRO_FIELD: &str = "tracing_session";
 /// The names of spans and fields that say a session or a user.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
-    pub(crate) session_spans: Vec<Cow<'static, str>>,
-    pub(crate) session_fields: Vec<Cow<'static, str>>,
-    pub(crate) user_spans: Vec<Cow<'static, str>>,
-    pub(crate) user_fields: Vec<Cow<'static, str>>,
+    session_spans: List,
+    session_fields: List,
+    user_spans: List,
+    user_fields: List,
+    /// Of all names that a field with a role can have.
+    lengths: Lengths,
 }
+
+type List = Vec<Cow<'static, str>>;
 
 /// What a field holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,27 +39,49 @@ impl Default for Names {
             session_fields: vec![SESSION_ID.into()],
             user_spans: vec!["user".into()],
             user_fields: vec![USER_ID.into()],
+            lengths: Lengths::of(&[ID, SESSION_ID, USER_ID]),
         }
     }
 }
 
 impl Names {
+    pub(crate) fn set_spans(&mut self, role: Role, names: List) {
+        match role {
+            Role::Session => self.session_spans = names,
+            Role::User => self.user_spans = names,
+        }
+    }
+
+    pub(crate) fn set_fields(&mut self, role: Role, names: List) {
+        for name in &names {
+            self.lengths = self.lengths.and(name);
+        }
+        match role {
+            Role::Session => self.session_fields = names,
+            Role::User => self.user_fields = names,
+        }
+    }
+
     /// Whether spans of this callsite open a scope.
+    #[inline]
     pub(crate) fn open(&self, span: &Metadata<'_>) -> bool {
         span.fields()
             .iter()
             .any(|field| self.role(span, field.name()).is_some())
     }
 
-    /// Whether spans of this callsite have a field of that role.
-    pub(crate) fn declare(&self, span: &Metadata<'_>, role: Role) -> bool {
-        span.fields()
-            .iter()
-            .any(|field| self.role(span, field.name()) == Some(role))
+    /// What a field of a span holds, if it is one of ours.
+    #[inline]
+    pub(crate) fn role(&self, span: &Metadata<'_>, field: &str) -> Option<Role> {
+        if self.lengths.may_be(field) {
+            self.look_up(span, field)
+        } else {
+            None
+        }
     }
 
-    /// What a field of a span holds, if it is one of ours.
-    pub(crate) fn role(&self, span: &Metadata<'_>, field: &str) -> Option<Role> {
+    #[cold]
+    fn look_up(&self, span: &Metadata<'_>, field: &str) -> Option<Role> {
         if is_in(&self.session_fields, field) {
             return Some(Role::Session);
         }
@@ -92,17 +118,15 @@ pub(crate) struct Said<'a, F> {
 }
 
 impl<F: FnMut(&Field, Role, Result<Id, ErrorKind>)> Said<'_, F> {
-    fn text(&mut self, field: &Field, text: impl FnOnce() -> Cow<'static, str>) {
-        if let Some(role) = self.names.role(self.span, field.name()) {
-            (self.each)(field, role, Id::new(&text()));
-        }
+    fn role(&self, field: &Field) -> Option<Role> {
+        self.names.role(self.span, field.name())
     }
 }
 
 /// Every way to write an id makes the same string of it.
 impl<F: FnMut(&Field, Role, Result<Id, ErrorKind>)> Visit for Said<'_, F> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if let Some(role) = self.names.role(self.span, field.name()) {
+        if let Some(role) = self.role(field) {
             (self.each)(field, role, Id::new(value));
         }
     }
@@ -110,10 +134,10 @@ impl<F: FnMut(&Field, Role, Result<Id, ErrorKind>)> Visit for Said<'_, F> {
     /// Every other type comes here, formatted as it displays: integers, `%value`, and `?value`,
     /// which puts a string in quotes.
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.text(field, || {
+        if let Some(role) = self.role(field) {
             let text = format!("{value:?}");
-            unquoted(&text).unwrap_or(text).into()
-        });
+            (self.each)(field, role, Id::new(&unquoted(&text).unwrap_or(text)));
+        }
     }
 }
 

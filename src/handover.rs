@@ -33,7 +33,15 @@ pub(crate) struct Opened {
     pub(crate) values: Values,
     /// The scope as it is if the span is started under the `Context` that it was made in.
     pub(crate) scope: Arc<Scope>,
-    /// The span's field `id` is exported as the session's or user's id.
+    pub(crate) opening: Opening,
+}
+
+/// How the fields of a span that opens a scope are exported.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Opening {
+    /// The span opens a scope: what its fields say is in the scope already.
+    pub(crate) opens: bool,
+    /// Its field `id` is the session's or the user's, and is exported as such.
     pub(crate) names_id: bool,
 }
 
@@ -105,6 +113,7 @@ pub(crate) fn take_offer() -> Option<KeyValue> {
 }
 
 /// Runs what may make spans of its own, which must not take an offer that is meant for another.
+#[inline]
 pub(crate) fn without_offer<T>(f: impl FnOnce() -> T) -> T {
     struct Restore(u64);
     impl Drop for Restore {
@@ -122,6 +131,7 @@ pub(crate) fn without_offer<T>(f: impl FnOnce() -> T) -> T {
 }
 
 /// Takes the mark, if there is one, out of a builder's attributes, and gives what it stands for.
+#[inline]
 pub(crate) fn take_marked(attributes: &mut Vec<KeyValue>) -> Option<Handover> {
     // The tracer makes the builder, so its mark is the first attribute.
     let first = attributes.first()?;

@@ -1,6 +1,7 @@
 //! `SessionLayer`: how it is configured, and what it is where there is no OpenTelemetry layer.
 
 use crate::around::AroundLayer;
+use crate::fields::Role;
 use crate::opening::Shared;
 use crate::scope::Scope;
 use crate::session::Session;
@@ -79,7 +80,7 @@ impl SessionLayer {
     where
         N: Into<Cow<'static, str>>,
     {
-        self.configure(|shared| shared.names.session_spans = list(names))
+        self.configure(|shared| shared.names.set_spans(Role::Session, list(names)))
     }
 
     /// The fields that hold a session id, on spans of any name. Default: `session.id`. An empty
@@ -95,7 +96,7 @@ impl SessionLayer {
     where
         N: Into<Cow<'static, str>>,
     {
-        self.configure(|shared| shared.names.session_fields = list(names))
+        self.configure(|shared| shared.names.set_fields(Role::Session, list(names)))
     }
 
     /// The names of spans whose field `id` is a user id. Default: `user`. An empty list switches
@@ -109,7 +110,7 @@ impl SessionLayer {
     where
         N: Into<Cow<'static, str>>,
     {
-        self.configure(|shared| shared.names.user_spans = list(names))
+        self.configure(|shared| shared.names.set_spans(Role::User, list(names)))
     }
 
     /// The fields that hold a user id, on spans of any name. Default: `user.id`. An empty list
@@ -123,7 +124,7 @@ impl SessionLayer {
     where
         N: Into<Cow<'static, str>>,
     {
-        self.configure(|shared| shared.names.user_fields = list(names))
+        self.configure(|shared| shared.names.set_fields(Role::User, list(names)))
     }
 
     /// The session of everything that is outside any other: a command-line agent is one process

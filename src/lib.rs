@@ -28,6 +28,7 @@ pub use current::{
 };
 pub use error::Error;
 pub use layer::{FilteredSessionLayer, SessionLayer};
+pub use opening::SpanSession;
 pub use session::Session;
 pub use span::SessionSpan;
 pub use tracer::{SessionTracer, SessionTracerProvider};

@@ -1,11 +1,13 @@
 //! Spans open scopes: what both layers do when a span says a session or user.
 
+use crate::attributes::ID;
 use crate::diagnostic::{self, Once};
 use crate::error::ErrorKind;
 use crate::fields::{Names, Role, Said};
-use crate::handover::{Opened, Pending};
+use crate::handover::{Opened, Opening, Pending};
 use crate::scope::{Scope, Value, Values};
 use crate::session::{Id, Session};
+use std::fmt;
 use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, OnceLock};
 use tracing::callsite::Identifier;
@@ -15,7 +17,7 @@ use tracing::span::{Attributes, Id as SpanId, Record};
 use tracing::{Dispatch, Metadata, Subscriber};
 use tracing_opentelemetry::get_otel_context;
 use tracing_subscriber::layer::Context;
-use tracing_subscriber::registry::{ExtensionsMut, LookupSpan};
+use tracing_subscriber::registry::LookupSpan;
 
 /// What a `SessionLayer` was configured to, shared by the layers that it is made into.
 #[derive(Debug, Default)]
@@ -29,8 +31,32 @@ pub(crate) struct Shared {
     reported: Once<(Identifier, Role, ErrorKind)>,
 }
 
-/// In the extensions of a span: the scope in force in it.
-pub(crate) struct InSpan {
+/// In the extensions of a span that opens a scope: for other layers to read.
+///
+/// It is there for the layers that stand after the [`SessionLayer`](crate::SessionLayer).
+///
+/// ```
+/// use tracing::span::{Attributes, Id};
+/// use tracing_session::SpanSession;
+/// use tracing_subscriber::layer::{Context, Layer};
+/// use tracing_subscriber::registry::LookupSpan;
+///
+/// struct Audit;
+///
+/// impl<S> Layer<S> for Audit
+/// where
+///     S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+/// {
+///     fn on_new_span(&self, _: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
+///         let Some(span) = ctx.span(id) else { return };
+///         if let Some(opened) = span.extensions().get::<SpanSession>() {
+///             let session = opened.session();
+///             // ...
+///         }
+///     }
+/// }
+/// ```
+pub struct SpanSession {
     pub(crate) scope: Arc<Scope>,
     /// What the span's own fields say, to be told when one is recorded late.
     pub(crate) values: Values,
@@ -39,15 +65,23 @@ pub(crate) struct InSpan {
     pub(crate) pending: Option<Pending>,
 }
 
-impl InSpan {
-    /// Puts this into the extensions of a span, and beside it the [`Session`] for other layers.
-    pub(crate) fn store(self, extensions: &mut ExtensionsMut<'_>) {
-        extensions.replace(self.session());
-        extensions.replace(self);
-    }
-
-    fn session(&self) -> Session {
+impl SpanSession {
+    /// What is in force in the span now.
+    ///
+    /// ```
+    /// # use tracing_session::{Session, SpanSession};
+    /// fn user(opened: &SpanSession) -> Option<String> {
+    ///     opened.session().user_id().map(str::to_owned)
+    /// }
+    /// ```
+    pub fn session(&self) -> Session {
         self.scope.to_session()
+    }
+}
+
+impl fmt::Debug for SpanSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SpanSession").field(&self.session()).finish()
     }
 }
 
@@ -55,19 +89,31 @@ impl Shared {
     /// The scope that a new span opens inside `outer`.
     pub(crate) fn open(&self, span: &Attributes<'_>, outer: Option<Arc<Scope>>) -> Opened {
         let metadata = span.metadata();
-        let late = |role| match self.names.declare(metadata, role) {
-            true => Value::Late(Arc::default()),
-            false => Value::Unsaid,
-        };
-        let values = Values {
-            id: late(Role::Session),
-            user_id: late(Role::User),
-        };
-        span.record(&mut self.said(metadata, &values));
+        let (mut id, mut user_id) = (None, None);
+        span.record(&mut self.said(metadata, |role, said| match role {
+            Role::Session => id = Some(said),
+            Role::User => user_id = Some(said),
+        }));
+        let mut values = Values::default();
+        let mut names_id = false;
+        for field in metadata.fields() {
+            let (value, said) = match self.names.role(metadata, field.name()) {
+                Some(Role::Session) => (&mut values.id, &mut id),
+                Some(Role::User) => (&mut values.user_id, &mut user_id),
+                None => continue,
+            };
+            names_id |= field.name() == ID;
+            if matches!(value, Value::Unsaid) {
+                *value = Value::Late(Arc::new(said.take().into()));
+            }
+        }
         Opened {
             scope: Scope::nested(outer.or_else(|| self.default.clone()), values.clone()),
             values,
-            names_id: self.names.role(metadata, crate::attributes::ID).is_some(),
+            opening: Opening {
+                opens: true,
+                names_id,
+            },
         }
     }
 
@@ -81,39 +127,32 @@ impl Shared {
             return;
         }
         // Recording runs the application's `Debug`: not under the lock of the extensions.
-        let values = span
-            .extensions()
-            .get::<InSpan>()
-            .map(|in_span| in_span.values.clone());
+        let opened = |opened: &SpanSession| opened.values.clone();
+        let values = span.extensions().get::<SpanSession>().map(opened);
         if let Some(values) = values {
-            record.record(&mut self.said(span.metadata(), &values));
-            let mut extensions = span.extensions_mut();
-            if let Some(session) = extensions
-                .get_mut::<InSpan>()
-                .map(|in_span| in_span.session())
-            {
-                extensions.replace(session);
-            }
+            record.record(&mut self.said(span.metadata(), |role, said| {
+                let value = match role {
+                    Role::Session => &values.id,
+                    Role::User => &values.user_id,
+                };
+                if let Value::Late(late) = value {
+                    late.set(said);
+                }
+            }));
         }
     }
 
+    /// Reads the ids in a span's fields, and reports what is none.
     fn said<'a>(
         &'a self,
         span: &'static Metadata<'static>,
-        values: &'a Values,
+        mut said: impl FnMut(Role, Id) + 'a,
     ) -> Said<'a, impl FnMut(&Field, Role, Result<Id, ErrorKind>) + 'a> {
-        let each = move |field: &Field, role, id| {
-            let value = match role {
-                Role::Session => &values.id,
-                Role::User => &values.user_id,
-            };
-            match (id, value) {
-                (Ok(id), Value::Late(late)) => late.set(id),
-                (Ok(_), _) => {}
-                (Err(error), _) => {
-                    if self.reported.first((span.callsite(), role, error)) {
-                        diagnostic::field_ignored(span, field.name(), error);
-                    }
+        let each = move |field: &Field, role, id| match id {
+            Ok(id) => said(role, id),
+            Err(error) => {
+                if self.reported.first((span.callsite(), role, error)) {
+                    diagnostic::field_ignored(span, field.name(), error);
                 }
             }
         };
@@ -141,8 +180,9 @@ impl Shared {
         self.dispatch.get()?.upgrade()
     }
 
+    #[inline]
     pub(crate) fn say_waiting(&self) {
-        diagnostic::say_waiting(self.dispatch.get());
+        diagnostic::say_waiting(|| self.upgrade());
     }
 
     /// Tells the layers of one `SessionLayer` from those of others.
@@ -203,8 +243,8 @@ impl Reach {
                 };
                 let mut next = subscriber.span(id);
                 while let Some(span) = next {
-                    let in_span = |in_span: &InSpan| in_span.scope.clone();
-                    let scope = span.extensions().get::<InSpan>().map(in_span);
+                    let in_span = |in_span: &SpanSession| in_span.scope.clone();
+                    let scope = span.extensions().get::<SpanSession>().map(in_span);
                     if !visit(&span.id(), scope) {
                         return;
                     }
@@ -220,15 +260,15 @@ impl Reach {
                 };
                 let mut extensions = span.extensions_mut();
                 let values = extensions
-                    .get_mut::<InSpan>()
+                    .get_mut::<SpanSession>()
                     .map(|in_span| in_span.values.clone());
-                let in_span = InSpan {
+                let in_span = SpanSession {
                     scope: scope.clone(),
                     values: values.unwrap_or_default(),
                     tracked: true,
                     pending: None,
                 };
-                in_span.store(&mut extensions);
+                extensions.replace(in_span);
             },
         }
     }

@@ -41,7 +41,6 @@ pub(crate) enum Value {
 }
 
 /// A value that may become known, or change, while scopes that inherit it are in use.
-#[derive(Default)]
 pub(crate) struct Late {
     first: OnceLock<Id>,
     /// Fields are hardly ever recorded twice: until then, reading takes no lock.
@@ -91,15 +90,7 @@ impl Scope {
 
     /// The scope in force under `cx`.
     pub(crate) fn of(cx: &Context) -> Option<Arc<Scope>> {
-        let entry = cx.get::<Entry>();
-        let span = cx.span();
-        let span = span.span_context();
-        if let Some(entry) = entry {
-            if entry.under == span.span_id() {
-                return Some(entry.scope.clone());
-            }
-        }
-        bound_to(span).or_else(|| entry.map(|entry| entry.scope.clone()))
+        InForce::under(cx).scope
     }
 
     /// The scope in force here.
@@ -107,11 +98,10 @@ impl Scope {
         Context::map_current(Scope::of)
     }
 
-    /// Whether the spans below one whose parent is `cx` would be in this scope by the entry that
-    /// they inherit with the `Context`.
+    /// Whether this is the scope that spans inherit with `cx`.
     pub(crate) fn is_entry_of(self: &Arc<Self>, cx: &Context) -> bool {
-        cx.get::<Entry>()
-            .is_some_and(|entry| Arc::ptr_eq(&entry.scope, self))
+        let is_this = |entry: &Entry| Arc::ptr_eq(&entry.scope, self);
+        cx.get::<Entry>().is_some_and(is_this)
     }
 
     /// `cx` with this scope in force.
@@ -123,6 +113,33 @@ impl Scope {
     /// Puts this scope in force on this thread, until the guard is dropped.
     pub(crate) fn attach(self: Arc<Self>) -> ContextGuard {
         Context::map_current(|cx| self.entered(cx)).attach()
+    }
+}
+
+/// The scope in force under a `Context`, and where it was found.
+pub(crate) struct InForce {
+    pub(crate) scope: Option<Arc<Scope>>,
+    /// It is the entry of the `Context`, and so that of every `Context` made from it.
+    pub(crate) is_entry: bool,
+}
+
+impl InForce {
+    #[inline]
+    pub(crate) fn under(cx: &Context) -> Self {
+        let entry = cx.get::<Entry>();
+        let span = cx.span();
+        let span = span.span_context();
+        let is_inner = |entry: &Entry| entry.under == span.span_id();
+        match (entry, bound_to(span)) {
+            (entry, Some(scope)) if !entry.is_some_and(is_inner) => Self {
+                scope: Some(scope),
+                is_entry: false,
+            },
+            (entry, _) => Self {
+                scope: entry.map(|entry| entry.scope.clone()),
+                is_entry: entry.is_some(),
+            },
+        }
     }
 }
 
@@ -159,6 +176,15 @@ impl From<&Session> for Values {
         Self {
             id: fixed(&session.id),
             user_id: fixed(&session.user_id),
+        }
+    }
+}
+
+impl From<Option<Id>> for Late {
+    fn from(id: Option<Id>) -> Self {
+        Self {
+            first: id.map(OnceLock::from).unwrap_or_default(),
+            latest: OnceLock::new(),
         }
     }
 }
@@ -211,10 +237,8 @@ pub(crate) fn unbind(span: &SpanContext) {
 
 /// A span context that came from outside is not asked for, even if the id is that of a span here:
 /// the sender may be anybody, and what may come in with a request is not for us to decide.
+#[inline]
 fn bound_to(span: &SpanContext) -> Option<Arc<Scope>> {
-    if span.is_remote() {
-        return None;
-    }
     let (trace, scope) = BOUND.get(key(span.span_id()))?;
-    (trace == span.trace_id()).then_some(scope)
+    (trace == span.trace_id() && !span.is_remote()).then_some(scope)
 }

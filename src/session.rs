@@ -176,7 +176,7 @@ impl Id {
             Err(ErrorKind::Blank)
         } else if text.len() > Self::MAX_BYTES {
             Err(ErrorKind::TooLong)
-        } else if text.chars().any(char::is_control) {
+        } else if has_control_character(text) {
             Err(ErrorKind::ControlCharacter)
         } else {
             Ok(Self(text.into()))
@@ -192,9 +192,15 @@ impl Id {
     }
 
     /// The text itself, shared: an exported attribute copies no bytes.
-    pub(crate) fn to_shared(&self) -> Arc<str> {
-        self.0.clone()
+    pub(crate) fn into_shared(self) -> Arc<str> {
+        self.0
     }
+}
+
+fn has_control_character(text: &str) -> bool {
+    // Nearly every id is ASCII. Without a way out of the loop, it looks at many bytes at once.
+    let printable = |all, byte: &u8| all & matches!(byte, b' '..=b'~');
+    !text.as_bytes().iter().fold(true, printable) && text.chars().any(char::is_control)
 }
 
 impl fmt::Debug for Id {

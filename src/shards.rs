@@ -39,6 +39,7 @@ impl<V> Shards<V> {
         shard.update(|map| map.remove(&key))
     }
 
+    #[inline]
     pub(crate) fn get(&self, key: u64) -> Option<V>
     where
         V: Clone,
@@ -47,7 +48,7 @@ impl<V> Shards<V> {
         if shard.is_empty() {
             return None;
         }
-        shard.lock().get(&key).cloned()
+        shard.get(key)
     }
 
     fn shard(&self, key: u64) -> &Shard<V> {
@@ -66,6 +67,14 @@ impl<V> Shard<V> {
     /// Whoever asks for a key has been handed it after the insertion, so `Relaxed` is enough.
     fn is_empty(&self) -> bool {
         self.len.load(Ordering::Relaxed) == 0
+    }
+
+    #[cold]
+    fn get(&self, key: u64) -> Option<V>
+    where
+        V: Clone,
+    {
+        self.lock().get(&key).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, Map<V>> {

@@ -1,9 +1,9 @@
 //! Scopes are written on spans: when a span ends, once for each key, in one place.
 
-use crate::attributes::{self, ID, PLAIN_SESSION, PLAIN_USER, SESSION_ID, USER_ID};
+use crate::attributes::{self, ID, Lengths, PLAIN_SESSION, PLAIN_USER, SESSION_ID, USER_ID};
 use crate::diagnostic;
 use crate::fields::unquoted;
-use crate::handover::{self, Errand};
+use crate::handover::{self, Errand, Opening};
 use crate::scope::{self, Scope};
 use crate::session::{Id, Session};
 use opentelemetry::trace::{Span, SpanContext, Status};
@@ -34,31 +34,19 @@ pub struct SessionSpan<S: Span> {
 }
 
 impl<S: Span> SessionSpan<S> {
+    #[inline]
     pub(crate) fn new(
         inner: S,
         scope: Option<Arc<Scope>>,
         bound: bool,
         attributes: SpanAttributes,
     ) -> Self {
-        let mut span = Self {
+        Self {
+            bound: bound && bind(inner.span_context(), &scope),
             inner,
             scope,
-            bound: false,
             ended: false,
             attributes,
-        };
-        if bound {
-            span.bind();
-        }
-        span
-    }
-
-    fn bind(&mut self) {
-        // Where telemetry is suppressed spans have no id, and nothing below them is exported.
-        let span = self.inner.span_context();
-        if let Some(scope) = self.scope.clone().filter(|_| span.is_valid()) {
-            scope::bind(span, scope);
-            self.bound = true;
         }
     }
 
@@ -67,7 +55,7 @@ impl<S: Span> SessionSpan<S> {
             Errand::Bind(session) => {
                 let inner = Scope::nested(self.scope.take(), (&session).into());
                 self.scope = Some(inner);
-                self.bind();
+                self.bound = bind(self.inner.span_context(), &self.scope);
             }
             Errand::Mark(session) => self.attributes.mark(session, self.scope.as_deref()),
         }
@@ -77,13 +65,22 @@ impl<S: Span> SessionSpan<S> {
         if std::mem::replace(&mut self.ended, true) || !self.inner.is_recording() {
             return;
         }
-        let Self {
-            inner,
-            scope,
-            attributes,
-            ..
-        } = self;
-        attributes.write(scope.as_deref(), |attribute| inner.set_attribute(attribute));
+        if let Some(held) = self.attributes.held.take() {
+            held.write(self.scope.as_deref(), &mut self.inner);
+        } else if let Some(scope) = &self.scope {
+            write(scope.id(), scope.user_id(), &mut self.inner);
+        }
+    }
+}
+
+/// Where telemetry is suppressed spans have no id, and nothing below them is exported.
+fn bind(span: &SpanContext, scope: &Option<Arc<Scope>>) -> bool {
+    match scope {
+        Some(scope) if span.is_valid() => {
+            scope::bind(span, scope.clone());
+            true
+        }
+        _ => false,
     }
 }
 
@@ -169,15 +166,6 @@ pub(crate) struct SpanAttributes {
     held: Option<Box<Held>>,
 }
 
-/// What the span's own fields say.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Opening {
-    /// The span opens a scope: its fields are in the scope already.
-    pub(crate) opens: bool,
-    /// Its field `id` is the session's or the user's.
-    pub(crate) names_id: bool,
-}
-
 /// Only for spans that have any of this.
 #[derive(Default)]
 struct Held {
@@ -199,6 +187,8 @@ pub(crate) enum Reserved {
     Id,
 }
 
+const RESERVED: Lengths = Lengths::of(&[SESSION_ID, USER_ID, PLAIN_SESSION, PLAIN_USER, ID]);
+
 impl SpanAttributes {
     pub(crate) fn new(opening: Opening, renames_plain: bool) -> Self {
         Self {
@@ -216,16 +206,29 @@ impl SpanAttributes {
         {
             return;
         }
-        for attribute in std::mem::take(given) {
-            match self.reserved(&attribute.key) {
-                None => given.push(attribute),
-                Some(reserved) => self.hold(reserved, attribute.value, scope),
-            }
+        given.retain_mut(|attribute| {
+            let Some(reserved) = self.reserved(&attribute.key) else {
+                return true;
+            };
+            let value = std::mem::replace(&mut attribute.value, Value::Bool(false));
+            self.hold(reserved, value, scope);
+            false
+        });
+    }
+
+    #[inline]
+    fn reserved(&self, key: &Key) -> Option<Reserved> {
+        let key = key.as_str();
+        if RESERVED.may_be(key) {
+            self.look_up(key)
+        } else {
+            None
         }
     }
 
-    fn reserved(&self, key: &Key) -> Option<Reserved> {
-        match key.as_str() {
+    #[cold]
+    fn look_up(&self, key: &str) -> Option<Reserved> {
+        match key {
             SESSION_ID => Some(Reserved::SessionId),
             USER_ID => Some(Reserved::UserId),
             PLAIN_SESSION if self.renames_plain => Some(Reserved::PlainSession),
@@ -242,7 +245,7 @@ impl SpanAttributes {
             Reserved::SessionId => {
                 let said = scope.filter(|_| self.opening.opens).and_then(Scope::id);
                 if let Some(own) = own_id(SESSION_ID, &value, said) {
-                    self.held().own.id = own;
+                    self.set_own(own, |session| &mut session.id);
                 }
             }
             Reserved::UserId => {
@@ -250,11 +253,17 @@ impl SpanAttributes {
                     .filter(|_| self.opening.opens)
                     .and_then(Scope::user_id);
                 if let Some(own) = own_id(USER_ID, &value, said) {
-                    self.held().own.user_id = own;
+                    self.set_own(own, |session| &mut session.user_id);
                 }
             }
             Reserved::PlainSession => self.held().plain_session = Some(value),
             Reserved::PlainUser => self.held().plain_user = Some(value),
+        }
+    }
+
+    fn set_own(&mut self, own: Option<Id>, value: impl FnOnce(&mut Session) -> &mut Option<Id>) {
+        if own.is_some() || self.held.is_some() {
+            *value(&mut self.held().own) = own;
         }
     }
 
@@ -264,8 +273,8 @@ impl SpanAttributes {
 
     /// Keeps of `session` what the span has no value for.
     fn mark(&mut self, session: Session, scope: Option<&Scope>) {
-        let present = self.resolve(scope);
         let held = self.held();
+        let present = held.resolve(scope);
         if present.id.is_none() {
             held.marked.id = session.id;
         }
@@ -273,39 +282,40 @@ impl SpanAttributes {
             held.marked.user_id = session.user_id;
         }
     }
+}
 
+impl Held {
     /// The values that the span would be exported with now.
     fn resolve(&self, scope: Option<&Scope>) -> Session {
         let inherited = scope.map(Scope::to_session).unwrap_or_default();
-        let Some(held) = &self.held else {
-            return inherited;
-        };
-        let own = held.own.clone().or(inherited);
-        own.or(held.marked.clone())
+        self.own.clone().or(inherited).or(self.marked.clone())
     }
 
-    fn write(&mut self, scope: Option<&Scope>, mut set: impl FnMut(KeyValue)) {
+    fn write(self, scope: Option<&Scope>, span: &mut impl Span) {
         let values = self.resolve(scope);
-        if let Some(id) = &values.id {
-            set(attributes::attribute(SESSION_ID, id));
-        }
-        if let Some(user_id) = &values.user_id {
-            set(attributes::attribute(USER_ID, user_id));
-        }
-        if let Some(held) = self.held.take() {
-            let beside = !values.is_empty();
-            let mut plain = |value: Option<Value>, key, renamed| {
-                if let Some(value) = value {
-                    set(KeyValue::new(if beside { renamed } else { key }, value));
-                }
-            };
-            plain(
-                held.plain_session,
-                PLAIN_SESSION,
-                attributes::PLAIN_SESSION_RENAMED,
-            );
-            plain(held.plain_user, PLAIN_USER, attributes::PLAIN_USER_RENAMED);
-        }
+        let beside = !values.is_empty();
+        write(values.id, values.user_id, span);
+        let mut plain = |value: Option<Value>, key, renamed| {
+            if let Some(value) = value {
+                span.set_attribute(KeyValue::new(if beside { renamed } else { key }, value));
+            }
+        };
+        plain(
+            self.plain_session,
+            PLAIN_SESSION,
+            attributes::PLAIN_SESSION_RENAMED,
+        );
+        plain(self.plain_user, PLAIN_USER, attributes::PLAIN_USER_RENAMED);
+    }
+}
+
+#[inline]
+fn write(id: Option<Id>, user_id: Option<Id>, span: &mut impl Span) {
+    if let Some(id) = id {
+        span.set_attribute(attributes::attribute(SESSION_ID, id));
+    }
+    if let Some(user_id) = user_id {
+        span.set_attribute(attributes::attribute(USER_ID, user_id));
     }
 }
 
@@ -313,8 +323,10 @@ impl SpanAttributes {
 /// repeats what the span's field said, `None` where it is no id.
 fn own_id(key: &'static str, value: &Value, said: Option<Id>) -> Option<Option<Id>> {
     let text = value.as_str();
+    if said.as_ref().is_some_and(|said| said.as_str() == text) {
+        return Some(None);
+    }
     match Id::new(&text) {
-        Ok(id) if said.as_ref() == Some(&id) => Some(None),
         Ok(id) => {
             // The OpenTelemetry layer exports a field recorded with `?` in its quotes.
             let repeats = said.is_some_and(|said| {

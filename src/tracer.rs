@@ -1,8 +1,8 @@
 //! The tracer: gives each span that it starts the scope that the span is in.
 
-use crate::handover::{self, Handover};
-use crate::scope::Scope;
-use crate::span::{Opening, SessionSpan, SpanAttributes};
+use crate::handover::{self, Handover, Opening};
+use crate::scope::{InForce, Scope};
+use crate::span::{SessionSpan, SpanAttributes};
 use opentelemetry::trace::{SpanBuilder, Tracer, TracerProvider};
 use opentelemetry::{Context, InstrumentationScope};
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -178,79 +178,82 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
         // them saves more than it costs.
         const ROOM: usize = 16;
         let mut attributes = Vec::with_capacity(ROOM);
-        attributes.extend(handover::take_offer());
+        if let Some(mark) = handover::take_offer() {
+            attributes.push(mark);
+        }
         let mut builder = self.inner.span_builder(name);
-        attributes.append(&mut builder.attributes.take().unwrap_or_default());
+        if let Some(given) = builder.attributes.take() {
+            attributes.extend(given);
+        }
         builder.attributes = Some(attributes);
         builder
     }
 
     fn build_with_context(&self, mut builder: SpanBuilder, parent: &Context) -> Self::Span {
         let handover = builder.attributes.as_mut().and_then(handover::take_marked);
-        let start = Start::new(handover, parent);
-        let mut attributes = SpanAttributes::new(start.opened, self.renames_plain);
+        let InForce { scope, is_entry } = InForce::under(parent);
+        match handover {
+            None => {
+                let bound = !is_entry && scope.is_some();
+                let attributes = SpanAttributes::new(Opening::default(), self.renames_plain);
+                self.start_span(builder, parent, scope, bound, attributes)
+            }
+            Some(handover) => self.start_handed_over(builder, parent, scope, handover),
+        }
+    }
+}
+
+impl<T: Tracer> SessionTracer<T> {
+    /// Starts a span of which the layer has told something.
+    #[cold]
+    fn start_handed_over(
+        &self,
+        builder: SpanBuilder,
+        parent: &Context,
+        around: Option<Arc<Scope>>,
+        handover: Handover,
+    ) -> SessionSpan<T::Span> {
+        let Handover { opened, otherwise } = handover;
+        let opening = opened
+            .as_ref()
+            .map(|opened| opened.opening)
+            .unwrap_or_default();
+        let is_around = |scope: &Arc<Scope>| {
+            let same = |around| Arc::ptr_eq(around, scope);
+            around.as_ref().is_some_and(same)
+        };
+        let scope = match opened {
+            // Started under the `Context` that it was made in.
+            Some(opened) if is_around(&opened.scope) => Some(opened.scope),
+            // Its parent was set from outside: what is in force there is the outer scope.
+            Some(opened) => Some(Scope::nested(around.or(otherwise), opened.values)),
+            None => around.or(otherwise),
+        };
+        let attributes = SpanAttributes::new(opening, self.renames_plain);
+        match scope {
+            Some(scope) if !scope.is_entry_of(parent) => {
+                // For samplers and processors, which know the span only by this `Context`.
+                let shown = scope.clone().entered(parent);
+                self.start_span(builder, &shown, Some(scope), true, attributes)
+            }
+            scope => self.start_span(builder, parent, scope, false, attributes),
+        }
+    }
+
+    #[inline(always)]
+    fn start_span(
+        &self,
+        mut builder: SpanBuilder,
+        parent: &Context,
+        scope: Option<Arc<Scope>>,
+        bound: bool,
+        mut attributes: SpanAttributes,
+    ) -> SessionSpan<T::Span> {
         if let Some(given) = &mut builder.attributes {
-            attributes.take_reserved(given, start.scope.as_deref());
+            attributes.take_reserved(given, scope.as_deref());
         }
         // What the tracer inside does may make spans of its own: samplers and processors run there.
-        let inner = handover::without_offer(|| match &start.shown {
-            Some(shown) => self.inner.build_with_context(builder, shown),
-            None => self.inner.build_with_context(builder, parent),
-        });
-        SessionSpan::new(inner, start.scope, start.bound, attributes)
+        let start = || self.inner.build_with_context(builder, parent);
+        SessionSpan::new(handover::without_offer(start), scope, bound, attributes)
     }
-}
-
-/// What a span takes over from its parent and from the layer when it starts.
-struct Start {
-    scope: Option<Arc<Scope>>,
-    /// The spans below would not find the scope in the `Context` that they inherit.
-    bound: bool,
-    /// For samplers and processors: the parent's `Context` with the scope, where it is another.
-    shown: Option<Context>,
-    opened: Opening,
-}
-
-impl Start {
-    fn new(handover: Option<Handover>, parent: &Context) -> Self {
-        let around = Scope::of(parent);
-        let Some(Handover { opened, otherwise }) = handover else {
-            return Self {
-                bound: !is_inherited(&around, parent),
-                scope: around,
-                shown: None,
-                opened: Opening::default(),
-            };
-        };
-        let (scope, opened) = match opened {
-            Some(opened) => {
-                let opening = Opening {
-                    opens: true,
-                    names_id: opened.names_id,
-                };
-                // Otherwise the parent was set from outside, and its scope is the outer one.
-                let scope = if opened.scope.is_entry_of(parent) {
-                    opened.scope
-                } else {
-                    Scope::nested(around.or(otherwise), opened.values)
-                };
-                (Some(scope), opening)
-            }
-            None => (around.or(otherwise), Opening::default()),
-        };
-        let bound = !is_inherited(&scope, parent);
-        Self {
-            shown: scope
-                .clone()
-                .filter(|_| bound)
-                .map(|scope| scope.entered(parent)),
-            scope,
-            bound,
-            opened,
-        }
-    }
-}
-
-fn is_inherited(scope: &Option<Arc<Scope>>, parent: &Context) -> bool {
-    scope.as_ref().is_none_or(|scope| scope.is_entry_of(parent))
 }

@@ -6,7 +6,7 @@
 
 use crate::diagnostic;
 use crate::handover::Opened;
-use crate::opening::{InSpan, Shared};
+use crate::opening::{Shared, SpanSession};
 use crate::scope::{Scope, Values};
 use opentelemetry::ContextGuard;
 use std::cell::RefCell;
@@ -28,7 +28,7 @@ impl Shared {
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         let Some(span) = ctx.span(id) else { return };
-        if span.extensions().get::<InSpan>().is_some() {
+        if span.extensions().get::<SpanSession>().is_some() {
             // The layer around the OpenTelemetry layer has it.
             return;
         }
@@ -45,13 +45,13 @@ impl Shared {
         } else {
             return;
         };
-        let in_span = InSpan {
+        let in_span = SpanSession {
             scope,
             values,
             tracked: true,
             pending: None,
         };
-        in_span.store(&mut span.extensions_mut());
+        span.extensions_mut().replace(in_span);
     }
 
     pub(crate) fn track_record<S>(&self, id: &Id, values: &Record<'_>, ctx: &Context<'_, S>)
@@ -68,7 +68,7 @@ impl Shared {
     {
         self.say_waiting();
         let Some(span) = ctx.span(id) else { return };
-        let scope = match span.extensions().get::<InSpan>() {
+        let scope = match span.extensions().get::<SpanSession>() {
             Some(in_span) if !in_span.tracked => return,
             Some(in_span) => Some(in_span.scope.clone()),
             None => None,

@@ -1,5 +1,9 @@
 //! One application under test: its subscriber, what it exports, and what is said to its author.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file uses a part of it"
+)]
 
 use opentelemetry::Value;
 use opentelemetry::trace::{SpanId, TracerProvider};

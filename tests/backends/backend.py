@@ -1,0 +1,198 @@
+"""What a test against a real backend needs, whichever backend it is."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tracing-session"
+PROTOCOLS = ("http/protobuf", "grpc")
+
+
+@dataclass
+class Conversation:
+    """One that the quickstart held: what it says it sent."""
+
+    session: str
+    user: str | None
+    turns: int
+    spans: int
+    first_input: str
+    last_output: str
+
+
+@dataclass
+class Span:
+    """One that the backend has."""
+
+    name: str
+    trace: str
+    attributes: list[tuple[str, object]]  # A list, because a key that was sent twice must show.
+
+    def values(self, key):
+        return [value for name, value in self.attributes if name == key]
+
+
+class Skip(Exception):
+    """A tool that this machine lacks."""
+
+
+class Checks:
+    passed = failed = 0
+
+    def equal(self, what, found, expected):
+        self._record(found == expected, f"{what}: {found!r}", f", expected {expected!r}")
+
+    def every_span(self, what, exceptions):
+        self._record(not exceptions, f"{what} on every span", f", but not on {exceptions}")
+
+    def _record(self, holds, what, but):
+        if holds:
+            self.passed += 1
+            print(f"ok      {what}")
+        else:
+            self.failed += 1
+            print(f"FAILED  {what}{but}")
+
+    def spans_of(self, conversation, spans):
+        """Each turn is a trace, and every span carries the session, and the user if there is one, once."""
+        session = conversation.session
+        self.equal(f"{session}: traces", len({span.trace for span in spans}), conversation.turns)
+        self.equal(f"{session}: spans", len(spans), conversation.spans)
+        for key, value in ("session.id", session), ("user.id", conversation.user):
+            said = [] if value is None else [value]
+            others = [f"{span.name}: {span.values(key)}" for span in spans if span.values(key) != said]
+            self.every_span(f"{session}: {key} is {said}", others)
+
+    def nothing_else(self, conversations, spans):
+        """All that arrived belongs to one of the conversations."""
+        self.equal("spans in all", len(spans), sum(each.spans for each in conversations))
+        self.every_span("a session.id", [span.name for span in spans if not span.values("session.id")])
+
+
+def main(test):
+    """Runs a test and ends the process: 0 when all holds or nothing could be tried, which in CI is a failure."""
+    sys.stdout.reconfigure(line_buffering=True)
+    # As an exception, so that what was started is stopped on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    checks = Checks()
+    try:
+        test(checks)
+    except Skip as reason:
+        print(f"skipped: {reason}")
+        sys.exit(1 if os.environ.get("CI") == "true" else 0)
+    except Exception:
+        traceback.print_exc()
+        checks.failed += 1
+    print(f"{checks.passed} passed, {checks.failed} failed")
+    sys.exit(1 if checks.failed else 0)
+
+
+def environment(**settings):
+    """Ours, without what would make a backend or the quickstart behave otherwise than tested here."""
+    steering = ("OTEL_", "PHOENIX_", "RUST_LOG", "TRACECTRL_", "TRACING_SESSION_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(steering)} | settings
+
+
+def downloading(command, env=None):
+    """Runs a command that downloads, again when it fails: package managers keep what they have got so far."""
+    for pause in (5, 30, None):
+        try:
+            return subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout
+        except subprocess.CalledProcessError as error:
+            if pause is None:
+                raise
+            print(f"{error} Once more in {pause} s.", file=sys.stderr)
+            time.sleep(pause)
+
+
+def free_ports(count):
+    """Ports that nobody listens on, on any interface."""
+    sockets = [socket.create_server(("", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def get_json(url, body=None):
+    """GET, or POST where there is a body."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)
+
+
+@contextmanager
+def server(command, health, **settings):
+    """A server that runs in a temporary folder, from when it is healthy until the block is left."""
+    with TemporaryDirectory(prefix="tracing-session-") as folder, open(f"{folder}/log", "w+b") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment(**settings), stdout=log, stderr=log)
+        try:
+            if not healthy(health, process):
+                log.seek(0)
+                raise RuntimeError(f"{command[0]} did not become healthy:\n{log.read().decode()}")
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def healthy(url, process, limit=180):
+    """Whether the server answers before it ends or the time is up."""
+    deadline = time.monotonic() + limit
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(url, timeout=5):
+                return True
+        except OSError:
+            time.sleep(0.2)
+    return False
+
+
+def quickstart(protocol, port):
+    """Runs the quickstart against a backend: the conversations it held."""
+    ran = subprocess.run(
+        ["cargo", "run", "--quiet", "--example", "quickstart", "--", "--json"],
+        cwd=REPOSITORY,
+        env=environment(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}", OTEL_EXPORTER_OTLP_PROTOCOL=protocol),
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        check=True,
+        timeout=1200,  # The first run compiles it.
+    )
+    conversations = [Conversation(**json.loads(line)) for line in ran.stdout.splitlines()]
+    if not conversations:
+        raise RuntimeError("the quickstart held no conversation")
+    return conversations
+
+
+def arrived(look, conversations, limit=30):
+    """The spans that `look` finds once all are there and no more come: backends acknowledge first and store later.
+
+    When the time is up, what there is then: the checks say what is missing.
+    """
+    deadline = time.monotonic() + limit
+    expected = sum(each.spans for each in conversations)
+    spans = look()
+    while time.monotonic() < deadline:
+        before = len(spans)
+        time.sleep(1)
+        spans = look()
+        if expected <= before == len(spans):
+            break
+    return spans

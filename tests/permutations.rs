@@ -1,0 +1,421 @@
+//! Every way to say a session or user, combined with every circumstance in which it may be said.
+//!
+//! Each combination is a small program. What the library makes of it is compared with what an
+//! oracle says that has to come of it: which spans are exported, under which parents, with which
+//! session and which user, and what `current_session` answers in between.
+//!
+//! The oracle goes by these rules:
+//!
+//! - Each value is inherited on its own, from the nearest enclosing scope that has it.
+//! - A contextual span is in what is in force on its thread: the innermost of the spans entered and
+//!   the `Session` values attached there. A span with `parent: &span` is in that span, whatever is
+//!   in force, and one with `parent: None` in nothing.
+//! - A span with `set_parent` is in what was in force in the `Context` given, which is nothing if
+//!   that is just a remote span.
+//! - A field recorded late reaches the span, and all below it that has not ended.
+//! - What is set on a span reaches the span, and what is started below it from then on. A span is
+//!   started when it is entered first: what was made before, and not entered, is reached.
+//! - A hidden span that says something is in force where it is entered like any other, and its
+//!   explicit children, which are roots for OpenTelemetry, are in it. Values can be set on it. One
+//!   that says nothing is not there for contextual spans; its explicit children are in what it is
+//!   in; nothing can be set on it.
+
+#![allow(unreachable_pub, reason = "the modules are parts of one test")]
+
+mod support;
+
+#[path = "permutations/oracle.rs"]
+mod oracle;
+#[path = "permutations/runner.rs"]
+mod runner;
+
+use oracle::{Hold, Listing, Parent, SetParent, Span, Step, Values, Way, expected};
+use runner::{HIDDEN, actual};
+use support::App;
+use tracing_session::SessionLayer;
+use tracing_subscriber::filter::filter_fn;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Combination {
+    said: Said,
+    how: How,
+    parent: OpenersParent,
+    /// Whether the opener is entered while the spans below it are made, or only named as their
+    /// parent.
+    entered: bool,
+    other_thread: bool,
+    set_parent: Given,
+    filter: Filter,
+    /// What the root says, around it all.
+    outer: Values,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    Session,
+    User,
+    Both,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    Nothing,
+    /// By the opener, in this way.
+    Span(Way),
+    /// By a `Session` value, in force around the opener.
+    Around(Hold),
+    /// By a `Session` value, in force inside the opener.
+    Inside(Hold),
+    /// With `set_session_id` and `set_user_id`, on an opener that says nothing else.
+    Set,
+    /// The same, on an opener that says both otherwise.
+    SetOver,
+    /// The same, on an opener in a `Session` value that says both.
+    SetIn(Hold),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OpenersParent {
+    Contextual,
+    /// Where another span is current, which says a session and user of its own.
+    Explicit,
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Given {
+    No,
+    Remote,
+    RemoteInSession,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Filter {
+    None,
+    /// There is one, and it hides nothing.
+    Open,
+    HidesOpener,
+}
+
+const SAID: [Said; 3] = [Said::Session, Said::User, Said::Both];
+const HOW: [How; 15] = [
+    How::Nothing,
+    How::Span(Way::Macro),
+    How::Span(Way::Named),
+    How::Span(Way::Dotted),
+    How::Span(Way::LateNamed),
+    How::Span(Way::LateDotted),
+    How::Around(Hold::Attach),
+    How::Around(Hold::InScope),
+    How::Around(Hold::Future),
+    How::Inside(Hold::Attach),
+    How::Inside(Hold::InScope),
+    How::Inside(Hold::Future),
+    How::Set,
+    How::SetOver,
+    How::SetIn(Hold::Attach),
+];
+const PARENTS: [OpenersParent; 3] = [
+    OpenersParent::Contextual,
+    OpenersParent::Explicit,
+    OpenersParent::None,
+];
+const GIVEN: [Given; 3] = [Given::No, Given::Remote, Given::RemoteInSession];
+const FILTERS: [Filter; 3] = [Filter::None, Filter::Open, Filter::HidesOpener];
+const BOTH: [bool; 2] = [false, true];
+const OUTER: [Values; 4] = [
+    values(None, None),
+    values(Some("outer"), None),
+    values(None, Some("bob")),
+    values(Some("outer"), Some("bob")),
+];
+
+/// All of them, numbered.
+fn combinations() -> impl Iterator<Item = Combination> {
+    fn digit<T: Copy>(number: &mut usize, of: &[T]) -> T {
+        let digit = of[*number % of.len()];
+        *number /= of.len();
+        digit
+    }
+    let combination = |mut number| {
+        let number = &mut number;
+        let combination = Combination {
+            said: digit(number, &SAID),
+            how: digit(number, &HOW),
+            parent: digit(number, &PARENTS),
+            entered: digit(number, &BOTH),
+            other_thread: digit(number, &BOTH),
+            set_parent: digit(number, &GIVEN),
+            filter: digit(number, &FILTERS),
+            outer: digit(number, &OUTER),
+        };
+        (*number == 0).then_some(combination)
+    };
+    (0..).map_while(combination)
+}
+
+impl Combination {
+    fn is_meaningful(&self) -> bool {
+        let hidden = self.filter == Filter::HidesOpener;
+        match self.how {
+            // It does not matter what is not said.
+            How::Nothing if self.said != Said::Both => false,
+            // They speak of the current span.
+            How::Set | How::SetOver | How::SetIn(_) if !self.entered => false,
+            // There is no span that says it, and so none to hide.
+            How::Around(_) | How::Inside(_) | How::SetIn(_) if hidden => false,
+            // A span that OpenTelemetry does not know has no parent there.
+            _ if hidden && self.set_parent != Given::No => false,
+            _ => true,
+        }
+    }
+
+    fn says(&self) -> Values {
+        match self.said {
+            Said::Session => values(Some("inner"), None),
+            Said::User => values(None, Some("ann")),
+            Said::Both => both("inner", "ann"),
+        }
+    }
+
+    fn program(&self) -> Vec<Step> {
+        let root = if self.outer == Values::default() {
+            plain("root")
+        } else {
+            speaking("root", self.outer)
+        };
+        let in_root = match self.parent {
+            OpenersParent::Explicit => vec![
+                Step::Open(speaking("decoy", both("decoy", "eve"))),
+                Step::Within("decoy", self.around_opener()),
+                Step::Close("decoy"),
+            ],
+            _ => self.around_opener(),
+        };
+        let in_root = [
+            in_root,
+            short(plain("sibling")),
+            short(explicit("explicit sibling", "root")),
+            vec![Step::Ask],
+        ];
+        [
+            vec![Step::Open(root), Step::Within("root", in_root.concat())],
+            short(explicit("last sibling", "root")),
+            vec![Step::Close("root")],
+            short(plain("after all")),
+            vec![Step::Ask],
+        ]
+        .concat()
+    }
+
+    fn around_opener(&self) -> Vec<Step> {
+        let steps = match self.how {
+            How::Around(hold) => vec![Step::InSession(hold, self.says(), self.with_opener())],
+            How::SetIn(hold) => {
+                let values = both("value", "joe");
+                vec![Step::InSession(hold, values, self.with_opener())]
+            }
+            _ => self.with_opener(),
+        };
+        [steps, short(plain("beside")), vec![Step::Ask]].concat()
+    }
+
+    fn with_opener(&self) -> Vec<Step> {
+        let steps = match self.entered {
+            true => vec![Step::Within("opener", self.below_opener())],
+            false => self.below_opener(),
+        };
+        let steps = match self.other_thread {
+            true => {
+                let left = [short(plain("left on the thread")), vec![Step::Ask]];
+                vec![Step::OnThread([steps, left.concat()].concat())]
+            }
+            false => steps,
+        };
+        [
+            vec![Step::Open(self.opener())],
+            steps,
+            short(plain("next")),
+            short(explicit("last child", "opener")),
+            vec![Step::Close("opener")],
+        ]
+        .concat()
+    }
+
+    fn opener(&self) -> Span {
+        let (way, says) = match self.how {
+            How::Span(way) => (way, self.says()),
+            How::SetOver => (Way::Dotted, both("opener", "joe")),
+            _ => (Way::Plain, Values::default()),
+        };
+        Span {
+            name: "opener",
+            parent: match self.parent {
+                OpenersParent::Contextual => Parent::Contextual,
+                OpenersParent::Explicit => Parent::Explicit("root"),
+                OpenersParent::None => Parent::None,
+            },
+            way,
+            says,
+            hidden: self.filter == Filter::HidesOpener,
+            set_parent: match self.set_parent {
+                Given::No => SetParent::No,
+                Given::Remote => SetParent::Remote,
+                Given::RemoteInSession => SetParent::RemoteIn(both("given", "zoe")),
+            },
+        }
+    }
+
+    /// Spans that have ended when something is said late, or are open, or wait to be entered, and
+    /// those that come after it.
+    fn below_opener(&self) -> Vec<Step> {
+        let late = match self.how {
+            How::Span(Way::LateNamed | Way::LateDotted) => {
+                vec![Step::Record("opener", self.says())]
+            }
+            How::Set | How::SetOver | How::SetIn(_) => vec![Step::Set(self.says())],
+            _ => vec![],
+        };
+        let then = match self.how {
+            How::Inside(hold) => vec![Step::InSession(hold, self.says(), self.descendants())],
+            _ => self.descendants(),
+        };
+        [
+            short(self.child("early child")),
+            vec![
+                Step::Ask,
+                Step::Open(self.child("open child")),
+                Step::Within("open child", vec![]),
+                Step::Open(self.child("waiting child")),
+            ],
+            late,
+            then,
+            vec![
+                Step::Within("open child", short(plain("late grandchild"))),
+                Step::Close("open child"),
+                Step::Within("waiting child", vec![]),
+                Step::Close("waiting child"),
+            ],
+            short(self.child("late child")),
+        ]
+        .concat()
+    }
+
+    fn descendants(&self) -> Vec<Step> {
+        let orphan = Span {
+            parent: Parent::None,
+            ..plain("orphan")
+        };
+        let below = [
+            short(plain("grandchild")),
+            short(explicit("child's sibling", "opener")),
+            short(orphan),
+            vec![Step::Ask],
+        ];
+        [
+            vec![
+                Step::Ask,
+                Step::Open(self.child("child")),
+                Step::Within("child", below.concat()),
+            ],
+            short(explicit("explicit grandchild", "child")),
+            vec![Step::Close("child")],
+            // Below the opener or not, as that is entered or not.
+            short(plain("contextual")),
+        ]
+        .concat()
+    }
+
+    /// A span below the opener.
+    fn child(&self, name: &'static str) -> Span {
+        match self.entered {
+            true => plain(name),
+            false => explicit(name, "opener"),
+        }
+    }
+}
+
+const fn values(session: Option<&'static str>, user: Option<&'static str>) -> Values {
+    Values { session, user }
+}
+
+const fn both(session: &'static str, user: &'static str) -> Values {
+    values(Some(session), Some(user))
+}
+
+fn plain(name: &'static str) -> Span {
+    Span {
+        name,
+        parent: Parent::Contextual,
+        way: Way::Plain,
+        says: Values::default(),
+        hidden: false,
+        set_parent: SetParent::No,
+    }
+}
+
+fn explicit(name: &'static str, parent: &'static str) -> Span {
+    Span {
+        parent: Parent::Explicit(parent),
+        ..plain(name)
+    }
+}
+
+fn speaking(name: &'static str, says: Values) -> Span {
+    Span {
+        way: Way::Dotted,
+        says,
+        ..plain(name)
+    }
+}
+
+/// A span that is never entered.
+fn short(span: Span) -> Vec<Step> {
+    vec![Step::Open(span), Step::Close(span.name)]
+}
+
+fn app(filter: Filter) -> App {
+    match filter {
+        Filter::None => App::new(),
+        Filter::Open => App::with_layer(|otel| {
+            let all = filter_fn(|_| true);
+            SessionLayer::new().with_filter(all).around(otel)
+        }),
+        Filter::HidesOpener => App::with_layer(|otel| {
+            let not_hidden = filter_fn(|metadata| metadata.target() != HIDDEN);
+            SessionLayer::new().with_filter(not_hidden).around(otel)
+        }),
+    }
+}
+
+#[test]
+fn every_combination_exports_what_the_rules_say() {
+    let (mut run, mut meaningless, mut spans) = (0, 0, 0);
+    let mut failures = Vec::new();
+    for combination in combinations() {
+        if !combination.is_meaningful() {
+            meaningless += 1;
+            continue;
+        }
+        run += 1;
+        let program = combination.program();
+        let app = app(combination.filter);
+        let (expected, actual) = (expected(&program), actual(&app, &program));
+        spans += actual.spans.len();
+        let said = app.diagnostics.said();
+        if expected != actual || !said.is_empty() {
+            failures.push(format!(
+                "{combination:?}\n{}\nexpected:\n{expected}\nexported:\n{actual}\nsaid: {said:?}\n\n",
+                Listing(&program)
+            ));
+        }
+    }
+    assert!(
+        failures.is_empty(),
+        "{} of {run} combinations fail, among them:\n\n{}",
+        failures.len(),
+        failures.iter().take(3).cloned().collect::<String>()
+    );
+    assert_eq!((run, meaningless), (12_000, 7_440));
+    assert_eq!(spans, 249_088);
+}
