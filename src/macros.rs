@@ -121,6 +121,16 @@ pub mod __private {
         }
     }
 
+    impl Given for &Session {
+        fn session_id(&self) -> Option<Cow<'_, str>> {
+            (*self).session_id()
+        }
+
+        fn user_id(&self) -> Option<&str> {
+            Session::user_id(self)
+        }
+    }
+
     pub fn text(id: &(impl Display + ?Sized)) -> String {
         id.to_string()
     }

@@ -1,80 +1,472 @@
-//! What opens a scope.
+//! What opens a scope (A).
 
 mod support;
 
-use support::App;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use support::{App, values};
 use tracing::field::Empty;
-use tracing::info_span;
+use tracing::{Level, info_span, instrument};
+use tracing_session::{
+    InSession, Session, SessionTracerProvider, SpanSession, current_session_id, session, user,
+};
+use tracing_subscriber::registry::LookupSpan;
+
+/// A span that says nothing, with another below it.
+fn work() {
+    info_span!("work").in_scope(|| info_span!("call").in_scope(|| {}));
+}
+
+// A1
 
 #[test]
 fn span_named_session_with_an_id_opens_a_session() {
     let app = App::new();
-    info_span!("session", id = "chat-42").in_scope(|| info_span!("child").in_scope(|| {}));
+    info_span!("session", id = "chat-42").in_scope(work);
     app.exports(
         "
         session session.id=chat-42
-          child session.id=chat-42
+          work session.id=chat-42
+            call session.id=chat-42
         ",
     );
 }
 
 #[test]
-fn late() {
+fn span_named_user_with_an_id_says_a_user() {
     let app = App::new();
-    let span = info_span!("session", id = Empty, user.id = Empty);
-    span.in_scope(|| {
-        let child = info_span!("child");
-        let c = child.enter();
-        span.record("id", "chat-42");
-        span.record("user.id", tracing::field::debug("u-7"));
-        drop(c);
+    info_span!("user", id = "u-7").in_scope(work);
+    app.exports(
+        "
+        user user.id=u-7
+          work user.id=u-7
+            call user.id=u-7
+        ",
+    );
+}
+
+#[test]
+fn other_spans_with_an_id_and_session_spans_without_open_nothing() {
+    let app = App::new();
+    info_span!("request", id = "r-1").in_scope(work);
+    info_span!("session", other = 1).in_scope(work);
+    app.exports(
+        "
+        request id=r-1
+          work
+            call
+        session other=I64(1)
+          work
+            call
+        ",
+    );
+}
+
+// A2
+
+#[test]
+fn field_session_id_or_user_id_on_any_span_opens_a_scope() {
+    let app = App::new();
+    info_span!(
+        "request",
+        session.id = "chat-42",
+        user.id = "u-7",
+        path = "/"
+    )
+    .in_scope(work);
+    app.exports(
+        "
+        request path=/ session.id=chat-42 user.id=u-7
+          work session.id=chat-42 user.id=u-7
+            call session.id=chat-42 user.id=u-7
+        ",
+    );
+}
+
+#[test]
+fn instrumented_function_with_a_session_field_opens_a_scope() {
+    #[instrument(fields(session.id = %conversation, user.id), skip_all)]
+    fn handle(conversation: &str) {
+        work();
+        tracing::Span::current().record("user.id", "u-7");
+        work();
+    }
+    let app = App::new();
+    handle("chat-42");
+    app.exports(
+        "
+        handle session.id=chat-42 user.id=u-7
+          work session.id=chat-42
+            call session.id=chat-42
+          work session.id=chat-42 user.id=u-7
+            call session.id=chat-42 user.id=u-7
+        ",
+    );
+}
+
+// A3
+
+#[test]
+fn names_set_on_the_layer_replace_the_defaults() {
+    let app = App::with(|layer| {
+        layer
+            .with_session_spans(["conversation"])
+            .with_session_fields(["conversation_id"])
+            .with_user_spans(["customer"])
+            .with_user_fields(["enduser.id"])
     });
+    info_span!("conversation", id = "chat-42").in_scope(work);
+    info_span!("request", conversation_id = "chat-43", enduser.id = "u-7").in_scope(work);
+    info_span!("customer", id = "u-8").in_scope(work);
+    app.exports(
+        "
+        conversation session.id=chat-42
+          work session.id=chat-42
+            call session.id=chat-42
+        request conversation_id=chat-43 enduser.id=u-7 session.id=chat-43 user.id=u-7
+          work session.id=chat-43 user.id=u-7
+            call session.id=chat-43 user.id=u-7
+        customer user.id=u-8
+          work user.id=u-8
+            call user.id=u-8
+        ",
+    );
+}
+
+#[test]
+fn application_that_calls_something_else_a_session_is_left_alone() {
+    let app = App::with(|layer| {
+        let layer = layer
+            .with_session_spans(["conversation"])
+            .with_session_fields(["chat"]);
+        layer.with_user_spans([""; 0]).with_user_fields([""; 0])
+    });
+    info_span!("session", id = "tls-1").in_scope(work);
+    info_span!("user", id = "root", user.id = 0).in_scope(work);
+    app.exports(
+        "
+        session id=tls-1
+          work
+            call
+        user id=root user.id=0
+          work
+            call
+        ",
+    );
+}
+
+#[test]
+fn macros_open_scopes_whatever_names_the_layer_was_given() {
+    let app = App::with(|layer| {
+        let layer = layer
+            .with_session_spans([""; 0])
+            .with_session_fields([""; 0]);
+        layer.with_user_spans([""; 0]).with_user_fields([""; 0])
+    });
+    session!("chat-42").in_scope(|| user!("u-7").in_scope(|| info_span!("work").in_scope(|| {})));
+    app.exports(
+        "
+        session session.id=chat-42
+          user session.id=chat-42 user.id=u-7
+            work session.id=chat-42 user.id=u-7
+        ",
+    );
+}
+
+// A4
+
+#[test]
+fn session_macro_takes_an_id_a_session_or_nothing() {
+    let app = App::new();
+    session!("chat-42").in_scope(|| {});
+    session!(String::from("chat-43"), channel = "web").in_scope(|| {});
+    session!(44_u64).in_scope(|| {});
+    let session = Session::new("chat-45").unwrap().with_user("u-7").unwrap();
+    session!(session).in_scope(|| {});
+    session!(&session, channel = "web").in_scope(|| {});
+    app.exports(
+        "
+        session session.id=chat-42
+        session channel=web session.id=chat-43
+        session session.id=44
+        session session.id=chat-45 user.id=u-7
+        session channel=web session.id=chat-45 user.id=u-7
+        ",
+    );
+}
+
+#[test]
+fn session_macro_without_an_id_makes_a_new_uuid_of_version_7() {
+    let app = App::new();
+    session!().in_scope(|| {});
+    session!().in_scope(|| {});
+    let ids: Vec<_> = app
+        .spans()
+        .iter()
+        .flat_map(|span| values(span, "session.id"))
+        .collect();
+    assert_ne!(ids[0], ids[1]);
+    for id in ids {
+        let id = uuid::Uuid::parse_str(&id).unwrap();
+        assert_eq!(id.get_version_num(), 7);
+    }
+}
+
+#[test]
+fn macros_take_a_target_a_parent_and_a_level() {
+    let app = App::new();
+    let parent = info_span!("parent");
+    let session =
+        session!(target: "chat", parent: &parent, level: Level::WARN, "chat-42", turn = 1);
+    let user = user!(parent: &session, level: Level::DEBUG, "u-7");
+    let targeted = user!(target: "chat", "u-8");
+    let root = session!(parent: None, "chat-43");
+    let of = |span: &tracing::Span| {
+        let metadata = span.metadata().unwrap();
+        (metadata.target(), *metadata.level())
+    };
+    assert_eq!(of(&session), ("chat", Level::WARN));
+    assert_eq!(of(&user), (module_path!(), Level::DEBUG));
+    assert_eq!(of(&targeted), ("chat", Level::INFO));
+    assert_eq!(of(&root), (module_path!(), Level::INFO));
+    drop((parent, session, user, targeted, root));
+    app.exports(
+        "
+        parent
+          session turn=I64(1) session.id=chat-42
+            user session.id=chat-42 user.id=u-7
+        user user.id=u-8
+        session session.id=chat-43
+        ",
+    );
+}
+
+#[test]
+fn session_macro_accepts_a_late_user() {
+    let app = App::new();
+    let span = session!("chat-42");
+    span.in_scope(|| info_span!("before").in_scope(|| {}));
+    span.record("user.id", "u-7");
     drop(span);
     app.exports(
         "
         session session.id=chat-42 user.id=u-7
-          child session.id=chat-42 user.id=u-7
+          before session.id=chat-42
         ",
     );
 }
+
+// A5
+
 #[test]
-fn set_parent() {
-    use opentelemetry::trace::*;
-    use tracing_opentelemetry::OpenTelemetrySpanExt;
+fn session_value_is_in_force_without_a_span() {
     let app = App::new();
-    let span = info_span!("session", id = "chat-42");
-    let remote = SpanContext::new(
-        TraceId::from(7),
-        SpanId::from(8),
-        TraceFlags::SAMPLED,
-        true,
-        Default::default(),
+    let session = Session::new("chat-42").unwrap().with_user("u-7").unwrap();
+    session.in_scope(work);
+    let guard = session.attach();
+    work();
+    drop(guard);
+    work();
+    app.exports(
+        "
+        work session.id=chat-42 user.id=u-7
+          call session.id=chat-42 user.id=u-7
+        work session.id=chat-42 user.id=u-7
+          call session.id=chat-42 user.id=u-7
+        work
+          call
+        ",
     );
-    span.set_parent(opentelemetry::Context::new().with_remote_span_context(remote))
-        .unwrap();
-    span.in_scope(|| {
-        info_span!("child").in_scope(|| info_span!("grand").in_scope(|| {}));
-    });
-    drop(info_span!(parent: &span, "explicit"));
-    drop(span);
+}
+
+#[test]
+fn session_value_may_be_a_user_alone() {
+    let app = App::new();
+    Session::default().with_user("u-7").unwrap().in_scope(work);
+    app.exports(
+        "
+        work user.id=u-7
+          call user.id=u-7
+        ",
+    );
+}
+
+#[tokio::test]
+async fn session_value_is_in_force_in_a_future() {
+    let app = App::new();
+    let answer = async {
+        work();
+        tokio::task::yield_now().await;
+        work();
+    };
+    answer.in_session(Session::new("chat-42").unwrap()).await;
+    app.exports(
+        "
+        work session.id=chat-42
+          call session.id=chat-42
+        work session.id=chat-42
+          call session.id=chat-42
+        ",
+    );
+}
+
+// A6
+
+#[test]
+fn field_id_is_exported_as_the_session_id_and_not_as_id() {
+    let app = App::new();
+    info_span!("session", id = "chat-42").in_scope(|| {});
+    info_span!("user", id = "u-7").in_scope(|| {});
     app.exports(
         "
         session session.id=chat-42
-          child session.id=chat-42
-            grand session.id=chat-42
-          explicit session.id=chat-42
+        user user.id=u-7
         ",
     );
 }
+
 #[test]
-fn blank() {
+fn field_id_recorded_late_is_exported_as_the_session_id_and_not_as_id() {
     let app = App::new();
-    info_span!("session", id = " ").in_scope(|| info_span!("child").in_scope(|| {}));
-    app.exports_after(
+    let before_it_starts = info_span!("session", id = Empty);
+    before_it_starts.record("id", "chat-42");
+    before_it_starts.in_scope(|| {});
+    drop(before_it_starts);
+    let after_it_started = info_span!("session", id = Empty);
+    after_it_started.in_scope(|| {});
+    after_it_started.record("id", tracing::field::display("chat-43"));
+    drop(after_it_started);
+    app.exports(
         "
-        session
-          child
+        session session.id=chat-42
+        session session.id=chat-43
         ",
-        &["x"],
+    );
+}
+
+#[test]
+fn each_key_stands_once_on_the_span_that_opens_the_scope() {
+    let app = App::new();
+    let span = info_span!("request", session.id = "chat-42", user.id = Empty);
+    span.record("user.id", "u-7");
+    span.in_scope(|| {});
+    span.record("session.id", "chat-42");
+    drop(span);
+    app.exports("request session.id=chat-42 user.id=u-7");
+}
+
+// A7
+
+#[test]
+fn default_session_is_carried_by_what_is_outside_any_other() {
+    let default = Session::new("cli-1").unwrap().with_user("u-1").unwrap();
+    let app = App::with(|layer| layer.with_default_session(default));
+    assert_eq!(current_session_id().as_deref(), Some("cli-1"));
+    work();
+    let request = info_span!(parent: None, "root");
+    request.in_scope(|| info_span!(parent: None, "detached").in_scope(|| {}));
+    drop(request);
+    session!("chat-42").in_scope(work);
+    Session::default().with_user("u-7").unwrap().in_scope(work);
+    app.exports(
+        "
+        work session.id=cli-1 user.id=u-1
+          call session.id=cli-1 user.id=u-1
+        root session.id=cli-1 user.id=u-1
+        detached session.id=cli-1 user.id=u-1
+        session session.id=chat-42 user.id=u-1
+          work session.id=chat-42 user.id=u-1
+            call session.id=chat-42 user.id=u-1
+        work session.id=cli-1 user.id=u-7
+          call session.id=cli-1 user.id=u-7
+        ",
+    );
+}
+
+#[test]
+fn default_session_is_carried_below_a_remote_parent_and_by_plain_opentelemetry_spans() {
+    use opentelemetry::trace::{Tracer, TracerProvider};
+    use tracing_opentelemetry::OpenTelemetrySpanExt;
+    let app = App::with(|layer| layer.with_default_session(Session::new("cli-1").unwrap()));
+    let request = info_span!("request");
+    request.set_parent(support::remote()).unwrap();
+    request.in_scope(|| {
+        app.provider.tracer("library").in_span("plain", |_| work());
+    });
+    drop(request);
+    app.exports(
+        "
+        request session.id=cli-1
+          plain session.id=cli-1
+            work session.id=cli-1
+              call session.id=cli-1
+        ",
+    );
+}
+
+#[test]
+fn default_session_comes_from_the_environment() {
+    const GENERATED: &str = "a new one";
+    let (ours, theirs) = ("TRACING_SESSION_ID", "TRACECTRL_SESSION_ID");
+    let cases: &[(&[(&str, &str)], &str)] = &[
+        (&[(ours, "a"), (theirs, "b")], "a"),
+        (&[(theirs, " b ")], "b"),
+        (&[(ours, "  "), (theirs, "c")], "c"),
+        (&[], GENERATED),
+        (
+            &[(ours, "two\nlines"), (theirs, "d")],
+            "TRACING_SESSION_ID: id has a control character",
+        ),
+    ];
+    if let Ok(case) = std::env::var("CASE") {
+        let (_, expected) = cases[case.parse::<usize>().unwrap()];
+        match Session::from_env_or_generate() {
+            Err(error) => assert_eq!(error.to_string(), expected),
+            Ok(session) if expected == GENERATED => {
+                let id = uuid::Uuid::parse_str(session.id().unwrap()).unwrap();
+                assert_eq!(id.get_version_num(), 7);
+            }
+            Ok(session) => assert_eq!(session.id(), Some(expected)),
+        }
+        return;
+    }
+    for (case, (variables, _)) in cases.iter().enumerate() {
+        let case = case.to_string();
+        let variables = [variables, &[("CASE", case.as_str())][..]].concat();
+        support::alone("default_session_comes_from_the_environment", &variables);
+    }
+}
+
+// Where other layers find it.
+
+#[test]
+fn session_stands_in_the_extensions_of_the_span_that_opens_it() {
+    let _app = App::new();
+    let span = info_span!("request", session.id = "chat-42", user.id = Empty);
+    let read = || {
+        span.with_subscriber(|(id, dispatch)| {
+            let registry: &tracing_subscriber::Registry = dispatch.downcast_ref().unwrap();
+            let span = registry.span(id).unwrap();
+            let extensions = span.extensions();
+            extensions.get::<SpanSession>().unwrap().session()
+        })
+    };
+    assert_eq!(read().unwrap().id(), Some("chat-42"));
+    span.record("user.id", "u-7");
+    assert_eq!(read().unwrap().user_id(), Some("u-7"));
+}
+
+#[test]
+fn provider_gives_back_what_it_wraps() {
+    let provider = SessionTracerProvider::new(SdkTracerProvider::default());
+    provider.force_flush().unwrap();
+    provider.shutdown().unwrap();
+    assert!(
+        provider.inner().shutdown().is_err(),
+        "it was shut down through the wrapper"
+    );
+    assert!(
+        provider
+            .shutdown_with_timeout(std::time::Duration::ZERO)
+            .is_err()
     );
 }

@@ -37,10 +37,14 @@ class Span:
 
     name: str
     trace: str
+    is_root: bool
     attributes: list[tuple[str, object]]  # A list, because a key that was sent twice must show.
 
     def values(self, key):
         return [value for name, value in self.attributes if name == key]
+
+    def with_values(self, key):
+        return f"{self.name}: {self.values(key)}"
 
 
 class Skip(Exception):
@@ -53,8 +57,8 @@ class Checks:
     def equal(self, what, found, expected):
         self._record(found == expected, f"{what}: {found!r}", f", expected {expected!r}")
 
-    def every_span(self, what, exceptions):
-        self._record(not exceptions, f"{what} on every span", f", but not on {exceptions}")
+    def none(self, what, exceptions):
+        self._record(not exceptions, what, f", except for {exceptions}")
 
     def _record(self, holds, what, but):
         if holds:
@@ -65,19 +69,28 @@ class Checks:
             print(f"FAILED  {what}{but}")
 
     def spans_of(self, conversation, spans):
-        """Each turn is a trace, and every span carries the session, and the user if there is one, once."""
-        session = conversation.session
+        """Each turn is a trace, and every span carries the session. So it does the user, unless it ended before the login."""
+        session, user = conversation.session, conversation.user
         self.equal(f"{session}: traces", len({span.trace for span in spans}), conversation.turns)
         self.equal(f"{session}: spans", len(spans), conversation.spans)
-        for key, value in ("session.id", session), ("user.id", conversation.user):
-            said = [] if value is None else [value]
-            others = [f"{span.name}: {span.values(key)}" for span in spans if span.values(key) != said]
-            self.every_span(f"{session}: {key} is {said}", others)
+
+        others = [span.with_values("session.id") for span in spans if span.values("session.id") != [session]]
+        self.none(f"{session}: every span carries it, once", others)
+
+        said = [user] if user else []
+        others = [
+            span.with_values("user.id")
+            for span in spans
+            if span.values("user.id") != said and (span.is_root or span.values("user.id"))
+        ]
+        self.none(f"{session}: user.id is {said} on every root span, and not another below", others)
 
     def nothing_else(self, conversations, spans):
         """All that arrived belongs to one of the conversations."""
         self.equal("spans in all", len(spans), sum(each.spans for each in conversations))
-        self.every_span("a session.id", [span.name for span in spans if not span.values("session.id")])
+        sessions = [[each.session] for each in conversations]
+        others = [span.with_values("session.id") for span in spans if span.values("session.id") not in sessions]
+        self.none("every span carries the session of one of the conversations", others)
 
 
 def main(test):
@@ -112,7 +125,7 @@ def downloading(command, env=None):
         except subprocess.CalledProcessError as error:
             if pause is None:
                 raise
-            print(f"{error} Once more in {pause} s.", file=sys.stderr)
+            print(f"{error} Once more in {pause} s. {error.stdout}", file=sys.stderr)
             time.sleep(pause)
 
 

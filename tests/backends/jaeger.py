@@ -39,7 +39,12 @@ def search(url, tags={}):
     """The spans of the traces that have a span with these tags."""
     query = urllib.parse.urlencode({"service": "quickstart", "tags": json.dumps(tags), "limit": 1000})
     return [
-        backend.Span(span["operationName"], trace["traceID"], [(tag["key"], tag["value"]) for tag in span["tags"]])
+        backend.Span(
+            name=span["operationName"],
+            trace=trace["traceID"],
+            is_root=not span["references"],
+            attributes=[(tag["key"], tag["value"]) for tag in span["tags"]],
+        )
         for trace in backend.get_json(f"{url}/api/traces?{query}")["data"]
         for span in trace["spans"]
     ]

@@ -76,7 +76,12 @@ def spans_in(url):
             return []  # The first span makes the project.
         raise
     return [
-        backend.Span(span["name"], span["context"]["trace_id"], list(span["attributes"].items()))
+        backend.Span(
+            name=span["name"],
+            trace=span["context"]["trace_id"],
+            is_root=span["parent_id"] is None,
+            attributes=list(span["attributes"].items()),
+        )
         for span in page["data"]
     ]
 

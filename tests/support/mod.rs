@@ -226,3 +226,39 @@ impl<S: tracing::Subscriber> Layer<S> for Diagnostics {
         }
     }
 }
+
+/// A `Context` as a server extracts it from the headers of a request.
+pub fn remote() -> opentelemetry::Context {
+    use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags, TraceId, TraceState};
+    opentelemetry::Context::new().with_remote_span_context(SpanContext::new(
+        TraceId::from(7),
+        SpanId::from(8),
+        TraceFlags::SAMPLED,
+        true,
+        TraceState::NONE,
+    ))
+}
+
+/// Runs the rest of a test in a process of its own, with these variables set: for what the tests of
+/// one file would share. True in that process.
+pub fn alone(test: &str, variables: &[(&str, &str)]) -> bool {
+    const ALONE: &str = "TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command
+        .args([test, "--exact", "--nocapture"])
+        .env(ALONE, "1");
+    command
+        .env_remove("TRACING_SESSION_ID")
+        .env_remove("TRACECTRL_SESSION_ID");
+    let output = command.envs(variables.iter().copied()).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}"
+    );
+    false
+}

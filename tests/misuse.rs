@@ -1,0 +1,282 @@
+//! What happens when the crate is misused, or used without OpenTelemetry (D).
+
+mod support;
+
+use opentelemetry::trace::{TraceContextExt, Tracer, TracerProvider};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
+use support::Diagnostics;
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::DefaultGuard;
+use tracing::{Dispatch, Instrument, dispatcher, info_span, instrument};
+use tracing_session::{
+    InSession, Session, SessionLayer, SessionTracerProvider, current_session, current_session_id,
+    mark_trace, session, set_session_id, set_user_id, user,
+};
+use tracing_subscriber::Layer;
+use tracing_subscriber::prelude::*;
+
+/// A subscriber of any layer, as the default of this thread.
+fn install(
+    layer: impl Layer<support::Base> + Send + Sync,
+) -> (Dispatch, Diagnostics, DefaultGuard) {
+    let diagnostics = Diagnostics::default();
+    let base = tracing_subscriber::registry().with(diagnostics.clone());
+    let dispatch = Dispatch::new(base.with(layer));
+    let default = dispatcher::set_default(&dispatch);
+    (dispatch, diagnostics, default)
+}
+
+fn plain_provider() -> (SdkTracerProvider, InMemorySpanExporter) {
+    let exporter = InMemorySpanExporter::default();
+    (
+        SdkTracerProvider::builder()
+            .with_simple_exporter(exporter.clone())
+            .build(),
+        exporter,
+    )
+}
+
+// D1
+
+const NO_PROVIDER: &str = "tracing-session: spans are not marked: the OpenTelemetry layer's tracer \
+    does not come from a SessionTracerProvider (use \
+    SessionTracerProvider::new(provider).tracer(\"..\"))";
+const BESIDE: &str = "tracing-session: spans are not marked: the SessionLayer stands beside the \
+    OpenTelemetry layer, not around it (use SessionLayer::new().around(otel_layer) in place of both)";
+
+#[test]
+fn without_the_provider_one_diagnostic_says_what_to_write() {
+    let (provider, exporter) = plain_provider();
+    let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
+    let (_, diagnostics, _default) = install(SessionLayer::new().around(otel));
+    for _ in 0..3 {
+        session!("secret-42").in_scope(|| info_span!("below").in_scope(|| {}));
+    }
+    assert_eq!(diagnostics.said(), [NO_PROVIDER]);
+    let spans = exporter.get_finished_spans().unwrap();
+    assert_eq!(spans.len(), 6);
+    let keys = spans
+        .iter()
+        .flat_map(|span| span.attributes.iter().map(|a| a.key.as_str()));
+    assert!(
+        keys.into_iter()
+            .all(|key| !key.starts_with("tracing_session"))
+    );
+}
+
+#[test]
+fn without_the_provider_setting_a_value_is_an_error_and_leaves_no_trace() {
+    let (provider, exporter) = plain_provider();
+    let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
+    let (_, _, _default) = install(SessionLayer::new().around(otel));
+    info_span!("handler").in_scope(|| {
+        let error = set_session_id("secret-42").unwrap_err();
+        assert!(error.is_no_span());
+        assert!(
+            error
+                .to_string()
+                .contains("SessionTracerProvider::new(provider)"),
+            "{error}"
+        );
+    });
+    let span = format!("{:?}", exporter.get_finished_spans().unwrap());
+    assert!(
+        !span.contains("secret-42") && !span.contains("tracing_session"),
+        "{span}"
+    );
+}
+
+#[test]
+fn layer_beside_the_opentelemetry_layer_is_told_once() {
+    for session_layer_first in [true, false] {
+        let (provider, _exporter) = plain_provider();
+        let provider = SessionTracerProvider::new(provider);
+        let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
+        let (_, diagnostics, _default) = if session_layer_first {
+            install(SessionLayer::new().and_then(otel))
+        } else {
+            install(otel.and_then(SessionLayer::new()))
+        };
+        for _ in 0..3 {
+            session!("secret-42").in_scope(|| info_span!("below").in_scope(|| {}));
+        }
+        assert_eq!(diagnostics.said(), [BESIDE]);
+    }
+}
+
+#[test]
+fn set_up_that_is_right_is_not_complained_of() {
+    let (provider, _exporter) = plain_provider();
+    let provider = SessionTracerProvider::new(provider);
+    let otel = || tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
+    let work = |diagnostics: Diagnostics| {
+        for _ in 0..20 {
+            session!("chat-42").in_scope(|| user!("u-7").in_scope(|| {}));
+            tracing::debug_span!("session", id = "hidden").in_scope(|| {});
+            info_span!("late", user.id = tracing::field::Empty).in_scope(|| {});
+            let _suppressed = opentelemetry::Context::enter_telemetry_suppressed_scope();
+            session!("chat-43").in_scope(|| {});
+        }
+        assert_eq!(diagnostics.said(), [""; 0]);
+    };
+    let (_, diagnostics, _default) = install(SessionLayer::new().around(otel()));
+    work(diagnostics);
+    let filtered = otel().with_filter(LevelFilter::INFO);
+    let (_, diagnostics, _default) = install(SessionLayer::new().around(filtered));
+    work(diagnostics);
+    let filtered = SessionLayer::new()
+        .with_filter(LevelFilter::INFO)
+        .around(otel());
+    let (_, diagnostics, _default) = install(filtered);
+    work(diagnostics);
+    let (_, diagnostics, _default) = install(SessionLayer::new());
+    work(diagnostics);
+}
+
+#[test]
+fn no_value_of_an_id_is_in_a_diagnostic_an_error_or_a_debug_output() {
+    let secret = "secret-42";
+    let too_long = secret.repeat(200);
+    let session = Session::new(secret).unwrap().with_user(secret).unwrap();
+    // Without an exporter: what was exported is not for us to hide.
+    let provider = SessionTracerProvider::new(SdkTracerProvider::default());
+    let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
+    let layer = SessionLayer::new().with_default_session(session.clone());
+    let debug = format!("{layer:?}");
+    let (dispatch, diagnostics, _default) = install(layer.around(otel));
+    info_span!("session", id = too_long.as_str()).in_scope(|| {});
+    info_span!("user", id = %format!("{secret}\u{7}")).in_scope(|| {});
+    let guard = session.attach();
+    let span = provider.tracer("library").start("plain");
+    let outputs = [
+        debug,
+        format!(
+            "{session:?} {guard:?} {span:?} {provider:?} {:?}",
+            provider.tracer("x")
+        ),
+        format!("{:?}", std::future::ready(()).in_session(session.clone())),
+        format!("{:?}", Session::new(&too_long).unwrap_err()),
+        format!("{:?} {:?}", opentelemetry::Context::current(), dispatch),
+        diagnostics.said().join("\n"),
+    ];
+    assert_eq!(diagnostics.said().len(), 2);
+    assert!(outputs[1].starts_with("Session { id: Some(<hidden>), user_id: Some(<hidden>) }"));
+    for output in outputs {
+        assert!(!output.contains("secret"), "{output}");
+    }
+}
+
+// D2
+
+#[test]
+fn without_a_subscriber_nothing_breaks_and_session_values_still_scope() {
+    let (provider, exporter) = plain_provider();
+    let tracer = SessionTracerProvider::new(provider).tracer("library");
+    session!("nobody listens").in_scope(|| assert_eq!(current_session(), None));
+    assert!(set_session_id("chat-41").unwrap_err().is_no_span());
+    let session = Session::new("chat-42").unwrap();
+    session.in_scope(|| {
+        assert_eq!(current_session_id().as_deref(), Some("chat-42"));
+        tracer.in_span("plain", |cx| {
+            assert!(cx.span().span_context().is_valid());
+            set_user_id("u-7").unwrap();
+        });
+    });
+    assert_eq!(current_session(), None);
+    let spans = exporter.get_finished_spans().unwrap();
+    assert_eq!(
+        support::tree(&spans),
+        "plain session.id=chat-42 user.id=u-7\n"
+    );
+}
+
+/// Every row of the table holds where there is no OpenTelemetry layer.
+fn logs_only(layer: impl Layer<support::Base> + Send + Sync) {
+    let (dispatch, diagnostics, _default) = install(layer);
+    let id = || current_session_id();
+    let is = |expected: Option<&str>| assert_eq!(current_session_id().as_deref(), expected);
+    let on_thread = |f: &(dyn Fn() + Sync)| {
+        std::thread::scope(|scope| {
+            scope
+                .spawn(|| dispatcher::with_default(&dispatch, f))
+                .join()
+                .unwrap();
+        });
+    };
+
+    let session = session!("chat-42");
+    let child = session.in_scope(|| {
+        is(Some("chat-42"));
+        info_span!("child")
+    });
+    is(None);
+    child.in_scope(|| is(Some("chat-42")));
+    let explicit = info_span!(parent: &child, "explicit");
+    explicit.in_scope(|| is(Some("chat-42")));
+    info_span!(parent: None, "root").in_scope(|| is(None));
+    on_thread(&|| {
+        is(None);
+        explicit.in_scope(|| is(Some("chat-42")));
+        is(None);
+    });
+    session.in_scope(|| {
+        user!("u-7").in_scope(|| {
+            let both = current_session().unwrap();
+            assert_eq!((both.id(), both.user_id()), (Some("chat-42"), Some("u-7")));
+            session!("chat-43").in_scope(|| is(Some("chat-43")));
+            Session::new("chat-44")
+                .unwrap()
+                .in_scope(|| is(Some("chat-44")));
+        });
+        is(Some("chat-42"));
+    });
+    let of_value = Session::new("chat-45")
+        .unwrap()
+        .in_scope(|| info_span!("of a value"));
+    on_thread(&|| of_value.in_scope(|| is(Some("chat-45"))));
+    Session::new("outer")
+        .unwrap()
+        .in_scope(|| session.in_scope(|| is(Some("chat-42"))));
+
+    #[instrument(fields(session.id))]
+    fn handle() -> Option<String> {
+        tracing::Span::current().record("session.id", "late");
+        current_session_id()
+    }
+    assert_eq!(handle().as_deref(), Some("late"));
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let handler = async {
+        set_session_id("chat-46").unwrap();
+        mark_trace().unwrap();
+        tokio::task::yield_now().await;
+        info_span!("below").in_scope(id)
+    };
+    let inside = runtime.block_on(handler.instrument(info_span!("handler")));
+    assert_eq!(inside.as_deref(), Some("chat-46"));
+    assert!(set_session_id("chat-47").unwrap_err().is_no_span());
+    is(None);
+    assert_eq!(diagnostics.said(), [""; 0]);
+}
+
+#[test]
+fn without_an_opentelemetry_layer_the_current_session_is_known_on_every_thread() {
+    logs_only(SessionLayer::new());
+}
+
+#[test]
+fn around_no_layer_the_current_session_is_known_on_every_thread() {
+    logs_only(SessionLayer::new().around(None::<support::Otel>));
+}
+
+#[test]
+fn without_an_opentelemetry_layer_spans_of_a_hidden_filter_are_not_bound() {
+    let (_, _, _default) = install(Layer::with_filter(SessionLayer::new(), LevelFilter::INFO));
+    info_span!("root").in_scope(|| {
+        let _hidden = tracing::debug_span!("task").entered();
+        assert!(set_user_id("u-7").unwrap_err().is_no_span());
+    });
+    assert_eq!(current_session(), None);
+}
