@@ -34,8 +34,8 @@ macro_rules! spans {
                 $name,
                 model = "local",
                 step = 1_u64,
-                session.id = black_box(SESSION),
-                user.id = black_box(USER)
+                session.id = %black_box(SESSION),
+                user.id = %black_box(USER)
             ),
             _ => info_span!($name, model = "local", step = 1_u64),
         }

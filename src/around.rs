@@ -84,8 +84,8 @@ impl<L> AroundLayer<L> {
         let Some(span) = ctx.span(id) else { return };
         if let Some(opened) = opened {
             let in_span = SpanSession {
+                opened: Some(opened.scope.clone()),
                 scope: opened.scope,
-                values: opened.values,
                 tracked: self.alone && pending.is_none(),
                 pending,
             };

@@ -9,7 +9,7 @@
 //! - To a span that has been started: [`ask`]. A `Context` hides the type of its span, so the
 //!   errand waits in a thread local while a call that does nothing on any other span knocks.
 
-use crate::scope::{Scope, Values};
+use crate::scope::Scope;
 use crate::session::Session;
 use crate::shards::Shards;
 use opentelemetry::trace::{Status, TraceContextExt};
@@ -30,7 +30,6 @@ pub(crate) struct Handover {
 /// A scope that a span opens.
 #[derive(Clone)]
 pub(crate) struct Opened {
-    pub(crate) values: Values,
     /// The scope as it is if the span is started under the `Context` that it was made in.
     pub(crate) scope: Arc<Scope>,
     pub(crate) opening: Opening,

@@ -58,8 +58,8 @@ pub(crate) struct Shared {
 /// ```
 pub struct SpanSession {
     pub(crate) scope: Arc<Scope>,
-    /// What the span's own fields say, to be told when one is recorded late.
-    pub(crate) values: Values,
+    /// The scope that the span's own fields opened, to be told when one is recorded late.
+    pub(crate) opened: Option<Arc<Scope>>,
     /// The span is unknown to the OpenTelemetry layer, so we attach the scope when it is entered.
     pub(crate) tracked: bool,
     pub(crate) pending: Option<Pending>,
@@ -104,12 +104,11 @@ impl Shared {
             };
             names_id |= field.name() == ID;
             if matches!(value, Value::Unsaid) {
-                *value = Value::Late(Arc::new(said.take().into()));
+                *value = Value::Late(said.take().into());
             }
         }
         Opened {
-            scope: Scope::nested(outer.or_else(|| self.default.clone()), values.clone()),
-            values,
+            scope: Scope::nested(outer.or_else(|| self.default.clone()), values),
             opening: Opening {
                 opens: true,
                 names_id,
@@ -127,13 +126,13 @@ impl Shared {
             return;
         }
         // Recording runs the application's `Debug`: not under the lock of the extensions.
-        let opened = |opened: &SpanSession| opened.values.clone();
-        let values = span.extensions().get::<SpanSession>().map(opened);
-        if let Some(values) = values {
+        let opened = |span: &SpanSession| span.opened.clone();
+        let opened = span.extensions().get::<SpanSession>().and_then(opened);
+        if let Some(opened) = opened {
             record.record(&mut self.said(span.metadata(), |role, said| {
                 let value = match role {
-                    Role::Session => &values.id,
-                    Role::User => &values.user_id,
+                    Role::Session => opened.id_value(),
+                    Role::User => opened.user_id_value(),
                 };
                 if let Value::Late(late) = value {
                     late.set(said);
@@ -259,12 +258,11 @@ impl Reach {
                     return;
                 };
                 let mut extensions = span.extensions_mut();
-                let values = extensions
-                    .get_mut::<SpanSession>()
-                    .map(|in_span| in_span.values.clone());
+                let opened = |span: &mut SpanSession| span.opened.clone();
+                let opened = extensions.get_mut::<SpanSession>().and_then(opened);
                 let in_span = SpanSession {
                     scope: scope.clone(),
-                    values: values.unwrap_or_default(),
+                    opened,
                     tracked: true,
                     pending: None,
                 };

@@ -25,59 +25,103 @@ pub(crate) struct Scope {
 }
 
 /// One place per value that a scope can have.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(crate) struct Values {
     pub(crate) id: Value,
     pub(crate) user_id: Value,
 }
 
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(crate) enum Value {
     #[default]
     Unsaid,
     Fixed(Id),
-    /// A field of a span, which may be recorded at any time.
-    Late(Arc<Late>),
+    /// A field of the span that opens the scope: it may be recorded at any time.
+    Late(Late),
+    /// The value that is `Late` in that scope.
+    LateIn(Arc<Scope>),
 }
 
 /// A value that may become known, or change, while scopes that inherit it are in use.
 pub(crate) struct Late {
     first: OnceLock<Id>,
     /// Fields are hardly ever recorded twice: until then, reading takes no lock.
-    latest: OnceLock<RwLock<Id>>,
+    latest: OnceLock<Box<RwLock<Id>>>,
 }
 
 impl Scope {
     /// The scope that says `values` inside `outer`.
     pub(crate) fn nested(outer: Option<Arc<Scope>>, values: Values) -> Arc<Self> {
         let values = match &outer {
-            Some(outer) => Values {
-                id: values.id.or(&outer.values.id),
-                user_id: values.user_id.or(&outer.values.user_id),
-            },
             None => values,
+            Some(outer) => Values {
+                id: values.id.or_inherited(outer, Scope::id_value),
+                user_id: values.user_id.or_inherited(outer, Scope::user_id_value),
+            },
         };
-        let may_ask = values.id.is_awaited() || values.user_id.is_awaited();
-        Arc::new(Self {
+        let mut scope = Self {
             values,
-            outer: outer.filter(|_| may_ask),
-        })
+            outer: None,
+        };
+        if scope.awaits(Scope::id_value) || scope.awaits(Scope::user_id_value) {
+            scope.outer = outer;
+        }
+        Arc::new(scope)
+    }
+
+    /// What this scope says itself, inside another one.
+    pub(crate) fn moved_into(self: &Arc<Self>, outer: Option<Arc<Scope>>) -> Arc<Self> {
+        let said = |value: &Value| match value {
+            Value::Late(_) => Value::LateIn(self.clone()),
+            _ => Value::Unsaid,
+        };
+        let values = Values {
+            id: said(&self.values.id),
+            user_id: said(&self.values.user_id),
+        };
+        Self::nested(outer, values)
     }
 
     pub(crate) fn id(&self) -> Option<Id> {
-        let awaited = |outer: &Arc<Scope>| outer.id();
-        self.values
-            .id
-            .get()
-            .or_else(|| self.outer.as_ref().and_then(awaited))
+        self.get(Scope::id_value)
     }
 
     pub(crate) fn user_id(&self) -> Option<Id> {
-        let awaited = |outer: &Arc<Scope>| outer.user_id();
-        self.values
-            .user_id
-            .get()
-            .or_else(|| self.outer.as_ref().and_then(awaited))
+        self.get(Scope::user_id_value)
+    }
+
+    pub(crate) fn id_value(&self) -> &Value {
+        &self.values.id
+    }
+
+    pub(crate) fn user_id_value(&self) -> &Value {
+        &self.values.user_id
+    }
+
+    #[inline]
+    fn get(&self, value: impl Fn(&Scope) -> &Value + Copy) -> Option<Id> {
+        match value(self) {
+            Value::Unsaid => None,
+            Value::Fixed(id) => Some(id.clone()),
+            Value::Late(late) => late.get().or_else(|| self.outer(value)),
+            Value::LateIn(scope) => match value(scope) {
+                Value::Late(late) => late.get().or_else(|| self.outer(value)),
+                _ => None,
+            },
+        }
+    }
+
+    #[cold]
+    fn outer(&self, value: impl Fn(&Scope) -> &Value + Copy) -> Option<Id> {
+        self.outer.as_ref()?.get(value)
+    }
+
+    fn awaits(&self, value: impl Fn(&Scope) -> &Value) -> bool {
+        let late = match value(self) {
+            Value::LateIn(scope) => value(scope),
+            value => value,
+        };
+        matches!(late, Value::Late(late) if late.first.get().is_none())
     }
 
     /// What is in force now, as a value.
@@ -150,23 +194,13 @@ impl fmt::Debug for Scope {
 }
 
 impl Value {
-    fn get(&self) -> Option<Id> {
-        match self {
-            Self::Unsaid => None,
-            Self::Fixed(id) => Some(id.clone()),
-            Self::Late(late) => late.get(),
+    fn or_inherited(self, outer: &Arc<Scope>, value: impl Fn(&Scope) -> &Value) -> Self {
+        match (self, value(outer)) {
+            (Self::Unsaid, Self::Fixed(id)) => Self::Fixed(id.clone()),
+            (Self::Unsaid, Self::Late(_)) => Self::LateIn(outer.clone()),
+            (Self::Unsaid, Self::LateIn(scope)) => Self::LateIn(scope.clone()),
+            (said, _) => said,
         }
-    }
-
-    fn or(self, outer: &Value) -> Self {
-        match self {
-            Self::Unsaid => outer.clone(),
-            said => said,
-        }
-    }
-
-    fn is_awaited(&self) -> bool {
-        matches!(self, Self::Late(late) if late.first.get().is_none())
     }
 }
 
@@ -204,7 +238,9 @@ impl Late {
 
     pub(crate) fn set(&self, id: Id) {
         if let Err(id) = self.first.set(id) {
-            let latest = self.latest.get_or_init(|| RwLock::new(id.clone()));
+            let latest = self
+                .latest
+                .get_or_init(|| Box::new(RwLock::new(id.clone())));
             *latest.write().unwrap_or_else(PoisonError::into_inner) = id;
         }
     }

@@ -200,20 +200,13 @@ impl SpanAttributes {
 
     /// Takes what is reserved out of the attributes that the span starts with.
     pub(crate) fn take_reserved(&mut self, given: &mut Vec<KeyValue>, scope: Option<&Scope>) {
-        if given
-            .iter()
-            .all(|attribute| self.reserved(&attribute.key).is_none())
-        {
-            return;
+        let mut at = 0;
+        while let Some(attribute) = given.get(at) {
+            match self.reserved(&attribute.key) {
+                None => at += 1,
+                Some(reserved) => self.hold(reserved, given.remove(at).value, scope),
+            }
         }
-        given.retain_mut(|attribute| {
-            let Some(reserved) = self.reserved(&attribute.key) else {
-                return true;
-            };
-            let value = std::mem::replace(&mut attribute.value, Value::Bool(false));
-            self.hold(reserved, value, scope);
-            false
-        });
     }
 
     #[inline]

@@ -226,7 +226,7 @@ impl<T: Tracer> SessionTracer<T> {
             // Started under the `Context` that it was made in.
             Some(opened) if is_around(&opened.scope) => Some(opened.scope),
             // Its parent was set from outside: what is in force there is the outer scope.
-            Some(opened) => Some(Scope::nested(around.or(otherwise), opened.values)),
+            Some(opened) => Some(opened.scope.moved_into(around.or(otherwise))),
             None => around.or(otherwise),
         };
         let attributes = SpanAttributes::new(opening, self.renames_plain);

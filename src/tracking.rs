@@ -7,7 +7,7 @@
 use crate::diagnostic;
 use crate::handover::Opened;
 use crate::opening::{Shared, SpanSession};
-use crate::scope::{Scope, Values};
+use crate::scope::Scope;
 use opentelemetry::ContextGuard;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -37,17 +37,17 @@ impl Shared {
             None if attrs.is_contextual() => Scope::current(),
             None => None,
         };
-        let (scope, values) = if self.names.open(attrs.metadata()) {
-            let Opened { scope, values, .. } = self.open(attrs, outer);
-            (scope, values)
+        let (scope, opened) = if self.names.open(attrs.metadata()) {
+            let Opened { scope, .. } = self.open(attrs, outer);
+            (scope.clone(), Some(scope))
         } else if let Some(scope) = outer.or_else(|| self.default.clone()) {
-            (scope, Values::default())
+            (scope, None)
         } else {
             return;
         };
         let in_span = SpanSession {
             scope,
-            values,
+            opened,
             tracked: true,
             pending: None,
         };

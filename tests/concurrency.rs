@@ -276,9 +276,8 @@ fn remote() -> SpanContext {
 }
 
 /// Runs a task until it has ended as it is to end.
-async fn run(task: Task, shared: Span) {
+async fn run(task: Task, future: BoxFuture<'static, ()>) {
     task.sees_none("before it begins");
-    let future = in_its_session(task.clone(), &shared);
     match task.end {
         End::Complete => tokio::spawn(future).await.unwrap(),
         End::Panicked => assert!(tokio::spawn(future).await.unwrap_err().is_panic()),
@@ -350,13 +349,16 @@ fn many_tasks(app: &App) -> Vec<SpanData> {
     let watch = Arc::default();
     let shared =
         ["listener", "scheduler", "queue"].map(|name| info_span!("shared", otel.name = name));
-    runtime.block_on(async {
-        let mut tasks = JoinSet::new();
-        for number in 0..10_000 {
+    // All spans that stand around a task are made before the first one is entered.
+    let made: Vec<_> = (0..10_000)
+        .map(|number| {
             let task = Task::new(number, &watch);
-            let shared = shared[number as usize % shared.len()].clone();
-            tasks.spawn(run(task, shared));
-        }
+            let shared = &shared[number as usize % shared.len()];
+            run(task.clone(), in_its_session(task, shared))
+        })
+        .collect();
+    runtime.block_on(async {
+        let tasks: JoinSet<_> = made.into_iter().collect();
         tasks.join_all().await;
     });
     nothing_is_left_on_workers(&runtime);

@@ -69,13 +69,13 @@ class Checks:
             print(f"FAILED  {what}{but}")
 
     def spans_of(self, conversation, spans):
-        """Each turn is a trace, and every span carries the session. So it does the user, unless it ended before the login."""
+        """Each turn is a trace, every span carries the session, and all that ended after the login carry the user."""
         session, user = conversation.session, conversation.user
         self.equal(f"{session}: traces", len({span.trace for span in spans}), conversation.turns)
         self.equal(f"{session}: spans", len(spans), conversation.spans)
 
         others = [span.with_values("session.id") for span in spans if span.values("session.id") != [session]]
-        self.none(f"{session}: every span carries it, once", others)
+        self.none(f"{session}: its session.id on every span, once", others)
 
         said = [user] if user else []
         others = [
@@ -83,14 +83,14 @@ class Checks:
             for span in spans
             if span.values("user.id") != said and (span.is_root or span.values("user.id"))
         ]
-        self.none(f"{session}: user.id is {said} on every root span, and not another below", others)
+        self.none(f"{session}: user.id {said} on every root span, and no other below", others)
 
     def nothing_else(self, conversations, spans):
         """All that arrived belongs to one of the conversations."""
         self.equal("spans in all", len(spans), sum(each.spans for each in conversations))
         sessions = [[each.session] for each in conversations]
         others = [span.with_values("session.id") for span in spans if span.values("session.id") not in sessions]
-        self.none("every span carries the session of one of the conversations", others)
+        self.none("a session.id of the quickstart on every span", others)
 
 
 def main(test):
