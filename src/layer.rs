@@ -33,8 +33,8 @@ use tracing_subscriber::registry::LookupSpan;
 /// The names are the layer's to choose; the spans of the macros it always knows. A span that opens
 /// a scope by its fields has the [`Session`] in its extensions, for other layers to read.
 ///
-/// Cost: a look at the names of a span's fields. A span that opens a scope costs a few hundred
-/// instructions more, one below it nothing.
+/// Cost: a look at the names of a span's fields, some 100 instructions. Opening a scope costs about
+/// 6,000, half of what the span costs anyway.
 ///
 /// ```
 /// use opentelemetry::trace::TracerProvider;
@@ -44,7 +44,7 @@ use tracing_subscriber::registry::LookupSpan;
 ///
 /// let provider = SessionTracerProvider::new(SdkTracerProvider::builder().build());
 /// let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("chat"));
-/// /// let subscriber = tracing_subscriber::registry().with(SessionLayer::new().around(otel));
+/// let subscriber = tracing_subscriber::registry().with(SessionLayer::new().around(otel));
 /// # drop(subscriber);
 /// ```
 #[derive(Debug)]

@@ -1,7 +1,27 @@
-//! Say a session or user once on a `tracing` span: every span below it carries it.
+#![doc = include_str!("../README.md")]
+//!
+//! # How it works
+//!
+//! OpenTelemetry's `Context` is the carrier: child spans, spans made without `tracing` and samplers
+//! read it anyway.
+//!
+//! 1. [`SessionLayer`] watches `tracing` for spans that say a session or user. For such a span it
+//!    attaches a `Context` with the new scope while the OpenTelemetry layer makes the span. What is
+//!    below inherits the scope with the `Context`, and costs nothing.
+//! 2. [`SessionTracerProvider`] wraps the provider. Its spans look up the scope of their parent's
+//!    `Context` when they start, and write its values when they end: once for each key.
+//!
+//! Where a span's `Context` could not be given the scope, because its parent was set from outside or
+//! because the scope came after the span had started, the scope is found by the span's id instead.
+//!
+//! # In libraries, in applications
+//!
+//! A library says sessions ([`Session`], [`session!`], [`user!`]) and leaves the set-up to the
+//! application. Without a subscriber nothing breaks, and [`Session`] values still scope: a plain
+//! OpenTelemetry span carries them, and [`current_session`] answers.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![doc(test(attr(deny(warnings), allow(unused_variables))))]
+#![doc(test(attr(deny(warnings), allow(dead_code, unused_variables))))]
 
 mod around;
 mod attach;

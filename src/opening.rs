@@ -69,7 +69,7 @@ impl SpanSession {
     /// What is in force in the span now.
     ///
     /// ```
-    /// # use tracing_session::{Session, SpanSession};
+    /// # use tracing_session::SpanSession;
     /// fn user(opened: &SpanSession) -> Option<String> {
     ///     opened.session().user_id().map(str::to_owned)
     /// }
