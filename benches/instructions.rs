@@ -10,7 +10,7 @@ use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
 use std::hint::black_box;
 use std::process::{Command, ExitCode};
 use tracing::{Span, info_span, trace, trace_span};
-use tracing_session::{SessionLayer, SessionTracerProvider, session};
+use tracing_session::{Session, SessionLayer, SessionTracerProvider, session};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::prelude::*;
 
@@ -21,8 +21,10 @@ const USER: &str = "user-4711";
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
     Plain,
-    /// Two fields written by hand on each span.
+    /// Two fields written by hand on each span, as `%id`.
     HandWritten,
+    /// The same with what is a `&str` at hand.
+    HandWrittenStr,
     /// The first span of the tree says it, with this crate.
     Session,
 }
@@ -36,6 +38,13 @@ macro_rules! spans {
                 step = 1_u64,
                 session.id = %black_box(SESSION),
                 user.id = %black_box(USER)
+            ),
+            Way::HandWrittenStr => info_span!(
+                $name,
+                model = "local",
+                step = 1_u64,
+                session.id = black_box(SESSION),
+                user.id = black_box(USER)
             ),
             _ => info_span!($name, model = "local", step = 1_u64),
         }
@@ -92,71 +101,88 @@ impl SpanExporter for Nowhere {
     }
 }
 
-/// Case, set-up, what is done, spans a round.
-const CASES: &[(&str, &str)] = &[
-    ("tree13", "baseline"),
-    ("tree13", "hand_written"),
-    ("tree13", "tracing_session"),
-    ("wide1000", "baseline"),
-    ("wide1000", "hand_written"),
-    ("wide1000", "tracing_session"),
-    ("session1", "baseline"),
-    ("session1", "hand_written"),
-    ("session1", "tracing_session"),
-    ("outside", "baseline"),
-    ("outside", "tracing_session"),
-    ("filtered", "baseline"),
-    ("filtered", "tracing_session"),
-    ("disabled", "baseline"),
-    ("disabled", "tracing_session"),
-    ("disabled_filtered", "baseline"),
-    ("disabled_filtered", "tracing_session"),
+/// Shapes and cases. The first case of a shape is what the others are over.
+const SHAPES: &[(&str, &[&str])] = &[
+    (
+        "tree13",
+        &[
+            "baseline",
+            "hand_written",
+            "hand_written_str",
+            "tracing_session",
+            "session_value",
+        ],
+    ),
+    (
+        "wide1000",
+        &[
+            "baseline",
+            "hand_written",
+            "hand_written_str",
+            "tracing_session",
+        ],
+    ),
+    ("session1", &["baseline", "hand_written", "tracing_session"]),
+    (
+        "outside",
+        &["baseline", "tracing_session", "default_session"],
+    ),
+    ("filtered", &["baseline", "hand_written", "tracing_session"]),
+    ("disabled", &["baseline", "tracing_session"]),
+    ("disabled_filtered", &["baseline", "tracing_session"]),
 ];
 
+/// What a process of its own does, so many times.
 fn run(shape: &str, case: &str, rounds: u64) {
     let provider = SdkTracerProvider::builder()
         .with_simple_exporter(Nowhere)
         .build();
-    let filtered = shape.ends_with("filtered");
-    let registry = tracing_subscriber::registry();
-    if case == "tracing_session" {
-        let provider = SessionTracerProvider::new(provider);
-        let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("bench"));
-        let layer = SessionLayer::new();
-        if filtered {
-            registry
-                .with(layer.with_filter(LevelFilter::INFO).around(otel))
-                .init();
-        } else if shape == "disabled" {
-            registry
-                .with(layer.around(otel))
-                .with(LevelFilter::INFO)
-                .init();
-        } else {
-            registry.with(layer.around(otel)).init();
-        }
-    } else {
-        let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("bench"));
-        if filtered {
-            registry.with(otel.with_filter(LevelFilter::INFO)).init();
-        } else if shape == "disabled" {
-            registry.with(otel).with(LevelFilter::INFO).init();
-        } else {
-            registry.with(otel).init();
-        }
-    }
+    set_up(provider, shape, case);
     let way = match case {
         "hand_written" => Way::HandWritten,
+        "hand_written_str" => Way::HandWrittenStr,
         "tracing_session" if shape != "outside" => Way::Session,
         _ => Way::Plain,
     };
+    let session = Session::new(SESSION).and_then(|session| session.with_user(USER));
+    let session = session.unwrap_or_default();
     for _ in 0..rounds {
+        let _attached = (case == "session_value").then(|| session.attach());
         match shape {
             "wide1000" => wide1000(way),
             "session1" => drop(turn(way)),
             "disabled" | "disabled_filtered" => disabled13(),
             _ => tree13(way),
         }
+    }
+}
+
+fn set_up(provider: SdkTracerProvider, shape: &str, case: &str) {
+    let registry = tracing_subscriber::registry();
+    let filtered = shape.ends_with("filtered");
+    if !["tracing_session", "session_value", "default_session"].contains(&case) {
+        let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("bench"));
+        return match shape {
+            _ if filtered => registry.with(otel.with_filter(LevelFilter::INFO)).init(),
+            "disabled" => registry.with(otel).with(LevelFilter::INFO).init(),
+            _ => registry.with(otel).init(),
+        };
+    }
+    let provider = SessionTracerProvider::new(provider);
+    let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("bench"));
+    let layer = match case {
+        "default_session" => SessionLayer::new().with_default_session(Session::generate()),
+        _ => SessionLayer::new(),
+    };
+    match shape {
+        _ if filtered => registry
+            .with(layer.with_filter(LevelFilter::INFO).around(otel))
+            .init(),
+        "disabled" => registry
+            .with(layer.around(otel))
+            .with(LevelFilter::INFO)
+            .init(),
+        _ => registry.with(layer.around(otel)).init(),
     }
 }
 
@@ -187,33 +213,46 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     }
-    let mut baseline = 0.0;
-    let mut by_hand = 0.0;
-    for (shape, case) in CASES {
-        let (few, many, spans) = match *shape {
-            "wide1000" => (5, 15, 1001.0),
-            "session1" => (1000, 3000, 1.0),
-            _ => (200_u64, 1200_u64, 13.0),
-        };
-        let counted = count(shape, case, few).and_then(|f| Ok((f, count(shape, case, many)?)));
-        let per_span = match counted {
-            Ok((few_count, many_count)) => (many_count - few_count) / (many - few) as f64 / spans,
-            Err(error) => {
-                eprintln!("{shape} {case}: {error}");
-                return ExitCode::FAILURE;
-            }
-        };
-        if *case == "baseline" {
-            baseline = per_span;
+    match compare() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
         }
-        let over = per_span - baseline;
-        if *case == "hand_written" {
-            by_hand = over;
-        }
-        println!(
-            "shape={shape} case={case} instructions_per_span={per_span:.1} over_baseline={over:.1} of_hand_written={:.2}",
-            over / by_hand
-        );
     }
-    ExitCode::SUCCESS
+}
+
+fn compare() -> Result<(), String> {
+    for (shape, cases) in SHAPES {
+        let (mut baseline, mut by_hand) = (0.0, None);
+        for case in *cases {
+            let per_span = per_span(shape, case)?;
+            if *case == "baseline" {
+                baseline = per_span;
+            }
+            let over = per_span - baseline;
+            if *case == "hand_written" {
+                by_hand = Some(over);
+            }
+            print!(
+                "shape={shape} case={case} instructions_per_span={per_span:.0} over_baseline={over:.0}"
+            );
+            match by_hand {
+                Some(by_hand) => println!(" of_hand_written={:.2}", over / by_hand),
+                None => println!(),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a further span costs.
+fn per_span(shape: &str, case: &str) -> Result<f64, String> {
+    let (few, many, spans) = match shape {
+        "wide1000" => (5, 15, 1001),
+        "session1" => (1000, 3000, 1),
+        _ => (200, 1200, 13),
+    };
+    let further = count(shape, case, many)? - count(shape, case, few)?;
+    Ok(further / ((many - few) * spans) as f64)
 }

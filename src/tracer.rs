@@ -107,7 +107,8 @@ impl SessionTracerProvider<SdkTracerProvider> {
     ///
     /// # Errors
     ///
-    /// Those of the span processors, and when the provider was shut down before.
+    /// Those of the span processors, and when the provider was shut down before. Whether the last
+    /// spans could be exported, [`force_flush`](Self::force_flush) tells.
     ///
     /// ```
     /// # use opentelemetry_sdk::trace::SdkTracerProvider;
