@@ -46,7 +46,8 @@ pub fn current_session_id() -> Option<String> {
 /// Sets the session of the current span: of itself, and of what is started below it from now on.
 ///
 /// For a handler that learns only inside which conversation it serves. Spans above the current one
-/// and beside it stay as they are; see [`mark_trace`] for those above.
+/// and beside it stay as they are; see [`mark_trace`] for those above. A span starts when it is
+/// first entered: one that was made before, and is entered afterwards, is in the new session.
 ///
 /// # Errors
 ///

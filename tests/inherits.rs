@@ -122,6 +122,7 @@ fn tasks_threads_and_streams_keep_the_scope_that_they_were_made_in() {
     };
     app.runtime().block_on(async {
         let (release, released) = tokio::sync::oneshot::channel::<()>();
+        let mut spawned = None;
         let turn = async {
             async { tokio::task::yield_now().await }
                 .instrument(step("awaited"))
@@ -146,12 +147,12 @@ fn tasks_threads_and_streams_keep_the_scope_that_they_were_made_in() {
                 released.await.unwrap();
                 step("item").in_scope(|| {});
             };
-            tokio::spawn(detached.instrument(step("detached")))
+            spawned = Some(tokio::spawn(detached.instrument(step("detached"))));
         };
-        let detached = turn.instrument(session!("chat-42")).await;
+        turn.instrument(session!("chat-42")).await;
         assert_eq!(current_session(), None);
         release.send(()).unwrap();
-        detached.await.unwrap();
+        spawned.unwrap().await.unwrap();
     });
     let spans = app.spans();
     assert_eq!(spans.len(), 11, "{}", app.tree());
@@ -636,7 +637,10 @@ fn spans_of_the_global_tracer_inherit() {
 
 /// Drops spans of that name, and remembers the session that it saw in each `Context`.
 #[derive(Clone, Debug, Default)]
-struct DropsRoots(Arc<Mutex<Vec<(String, Option<String>)>>>);
+struct DropsRoots(Arc<Mutex<Vec<Seen>>>);
+
+/// The name of a span, and the session in force where it was sampled.
+type Seen = (String, Option<String>);
 
 impl ShouldSample for DropsRoots {
     fn should_sample(
