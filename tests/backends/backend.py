@@ -100,7 +100,10 @@ def main(test):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     checks = Checks()
     try:
-        test(checks)
+        with TemporaryDirectory(prefix="tracing-session-", ignore_cleanup_errors=True) as folder:
+            # For what we start as well: stopped halfway, it does not clean up after itself.
+            os.environ["TMPDIR"] = folder
+            test(checks)
     except Skip as reason:
         print(f"skipped: {reason}")
         sys.exit(1 if os.environ.get("CI") == "true" else 0)
