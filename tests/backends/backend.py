@@ -69,7 +69,10 @@ class Checks:
             print(f"FAILED  {what}{but}")
 
     def spans_of(self, conversation, spans):
-        """Each turn is a trace, every span carries the session, and all that ended after the login carry the user."""
+        """Each turn is a trace, every span carries the session and every root the user.
+
+        Not every span: one that ended before the login, like the login itself, has none.
+        """
         session, user = conversation.session, conversation.user
         self.equal(f"{session}: traces", len({span.trace for span in spans}), conversation.turns)
         self.equal(f"{session}: spans", len(spans), conversation.spans)
