@@ -66,7 +66,10 @@ pub struct SpanSession {
 }
 
 impl SpanSession {
-    /// What is in force in the span now.
+    /// What the span's fields say by now, beside what was in force where it was made.
+    ///
+    /// [`set_session_id`](crate::set_session_id) and a parent that is set from outside come later,
+    /// and are not in it: in a span [`current_session`](crate::current_session) is the one to ask.
     ///
     /// ```
     /// # use tracing_session::SpanSession;
@@ -193,11 +196,12 @@ impl Shared {
     pub(crate) fn scope_of_span(&self, id: &SpanId) -> Option<Arc<Scope>> {
         let dispatch = self.upgrade()?;
         let mut found = None;
-        self.ancestors(&dispatch, id, &mut |id, scope| {
-            found = match scope {
-                Some(scope) => Some(Some(scope)),
-                // The OpenTelemetry layer starts a span of which a child is made: so may we.
-                None => get_otel_context(id, &dispatch).map(|cx| Scope::of(&cx)),
+        self.ancestors(&dispatch, id, &mut |id, tracked| {
+            // The OpenTelemetry layer starts a span of which a child is made: so may we. What the
+            // extensions hold of an exported span is older than what may be bound to it.
+            found = match get_otel_context(id, &dispatch) {
+                Some(cx) => Some(Scope::of(&cx)),
+                None => tracked.map(Some),
             };
             found.is_none()
         });
