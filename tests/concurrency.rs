@@ -15,7 +15,7 @@ use std::collections::HashSet;
 use std::fmt::Display;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::{App, values};
 use tokio::runtime::Runtime;
@@ -303,24 +303,26 @@ fn task_of(span: &SpanData) -> Option<i64> {
 
 /// Asserts that there is no session on any worker, and no span to be the parent of others.
 fn nothing_is_left_on_workers(runtime: &Runtime) {
-    let all_are_busy = Arc::new(Barrier::new(WORKERS));
-    let probe = || {
-        let all_are_busy = all_are_busy.clone();
-        runtime.spawn(async move {
-            all_are_busy.wait();
-            drop(info_span!("probe"));
-            let is_empty = current_session().is_none() && !Context::current().has_active_span();
-            (std::thread::current().id(), is_empty)
-        })
+    let probe = async || {
+        drop(info_span!("probe"));
+        let is_empty = current_session().is_none() && !Context::current().has_active_span();
+        // Others have to take the probes that wait behind this one.
+        std::thread::sleep(Duration::from_millis(1));
+        (std::thread::current().id(), is_empty)
     };
-    let probes: Vec<_> = (0..WORKERS).map(|_| probe()).collect();
-    let seen: Vec<_> = probes
-        .into_iter()
-        .map(|probe| runtime.block_on(probe).unwrap())
-        .collect();
-    let threads: HashSet<_> = seen.iter().map(|(thread, _)| thread).collect();
-    assert_eq!(threads.len(), WORKERS);
-    assert!(seen.iter().all(|(_, is_empty)| *is_empty), "{seen:?}");
+    let mut workers = HashSet::new();
+    // Which worker takes a task is not for us to choose.
+    for _round in 0..1_000 {
+        let probes: JoinSet<_> = runtime.block_on(async { (0..16).map(|_| probe()).collect() });
+        for (worker, is_empty) in runtime.block_on(probes.join_all()) {
+            assert!(is_empty);
+            workers.insert(worker);
+        }
+        if workers.len() == WORKERS {
+            return;
+        }
+    }
+    panic!("only {} workers were seen", workers.len());
 }
 
 /// Asserts that each span carries the session and user that it should, once.
@@ -343,7 +345,7 @@ fn each_carries(
     );
 }
 
-/// Has 10,000 tasks run, and gives all spans that were exported.
+/// Has 10,000 tasks run, and gives the spans that they made, and those that they share.
 fn many_tasks(app: &App) -> Vec<SpanData> {
     let runtime = app.runtime();
     let watch = Arc::default();
@@ -369,25 +371,26 @@ fn many_tasks(app: &App) -> Vec<SpanData> {
     // times where the task ends early.
     watch.is_content_after(10_000 * 2 + 1_000 * 7 + 6_250 * 6 + 3_750 * 3);
     assert_eq!(app.diagnostics.said(), Vec::<String>::new());
-    let spans = app.spans();
+    let mut spans = app.spans();
     each_carries(&spans, |span| {
         let session = task_of(span).map(|task| format!("chat-{task}"));
         (session, None)
     });
+    spans.retain(|span| span.name != "probe");
     spans
 }
 
 /// Spans that `work` makes: 6, or 4 in the tasks that end early.
 const OF_WORK: usize = 6_250 * 6 + 3_750 * 4;
-/// Spans of no task: three that are shared, and the probes.
-const OF_NO_TASK: usize = 3 + WORKERS;
+/// Spans that tasks share.
+const SHARED: usize = 3;
 
 #[test]
 fn each_of_many_tasks_keeps_to_its_own_session() {
     let app = App::new();
     let spans = many_tasks(&app);
     // All the ways to say a session make 13 spans.
-    assert_eq!(spans.len(), OF_WORK + 1_000 * 13 + OF_NO_TASK);
+    assert_eq!(spans.len(), OF_WORK + 1_000 * 13 + SHARED);
     let tasks: HashSet<_> = spans.iter().filter_map(task_of).collect();
     assert_eq!(tasks.len(), 10_000);
 }
@@ -402,7 +405,7 @@ fn so_does_each_where_the_spans_that_say_it_are_hidden() {
     });
     let spans = many_tasks(&app);
     // Of 13 spans, 6 say the session.
-    assert_eq!(spans.len(), OF_WORK + 1_000 * 7 + OF_NO_TASK);
+    assert_eq!(spans.len(), OF_WORK + 1_000 * 7 + SHARED);
     let tasks: HashSet<_> = spans.iter().filter_map(task_of).collect();
     assert_eq!(tasks.len(), 10_000);
 }
@@ -434,7 +437,7 @@ fn users_set_below_one_span_never_meet() {
 
     watch.is_content_after(1_000 * 7);
     assert_eq!(app.diagnostics.said(), Vec::<String>::new());
-    let spans = app.spans();
+    let mut spans = app.spans();
     each_carries(&spans, |span| {
         let lobby = Some("lobby".to_owned());
         match (span.name.as_ref(), task_of(span)) {
@@ -443,7 +446,8 @@ fn users_set_below_one_span_never_meet() {
             (_, task) => (lobby, Some(format!("user-{}", task.unwrap()))),
         }
     });
-    assert_eq!(spans.len(), 1_000 * 8 + 1 + WORKERS);
+    spans.retain(|span| span.name != "probe");
+    assert_eq!(spans.len(), 1_000 * 8 + 1);
 }
 
 async fn set_a_user(task: Task) {

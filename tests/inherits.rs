@@ -2,9 +2,9 @@
 
 mod support;
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use opentelemetry::trace::{
-    Link, Span as _, SpanKind, TraceContextExt, TraceId, TraceState, Tracer, TracerProvider,
+    Link, Span as _, SpanKind, Status, TraceContextExt, TraceId, TraceState, Tracer, TracerProvider,
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -22,10 +22,10 @@ use tracing::{Instrument, debug, debug_span, info_span, trace_span, warn_span};
 use tracing_opentelemetry::{OpenTelemetrySpanExt, SetParentError};
 use tracing_session::{
     InSession, Session, SessionLayer, SessionTracerProvider, current_session, current_session_id,
-    session, user,
+    session, set_session_id, set_user_id, user,
 };
 use tracing_subscriber::prelude::*;
-use tracing_subscriber::{Layer, reload};
+use tracing_subscriber::{Layer, Registry, reload};
 
 fn session_of(span: &SpanData) -> Vec<String> {
     values(span, "session.id")
@@ -190,6 +190,12 @@ fn session_value_goes_with_a_spawned_future_and_a_stream() {
     );
 }
 
+#[test]
+fn stream_in_a_session_says_how_many_items_it_has() {
+    let items = futures_util::stream::iter(0..3).in_session(Session::generate());
+    assert_eq!(items.size_hint(), (3, Some(3)));
+}
+
 // B5
 
 #[test]
@@ -202,6 +208,15 @@ fn nothing_is_left_on_a_thread_after_a_panic_in_a_scope() {
         })
     });
     assert!(result.is_err());
+    assert_eq!(current_session(), None);
+    let session = Session::new("chat-44").unwrap();
+    let result = catch_unwind(|| session.in_scope(|| panic!("in the closure")));
+    assert!(result.is_err());
+    assert_eq!(current_session(), None);
+    let mut future = std::pin::pin!(async { panic!("in the future") }.in_session(session));
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let poll = AssertUnwindSafe(|| future.as_mut().poll(&mut cx));
+    assert!(catch_unwind(poll).is_err());
     assert_eq!(current_session(), None);
     info_span!("after").in_scope(|| {});
     assert_eq!(session_of(&app.span("after")), [""; 0]);
@@ -273,6 +288,19 @@ fn guards_dropped_out_of_order_leave_nothing() {
     assert_eq!(current_session(), None);
     info_span!("after").in_scope(|| {});
     assert_eq!(session_of(&app.span("after")), [""; 0]);
+}
+
+#[test]
+fn spans_left_out_of_order_leave_nothing_without_an_opentelemetry_layer() {
+    let _default = tracing_subscriber::registry()
+        .with(SessionLayer::new())
+        .set_default();
+    let first = session!("first").entered();
+    let second = session!("second").entered();
+    drop(first);
+    assert_eq!(current_session_id().as_deref(), Some("second"));
+    drop(second);
+    assert_eq!(current_session(), None);
 }
 
 #[test]
@@ -488,6 +516,54 @@ fn span_that_opens_no_scope_takes_that_of_the_parent_set_from_outside() {
 }
 
 #[test]
+fn what_is_in_force_in_a_parent_set_from_outside_stands_before_the_default_session() {
+    let app = App::with(|layer| layer.with_default_session(Session::new("cli-1").unwrap()));
+    let given = Session::new("given").unwrap().in_scope(Context::current);
+    for request in [user!("u-7"), info_span!("request")] {
+        request
+            .set_parent(given.with_remote_span_context(remote().span().span_context().clone()))
+            .unwrap();
+        request.in_scope(|| info_span!("below").in_scope(|| {}));
+    }
+    app.exports(
+        "
+        user session.id=given user.id=u-7
+          below session.id=given user.id=u-7
+        request session.id=given
+          below session.id=given
+        ",
+    );
+}
+
+#[test]
+fn ids_of_a_span_bring_its_session_only_together_and_while_it_is_open() {
+    let app = App::new();
+    let tracer = app.provider.tracer("library");
+    let session = session!("chat-42");
+    session.set_parent(remote()).unwrap();
+    let own = session.context().span().span_context().clone();
+    // Not remote: as a library passes it on inside the process.
+    let start = |name, trace| {
+        let parent = opentelemetry::trace::SpanContext::new(
+            trace,
+            own.span_id(),
+            own.trace_flags(),
+            false,
+            TraceState::NONE,
+        );
+        let parent = Context::new().with_remote_span_context(parent);
+        tracer.start_with_context(name, &parent).end();
+    };
+    start("open", own.trace_id());
+    start("of another trace", TraceId::from(9));
+    drop(session);
+    start("ended", own.trace_id());
+    assert_eq!(session_of(&app.span("open")), ["chat-42"]);
+    assert_eq!(session_of(&app.span("of another trace")), [""; 0]);
+    assert_eq!(session_of(&app.span("ended")), [""; 0]);
+}
+
+#[test]
 fn remote_parent_with_the_id_of_a_span_here_brings_no_session() {
     let app = App::new();
     let session = session!("chat-42");
@@ -550,6 +626,59 @@ fn hidden_span_opens_its_scope_with_a_filter_given_to_the_session_layer() {
 }
 
 #[test]
+fn explicit_children_inherit_through_a_hidden_span_and_beside_one() {
+    let app = App::with_layer(|otel| {
+        SessionLayer::new()
+            .with_filter(LevelFilter::INFO)
+            .around(otel)
+    });
+    let session = session!("chat-42");
+    let child = info_span!(parent: &session, "child");
+    let _elsewhere = session!(parent: None, "chat-43").entered();
+    let hidden = debug_span!(parent: &child, "user", id = "u-7");
+    hidden.in_scope(|| info_span!("in the hidden one").in_scope(|| {}));
+    info_span!(parent: &hidden, "of the hidden one").in_scope(|| {});
+    let visible = user!(parent: &child, "u-8");
+    visible.in_scope(|| {
+        let both = current_session().unwrap();
+        assert_eq!((both.id(), both.user_id()), (Some("chat-42"), Some("u-8")));
+        info_span!("in the visible one").in_scope(|| {});
+    });
+    drop((visible, hidden, child, session));
+    let both = |name| {
+        let span = app.span(name);
+        (session_of(&span), values(&span, "user.id"))
+    };
+    let expected = |user: &str| (vec!["chat-42".to_owned()], vec![user.to_owned()]);
+    assert_eq!(both("in the hidden one"), expected("u-7"));
+    assert_eq!(both("of the hidden one"), expected("u-7"));
+    assert_eq!(both("in the visible one"), expected("u-8"));
+}
+
+#[test]
+fn hidden_span_that_says_nothing_is_not_there_for_what_is_inside_it() {
+    // Takes everything: then `tracing` asks the filters of each span.
+    let _other = tracing::Dispatch::new(tracing_subscriber::registry());
+    let app = App::with_layer(|otel| {
+        SessionLayer::new()
+            .with_filter(LevelFilter::INFO)
+            .around(otel)
+    });
+    let elsewhere = session!("chat-42");
+    debug_span!(parent: &elsewhere, "hidden").in_scope(|| {
+        assert_eq!(current_session(), None);
+        info_span!("inside").in_scope(|| {});
+    });
+    drop(elsewhere);
+    app.exports(
+        "
+        session session.id=chat-42
+        inside
+        ",
+    );
+}
+
+#[test]
 fn nothing_else_becomes_enabled_with_a_filter_given_to_the_session_layer() {
     // Where there is another subscriber in the process, `tracing` asks the filters of each span.
     if !support::alone(
@@ -571,6 +700,7 @@ fn nothing_else_becomes_enabled_with_a_filter_given_to_the_session_layer() {
     assert!(trace_span!("other").is_disabled());
     assert!(debug_span!("other").is_disabled());
     assert!(!tracing::enabled!(tracing::Level::DEBUG));
+    assert!(!tracing::enabled!(tracing::Level::DEBUG, session.id));
     assert!(!debug_span!("session", id = "chat-42").is_disabled());
     debug!("an event");
     info_span!("visible").in_scope(|| debug!("an event"));
@@ -722,6 +852,26 @@ fn suppressed_telemetry_exports_nothing_and_breaks_nothing() {
     app.exports("session session.id=chat-42");
 }
 
+#[test]
+fn session_said_where_telemetry_is_suppressed_is_not_in_force_elsewhere() {
+    let app = App::new();
+    let suppressed = {
+        let _suppressed = Context::enter_telemetry_suppressed_scope();
+        let parent = Context::current();
+        let session = session!("chat-42");
+        session.set_parent(parent).unwrap();
+        let handler = info_span!("handler");
+        handler.in_scope(|| set_session_id("chat-43").unwrap());
+        session.in_scope(|| {});
+        (session, handler)
+    };
+    assert_eq!(current_session(), None);
+    app.on_thread(|| assert_eq!(current_session(), None));
+    info_span!("elsewhere").in_scope(|| {});
+    drop(suppressed);
+    app.exports("elsewhere");
+}
+
 // B11
 
 #[test]
@@ -739,6 +889,39 @@ fn two_subscribers_do_not_mix() {
     assert_eq!(session_of(&first.span("conversation")), ["chat-1"]);
     assert_eq!(session_of(&first.span("below")), ["chat-1"]);
     assert_eq!(session_of(&second.span("session")), ["chat-2"]);
+}
+
+#[test]
+fn two_subscribers_without_an_opentelemetry_layer_do_not_mix() {
+    let subscriber =
+        || tracing::Dispatch::new(tracing_subscriber::registry().with(SessionLayer::new()));
+    let (first, second) = (subscriber(), subscriber());
+    let in_first = || tracing::dispatcher::set_default(&first);
+    let in_second = || tracing::dispatcher::set_default(&second);
+    // Both number their spans alike: the spans of the two sessions have the same id.
+    let default = in_first();
+    let one = session!("first");
+    drop((default, in_second()));
+    let default = in_second();
+    let two = session!("second");
+    let inner = info_span!("inner");
+    assert_eq!(one.id(), two.id());
+    drop(default);
+
+    let enter = |span: &tracing::Span| span.clone().entered();
+    let entered_one = enter(&one);
+    let entered_two = enter(&two);
+    drop(entered_one);
+    assert_eq!(current_session_id().as_deref(), Some("second"));
+    drop(entered_two);
+    assert_eq!(current_session(), None);
+
+    let _entered_one = enter(&one);
+    let _entered_inner = enter(&inner);
+    let _default = in_first();
+    set_user_id("u-7").unwrap();
+    let both = current_session().unwrap();
+    assert_eq!((both.id(), both.user_id()), (Some("first"), Some("u-7")));
 }
 
 #[test]
@@ -836,6 +1019,144 @@ fn works_when_the_layer_is_put_in_later() {
     inherits(&app);
 }
 
+#[test]
+fn layers_are_found_from_outside() {
+    let app = App::new();
+    assert!(app.dispatch.downcast_ref::<support::Otel>().is_some());
+    let around = app
+        .dispatch
+        .downcast_ref::<tracing_session::AroundLayer<support::Otel>>();
+    assert!(around.is_some());
+    let subscriber = tracing_subscriber::registry().with(SessionLayer::new());
+    let dispatch = tracing::Dispatch::new(subscriber);
+    assert!(dispatch.downcast_ref::<SessionLayer>().is_some());
+}
+
+/// Does to spans what can be done to them, and gives what is exported.
+fn everything<T>(
+    tracer: &T,
+    exporter: &InMemorySpanExporter,
+    around: impl FnOnce(
+        tracing_opentelemetry::OpenTelemetryLayer<Registry, T>,
+    ) -> Box<dyn Layer<Registry> + Send + Sync>,
+) -> Vec<String>
+where
+    T: Tracer<Span: Send + Sync> + Clone + Send + Sync + 'static,
+{
+    let otel = tracing_opentelemetry::layer().with_tracer(tracer.clone());
+    let otel = otel.with_tracked_inactivity(false);
+    let _default = tracing_subscriber::registry()
+        .with(around(otel))
+        .set_default();
+    let first = info_span!("first", path = "/", late = tracing::field::Empty);
+    let second = info_span!("second", otel.kind = "server");
+    first.record("late", true);
+    second.follows_from(&first);
+    second.in_scope(|| tracing::info!(answer = 42, "an event"));
+    second.set_status(Status::error("failed"));
+    drop((first, second));
+    let linked = remote().span().span_context().clone();
+    let builder = tracer.span_builder("plain").with_kind(SpanKind::Client);
+    let mut plain = builder
+        .with_attributes([KeyValue::new("one", 1)])
+        .start(tracer);
+    assert!(plain.is_recording());
+    plain.update_name("renamed");
+    plain.add_event("an event", vec![KeyValue::new("two", 2)]);
+    plain.add_link(linked, vec![KeyValue::new("three", 3)]);
+    plain.set_status(Status::Ok);
+    let end = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000);
+    plain.end_with_timestamp(end);
+    assert!(!plain.is_recording());
+    let describe = |span: &SpanData| {
+        let events = span
+            .events
+            .iter()
+            .map(|event| (&event.name, &event.attributes));
+        let links = span.links.iter().map(|link| &link.attributes);
+        let (events, links): (Vec<_>, Vec<_>) = (events.collect(), links.collect());
+        let SpanData {
+            name,
+            span_kind,
+            attributes,
+            status,
+            ..
+        } = span;
+        let (tracer, ends) = (span.instrumentation_scope.name(), span.end_time == end);
+        format!(
+            "{name} {span_kind:?} {attributes:?} {status:?} {events:?} {links:?} {tracer} {ends}"
+        )
+    };
+    let spans = exporter.get_finished_spans().unwrap();
+    spans.iter().map(describe).collect()
+}
+
+#[test]
+fn spans_outside_any_session_are_exported_as_they_would_be_without_this_crate() {
+    let provider = |exporter: &InMemorySpanExporter| {
+        SdkTracerProvider::builder()
+            .with_simple_exporter(exporter.clone())
+            .build()
+    };
+    let exporter = InMemorySpanExporter::default();
+    let without = everything(&provider(&exporter).tracer("app"), &exporter, Layer::boxed);
+    let exporter = InMemorySpanExporter::default();
+    let wrapped = SessionTracerProvider::new(provider(&exporter));
+    let with = everything(&wrapped.tracer("app"), &exporter, |otel| {
+        SessionLayer::new().around(otel).boxed()
+    });
+    assert_eq!(with, without);
+    assert_eq!(without.len(), 3);
+    assert!(without[1].contains("an event"), "{}", without[1]);
+}
+
+/// Refuses events by what is in them, which only `event_enabled` sees.
+struct NoEvents;
+
+impl<S> tracing_subscriber::layer::Filter<S> for NoEvents {
+    fn enabled(
+        &self,
+        _: &tracing::Metadata<'_>,
+        _: &tracing_subscriber::layer::Context<'_, S>,
+    ) -> bool {
+        true
+    }
+
+    fn event_enabled(
+        &self,
+        _: &tracing::Event<'_>,
+        _: &tracing_subscriber::layer::Context<'_, S>,
+    ) -> bool {
+        false
+    }
+}
+
+#[test]
+fn filter_inside_is_asked_for_events_and_for_the_highest_level() {
+    let app = App::with_layer(|otel| SessionLayer::new().around(otel.with_filter(NoEvents)));
+    session!("chat-42").in_scope(|| tracing::info!("an event"));
+    assert!(app.span("session").events.is_empty());
+    let provider = SessionTracerProvider::new(SdkTracerProvider::default());
+    let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
+    let layer = SessionLayer::new().around(otel.with_filter(LevelFilter::INFO));
+    let hint = Layer::<Registry>::max_level_hint(&layer);
+    assert_eq!(hint, Some(LevelFilter::INFO));
+}
+
+#[test]
+fn layer_inside_is_told_of_the_dispatcher() {
+    struct Told(Arc<OnceLock<()>>);
+    impl<S: tracing::Subscriber> Layer<S> for Told {
+        fn on_register_dispatch(&self, _: &tracing::Dispatch) {
+            self.0.set(()).unwrap();
+        }
+    }
+    let told = Arc::new(OnceLock::new());
+    let _app =
+        App::with_layer(|otel| SessionLayer::new().around(otel.and_then(Told(told.clone()))));
+    assert!(told.get().is_some());
+}
+
 // B12
 
 #[test]
@@ -860,4 +1181,26 @@ fn without_context_activation_spans_are_marked_and_one_diagnostic_says_what_is_l
            Session values and current_session() do not reach into its spans (leave context \
            activation on)"],
     );
+}
+
+#[test]
+fn without_context_activation_the_diagnostic_comes_inside_a_plain_span_too() {
+    let app =
+        App::with_layer(|otel| SessionLayer::new().around(otel.with_context_activation(false)));
+    app.provider.tracer("library").in_span("plain", |_| {
+        session!("chat-42").in_scope(|| {});
+        session!("chat-42").in_scope(|| {});
+    });
+    assert_eq!(app.diagnostics.said().len(), 1);
+}
+
+#[test]
+fn suppressed_telemetry_is_not_mistaken_for_missing_context_activation() {
+    let app = App::new();
+    let _suppressed = Context::enter_telemetry_suppressed_scope();
+    info_span!("outer").in_scope(|| {
+        session!("chat-42").in_scope(|| {});
+        session!("chat-42").in_scope(|| {});
+    });
+    assert_eq!(app.diagnostics.said(), [""; 0]);
 }

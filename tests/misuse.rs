@@ -166,6 +166,21 @@ fn no_value_of_an_id_is_in_a_diagnostic_an_error_or_a_debug_output() {
     }
 }
 
+#[test]
+fn attribute_named_like_one_of_ours_is_its_authors() {
+    let (provider, exporter) = plain_provider();
+    let tracer = SessionTracerProvider::new(provider).tracer("library");
+    let name = String::from("tracing_session.handover");
+    let builder = tracer.span_builder("plain");
+    let attributes = [opentelemetry::KeyValue::new(name, 1)];
+    drop(builder.with_attributes(attributes).start(&tracer));
+    let spans = exporter.get_finished_spans().unwrap();
+    assert_eq!(
+        support::tree(&spans),
+        "plain tracing_session.handover=I64(1)\n"
+    );
+}
+
 // D2
 
 #[test]

@@ -7,8 +7,10 @@ use support::{App, values};
 use tracing::field::Empty;
 use tracing::{Level, info_span, instrument};
 use tracing_session::{
-    InSession, Session, SessionTracerProvider, SpanSession, current_session_id, session, user,
+    InSession, Session, SessionLayer, SessionTracerProvider, SpanSession, current_session,
+    current_session_id, session, user,
 };
+use tracing_subscriber::prelude::*;
 use tracing_subscriber::registry::LookupSpan;
 
 /// A span that says nothing, with another below it.
@@ -140,11 +142,11 @@ fn application_that_calls_something_else_a_session_is_left_alone() {
             .with_session_fields(["chat"]);
         layer.with_user_spans([""; 0]).with_user_fields([""; 0])
     });
-    info_span!("session", id = "tls-1").in_scope(work);
+    info_span!("session", id = "tls-1", session.id = "tls-2").in_scope(work);
     info_span!("user", id = "root", user.id = 0).in_scope(work);
     app.exports(
         "
-        session id=tls-1
+        session id=tls-1 session.id=tls-2
           work
             call
         user id=root user.id=0
@@ -354,6 +356,19 @@ fn each_key_stands_once_on_the_span_that_opens_the_scope() {
     app.exports("request session.id=chat-42 user.id=u-7");
 }
 
+#[test]
+fn last_field_counts_where_a_span_says_its_session_twice() {
+    let app = App::new();
+    info_span!("session", id = "by its name", session.id = "by its field").in_scope(work);
+    app.exports(
+        "
+        session session.id=by its field
+          work session.id=by its field
+            call session.id=by its field
+        ",
+    );
+}
+
 // A7
 
 #[test]
@@ -401,6 +416,49 @@ fn default_session_is_carried_below_a_remote_parent_and_by_plain_opentelemetry_s
               call session.id=cli-1
         ",
     );
+}
+
+#[test]
+fn default_session_is_known_where_there_is_no_opentelemetry_layer() {
+    let layer = SessionLayer::new().with_default_session(Session::new("cli-1").unwrap());
+    let _default = tracing_subscriber::registry().with(layer).set_default();
+    let both = || {
+        let session = current_session().unwrap();
+        let user_id = session.user_id().map(str::to_owned);
+        (session.id().unwrap().to_owned(), user_id)
+    };
+    let cli = || "cli-1".to_owned();
+    assert_eq!(both(), (cli(), None));
+    assert_eq!(info_span!("work").in_scope(both), (cli(), None));
+    let with_user = (cli(), Some("u-7".to_owned()));
+    assert_eq!(user!("u-7").in_scope(both), with_user);
+    let _session = session!("chat-42").entered();
+    let root = info_span!(parent: None, "root");
+    assert_eq!(root.in_scope(both), (cli(), None));
+    let user = user!(parent: None, "u-7");
+    assert_eq!(user.in_scope(both), with_user);
+}
+
+#[cfg(unix)]
+#[test]
+fn variable_that_is_not_unicode_is_an_error() {
+    use std::os::unix::ffi::OsStrExt;
+    const VARIABLE: &str = "TRACING_SESSION_ID";
+    const THIS: &str = "variable_that_is_not_unicode_is_an_error";
+    let bad = std::ffi::OsStr::from_bytes(b"\xff");
+    if std::env::var_os(VARIABLE).is_some_and(|value| value == bad) {
+        let error = Session::from_env_or_generate().unwrap_err();
+        assert!(error.is_invalid_id());
+        assert_eq!(
+            error.to_string(),
+            "TRACING_SESSION_ID: id is not valid UTF-8"
+        );
+        return;
+    }
+    let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = alone.args([THIS, "--exact"]).env(VARIABLE, bad).output();
+    let text = String::from_utf8(output.unwrap().stdout).unwrap();
+    assert!(text.contains("1 passed"), "{text}");
 }
 
 #[test]

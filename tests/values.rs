@@ -134,6 +134,38 @@ fn own_attribute_that_repeats_the_inherited_value_stands_once() {
 }
 
 #[test]
+fn own_attribute_set_back_to_what_the_field_says_follows_the_field() {
+    let app = App::new();
+    let request = info_span!("request", session.id = "first", user.id = "u-1");
+    request.set_attribute("session.id", "own");
+    request.set_attribute("session.id", "first");
+    request.in_scope(|| {});
+    drop(request);
+    app.exports("request session.id=first user.id=u-1");
+}
+
+#[test]
+fn own_attribute_that_repeats_the_inherited_value_stays_when_that_one_changes() {
+    let app = App::new();
+    let request = info_span!("request", session.id = "first", user.id = "u-1");
+    request.in_scope(|| {
+        let span = info_span!("child").entered();
+        span.set_attribute("session.id", "first");
+        span.set_attribute("user.id", "u-1");
+        request
+            .record("session.id", "second")
+            .record("user.id", "u-2");
+    });
+    drop(request);
+    app.exports(
+        "
+        request session.id=second user.id=u-2
+          child session.id=first user.id=u-1
+        ",
+    );
+}
+
+#[test]
 fn own_attribute_is_written_outside_any_scope() {
     let app = App::new();
     let mut span = app.provider.tracer("library").start("plain");
@@ -200,6 +232,35 @@ fn value_recorded_late_on_an_outer_span_reaches_through_inner_scopes() {
 }
 
 #[test]
+fn outer_value_is_in_force_until_one_is_recorded() {
+    let app = App::new();
+    let outer = Session::new("outer").unwrap().with_user("u-1").unwrap();
+    outer.in_scope(|| {
+        for late in ["session.id", "user.id"] {
+            let request = match late {
+                "session.id" => info_span!("request", session.id = Empty),
+                _ => info_span!("request", user.id = Empty),
+            };
+            request.in_scope(|| {
+                info_span!("before").in_scope(|| {});
+                request.record(late, "late");
+                info_span!("after").in_scope(|| {});
+            });
+        }
+    });
+    app.exports(
+        "
+        request session.id=late user.id=u-1
+          before session.id=outer user.id=u-1
+          after session.id=late user.id=u-1
+        request session.id=outer user.id=late
+          before session.id=outer user.id=u-1
+          after session.id=outer user.id=late
+        ",
+    );
+}
+
+#[test]
 fn value_recorded_twice_is_the_last_valid_one_for_spans_that_end_afterwards() {
     let app = App::new();
     let line = line!() + 1;
@@ -215,6 +276,7 @@ fn value_recorded_twice_is_the_last_valid_one_for_spans_that_end_afterwards() {
         request
             .record("session.id", "third")
             .record("user.id", "u-3");
+        info_span!("four").in_scope(|| {});
     });
     drop(request);
     app.exports_after(
@@ -223,6 +285,7 @@ fn value_recorded_twice_is_the_last_valid_one_for_spans_that_end_afterwards() {
           one session.id=first
           two session.id=second user.id=u-1
           three session.id=second user.id=u-2
+          four session.id=third user.id=u-3
         ",
         &[&ignored("session.id", "request", line, "id is blank")],
     );
@@ -322,6 +385,28 @@ fn value_set_on_a_span_that_opens_a_scope_stands_inside_it() {
         request session.id=chat-43 user.id=u-7
           after session.id=chat-43
           with user session.id=chat-43 user.id=u-7
+        ",
+    );
+}
+
+#[test]
+fn session_value_inside_the_span_stands_before_what_is_set_on_it() {
+    let app = App::new();
+    info_span!("handler").in_scope(|| {
+        set_session_id("set").unwrap();
+        Session::new("value").unwrap().in_scope(|| {
+            assert_eq!(current_session_id().as_deref(), Some("value"));
+            info_span!("in the value").in_scope(|| info_span!("below").in_scope(|| {}));
+        });
+        assert_eq!(current_session_id().as_deref(), Some("set"));
+        info_span!("after").in_scope(|| {});
+    });
+    app.exports(
+        "
+        handler session.id=set
+          in the value session.id=value
+            below session.id=value
+          after session.id=set
         ",
     );
 }
@@ -518,7 +603,12 @@ fn marking_the_trace_writes_what_is_in_force_on_the_open_spans_above() {
 fn marking_the_trace_again_keeps_what_is_there() {
     let app = App::new();
     info_span!("http").in_scope(|| {
-        for (session, user) in [("first", None), ("second", Some("u-2"))] {
+        let turns = [
+            ("first", None),
+            ("second", Some("u-2")),
+            ("third", Some("u-3")),
+        ];
+        for (session, user) in turns {
             info_span!("handler").in_scope(|| {
                 set_session_id(session).unwrap();
                 if let Some(user) = user {
@@ -533,6 +623,34 @@ fn marking_the_trace_again_keeps_what_is_there() {
         http session.id=first user.id=u-2
           handler session.id=first
           handler session.id=second user.id=u-2
+          handler session.id=third user.id=u-3
+        ",
+    );
+}
+
+#[test]
+fn what_a_span_gets_of_its_own_after_the_trace_was_marked_stands_before_the_mark() {
+    let app = App::new();
+    let http = info_span!("http").entered();
+    let handler = info_span!("handler").entered();
+    Session::new("mark").unwrap().in_scope(|| {
+        info_span!("below").in_scope(|| mark_trace().unwrap());
+    });
+    drop(handler);
+    set_session_id("set").unwrap();
+    drop(http);
+    let own = info_span!("own").entered();
+    Session::new("mark")
+        .unwrap()
+        .in_scope(|| mark_trace().unwrap());
+    own.set_attribute("session.id", "own");
+    drop(own);
+    app.exports(
+        "
+        http session.id=set
+          handler session.id=mark
+            below session.id=mark
+        own session.id=own
         ",
     );
 }
@@ -564,6 +682,24 @@ fn marking_the_trace_reaches_the_span_that_a_session_value_is_in() {
             .in_scope(|| mark_trace().unwrap());
     });
     app.exports("request session.id=chat-42");
+}
+
+#[test]
+fn marking_the_trace_reaches_a_plain_opentelemetry_span_where_it_is_the_current_one() {
+    let app = App::new();
+    let session = Session::new("chat-42").unwrap();
+    let tracer = app.provider.tracer("library");
+    tracer.in_span("plain", |_| session.in_scope(mark_trace).unwrap());
+    info_span!("request").in_scope(|| {
+        tracer.in_span("plain below", |_| session.in_scope(mark_trace).unwrap());
+    });
+    app.exports(
+        "
+        plain session.id=chat-42
+        request session.id=chat-42
+          plain below session.id=chat-42
+        ",
+    );
 }
 
 #[test]
@@ -703,6 +839,25 @@ fn value_that_is_no_id_is_ignored_and_the_outer_one_stays() {
             "id has a control character"
         ]
         .map(|why| ignored("id", "session", line, why))
+    );
+}
+
+#[test]
+fn each_field_that_holds_no_id_is_told_of() {
+    let app = App::new();
+    let line = line!() + 2;
+    for _ in 0..2 {
+        info_span!("request", session.id = "", user.id = "").in_scope(|| {});
+    }
+    app.exports_after(
+        "
+        request
+        request
+        ",
+        &["session.id", "user.id"].map(|field| ignored(field, "request", line, "id is blank"))[..]
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>(),
     );
 }
 

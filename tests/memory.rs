@@ -1,0 +1,136 @@
+//! Nothing that the crate keeps grows with the number of spans.
+#![allow(unsafe_code, reason = "an allocator that counts")]
+
+mod support;
+
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::fmt;
+use std::panic::{catch_unwind, resume_unwind};
+use support::remote;
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::with_default;
+use tracing::{Subscriber, debug_span, info_span};
+use tracing_opentelemetry::{OpenTelemetryLayer, OpenTelemetrySpanExt};
+use tracing_session::{
+    Session, SessionLayer, SessionTracer, SessionTracerProvider, session, set_session_id,
+};
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::registry::LookupSpan;
+
+/// Counts the bytes that each thread has allocated and not freed.
+struct Counts;
+
+thread_local! {
+    static LIVE: Cell<isize> = const { Cell::new(0) };
+}
+
+fn count(bytes: isize) {
+    let _ = LIVE.try_with(|live| live.set(live.get() + bytes));
+}
+
+// SAFETY: the system's allocator does the work.
+unsafe impl GlobalAlloc for Counts {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTS: Counts = Counts;
+
+const TIMES: isize = 2_000;
+
+/// How many more bytes are in use after doing something over and over.
+fn grows(mut work: impl FnMut()) -> isize {
+    // Tables have their size by then.
+    (0..TIMES).for_each(|_| work());
+    let before = LIVE.get();
+    (0..TIMES).for_each(|_| work());
+    LIVE.get() - before
+}
+
+#[track_caller]
+fn does_not_grow(work: impl FnMut()) {
+    let bytes = grows(work);
+    assert!(bytes < TIMES * 8, "{bytes} bytes");
+}
+
+fn otel<S>() -> OpenTelemetryLayer<S, SessionTracer<SdkTracer>>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    let provider = SessionTracerProvider::new(SdkTracerProvider::default());
+    tracing_opentelemetry::layer().with_tracer(provider.tracer("app"))
+}
+
+#[test]
+fn spans_that_have_ended_leave_nothing() {
+    let _default = tracing_subscriber::registry()
+        .with(SessionLayer::new().around(otel()))
+        .set_default();
+    does_not_grow(|| {
+        session!("chat-42").in_scope(|| info_span!("below").in_scope(|| {}));
+        let request = session!("chat-42");
+        request.set_parent(remote()).unwrap();
+        request.in_scope(|| info_span!("below").in_scope(|| {}));
+        info_span!(parent: &request, "of the request").in_scope(|| {});
+        info_span!("handler").in_scope(|| set_session_id("chat-43").unwrap());
+    });
+}
+
+#[test]
+fn hidden_spans_leave_nothing() {
+    let work = || {
+        debug_span!("session", id = "chat-42").in_scope(|| info_span!("below").in_scope(|| {}));
+    };
+    // Another layer wants the span, so it is made.
+    let hides = SessionLayer::new().around(otel().with_filter(LevelFilter::INFO));
+    let subscriber = tracing_subscriber::registry()
+        .with(support::Diagnostics::default())
+        .with(hides);
+    with_default(subscriber, || does_not_grow(work));
+    let hides = SessionLayer::new().with_filter(LevelFilter::INFO);
+    let subscriber = tracing_subscriber::registry().with(hides.around(otel()));
+    with_default(subscriber, || does_not_grow(work));
+    let subscriber = tracing_subscriber::registry().with(SessionLayer::new());
+    with_default(subscriber, || does_not_grow(work));
+}
+
+#[test]
+fn spans_that_panic_while_they_are_made_leave_nothing() {
+    struct Panics;
+    impl fmt::Debug for Panics {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            resume_unwind(Box::new("in Debug"))
+        }
+    }
+    let _default = tracing_subscriber::registry()
+        .with(SessionLayer::new().around(otel()))
+        .set_default();
+    let make = || info_span!("session", id = "chat-42", other = ?Panics);
+    // What `tracing-subscriber` keeps of a span that was never made.
+    let without = grows(|| assert!(catch_unwind(|| info_span!("span", other = ?Panics)).is_err()));
+    let with = grows(|| assert!(catch_unwind(make).is_err()));
+    assert!(with <= without + TIMES, "{with} bytes, {without} without");
+}
+
+#[test]
+fn scopes_that_follow_one_another_form_no_chain() {
+    let _default = tracing_subscriber::registry()
+        .with(SessionLayer::new().around(otel()))
+        .set_default();
+    let _connection = info_span!("connection", user.id = "u-7").entered();
+    does_not_grow(|| {
+        set_session_id("chat-42").unwrap();
+        Session::new("chat-43").unwrap().in_scope(|| {});
+    });
+}
