@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind};
 use crate::handover::{self, Errand};
 use crate::opening::{self, Shared};
-use crate::scope::Scope;
+use crate::scope::{self, Scope};
 use crate::session::Session;
 use crate::tracking;
 use opentelemetry::Context;
@@ -53,7 +53,8 @@ pub fn current_session_id() -> Option<String> {
 ///
 /// When [`Session::new`] refuses the id, and when there is no current span that is exported (or,
 /// where there is no OpenTelemetry layer, no current span): a value without a span or a guard
-/// would have nowhere safe to live.
+/// would have nowhere safe to live. And when a [`Session`] is attached inside the current span: it
+/// is nearer than the span, and would hide what is set there.
 ///
 /// ```
 /// # use opentelemetry::trace::TracerProvider;
@@ -117,6 +118,9 @@ fn bind(session: Session) -> Result<(), Error> {
     dispatcher::get_default(|dispatch| {
         let Some(span) = dispatch.current_span().id().cloned() else {
             // A span that was made without `tracing`, or none.
+            if Context::map_current(scope::is_inside_span) {
+                return Err(ErrorKind::InsideValue.into());
+            }
             let bound = handover::ask(&Context::current(), Errand::Bind(session.clone()));
             return if bound {
                 Ok(())
@@ -125,6 +129,11 @@ fn bind(session: Session) -> Result<(), Error> {
             };
         };
         if let Some(cx) = get_otel_context(&span, dispatch) {
+            let own = cx.span().span_context().span_id();
+            let is_here = |here: &Context| here.span().span_context().span_id() == own;
+            if Context::map_current(|here| is_here(here) && scope::is_inside_span(here)) {
+                return Err(ErrorKind::InsideValue.into());
+            }
             let bound = handover::ask(&cx, Errand::Bind(session.clone()));
             return if bound {
                 Ok(())

@@ -26,6 +26,7 @@ pub(crate) enum ErrorKind {
     NoSpan,
     HiddenSpan,
     NoProvider,
+    InsideValue,
     NothingToMark,
 }
 
@@ -49,7 +50,7 @@ impl Error {
     /// ```
     pub fn is_no_span(&self) -> bool {
         use ErrorKind::*;
-        matches!(self.kind, NoSpan | HiddenSpan | NoProvider)
+        matches!(self.kind, NoSpan | HiddenSpan | NoProvider | InsideValue)
     }
 
     /// The same error, said of an environment variable.
@@ -89,6 +90,10 @@ impl fmt::Display for ErrorKind {
             Self::NoProvider => {
                 "the current span's tracer does not come from a SessionTracerProvider, so nothing \
                  can be set on it (use SessionTracerProvider::new(provider).tracer(\"..\"))"
+            }
+            Self::InsideValue => {
+                "a Session is attached inside the current span, which would hide what is set on \
+                 the span; attach a Session with the other value too, or call it in a span inside"
             }
             Self::NothingToMark => "no session or user is in force here to mark the trace with",
         })

@@ -19,8 +19,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 /// The values in force for a piece of work. Scopes nest, and each value is inherited on its own.
 pub(crate) struct Scope {
     values: Values,
-    /// Asked for a value that is declared here, or was inherited as such, and not known yet.
-    /// Kept only where there is one, so that scopes that follow one another form no chain.
+    /// Asked for a value that is declared here and not known yet. Kept only where there is one, so
+    /// that scopes that follow one another form no chain.
     outer: Option<Arc<Scope>>,
 }
 
@@ -38,8 +38,10 @@ pub(crate) enum Value {
     Fixed(Id),
     /// A field of the span that opens the scope: it may be recorded at any time.
     Late(Late),
-    /// The value that is `Late` in that scope.
-    LateIn(Arc<Scope>),
+    /// The value that is `Late` in that scope, declared here as well.
+    LateOf(Arc<Scope>),
+    /// Whatever the value is in that scope, which declares it.
+    In(Arc<Scope>),
 }
 
 /// A value that may become known, or change, while scopes that inherit it are in use.
@@ -72,7 +74,7 @@ impl Scope {
     /// What this scope says itself, inside another one.
     pub(crate) fn moved_into(self: &Arc<Self>, outer: Option<Arc<Scope>>) -> Arc<Self> {
         let said = |value: &Value| match value {
-            Value::Late(_) => Value::LateIn(self.clone()),
+            Value::Late(_) => Value::LateOf(self.clone()),
             _ => Value::Unsaid,
         };
         let values = Values {
@@ -99,29 +101,33 @@ impl Scope {
     }
 
     #[inline]
-    fn get(&self, value: impl Fn(&Scope) -> &Value + Copy) -> Option<Id> {
-        match value(self) {
-            Value::Unsaid => None,
-            Value::Fixed(id) => Some(id.clone()),
-            Value::Late(late) => late.get().or_else(|| self.outer(value)),
-            Value::LateIn(scope) => match value(scope) {
-                Value::Late(late) => late.get().or_else(|| self.outer(value)),
-                _ => None,
-            },
+    fn get(&self, value: impl Fn(&Scope) -> &Value) -> Option<Id> {
+        // In a loop: spans that declare values can nest deeper than a stack is for.
+        let mut scope = self;
+        loop {
+            let late = match value(scope) {
+                Value::Unsaid => return None,
+                Value::Fixed(id) => return Some(id.clone()),
+                Value::In(declaring) => {
+                    scope = declaring;
+                    continue;
+                }
+                Value::LateOf(declared) => value(declared),
+                late => late,
+            };
+            match late {
+                Value::Late(late) if late.is_known() => return late.get(),
+                _ => scope = scope.outer.as_deref()?,
+            }
         }
-    }
-
-    #[cold]
-    fn outer(&self, value: impl Fn(&Scope) -> &Value + Copy) -> Option<Id> {
-        self.outer.as_ref()?.get(value)
     }
 
     fn awaits(&self, value: impl Fn(&Scope) -> &Value) -> bool {
         let late = match value(self) {
-            Value::LateIn(scope) => value(scope),
+            Value::LateOf(scope) => value(scope),
             value => value,
         };
-        matches!(late, Value::Late(late) if late.first.get().is_none())
+        matches!(late, Value::Late(late) if !late.is_known())
     }
 
     /// What is in force now, as a value.
@@ -187,6 +193,16 @@ impl InForce {
     }
 }
 
+/// In a loop, as in `get`.
+impl Drop for Scope {
+    fn drop(&mut self) {
+        let mut next = self.outer.take();
+        while let Some(mut scope) = next.and_then(Arc::into_inner) {
+            next = scope.outer.take();
+        }
+    }
+}
+
 impl fmt::Debug for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.to_session().fmt(f)
@@ -197,8 +213,8 @@ impl Value {
     fn or_inherited(self, outer: &Arc<Scope>, value: impl Fn(&Scope) -> &Value) -> Self {
         match (self, value(outer)) {
             (Self::Unsaid, Self::Fixed(id)) => Self::Fixed(id.clone()),
-            (Self::Unsaid, Self::Late(_)) => Self::LateIn(outer.clone()),
-            (Self::Unsaid, Self::LateIn(scope)) => Self::LateIn(scope.clone()),
+            (Self::Unsaid, Self::Late(_) | Self::LateOf(_)) => Self::In(outer.clone()),
+            (Self::Unsaid, Self::In(scope)) => Self::In(scope.clone()),
             (said, _) => said,
         }
     }
@@ -224,6 +240,10 @@ impl From<Option<Id>> for Late {
 }
 
 impl Late {
+    fn is_known(&self) -> bool {
+        self.first.get().is_some()
+    }
+
     pub(crate) fn get(&self) -> Option<Id> {
         match self.latest.get() {
             None => self.first.get().cloned(),
@@ -253,6 +273,12 @@ struct Entry {
     /// inner one, whatever is bound to the span; under a span below it, the entry was inherited,
     /// and what is bound to that span is the inner one.
     under: SpanId,
+}
+
+/// Whether a scope was attached inside the span of `cx`: it stands before whatever is bound there.
+pub(crate) fn is_inside_span(cx: &Context) -> bool {
+    let span = cx.span().span_context().span_id();
+    span != SpanId::INVALID && cx.get::<Entry>().is_some_and(|entry| entry.under == span)
 }
 
 /// Scopes of spans by span id, each with its trace id to tell a chance meeting of ids.

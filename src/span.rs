@@ -53,8 +53,9 @@ impl<S: Span> SessionSpan<S> {
     fn run(&mut self, errand: Errand) {
         match errand {
             Errand::Bind(session) => {
-                let inner = Scope::nested(self.scope.take(), (&session).into());
-                self.scope = Some(inner);
+                let outer = self.scope.take();
+                self.scope = Some(Scope::nested(outer.clone(), (&session).into()));
+                self.attributes.keep_opened(outer);
                 self.bound = bind(self.inner.span_context(), &self.scope);
             }
             Errand::Mark(session) => self.attributes.mark(session, self.scope.as_deref()),
@@ -175,6 +176,8 @@ struct Held {
     marked: Session,
     plain_session: Option<Value>,
     plain_user: Option<Value>,
+    /// The scope that the span's fields opened, where another was set inside it.
+    opened: Option<Arc<Scope>>,
 }
 
 /// Attributes that are not passed on as they come.
@@ -236,15 +239,13 @@ impl SpanAttributes {
             // It is in the scope, by the layer.
             Reserved::Id => {}
             Reserved::SessionId => {
-                let said = scope.filter(|_| self.opening.opens).and_then(Scope::id);
+                let said = self.opened(scope).and_then(Scope::id);
                 if let Some(own) = own_id(SESSION_ID, &value, said) {
                     self.set_own(own, |session| &mut session.id);
                 }
             }
             Reserved::UserId => {
-                let said = scope
-                    .filter(|_| self.opening.opens)
-                    .and_then(Scope::user_id);
+                let said = self.opened(scope).and_then(Scope::user_id);
                 if let Some(own) = own_id(USER_ID, &value, said) {
                     self.set_own(own, |session| &mut session.user_id);
                 }
@@ -252,6 +253,20 @@ impl SpanAttributes {
             Reserved::PlainSession => self.held().plain_session = Some(value),
             Reserved::PlainUser => self.held().plain_user = Some(value),
         }
+    }
+
+    /// Another scope is set inside the one that the span's fields opened: what is recorded from now
+    /// on is still of the fields.
+    fn keep_opened(&mut self, scope: Option<Arc<Scope>>) {
+        if self.opening.opens {
+            let opened = &mut self.held().opened;
+            *opened = opened.take().or(scope);
+        }
+    }
+
+    fn opened<'a>(&'a self, scope: Option<&'a Scope>) -> Option<&'a Scope> {
+        let kept = self.held.as_ref().and_then(|held| held.opened.as_deref());
+        kept.or(scope).filter(|_| self.opening.opens)
     }
 
     fn set_own(&mut self, own: Option<Id>, value: impl FnOnce(&mut Session) -> &mut Option<Id>) {

@@ -387,13 +387,18 @@ fn nothing_leaks_into_spans_that_a_processor_makes() {
     );
 }
 
-/// An exporter that makes spans of its own while it exports.
+/// An exporter that makes spans of its own while it exports. On its thread the SDK suppresses them,
+/// so it also remembers the session that it saw.
 #[derive(Debug)]
-struct ExporterMakesSpans(SdkTracerProvider);
+struct ExporterMakesSpans {
+    own: SdkTracerProvider,
+    seen: Arc<Mutex<Vec<Option<Session>>>>,
+}
 
 impl SpanExporter for ExporterMakesSpans {
     async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {
-        SessionTracerProvider::new(self.0.clone())
+        self.seen.lock().unwrap().push(current_session());
+        SessionTracerProvider::new(self.own.clone())
             .tracer("exporter")
             .start("upload")
             .end();
@@ -404,17 +409,24 @@ impl SpanExporter for ExporterMakesSpans {
 #[test]
 fn nothing_leaks_into_spans_that_an_exporter_makes() {
     let uploads = InMemorySpanExporter::default();
-    let other = SdkTracerProvider::builder()
+    let own = SdkTracerProvider::builder()
         .with_simple_exporter(uploads.clone())
         .build();
+    let seen = Arc::<Mutex<Vec<_>>>::default();
+    let exporter = ExporterMakesSpans {
+        own,
+        seen: seen.clone(),
+    };
     let app = App::with_provider(
-        |builder| builder.with_batch_exporter(ExporterMakesSpans(other)),
+        |builder| builder.with_batch_exporter(exporter),
         |otel| SessionLayer::new().around(otel),
     );
     session!("chat-42").in_scope(|| {
         info_span!("below").in_scope(|| {});
         app.provider.force_flush().unwrap();
     });
+    let seen = seen.lock().unwrap();
+    assert!(!seen.is_empty() && seen.iter().all(Option::is_none));
     let uploads = uploads.get_finished_spans().unwrap();
     assert!(
         uploads.iter().all(|span| session_of(span).is_empty()),

@@ -105,6 +105,38 @@ fn layer_beside_the_opentelemetry_layer_is_told_once() {
 }
 
 #[test]
+fn without_the_provider_hidden_spans_do_not_keep_the_diagnostic_back() {
+    let (provider, _exporter) = plain_provider();
+    let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
+    let otel = otel.with_filter(LevelFilter::INFO);
+    let (_, diagnostics, _default) = install(SessionLayer::new().around(otel));
+    for _ in 0..3 {
+        tracing::debug_span!("session", id = "hidden").in_scope(|| {});
+    }
+    assert_eq!(diagnostics.said(), [""; 0]);
+    session!("chat-42").in_scope(|| {});
+    assert_eq!(diagnostics.said(), [NO_PROVIDER]);
+}
+
+#[test]
+fn field_that_holds_no_id_is_told_of_while_the_span_is_open() {
+    fn said_while_open(layer: impl Layer<support::Base> + Send + Sync) {
+        let (_, diagnostics, _default) = install(layer);
+        let span = info_span!("session", id = " ");
+        span.in_scope(|| assert_eq!(diagnostics.said().len(), 1));
+        let span = info_span!("user", id = tracing::field::Empty);
+        span.record("id", " ");
+        assert_eq!(diagnostics.said().len(), 2);
+        drop(info_span!("session", id = " "));
+        assert_eq!(diagnostics.said().len(), 3, "not entered");
+    }
+    let provider = SessionTracerProvider::new(SdkTracerProvider::default());
+    let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
+    said_while_open(SessionLayer::new().around(otel));
+    said_while_open(SessionLayer::new());
+}
+
+#[test]
 fn set_up_that_is_right_is_not_complained_of() {
     let (provider, _exporter) = plain_provider();
     let provider = SessionTracerProvider::new(provider);

@@ -2,7 +2,10 @@
 
 mod support;
 
-use opentelemetry_sdk::trace::SdkTracerProvider;
+use opentelemetry::trace::{SpanBuilder, Tracer, TracerProvider};
+use opentelemetry::{Context, InstrumentationScope, KeyValue};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracer, SdkTracerProvider};
+use std::borrow::Cow;
 use support::{App, values};
 use tracing::field::Empty;
 use tracing::{Level, info_span, instrument};
@@ -399,7 +402,6 @@ fn default_session_is_carried_by_what_is_outside_any_other() {
 
 #[test]
 fn default_session_is_carried_below_a_remote_parent_and_by_plain_opentelemetry_spans() {
-    use opentelemetry::trace::{Tracer, TracerProvider};
     use tracing_opentelemetry::OpenTelemetrySpanExt;
     let app = App::with(|layer| layer.with_default_session(Session::new("cli-1").unwrap()));
     let request = info_span!("request");
@@ -511,6 +513,66 @@ fn session_stands_in_the_extensions_of_the_span_that_opens_it() {
     assert_eq!(read().unwrap().id(), Some("chat-42"));
     span.record("user.id", "u-7");
     assert_eq!(read().unwrap().user_id(), Some("u-7"));
+}
+
+#[test]
+fn session_in_the_extensions_has_nothing_of_where_a_span_with_no_parent_was_made() {
+    let _app = App::new();
+    let _elsewhere = session!("chat-42").entered();
+    let user = user!(parent: None, "u-7");
+    let read = user.with_subscriber(|(id, dispatch)| {
+        let registry: &tracing_subscriber::Registry = dispatch.downcast_ref().unwrap();
+        let span = registry.span(id).unwrap();
+        let extensions = span.extensions();
+        extensions.get::<SpanSession>().unwrap().session()
+    });
+    let read = read.unwrap();
+    assert_eq!((read.id(), read.user_id()), (None, Some("u-7")));
+}
+
+/// A tracer with something to say of each of its spans.
+#[derive(Debug)]
+struct Versioned(SdkTracerProvider);
+
+impl TracerProvider for Versioned {
+    type Tracer = VersionedTracer;
+
+    fn tracer_with_scope(&self, scope: InstrumentationScope) -> VersionedTracer {
+        VersionedTracer(self.0.tracer_with_scope(scope))
+    }
+}
+
+struct VersionedTracer(SdkTracer);
+
+impl Tracer for VersionedTracer {
+    type Span = opentelemetry_sdk::trace::Span;
+
+    fn span_builder<N: Into<Cow<'static, str>>>(&self, name: N) -> SpanBuilder {
+        let builder = self.0.span_builder(name);
+        builder.with_attributes([KeyValue::new("version", "1.2")])
+    }
+
+    fn build_with_context(&self, builder: SpanBuilder, parent: &Context) -> Self::Span {
+        self.0.build_with_context(builder, parent)
+    }
+}
+
+#[test]
+fn what_the_tracer_inside_puts_on_its_spans_stays() {
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder()
+        .with_simple_exporter(exporter.clone())
+        .build();
+    let tracer = SessionTracerProvider::new(Versioned(provider)).tracer("library");
+    let otel = tracing_opentelemetry::layer().with_tracer(tracer);
+    let layer = SessionLayer::new().around(otel);
+    let _default = tracing_subscriber::registry().with(layer).set_default();
+    session!("chat-42").in_scope(work);
+    assert_eq!(
+        support::tree(&exporter.get_finished_spans().unwrap()),
+        "session version=1.2 session.id=chat-42\n  work version=1.2 session.id=chat-42\n    \
+         call version=1.2 session.id=chat-42\n"
+    );
 }
 
 #[test]

@@ -569,6 +569,92 @@ fn value_is_set_on_a_hidden_span_that_opens_a_scope() {
     );
 }
 
+#[test]
+fn value_recorded_late_on_a_hidden_span_stands_beside_what_was_set_on_it() {
+    use tracing::level_filters::LevelFilter;
+    use tracing_session::SessionLayer;
+    let app = App::with_layer(|otel| {
+        SessionLayer::new()
+            .with_filter(LevelFilter::INFO)
+            .around(otel)
+    });
+    let hidden = tracing::debug_span!("session", id = "chat-42", user.id = Empty);
+    hidden.in_scope(|| {
+        set_session_id("chat-43").unwrap();
+        hidden.record("user.id", "u-7");
+        info_span!("below").in_scope(|| {});
+    });
+    app.exports("below session.id=chat-43 user.id=u-7");
+}
+
+#[test]
+fn value_set_stands_before_what_is_recorded_on_the_span_afterwards() {
+    let app = App::new();
+    let handler = info_span!("handler", session.id = Empty);
+    handler.in_scope(|| {
+        set_session_id("set").unwrap();
+        handler.record("session.id", "recorded");
+        info_span!("below").in_scope(|| {});
+    });
+    drop(handler);
+    app.exports(
+        "
+        handler session.id=set
+          below session.id=set
+        ",
+    );
+}
+
+#[test]
+fn value_that_a_session_inside_the_span_would_hide_is_not_set() {
+    let app = App::new();
+    info_span!("handler").in_scope(|| {
+        Session::new("chat-42").unwrap().in_scope(|| {
+            let error = set_user_id("u-7").unwrap_err();
+            assert!(error.is_no_span());
+            assert!(
+                error.to_string().starts_with("a Session is attached"),
+                "{error}"
+            );
+            info_span!("inside").in_scope(|| {
+                set_user_id("u-8").unwrap();
+                info_span!("below").in_scope(|| {});
+            });
+        });
+    });
+    app.exports(
+        "
+        handler
+          inside session.id=chat-42 user.id=u-8
+            below session.id=chat-42 user.id=u-8
+        ",
+    );
+}
+
+#[test]
+fn values_set_over_and_over_form_no_chain() {
+    let _app = App::new();
+    let agent = info_span!("agent", session.id = Empty);
+    agent.in_scope(|| (0..100_000).for_each(|n| set_user_id(n).unwrap()));
+    drop(agent);
+}
+
+#[test]
+fn spans_that_declare_a_value_may_nest_deeper_than_the_stack() {
+    let app = App::new();
+    let mut spans = vec![info_span!("agent", session.id = Empty)];
+    for _ in 0..10_000 {
+        let inner = spans
+            .last()
+            .unwrap()
+            .in_scope(|| info_span!("agent", session.id = Empty));
+        spans.push(inner);
+    }
+    // From the inside out: `tracing` itself closes a chain of parents on the stack.
+    spans.into_iter().rev().for_each(drop);
+    assert_eq!(app.spans().len(), 10_001);
+}
+
 // C5
 
 #[test]
@@ -785,6 +871,7 @@ fn every_way_to_write_an_id_makes_the_same_string() {
     assert_eq!(each!(-42_isize), ["-42"; 3]);
     // In quotes only because they are part of it.
     assert_eq!(each!("\"quoted\""), ["\"quoted\""; 3]);
+    assert_eq!(opened(session!("\"quoted\"")), "\"quoted\"");
     assert_eq!(opened(session!(text)), text);
     assert_eq!(opened(session!(uuid)), uuid.to_string());
     assert_eq!(opened(session!(&42_i128)), "42");
@@ -844,21 +931,17 @@ fn value_that_is_no_id_is_ignored_and_the_outer_one_stays() {
 
 #[test]
 fn each_field_that_holds_no_id_is_told_of() {
-    let app = App::new();
+    let app = App::with(|layer| {
+        let layer = layer.with_session_fields(["conversation"]);
+        layer.with_user_fields(["customer"])
+    });
     let line = line!() + 2;
     for _ in 0..2 {
-        info_span!("request", session.id = "", user.id = "").in_scope(|| {});
+        info_span!("request", conversation = " ", customer = " ").in_scope(|| {});
     }
-    app.exports_after(
-        "
-        request
-        request
-        ",
-        &["session.id", "user.id"].map(|field| ignored(field, "request", line, "id is blank"))[..]
-            .iter()
-            .map(String::as_str)
-            .collect::<Vec<_>>(),
-    );
+    let said =
+        ["conversation", "customer"].map(|field| ignored(field, "request", line, "id is blank"));
+    assert_eq!(app.diagnostics.said(), said);
 }
 
 #[test]
@@ -892,10 +975,27 @@ fn blank_own_attribute_is_not_exported_and_the_inherited_value_stays() {
 }
 
 #[test]
+fn blank_own_attribute_leaves_the_one_before() {
+    let app = App::new();
+    session!("chat-42").in_scope(|| {
+        let mut span = app.provider.tracer("library").start("plain");
+        for value in ["own", "two\nlines"] {
+            span.set_attribute(KeyValue::new("session.id", value));
+            span.set_attribute(KeyValue::new("user.id", value));
+        }
+        span.end();
+    });
+    let span = app.span("plain");
+    assert_eq!(values(&span, "session.id"), ["own"]);
+    assert_eq!(values(&span, "user.id"), ["own"]);
+}
+
+#[test]
 fn session_from_what_is_no_id_is_an_error_that_says_why() {
     let error = |id: &str| Session::new(id).unwrap_err().to_string();
     assert_eq!(error(" "), "id is blank");
     assert_eq!(error(&"x".repeat(1025)), "id is longer than 1024 bytes");
+    assert_eq!(error(&"é".repeat(513)), "id is longer than 1024 bytes");
     assert_eq!(error("secret\u{1b}"), "id has a control character");
     assert_eq!(
         Session::new("x".repeat(1024)).unwrap().id().unwrap().len(),
@@ -930,22 +1030,40 @@ fn plain_session_and_user_attributes_are_renamed_in_a_scope() {
 }
 
 #[test]
+fn plain_session_and_user_attributes_are_renamed_on_the_span_that_opens_the_scope() {
+    let app = App::new();
+    let fields = info_span!("fields", session.id = "chat-42", session = "tls", user = 7);
+    fields.in_scope(|| {});
+    drop(fields);
+    session!("chat-43", user = "root").in_scope(|| {});
+    app.exports(
+        "
+        fields session.id=chat-42 session.name=tls user.name=I64(7)
+        session session.id=chat-43 user.name=root
+        ",
+    );
+}
+
+#[test]
 fn plain_session_and_user_attributes_are_left_where_that_is_switched_off() {
     use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
+    use tracing_subscriber::prelude::*;
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder()
         .with_simple_exporter(exporter.clone())
         .build();
     let provider = SessionTracerProvider::new(provider).with_plain_attributes_renamed(false);
-    let tracer = provider.tracer("library");
-    Session::new("chat-42").unwrap().in_scope(|| {
-        tracer
-            .start("work")
-            .set_attribute(KeyValue::new("session", "tls"));
+    let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
+    let layer = tracing_session::SessionLayer::new().around(otel);
+    let _default = tracing_subscriber::registry().with(layer).set_default();
+    session!("chat-42", session = "tls", user = "root").in_scope(|| {
+        let mut work = provider.tracer("library").start("work");
+        work.set_attribute(KeyValue::new("session", "tls"));
+        work.set_attribute(KeyValue::new("user", "root"));
     });
-    let span = &exporter.get_finished_spans().unwrap()[0];
     assert_eq!(
-        support::tree(std::slice::from_ref(span)),
-        "work session=tls session.id=chat-42\n"
+        support::tree(&exporter.get_finished_spans().unwrap()),
+        "session session=tls user=root session.id=chat-42\n  work session=tls user=root \
+         session.id=chat-42\n"
     );
 }
