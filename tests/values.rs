@@ -2,8 +2,8 @@
 
 mod support;
 
-use opentelemetry::KeyValue;
-use opentelemetry::trace::{Span as _, Tracer, TracerProvider};
+use opentelemetry::trace::{Span as _, TraceContextExt, Tracer, TracerProvider};
+use opentelemetry::{Context, KeyValue};
 use support::{App, remote, values};
 use tracing::field::{Empty, debug, display};
 use tracing::{Instrument, Span, info_span};
@@ -261,33 +261,73 @@ fn outer_value_is_in_force_until_one_is_recorded() {
 }
 
 #[test]
+fn outer_value_is_in_force_below_a_parent_set_from_outside_until_one_is_recorded() {
+    let app = App::new();
+    let given = Session::new("given").unwrap().in_scope(Context::current);
+    let request = info_span!("request", session.id = Empty);
+    request
+        .set_parent(given.with_remote_span_context(remote().span().span_context().clone()))
+        .unwrap();
+    request.in_scope(|| {
+        info_span!("before").in_scope(|| {});
+        request.record("session.id", "late");
+        info_span!("after").in_scope(|| {});
+    });
+    drop(request);
+    app.exports(
+        "
+        request session.id=late
+          before session.id=given
+          after session.id=late
+        ",
+    );
+}
+
+#[test]
+fn value_recorded_late_reaches_through_sessions_that_say_nothing_of_it() {
+    let app = App::new();
+    let request = info_span!("request", user.id = Empty);
+    let (outer, inner) = (
+        Session::new("outer").unwrap(),
+        Session::new("inner").unwrap(),
+    );
+    let open =
+        request.in_scope(|| outer.in_scope(|| inner.in_scope(|| info_span!("open").entered())));
+    request.record("user.id", "u-7");
+    drop(open);
+    drop(request);
+    app.exports(
+        "
+        request user.id=u-7
+          open session.id=inner user.id=u-7
+        ",
+    );
+}
+
+#[test]
 fn value_recorded_twice_is_the_last_valid_one_for_spans_that_end_afterwards() {
     let app = App::new();
     let line = line!() + 1;
-    let request = info_span!("request", session.id = "first", user.id = Empty);
+    let request = info_span!("session", id = "first", user.id = Empty);
     request.in_scope(|| {
         info_span!("one").in_scope(|| {});
-        request
-            .record("session.id", "second")
-            .record("user.id", "u-1");
+        request.record("id", "second").record("user.id", "u-1");
         info_span!("two").in_scope(|| {});
-        request.record("session.id", " ").record("user.id", "u-2");
+        request.record("id", " ").record("user.id", "u-2");
         info_span!("three").in_scope(|| {});
-        request
-            .record("session.id", "third")
-            .record("user.id", "u-3");
+        request.record("id", "third").record("user.id", "u-3");
         info_span!("four").in_scope(|| {});
     });
     drop(request);
     app.exports_after(
         "
-        request session.id=third user.id=u-3
+        session session.id=third user.id=u-3
           one session.id=first
           two session.id=second user.id=u-1
           three session.id=second user.id=u-2
           four session.id=third user.id=u-3
         ",
-        &[&ignored("session.id", "request", line, "id is blank")],
+        &[&ignored("id", "session", line, "id is blank")],
     );
 }
 
@@ -595,12 +635,16 @@ fn value_set_stands_before_what_is_recorded_on_the_span_afterwards() {
         set_session_id("set").unwrap();
         handler.record("session.id", "recorded");
         info_span!("below").in_scope(|| {});
+        set_session_id("set again").unwrap();
+        handler.record("session.id", "recorded again");
+        info_span!("below").in_scope(|| {});
     });
     drop(handler);
     app.exports(
         "
-        handler session.id=set
+        handler session.id=set again
           below session.id=set
+          below session.id=set again
         ",
     );
 }
@@ -629,6 +673,20 @@ fn value_that_a_session_inside_the_span_would_hide_is_not_set() {
             below session.id=chat-42 user.id=u-8
         ",
     );
+}
+
+#[test]
+fn value_that_a_session_inside_a_plain_opentelemetry_span_would_hide_is_not_set() {
+    let app = App::new();
+    app.provider.tracer("library").in_span("plain", |_| {
+        let session = Session::new("chat-42").unwrap();
+        let error = session.in_scope(|| set_user_id("u-7").unwrap_err());
+        assert!(
+            error.to_string().starts_with("a Session is attached"),
+            "{error}"
+        );
+    });
+    app.exports("plain");
 }
 
 #[test]
@@ -946,6 +1004,13 @@ fn each_field_that_holds_no_id_is_told_of() {
 
 #[test]
 fn blank_own_attribute_is_not_exported_and_the_inherited_value_stays() {
+    // What is said of attributes is said once in the process.
+    if !support::alone(
+        "blank_own_attribute_is_not_exported_and_the_inherited_value_stays",
+        &[],
+    ) {
+        return;
+    }
     let app = App::new();
     let tracer = app.provider.tracer("library");
     session!("chat-42").in_scope(|| {
@@ -979,8 +1044,8 @@ fn blank_own_attribute_leaves_the_one_before() {
     let app = App::new();
     session!("chat-42").in_scope(|| {
         let mut span = app.provider.tracer("library").start("plain");
-        for value in ["own", "two\nlines"] {
-            span.set_attribute(KeyValue::new("session.id", value));
+        for value in ["own".to_owned(), "x".repeat(1025)] {
+            span.set_attribute(KeyValue::new("session.id", value.clone()));
             span.set_attribute(KeyValue::new("user.id", value));
         }
         span.end();
