@@ -240,13 +240,13 @@ impl SpanAttributes {
             Reserved::Id => {}
             Reserved::SessionId => {
                 let said = self.opened(scope).and_then(Scope::id);
-                if let Some(own) = own_id(SESSION_ID, &value, said) {
+                if let Some(own) = own_id(SESSION_ID, &value, said, self.opening) {
                     self.set_own(own, |session| &mut session.id);
                 }
             }
             Reserved::UserId => {
                 let said = self.opened(scope).and_then(Scope::user_id);
-                if let Some(own) = own_id(USER_ID, &value, said) {
+                if let Some(own) = own_id(USER_ID, &value, said, self.opening) {
                     self.set_own(own, |session| &mut session.user_id);
                 }
             }
@@ -329,7 +329,12 @@ fn write(id: Option<Id>, user_id: Option<Id>, span: &mut impl Span) {
 
 /// What an attribute with a reserved key makes of the span's own id: `Some(None)` where it only
 /// repeats what the span's field said, `None` where it is no id.
-fn own_id(key: &'static str, value: &Value, said: Option<Id>) -> Option<Option<Id>> {
+fn own_id(
+    key: &'static str,
+    value: &Value,
+    said: Option<Id>,
+    opening: Opening,
+) -> Option<Option<Id>> {
     let text = value.as_str();
     if said.as_ref().is_some_and(|said| said.as_str() == text) {
         return Some(None);
@@ -343,7 +348,10 @@ fn own_id(key: &'static str, value: &Value, said: Option<Id>) -> Option<Option<I
             Some((!repeats).then_some(id))
         }
         Err(error) => {
-            diagnostic::own_attribute_ignored(key, error);
+            // Of a field the layer has told already, with its place in the code.
+            if !opening.opens {
+                diagnostic::own_attribute_ignored(key, error);
+            }
             None
         }
     }

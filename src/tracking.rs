@@ -7,7 +7,7 @@
 use crate::diagnostic;
 use crate::handover::Opened;
 use crate::opening::{Shared, SpanSession};
-use crate::scope::Scope;
+use crate::scope::{Scope, Values};
 use opentelemetry::ContextGuard;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -42,8 +42,12 @@ impl Shared {
             (scope.clone(), Some(scope))
         } else if let Some(scope) = outer.or_else(|| self.default.clone()) {
             (scope, None)
-        } else {
+        } else if attrs.is_contextual() {
             return;
+        } else {
+            // Below a parent without a scope, or none: what is in force where it is entered, is not
+            // in force in it.
+            (Scope::nested(None, Values::default()), None)
         };
         let in_span = SpanSession {
             scope,

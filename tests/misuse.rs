@@ -261,6 +261,10 @@ fn logs_only(layer: impl Layer<support::Base> + Send + Sync) {
     let explicit = info_span!(parent: &child, "explicit");
     explicit.in_scope(|| is(Some("chat-42")));
     info_span!(parent: None, "root").in_scope(|| is(None));
+    session.in_scope(|| {
+        info_span!(parent: None, "root").in_scope(|| is(None));
+        info_span!(parent: None, "root").in_scope(|| info_span!("below").in_scope(|| is(None)));
+    });
     on_thread(&|| {
         is(None);
         explicit.in_scope(|| is(Some("chat-42")));

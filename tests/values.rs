@@ -1003,6 +1003,20 @@ fn each_field_that_holds_no_id_is_told_of() {
 }
 
 #[test]
+fn mistake_in_a_field_is_told_once() {
+    let app = App::new();
+    let line = line!() + 1;
+    info_span!("request", session.id = " ", user.id = "x\ny").in_scope(|| {});
+    app.exports_after(
+        "request",
+        &[
+            &ignored("session.id", "request", line, "id is blank"),
+            &ignored("user.id", "request", line, "id has a control character"),
+        ],
+    );
+}
+
+#[test]
 fn blank_own_attribute_is_not_exported_and_the_inherited_value_stays() {
     // What is said of attributes is said once in the process.
     if !support::alone(
