@@ -1,197 +1,107 @@
 //! Instructions per span, counted by callgrind: the same figure on a noisy machine as on a quiet
-//! one. `cargo bench --bench instructions`, with valgrind installed.
+//! one. `cargo bench --bench instructions`, with valgrind installed; a shape's name as argument
+//! runs that shape alone.
 //!
 //! Each case is a process of its own, run twice with different numbers of rounds: the difference
 //! leaves out what starting and stopping cost.
 
-use opentelemetry::trace::TracerProvider;
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
-use std::hint::black_box;
+mod workload;
+
 use std::process::{Command, ExitCode};
-use tracing::{Span, info_span, trace, trace_span};
-use tracing_session::{Session, SessionLayer, SessionTracerProvider, session};
-use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::prelude::*;
+use workload::{Case, SHAPES, Shape};
 
-const SESSION: &str = "01938c1e-6b1f-7c7a-9c7e-0f4f3b8e2a11";
-const USER: &str = "user-4711";
-
-/// How a span of the tree is made.
-#[derive(Clone, Copy, PartialEq)]
-enum Way {
-    Plain,
-    /// Two fields written by hand on each span, as `%id`.
-    HandWritten,
-    /// The same with what is a `&str` at hand.
-    HandWrittenStr,
-    /// The first span of the tree says it, with this crate.
-    Session,
-}
-
-macro_rules! spans {
-    ($way:expr, $name:literal) => {
-        match $way {
-            Way::HandWritten => info_span!(
-                $name,
-                model = "local",
-                step = 1_u64,
-                session.id = %black_box(SESSION),
-                user.id = %black_box(USER)
-            ),
-            Way::HandWrittenStr => info_span!(
-                $name,
-                model = "local",
-                step = 1_u64,
-                session.id = black_box(SESSION),
-                user.id = black_box(USER)
-            ),
-            _ => info_span!($name, model = "local", step = 1_u64),
-        }
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match args.as_slice() {
+        ["--run", shape, case, rounds] => run(shape, case, rounds),
+        _ => compare(&args),
     };
-}
-
-/// The span that the others are below.
-fn turn(way: Way) -> Span {
-    match way {
-        Way::Session => session!(
-            black_box(SESSION),
-            user.id = black_box(USER),
-            model = "local",
-            step = 1_u64
-        ),
-        _ => spans!(way, "turn"),
-    }
-}
-
-/// A turn of 13 spans: one, three below it, and three below each of these.
-fn tree13(way: Way) {
-    let _turn = turn(way).entered();
-    for _ in 0..3 {
-        let _step = spans!(way, "step").entered();
-        for _ in 0..3 {
-            let _call = spans!(way, "call").entered();
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
         }
     }
 }
 
-/// A thousand spans below one.
-fn wide1000(way: Way) {
-    let _turn = turn(way).entered();
-    for _ in 0..1000 {
-        let _step = spans!(way, "step").entered();
-    }
-}
-
-/// Thirteen spans and as many events that the level filter turns off.
-fn disabled13() {
-    for _ in 0..13 {
-        let _off = trace_span!("off", model = "local").entered();
-        trace!(model = "local", "off");
-    }
-}
-
-#[derive(Debug)]
-struct Nowhere;
-
-impl SpanExporter for Nowhere {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        black_box(batch);
-        Ok(())
-    }
-}
-
-/// Shapes and cases. The first case of a shape is what the others are over.
-const SHAPES: &[(&str, &[&str])] = &[
-    (
-        "tree13",
-        &[
-            "baseline",
-            "hand_written",
-            "hand_written_str",
-            "tracing_session",
-            "session_value",
-        ],
-    ),
-    (
-        "wide1000",
-        &[
-            "baseline",
-            "hand_written",
-            "hand_written_str",
-            "tracing_session",
-        ],
-    ),
-    ("session1", &["baseline", "hand_written", "tracing_session"]),
-    (
-        "outside",
-        &["baseline", "tracing_session", "default_session"],
-    ),
-    ("filtered", &["baseline", "hand_written", "tracing_session"]),
-    ("disabled", &["baseline", "tracing_session"]),
-    ("disabled_filtered", &["baseline", "tracing_session"]),
-];
-
-/// What a process of its own does, so many times.
-fn run(shape: &str, case: &str, rounds: u64) {
-    let provider = SdkTracerProvider::builder()
-        .with_simple_exporter(Nowhere)
-        .build();
-    set_up(provider, shape, case);
-    let way = match case {
-        "hand_written" => Way::HandWritten,
-        "hand_written_str" => Way::HandWrittenStr,
-        "tracing_session" if shape != "outside" => Way::Session,
-        _ => Way::Plain,
-    };
-    let session = Session::new(SESSION).and_then(|session| session.with_user(USER));
-    let session = session.unwrap_or_default();
+/// What a process of its own does.
+fn run(shape: &str, case: &str, rounds: &str) -> Result<(), String> {
+    let shape = SHAPES.iter().find(|known| known.name == shape);
+    let shape = shape.ok_or("no such shape")?;
+    let case = shape.cases.iter().find(|known| known.name() == case);
+    let case = *case.ok_or("no such case of this shape")?;
+    let rounds: u64 = rounds.parse().map_err(|error| format!("{error}"))?;
+    let subscriber = workload::subscriber(shape, case);
+    tracing::dispatcher::set_global_default(subscriber).map_err(|error| error.to_string())?;
     for _ in 0..rounds {
-        let _attached = (case == "session_value").then(|| session.attach());
-        match shape {
-            "wide1000" => wide1000(way),
-            "session1" => drop(turn(way)),
-            "disabled" | "disabled_filtered" => disabled13(),
-            _ => tree13(way),
+        shape.run(case);
+    }
+    Ok(())
+}
+
+fn compare(args: &[&str]) -> Result<(), String> {
+    let mut wanted = args.iter().filter(|arg| !arg.starts_with("--")).peekable();
+    let all = wanted.peek().is_none();
+    let wanted: Vec<_> = wanted.collect();
+    for shape in SHAPES {
+        if all || wanted.iter().any(|name| **name == shape.name) {
+            compare_cases(shape)?;
         }
     }
+    Ok(())
 }
 
-fn set_up(provider: SdkTracerProvider, shape: &str, case: &str) {
-    let registry = tracing_subscriber::registry();
-    let filtered = shape.ends_with("filtered");
-    if !["tracing_session", "session_value", "default_session"].contains(&case) {
-        let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("bench"));
-        return match shape {
-            _ if filtered => registry.with(otel.with_filter(LevelFilter::INFO)).init(),
-            "disabled" => registry.with(otel).with(LevelFilter::INFO).init(),
-            _ => registry.with(otel).init(),
-        };
-    }
-    let provider = SessionTracerProvider::new(provider);
-    let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("bench"));
-    let layer = match case {
-        "default_session" => SessionLayer::new().with_default_session(Session::generate()),
-        _ => SessionLayer::new(),
+/// Each case over the baseline, as a share of what fields written by hand add, and as a multiple of
+/// what a span costs at the limit.
+fn compare_cases(shape: &Shape) -> Result<(), String> {
+    // As many at a time as there are processors.
+    let counts: Vec<Result<f64, String>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = shape
+            .cases
+            .iter()
+            .map(|case| scope.spawn(|| per_span(shape, *case)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| Err("panicked".into())))
+            .collect()
+    });
+    let counts: Vec<f64> = counts.into_iter().collect::<Result<_, _>>()?;
+    let of = |case: Case| {
+        let at = shape.cases.iter().position(|known| *known == case)?;
+        counts.get(at).copied()
     };
-    match shape {
-        _ if filtered => registry
-            .with(layer.with_filter(LevelFilter::INFO).around(otel))
-            .init(),
-        "disabled" => registry
-            .with(layer.around(otel))
-            .with(LevelFilter::INFO)
-            .init(),
-        _ => registry.with(layer.around(otel)).init(),
+    let baseline = of(Case::Baseline).ok_or("no baseline")?;
+    for (case, per_span) in shape.cases.iter().zip(&counts) {
+        let over = per_span - baseline;
+        let ratio = |ratio: Option<f64>| ratio.map_or("-".into(), |ratio| format!("{ratio:.3}"));
+        println!(
+            "shape={} case={} instructions_per_span={per_span:.0} over_baseline={over:.0} of_hand_written={} of_limit={}",
+            shape.name,
+            case.name(),
+            ratio(of(Case::HandWritten).map(|by_hand| over / (by_hand - baseline))),
+            ratio(of(Case::Limit).map(|limit| per_span / limit)),
+        );
     }
+    Ok(())
 }
 
-fn count(shape: &str, case: &str, rounds: u64) -> Result<f64, String> {
+/// What a further span costs.
+fn per_span(shape: &Shape, case: Case) -> Result<f64, String> {
+    let few = 650_u64.div_ceil(shape.spans);
+    let many = 5 * few;
+    let further = count(shape, case, many)? - count(shape, case, few)?;
+    Ok(further / ((many - few) * shape.spans) as f64)
+}
+
+fn count(shape: &Shape, case: Case, rounds: u64) -> Result<f64, String> {
     let this = std::env::current_exe().map_err(|error| error.to_string())?;
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(this)
-        .args(["--run", shape, case, &rounds.to_string()])
+        .args(["--run", shape.name, case.name(), &rounds.to_string()])
         .output()
         .map_err(|error| format!("valgrind: {error}"))?;
     let text = String::from_utf8_lossy(&output.stderr);
@@ -203,56 +113,4 @@ fn count(shape: &str, case: &str, rounds: u64) -> Result<f64, String> {
         .trim()
         .parse()
         .map_err(|error| format!("{collected}: {error}"))
-}
-
-fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    if let [flag, shape, case, rounds] = args.as_slice() {
-        if flag == "--run" {
-            run(shape, case, rounds.parse().unwrap_or(0));
-            return ExitCode::SUCCESS;
-        }
-    }
-    match compare() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn compare() -> Result<(), String> {
-    for (shape, cases) in SHAPES {
-        let (mut baseline, mut by_hand) = (0.0, None);
-        for case in *cases {
-            let per_span = per_span(shape, case)?;
-            if *case == "baseline" {
-                baseline = per_span;
-            }
-            let over = per_span - baseline;
-            if *case == "hand_written" {
-                by_hand = Some(over);
-            }
-            print!(
-                "shape={shape} case={case} instructions_per_span={per_span:.0} over_baseline={over:.0}"
-            );
-            match by_hand {
-                Some(by_hand) => println!(" of_hand_written={:.2}", over / by_hand),
-                None => println!(),
-            }
-        }
-    }
-    Ok(())
-}
-
-/// What a further span costs.
-fn per_span(shape: &str, case: &str) -> Result<f64, String> {
-    let (few, many, spans) = match shape {
-        "wide1000" => (5, 15, 1001),
-        "session1" => (1000, 3000, 1),
-        _ => (200, 1200, 13),
-    };
-    let further = count(shape, case, many)? - count(shape, case, few)?;
-    Ok(further / ((many - few) * spans) as f64)
 }

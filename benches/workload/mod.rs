@@ -1,0 +1,242 @@
+//! What all benchmarks run: the same trees of spans, in each way to get two ids onto every span.
+//!
+//! [`Case`] is the way, [`Shape`] the tree. [`subscriber`] sets a case up, and [`Shape::run`] makes
+//! the spans of one round.
+
+mod others;
+mod trees;
+
+use opentelemetry::trace::{Tracer, TracerProvider};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, Span, SpanData, SpanProcessor};
+use std::hint::black_box;
+use std::time::Duration;
+use tracing::Dispatch;
+use tracing_opentelemetry::OpenTelemetryLayer;
+use tracing_session::{SessionLayer, SessionTracerProvider};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::{Layer, Registry};
+
+pub(crate) const SESSION: &str = "01938c1e-6b1f-7c7a-9c7e-0f4f3b8e2a11";
+pub(crate) const USER: &str = "user-4711";
+
+/// A way to get a session and a user onto spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Case {
+    /// Not at all: `tracing` and OpenTelemetry alone.
+    Baseline,
+    /// Two ready-made attributes on each span, as cheap as it can be done. See [`others::Pushing`].
+    Limit,
+    /// Two fields on each span: `session.id = %id, user.id = %user`.
+    HandWritten,
+    /// The same without the `%`, where both are a `&str`.
+    HandWrittenStr,
+    /// W3C baggage, which a second span processor copies onto each span when it starts.
+    BaggageProcessor,
+    /// Inherited through the extensions of each span. See [`others::Inherited`].
+    Extensions,
+    /// This crate, said by the first span: `session!(id, user.id = user)`.
+    TracingSession,
+    /// This crate, said by a `Session` around the first span.
+    SessionValue,
+    /// This crate, with a default session.
+    DefaultSession,
+}
+
+/// In the order in which they are told of. The first is what the others are compared with.
+const ALL: &[Case] = &[
+    Case::Baseline,
+    Case::Limit,
+    Case::HandWritten,
+    Case::HandWrittenStr,
+    Case::BaggageProcessor,
+    Case::Extensions,
+    Case::TracingSession,
+    Case::SessionValue,
+];
+
+/// Where nothing says a session.
+const OUTSIDE: &[Case] = &[
+    Case::Baseline,
+    Case::BaggageProcessor,
+    Case::Extensions,
+    Case::TracingSession,
+    Case::DefaultSession,
+];
+
+const DISABLED: &[Case] = &[Case::Baseline, Case::TracingSession];
+
+impl Case {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Baseline => "baseline",
+            Self::Limit => "limit",
+            Self::HandWritten => "hand_written",
+            Self::HandWrittenStr => "hand_written_str",
+            Self::BaggageProcessor => "baggage_processor",
+            Self::Extensions => "extensions",
+            Self::TracingSession => "tracing_session",
+            Self::SessionValue => "session_value",
+            Self::DefaultSession => "default_session",
+        }
+    }
+}
+
+/// A tree of spans.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) name: &'static str,
+    /// How many spans a round has.
+    pub(crate) spans: u64,
+    pub(crate) cases: &'static [Case],
+    round: fn(Case),
+    set_up: SetUp,
+}
+
+/// What stands around the OpenTelemetry layer.
+#[derive(Clone, Copy, PartialEq)]
+enum SetUp {
+    Usual,
+    Unsampled,
+    /// A level filter on the whole subscriber.
+    Levels,
+    /// A level filter on the OpenTelemetry layer.
+    LayerLevels,
+}
+
+impl Shape {
+    const fn new(name: &'static str, spans: u64, round: fn(Case)) -> Self {
+        Self {
+            name,
+            spans,
+            cases: ALL,
+            round,
+            set_up: SetUp::Usual,
+        }
+    }
+
+    const fn with_cases(self, cases: &'static [Case]) -> Self {
+        Self { cases, ..self }
+    }
+
+    const fn with_set_up(self, set_up: SetUp) -> Self {
+        Self { set_up, ..self }
+    }
+
+    /// Makes the spans once. The subscriber of `case` has to be in place.
+    pub(crate) fn run(&self, case: Case) {
+        (self.round)(case);
+    }
+}
+
+pub(crate) const SHAPES: &[Shape] = &[
+    Shape::new("tree13", 13, trees::tree13),
+    Shape::new("chain4", 4, |case| trees::chain(case, 4)),
+    Shape::new("chain64", 64, |case| trees::chain(case, 64)),
+    Shape::new("wide1000", 1001, |case| trees::wide(case, 1000)),
+    Shape::new("session1", 1, |case| trees::wide(case, 0)),
+    Shape::new("session_per_3", 12, trees::session_per_3),
+    Shape::new("async0", 13, |case| trees::asynchronous(case, 0)),
+    Shape::new("async10", 13, |case| trees::asynchronous(case, 10)),
+    Shape::new("remote", 13, trees::remote),
+    Shape::new("unsampled", 13, trees::tree13).with_set_up(SetUp::Unsampled),
+    Shape::new("filtered", 13, trees::tree13).with_set_up(SetUp::LayerLevels),
+    Shape::new("outside", 13, |_| trees::tree13(Case::Baseline)).with_cases(OUTSIDE),
+    Shape::new("outside1", 1, |_| trees::wide(Case::Baseline, 0)).with_cases(OUTSIDE),
+    Shape::new("disabled", 13, |_| trees::disabled())
+        .with_cases(DISABLED)
+        .with_set_up(SetUp::Levels),
+    Shape::new("disabled_filtered", 13, |_| trees::disabled())
+        .with_cases(DISABLED)
+        .with_set_up(SetUp::LayerLevels),
+];
+
+/// What an application of this case installs.
+pub(crate) fn subscriber(shape: &Shape, case: Case) -> Dispatch {
+    let mut provider = SdkTracerProvider::builder();
+    if shape.set_up == SetUp::Unsampled {
+        provider = provider.with_sampler(Sampler::AlwaysOff);
+    }
+    if case == Case::BaggageProcessor {
+        provider = provider.with_span_processor(others::BaggageProcessor);
+    }
+    let provider = provider.with_span_processor(Discard).build();
+    let ours = || SessionTracerProvider::new(provider.clone()).tracer("bench");
+    match case {
+        Case::Baseline | Case::HandWritten | Case::HandWrittenStr | Case::BaggageProcessor => {
+            installed(shape, otel(provider.tracer("bench")))
+        }
+        Case::Limit => {
+            let ready = [("session.id", SESSION), ("user.id", USER)];
+            let ready = ready.map(|(key, id)| KeyValue::new(key, std::sync::Arc::from(id)));
+            let tracer =
+                others::Pushing::new(provider.tracer("bench"), move || Some(ready.clone()));
+            installed(shape, otel(tracer))
+        }
+        Case::Extensions => {
+            let tracer = others::Pushing::new(provider.tracer("bench"), others::inherited);
+            installed(shape, others::Inherited.and_then(otel(tracer)))
+        }
+        Case::TracingSession | Case::SessionValue => {
+            around(shape, SessionLayer::new(), otel(ours()))
+        }
+        Case::DefaultSession => {
+            let layer = SessionLayer::new().with_default_session(trees::session());
+            around(shape, layer, otel(ours()))
+        }
+    }
+}
+
+fn otel<S, T>(tracer: T) -> OpenTelemetryLayer<S, T>
+where
+    S: tracing::Subscriber + for<'span> tracing_subscriber::registry::LookupSpan<'span>,
+    T: Tracer + Send + Sync + 'static,
+    T::Span: Send + Sync,
+{
+    tracing_opentelemetry::layer().with_tracer(tracer)
+}
+
+fn installed(shape: &Shape, otel: impl Layer<Registry> + Send + Sync) -> Dispatch {
+    let registry = tracing_subscriber::registry();
+    match shape.set_up {
+        SetUp::Usual | SetUp::Unsampled => registry.with(otel).into(),
+        SetUp::Levels => registry.with(otel).with(LevelFilter::INFO).into(),
+        SetUp::LayerLevels => registry.with(otel.with_filter(LevelFilter::INFO)).into(),
+    }
+}
+
+fn around(
+    shape: &Shape,
+    layer: SessionLayer,
+    otel: impl Layer<Registry> + Send + Sync,
+) -> Dispatch {
+    match shape.set_up {
+        SetUp::LayerLevels => {
+            let layer = layer.with_filter(LevelFilter::INFO).around(otel);
+            tracing_subscriber::registry().with(layer).into()
+        }
+        _ => installed(shape, layer.around(otel)),
+    }
+}
+
+/// Takes no lock, so that threads share nothing but what they are measured for.
+#[derive(Debug)]
+struct Discard;
+
+impl SpanProcessor for Discard {
+    fn on_start(&self, _span: &mut Span, _cx: &Context) {}
+
+    fn on_end(&self, span: SpanData) {
+        black_box(span);
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+}
