@@ -50,23 +50,21 @@ impl<L> AroundLayer<L> {
     }
 
     /// Has the layer inside make a span, and tells the tracer below it what there is to know.
-    fn new_span_handed_over<S>(
-        &self,
-        opens: bool,
-        attrs: &Attributes<'_>,
-        id: &Id,
-        ctx: &Context<'_, S>,
-    ) where
+    #[cold]
+    fn new_span_handed_over<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
+    where
         S: Subscriber + for<'span> LookupSpan<'span>,
         L: Layer<S>,
     {
+        let roles = self.shared.names.roles(attrs.metadata());
         let otherwise = self.otherwise(attrs, ctx);
-        if !opens && otherwise.is_none() {
+        if !roles.open() && otherwise.is_none() {
             return self.inner.on_new_span(attrs, id, ctx.clone());
         }
-        let opened = opens.then(|| {
+        let opened = roles.open().then(|| {
             let outer = attrs.is_contextual().then(Scope::current).flatten();
-            self.shared.open(attrs, outer.or_else(|| otherwise.clone()))
+            let outer = outer.or_else(|| otherwise.clone());
+            self.shared.open(roles, attrs, outer)
         });
         let offer = handover::offer(Handover {
             opened: opened.clone(),
@@ -179,9 +177,9 @@ where
     }
 
     fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
-        let opens = self.shared.names.open(attrs.metadata());
-        if opens || attrs.parent().is_some() || self.shared.default.is_some() {
-            self.new_span_handed_over(opens, attrs, id, &ctx);
+        let may_open = self.shared.names.may_open(attrs.metadata());
+        if may_open || attrs.parent().is_some() || self.shared.default.is_some() {
+            self.new_span_handed_over(attrs, id, &ctx);
         } else {
             self.inner.on_new_span(attrs, id, ctx.clone());
         }
@@ -217,12 +215,10 @@ where
         self.shared.say_waiting();
         if self.alone {
             self.shared.track_enter(id, &ctx);
+        } else if self.check.load(Ordering::Relaxed) > DONE {
+            return self.enter_and_check(id, &ctx);
         }
-        if self.check.load(Ordering::Relaxed) > DONE {
-            self.enter_and_check(id, &ctx);
-        } else {
-            self.inner.on_enter(id, ctx);
-        }
+        self.inner.on_enter(id, ctx);
     }
 
     fn on_exit(&self, id: &Id, ctx: Context<'_, S>) {

@@ -21,39 +21,55 @@ pub(crate) const PLAIN_USER_RENAMED: &str = "user.name";
 pub(crate) const ID: &str = "id";
 
 /// The id as an attribute: it shares the id's text.
+#[inline]
 pub(crate) fn attribute(key: &'static str, id: Id) -> KeyValue {
     KeyValue::new(Key::from_static_str(key), id.into_shared())
 }
 
-/// The lengths of a few names: enough to tell of nearly every other name that it is none of them.
+/// What can be seen of a few names at a glance: their lengths and last letters. It is enough to
+/// tell of nearly every other name that it is none of them.
 ///
-/// It is asked at each field and attribute of each span, so it compares no text.
+/// It is taken at each field and attribute of each span, so it compares no text.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Lengths(u64);
+pub(crate) struct Glance {
+    lengths: u64,
+    ends: u64,
+}
 
-impl Lengths {
+impl Glance {
     pub(crate) const fn of(names: &[&str]) -> Self {
-        let mut lengths = Self(0);
+        let mut glance = Self {
+            lengths: 0,
+            ends: 0,
+        };
         let mut at = 0;
         while at < names.len() {
-            lengths = lengths.and(names[at]);
+            glance = glance.and(names[at]);
             at += 1;
         }
-        lengths
+        glance
     }
 
     pub(crate) const fn and(self, name: &str) -> Self {
-        Self(self.0 | Self::bit(name))
+        match name.as_bytes().last() {
+            None => self,
+            Some(end) => Self {
+                lengths: self.lengths | 1 << (name.len() % 64),
+                ends: self.ends | 1 << (*end % 64),
+            },
+        }
     }
 
-    #[inline]
-    pub(crate) const fn may_be(self, name: &str) -> bool {
-        self.0 & Self::bit(name) != 0
+    /// Lengths, or letters, that differ by 64 share a bit.
+    #[inline(always)]
+    pub(crate) fn may_be(self, name: &str) -> bool {
+        self.lengths >> (name.len() % 64) & 1 == 1 && self.ends_alike(name)
     }
 
-    /// Lengths that differ by 64 share a bit.
-    #[inline]
-    const fn bit(name: &str) -> u64 {
-        1_u64.wrapping_shl(name.len() as u32)
+    // By itself, so that the compiler reads the text only where the length is right.
+    #[cold]
+    fn ends_alike(self, name: &str) -> bool {
+        let end = name.as_bytes().last();
+        end.is_some_and(|end| self.ends >> (*end % 64) & 1 == 1)
     }
 }

@@ -3,7 +3,7 @@
 //! Most mistakes are found where nothing may be said: while a span is being made, when the
 //! per-layer filters are in the middle of their decision, or under the lock of a span. So what is
 //! to be said waits, on its thread, for the next callback in which the layer may speak: see
-//! [`say_waiting`].
+//! [`say`].
 
 use crate::error::ErrorKind;
 use std::cell::{Cell, RefCell};
@@ -84,20 +84,17 @@ pub(crate) fn wait(message: impl Into<String>) {
     }
 }
 
-/// Says what waits on this thread. To be called in callbacks about spans that are there already,
-/// with no lock held.
+/// Whether something waits to be said on this thread.
 #[inline]
-pub(crate) fn say_waiting(dispatch: impl FnOnce() -> Option<Dispatch>) {
-    if WAITING.get() {
-        if let Some(dispatch) = dispatch() {
-            say(&dispatch);
-        }
-    }
+pub(crate) fn waits() -> bool {
+    WAITING.get()
 }
 
+/// Says what waits on this thread. To be called in callbacks about spans that are there already,
+/// with no lock held.
+///
 /// `tracing`'s macros find no subscriber inside a callback, so the event is made by hand.
-#[cold]
-fn say(dispatch: &Dispatch) {
+pub(crate) fn say(dispatch: &Dispatch) {
     WAITING.set(false);
     let Ok(messages) = MESSAGES.try_with(RefCell::take) else {
         return;

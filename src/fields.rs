@@ -1,7 +1,8 @@
 //! Which spans open a scope, and what their fields say.
 
-use crate::attributes::{ID, Lengths, SESSION_ID, USER_ID};
+use crate::attributes::{Glance, ID, SESSION_ID, USER_ID};
 use crate::error::ErrorKind;
+use crate::scope::Role;
 use crate::session::Id;
 use std::borrow::Cow;
 use std::fmt;
@@ -20,16 +21,60 @@ pub(crate) struct Names {
     user_spans: List,
     user_fields: List,
     /// Of all names that a field with a role can have.
-    lengths: Lengths,
+    glance: Glance,
 }
 
 type List = Vec<Cow<'static, str>>;
 
-/// What a field holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Role {
-    Session,
-    User,
+/// What the fields of a callsite say, by their number.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Roles {
+    session: u64,
+    user: u64,
+    /// The field `id` is among them.
+    pub(crate) names_id: bool,
+}
+
+impl Roles {
+    /// Whether spans of the callsite open a scope.
+    #[inline]
+    pub(crate) fn open(self) -> bool {
+        self.session | self.user != 0
+    }
+
+    pub(crate) fn have(self, role: Role) -> bool {
+        match role {
+            Role::Session => self.session != 0,
+            Role::User => self.user != 0,
+        }
+    }
+
+    fn add(&mut self, field: &Field, role: Role) {
+        let fields = match role {
+            Role::Session => &mut self.session,
+            Role::User => &mut self.user,
+        };
+        *fields |= Self::bit(field);
+        self.names_id |= field.name() == ID;
+    }
+
+    fn of(self, field: &Field) -> Option<Role> {
+        let bit = Self::bit(field);
+        if self.session & bit != 0 {
+            Some(Role::Session)
+        } else if self.user & bit != 0 {
+            Some(Role::User)
+        } else {
+            None
+        }
+    }
+
+    fn bit(field: &Field) -> u64 {
+        1 << field.index().min(Self::LAST)
+    }
+
+    /// The bit of all fields from this one on. Nobody has so many, but nothing forbids it.
+    const LAST: usize = 63;
 }
 
 impl Default for Names {
@@ -39,7 +84,7 @@ impl Default for Names {
             session_fields: vec![SESSION_ID.into()],
             user_spans: vec!["user".into()],
             user_fields: vec![USER_ID.into()],
-            lengths: Lengths::of(&[ID, SESSION_ID, USER_ID]),
+            glance: Glance::of(&[ID, SESSION_ID, USER_ID]),
         }
     }
 }
@@ -54,7 +99,7 @@ impl Names {
 
     pub(crate) fn set_fields(&mut self, role: Role, names: List) {
         for name in &names {
-            self.lengths = self.lengths.and(name);
+            self.glance = self.glance.and(name);
         }
         match role {
             Role::Session => self.session_fields = names,
@@ -62,26 +107,34 @@ impl Names {
         }
     }
 
-    /// Whether spans of this callsite open a scope.
+    /// Whether spans of this callsite may open a scope: of nearly all that do not, it is seen here.
     #[inline]
-    pub(crate) fn open(&self, span: &Metadata<'_>) -> bool {
+    pub(crate) fn may_open(&self, span: &Metadata<'_>) -> bool {
         span.fields()
             .iter()
-            .any(|field| self.role(span, field.name()).is_some())
+            .any(|field| self.glance.may_be(field.name()))
     }
 
-    /// What a field of a span holds, if it is one of ours.
-    #[inline]
-    pub(crate) fn role(&self, span: &Metadata<'_>, field: &str) -> Option<Role> {
-        if self.lengths.may_be(field) {
-            self.look_up(span, field)
-        } else {
-            None
+    /// What the fields of this callsite say.
+    pub(crate) fn roles(&self, span: &Metadata<'_>) -> Roles {
+        let mut roles = Roles::default();
+        for field in span.fields() {
+            if let Some(role) = self.role(span, field.name()) {
+                roles.add(&field, role);
+            }
         }
+        roles
     }
 
-    #[cold]
-    fn look_up(&self, span: &Metadata<'_>, field: &str) -> Option<Role> {
+    /// Whether spans of this callsite open a scope.
+    pub(crate) fn open(&self, span: &Metadata<'_>) -> bool {
+        self.roles(span).open()
+    }
+
+    fn role(&self, span: &Metadata<'_>, field: &str) -> Option<Role> {
+        if !self.glance.may_be(field) {
+            return None;
+        }
         if is_in(&self.session_fields, field) {
             return Some(Role::Session);
         }
@@ -113,13 +166,18 @@ fn is_of_macro(span: &Metadata<'_>) -> bool {
 pub(crate) struct Said<'a, F> {
     pub(crate) names: &'a Names,
     pub(crate) span: &'static Metadata<'static>,
+    pub(crate) roles: Roles,
     /// Called for each field that has a role, with its id or why it is none.
     pub(crate) each: F,
 }
 
 impl<F: FnMut(&Field, Role, Result<Id, ErrorKind>)> Said<'_, F> {
     fn role(&self, field: &Field) -> Option<Role> {
-        self.names.role(self.span, field.name())
+        if field.index() < Roles::LAST {
+            self.roles.of(field)
+        } else {
+            self.names.role(self.span, field.name())
+        }
     }
 }
 

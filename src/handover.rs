@@ -111,21 +111,23 @@ pub(crate) fn take_offer() -> Option<KeyValue> {
     }
 }
 
-/// Runs what may make spans of its own, which must not take an offer that is meant for another.
+/// Withholds the offer from what may make spans of its own, for whom it is not meant.
 #[inline]
-pub(crate) fn without_offer<T>(f: impl FnOnce() -> T) -> T {
-    struct Restore(u64);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            OFFERED.set(self.0);
+pub(crate) fn hold_offer() -> Option<HeldOffer> {
+    match OFFERED.get() {
+        0 => None,
+        number => {
+            OFFERED.set(0);
+            Some(HeldOffer(number))
         }
     }
-    match OFFERED.replace(0) {
-        0 => f(),
-        number => {
-            let _restore = Restore(number);
-            f()
-        }
+}
+
+pub(crate) struct HeldOffer(u64);
+
+impl Drop for HeldOffer {
+    fn drop(&mut self) {
+        OFFERED.set(self.0);
     }
 }
 

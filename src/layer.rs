@@ -1,8 +1,8 @@
 //! `SessionLayer`: how it is configured, and what it is where there is no OpenTelemetry layer.
 
 use crate::around::AroundLayer;
-use crate::fields::Role;
 use crate::opening::Shared;
+use crate::scope::Role;
 use crate::scope::Scope;
 use crate::session::Session;
 use crate::tracking::ENOUGH_LOOKS;

@@ -1,11 +1,10 @@
 //! Spans open scopes: what both layers do when a span says a session or user.
 
-use crate::attributes::ID;
 use crate::diagnostic::{self, Once};
 use crate::error::ErrorKind;
-use crate::fields::{Names, Role, Said};
+use crate::fields::{Names, Roles, Said};
 use crate::handover::{Opened, Opening, Pending};
-use crate::scope::{Scope, Value, Values};
+use crate::scope::{Role, Scope, Value, Values};
 use crate::session::{Id, Session};
 use std::fmt;
 use std::sync::atomic::AtomicU8;
@@ -89,32 +88,33 @@ impl fmt::Debug for SpanSession {
 }
 
 impl Shared {
-    /// The scope that a new span opens inside `outer`.
-    pub(crate) fn open(&self, span: &Attributes<'_>, outer: Option<Arc<Scope>>) -> Opened {
-        let metadata = span.metadata();
+    /// The scope that a new span with these roles opens inside `outer`.
+    pub(crate) fn open(
+        &self,
+        roles: Roles,
+        span: &Attributes<'_>,
+        outer: Option<Arc<Scope>>,
+    ) -> Opened {
         let (mut id, mut user_id) = (None, None);
-        span.record(&mut self.said(metadata, |role, said| match role {
-            Role::Session => id = Some(said),
-            Role::User => user_id = Some(said),
-        }));
-        let mut values = Values::default();
-        let mut names_id = false;
-        for field in metadata.fields() {
-            let (value, said) = match self.names.role(metadata, field.name()) {
-                Some(Role::Session) => (&mut values.id, &mut id),
-                Some(Role::User) => (&mut values.user_id, &mut user_id),
-                None => continue,
-            };
-            names_id |= field.name() == ID;
-            if matches!(value, Value::Unsaid) {
-                *value = Value::Late(said.take().into());
-            }
-        }
+        span.record(
+            &mut self.said(span.metadata(), roles, |role, said| match role {
+                Role::Session => id = Some(said),
+                Role::User => user_id = Some(said),
+            }),
+        );
+        let late = |role, said| match roles.have(role) {
+            true => Value::Late(said),
+            false => Value::Unsaid,
+        };
+        let values = Values {
+            id: late(Role::Session, id),
+            user_id: late(Role::User, user_id),
+        };
         Opened {
             scope: Scope::nested(outer.or_else(|| self.default.clone()), values),
             opening: Opening {
                 opens: true,
-                names_id,
+                names_id: roles.names_id,
             },
         }
     }
@@ -125,21 +125,16 @@ impl Shared {
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         let Some(span) = ctx.span(id) else { return };
-        if !self.names.open(span.metadata()) {
+        let roles = self.names.roles(span.metadata());
+        if !roles.open() {
             return;
         }
         // Recording runs the application's `Debug`: not under the lock of the extensions.
         let opened = |span: &SpanSession| span.opened.clone();
         let opened = span.extensions().get::<SpanSession>().and_then(opened);
         if let Some(opened) = opened {
-            record.record(&mut self.said(span.metadata(), |role, said| {
-                let value = match role {
-                    Role::Session => opened.id_value(),
-                    Role::User => opened.user_id_value(),
-                };
-                if let Value::Late(late) = value {
-                    late.set(said);
-                }
+            record.record(&mut self.said(span.metadata(), roles, |role, said| {
+                opened.record(role, said);
             }));
         }
     }
@@ -148,6 +143,7 @@ impl Shared {
     fn said<'a>(
         &'a self,
         span: &'static Metadata<'static>,
+        roles: Roles,
         mut said: impl FnMut(Role, Id) + 'a,
     ) -> Said<'a, impl FnMut(&Field, Role, Result<Id, ErrorKind>) + 'a> {
         let each = move |field: &Field, role, id| match id {
@@ -161,6 +157,7 @@ impl Shared {
         Said {
             names: &self.names,
             span,
+            roles,
             each,
         }
     }
@@ -184,7 +181,16 @@ impl Shared {
 
     #[inline]
     pub(crate) fn say_waiting(&self) {
-        diagnostic::say_waiting(|| self.upgrade());
+        if diagnostic::waits() {
+            self.say();
+        }
+    }
+
+    #[cold]
+    fn say(&self) {
+        if let Some(dispatch) = self.upgrade() {
+            diagnostic::say(&dispatch);
+        }
     }
 
     /// Tells the layers of one `SessionLayer` from those of others.

@@ -19,12 +19,21 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 /// The values in force for a piece of work. Scopes nest, and each value is inherited on its own.
 pub(crate) struct Scope {
     values: Values,
+    /// What was recorded on the span that opens the scope, when it was there already.
+    recorded: OnceLock<Box<Recorded>>,
     /// Asked for a value that is declared here and not known yet. Kept only where there is one, so
     /// that scopes that follow one another form no chain.
     outer: Option<Arc<Scope>>,
 }
 
-/// One place per value that a scope can have.
+/// Which of the ids that a scope can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Role {
+    Session,
+    User,
+}
+
+/// One for each role.
 #[derive(Default)]
 pub(crate) struct Values {
     pub(crate) id: Value,
@@ -36,98 +45,125 @@ pub(crate) enum Value {
     #[default]
     Unsaid,
     Fixed(Id),
-    /// A field of the span that opens the scope: it may be recorded at any time.
-    Late(Late),
+    /// A field of the span that opens the scope, and what it said from the start: it may be
+    /// recorded at any time.
+    Late(Option<Id>),
     /// The value that is `Late` in that scope, declared here as well.
     LateOf(Arc<Scope>),
     /// Whatever the value is in that scope, which declares it.
     In(Arc<Scope>),
 }
 
-/// A value that may become known, or change, while scopes that inherit it are in use.
-pub(crate) struct Late {
+#[derive(Default)]
+struct Recorded {
+    id: Latest,
+    user_id: Latest,
+}
+
+/// What was recorded last.
+#[derive(Default)]
+struct Latest {
     first: OnceLock<Id>,
     /// Fields are hardly ever recorded twice: until then, reading takes no lock.
-    latest: OnceLock<Box<RwLock<Id>>>,
+    later: OnceLock<RwLock<Id>>,
 }
 
 impl Scope {
     /// The scope that says `values` inside `outer`.
     pub(crate) fn nested(outer: Option<Arc<Scope>>, values: Values) -> Arc<Self> {
-        let values = match &outer {
-            None => values,
-            Some(outer) => Values {
-                id: values.id.or_inherited(outer, Scope::id_value),
-                user_id: values.user_id.or_inherited(outer, Scope::user_id_value),
-            },
-        };
         let mut scope = Self {
             values,
+            recorded: OnceLock::new(),
             outer: None,
         };
-        if scope.awaits(Scope::id_value) || scope.awaits(Scope::user_id_value) {
-            scope.outer = outer;
+        if let Some(outer) = outer {
+            scope.values.id.inherit(&outer, Role::Session);
+            scope.values.user_id.inherit(&outer, Role::User);
+            if scope.awaits(Role::Session) || scope.awaits(Role::User) {
+                scope.outer = Some(outer);
+            }
         }
         Arc::new(scope)
     }
 
     /// What this scope says itself, inside another one.
     pub(crate) fn moved_into(self: &Arc<Self>, outer: Option<Arc<Scope>>) -> Arc<Self> {
-        let said = |value: &Value| match value {
+        let said = |role| match self.value(role) {
             Value::Late(_) => Value::LateOf(self.clone()),
             _ => Value::Unsaid,
         };
         let values = Values {
-            id: said(&self.values.id),
-            user_id: said(&self.values.user_id),
+            id: said(Role::Session),
+            user_id: said(Role::User),
         };
         Self::nested(outer, values)
     }
 
-    pub(crate) fn id(&self) -> Option<Id> {
-        self.get(Scope::id_value)
-    }
-
-    pub(crate) fn user_id(&self) -> Option<Id> {
-        self.get(Scope::user_id_value)
-    }
-
-    pub(crate) fn id_value(&self) -> &Value {
-        &self.values.id
-    }
-
-    pub(crate) fn user_id_value(&self) -> &Value {
-        &self.values.user_id
+    /// Tells what was recorded on the span that opens the scope.
+    pub(crate) fn record(&self, role: Role, id: Id) {
+        if let Value::Late(_) = self.value(role) {
+            self.recorded.get_or_init(Box::default).of(role).set(id);
+        }
     }
 
     #[inline]
-    fn get(&self, value: impl Fn(&Scope) -> &Value) -> Option<Id> {
+    pub(crate) fn id(&self) -> Option<Id> {
+        self.get(Role::Session)
+    }
+
+    #[inline]
+    pub(crate) fn user_id(&self) -> Option<Id> {
+        self.get(Role::User)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, role: Role) -> Option<Id> {
+        match self.value(role) {
+            Value::Unsaid => None,
+            Value::Fixed(id) => Some(id.clone()),
+            Value::Late(Some(id)) if self.recorded.get().is_none() => Some(id.clone()),
+            _ => self.look_up(role),
+        }
+    }
+
+    fn look_up(&self, role: Role) -> Option<Id> {
         // In a loop: spans that declare values can nest deeper than a stack is for.
         let mut scope = self;
         loop {
-            let late = match value(scope) {
+            match scope.value(role) {
                 Value::Unsaid => return None,
                 Value::Fixed(id) => return Some(id.clone()),
-                Value::In(declaring) => {
-                    scope = declaring;
-                    continue;
-                }
-                Value::LateOf(declared) => value(declared),
-                late => late,
-            };
-            match late {
-                Value::Late(late) if late.is_known() => return late.get(),
-                _ => scope = scope.outer.as_deref()?,
+                Value::In(declaring) => scope = declaring,
+                Value::Late(_) | Value::LateOf(_) => match scope.late(role) {
+                    Some(id) => return Some(id),
+                    None => scope = scope.outer.as_deref()?,
+                },
             }
         }
     }
 
-    fn awaits(&self, value: impl Fn(&Scope) -> &Value) -> bool {
-        let late = match value(self) {
-            Value::LateOf(scope) => value(scope),
-            value => value,
-        };
-        matches!(late, Value::Late(late) if !late.is_known())
+    fn awaits(&self, role: Role) -> bool {
+        matches!(self.value(role), Value::Late(_) | Value::LateOf(_)) && self.late(role).is_none()
+    }
+
+    /// What a value that is late here, or in the scope that this one was made of, is by now.
+    fn late(&self, role: Role) -> Option<Id> {
+        match self.value(role) {
+            Value::Late(said) => {
+                let recorded = self.recorded.get().and_then(|it| it.of(role).get());
+                recorded.or_else(|| said.clone())
+            }
+            Value::LateOf(scope) => scope.late(role),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn value(&self, role: Role) -> &Value {
+        match role {
+            Role::Session => &self.values.id,
+            Role::User => &self.values.user_id,
+        }
     }
 
     /// What is in force now, as a value.
@@ -140,7 +176,7 @@ impl Scope {
 
     /// The scope in force under `cx`.
     pub(crate) fn of(cx: &Context) -> Option<Arc<Scope>> {
-        InForce::under(cx).scope
+        InForce::under(cx).scope()
     }
 
     /// The scope in force here.
@@ -166,11 +202,13 @@ impl Scope {
     }
 }
 
-/// The scope in force under a `Context`, and where it was found.
-pub(crate) struct InForce {
-    pub(crate) scope: Option<Arc<Scope>>,
+/// The scope in force under a `Context`, by where it was found.
+pub(crate) enum InForce {
+    Nothing,
     /// It is the entry of the `Context`, and so that of every `Context` made from it.
-    pub(crate) is_entry: bool,
+    Entry(Arc<Scope>),
+    /// It is bound to the span of the `Context`.
+    Bound(Arc<Scope>),
 }
 
 impl InForce {
@@ -179,16 +217,23 @@ impl InForce {
         let entry = cx.get::<Entry>();
         let span = cx.span();
         let span = span.span_context();
-        let is_inner = |entry: &Entry| entry.under == span.span_id();
-        match (entry, bound_to(span)) {
-            (entry, Some(scope)) if !entry.is_some_and(is_inner) => Self {
-                scope: Some(scope),
-                is_entry: false,
-            },
-            (entry, _) => Self {
-                scope: entry.map(|entry| entry.scope.clone()),
-                is_entry: entry.is_some(),
-            },
+        if let Some(scope) = bound_to(span) {
+            let is_inner = |entry: &Entry| entry.under == span.span_id();
+            if !entry.is_some_and(is_inner) {
+                return Self::Bound(scope);
+            }
+        }
+        match entry {
+            None => Self::Nothing,
+            Some(entry) => Self::Entry(entry.scope.clone()),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn scope(self) -> Option<Arc<Scope>> {
+        match self {
+            Self::Nothing => None,
+            Self::Entry(scope) | Self::Bound(scope) => Some(scope),
         }
     }
 }
@@ -210,12 +255,15 @@ impl fmt::Debug for Scope {
 }
 
 impl Value {
-    fn or_inherited(self, outer: &Arc<Scope>, value: impl Fn(&Scope) -> &Value) -> Self {
-        match (self, value(outer)) {
-            (Self::Unsaid, Self::Fixed(id)) => Self::Fixed(id.clone()),
-            (Self::Unsaid, Self::Late(_) | Self::LateOf(_)) => Self::In(outer.clone()),
-            (Self::Unsaid, Self::In(scope)) => Self::In(scope.clone()),
-            (said, _) => said,
+    #[inline]
+    fn inherit(&mut self, outer: &Arc<Scope>, role: Role) {
+        if let Self::Unsaid = self {
+            *self = match outer.value(role) {
+                Self::Unsaid => Self::Unsaid,
+                Self::Fixed(id) => Self::Fixed(id.clone()),
+                Self::Late(_) | Self::LateOf(_) => Self::In(outer.clone()),
+                Self::In(scope) => Self::In(scope.clone()),
+            };
         }
     }
 }
@@ -230,38 +278,27 @@ impl From<&Session> for Values {
     }
 }
 
-impl From<Option<Id>> for Late {
-    fn from(id: Option<Id>) -> Self {
-        Self {
-            first: id.map(OnceLock::from).unwrap_or_default(),
-            latest: OnceLock::new(),
+impl Recorded {
+    fn of(&self, role: Role) -> &Latest {
+        match role {
+            Role::Session => &self.id,
+            Role::User => &self.user_id,
         }
     }
 }
 
-impl Late {
-    fn is_known(&self) -> bool {
-        self.first.get().is_some()
-    }
-
-    pub(crate) fn get(&self) -> Option<Id> {
-        match self.latest.get() {
+impl Latest {
+    fn get(&self) -> Option<Id> {
+        match self.later.get() {
             None => self.first.get().cloned(),
-            Some(latest) => Some(
-                latest
-                    .read()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .clone(),
-            ),
+            Some(later) => Some(later.read().unwrap_or_else(PoisonError::into_inner).clone()),
         }
     }
 
-    pub(crate) fn set(&self, id: Id) {
+    fn set(&self, id: Id) {
         if let Err(id) = self.first.set(id) {
-            let latest = self
-                .latest
-                .get_or_init(|| Box::new(RwLock::new(id.clone())));
-            *latest.write().unwrap_or_else(PoisonError::into_inner) = id;
+            let later = self.later.get_or_init(|| RwLock::new(id.clone()));
+            *later.write().unwrap_or_else(PoisonError::into_inner) = id;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Scopes are written on spans: when a span ends, once for each key, in one place.
 
-use crate::attributes::{self, ID, Lengths, PLAIN_SESSION, PLAIN_USER, SESSION_ID, USER_ID};
+use crate::attributes::{self, Glance, ID, PLAIN_SESSION, PLAIN_USER, SESSION_ID, USER_ID};
 use crate::diagnostic;
 use crate::fields::unquoted;
 use crate::handover::{self, Errand, Opening};
@@ -62,19 +62,34 @@ impl<S: Span> SessionSpan<S> {
         }
     }
 
+    fn set_reserved(&mut self, attribute: KeyValue) {
+        match self.attributes.reserved(&attribute.key) {
+            None => self.inner.set_attribute(attribute),
+            Some(reserved) => {
+                let scope = self.scope.as_deref();
+                self.attributes.hold(reserved, attribute.value, scope);
+            }
+        }
+    }
+
     fn write(&mut self) {
-        if std::mem::replace(&mut self.ended, true) || !self.inner.is_recording() {
+        if std::mem::replace(&mut self.ended, true) {
             return;
         }
         if let Some(held) = self.attributes.held.take() {
             held.write(self.scope.as_deref(), &mut self.inner);
         } else if let Some(scope) = &self.scope {
-            write(scope.id(), scope.user_id(), &mut self.inner);
+            if self.inner.is_recording() {
+                write(SESSION_ID, scope.id(), &mut self.inner);
+                write(USER_ID, scope.user_id(), &mut self.inner);
+            }
         }
     }
 }
 
-/// Where telemetry is suppressed spans have no id, and nothing below them is exported.
+/// Lets a scope be found by the span's id. Where telemetry is suppressed spans have no id, and
+/// nothing below them is exported.
+#[cold]
 fn bind(span: &SpanContext, scope: &Option<Arc<Scope>>) -> bool {
     match scope {
         Some(scope) if span.is_valid() => {
@@ -107,12 +122,10 @@ impl<S: Span> Span for SessionSpan<S> {
     }
 
     fn set_attribute(&mut self, attribute: KeyValue) {
-        match self.attributes.reserved(&attribute.key) {
-            None => self.inner.set_attribute(attribute),
-            Some(reserved) => {
-                self.attributes
-                    .hold(reserved, attribute.value, self.scope.as_deref())
-            }
+        if RESERVED.may_be(attribute.key.as_str()) {
+            self.set_reserved(attribute);
+        } else {
+            self.inner.set_attribute(attribute);
         }
     }
 
@@ -190,7 +203,7 @@ pub(crate) enum Reserved {
     Id,
 }
 
-const RESERVED: Lengths = Lengths::of(&[SESSION_ID, USER_ID, PLAIN_SESSION, PLAIN_USER, ID]);
+const RESERVED: Glance = Glance::of(&[SESSION_ID, USER_ID, PLAIN_SESSION, PLAIN_USER, ID]);
 
 impl SpanAttributes {
     pub(crate) fn new(opening: Opening, renames_plain: bool) -> Self {
@@ -202,29 +215,40 @@ impl SpanAttributes {
     }
 
     /// Takes what is reserved out of the attributes that the span starts with.
+    #[inline]
     pub(crate) fn take_reserved(&mut self, given: &mut Vec<KeyValue>, scope: Option<&Scope>) {
-        let mut at = 0;
-        while let Some(attribute) = given.get(at) {
-            match self.reserved(&attribute.key) {
-                None => at += 1,
-                Some(reserved) => self.hold(reserved, given.remove(at).value, scope),
-            }
+        if given
+            .iter()
+            .any(|attribute| self.reserved(&attribute.key).is_some())
+        {
+            self.take(given, scope);
         }
     }
 
-    #[inline]
+    #[cold]
+    fn take(&mut self, given: &mut Vec<KeyValue>, scope: Option<&Scope>) {
+        given.retain_mut(|attribute| match self.reserved(&attribute.key) {
+            None => true,
+            Some(reserved) => {
+                let value = std::mem::replace(&mut attribute.value, Value::Bool(false));
+                self.hold(reserved, value, scope);
+                false
+            }
+        });
+    }
+
+    #[inline(always)]
     fn reserved(&self, key: &Key) -> Option<Reserved> {
-        let key = key.as_str();
-        if RESERVED.may_be(key) {
+        if RESERVED.may_be(key.as_str()) {
             self.look_up(key)
         } else {
             None
         }
     }
 
-    #[cold]
-    fn look_up(&self, key: &str) -> Option<Reserved> {
-        match key {
+    #[inline(never)]
+    fn look_up(&self, key: &Key) -> Option<Reserved> {
+        match key.as_str() {
             SESSION_ID => Some(Reserved::SessionId),
             USER_ID => Some(Reserved::UserId),
             PLAIN_SESSION if self.renames_plain => Some(Reserved::PlainSession),
@@ -299,10 +323,12 @@ impl Held {
         self.own.clone().or(inherited).or(self.marked.clone())
     }
 
+    #[cold]
     fn write(self, scope: Option<&Scope>, span: &mut impl Span) {
         let values = self.resolve(scope);
         let beside = !values.is_empty();
-        write(values.id, values.user_id, span);
+        write(SESSION_ID, values.id, span);
+        write(USER_ID, values.user_id, span);
         let mut plain = |value: Option<Value>, key, renamed| {
             if let Some(value) = value {
                 span.set_attribute(KeyValue::new(if beside { renamed } else { key }, value));
@@ -317,13 +343,10 @@ impl Held {
     }
 }
 
-#[inline]
-fn write(id: Option<Id>, user_id: Option<Id>, span: &mut impl Span) {
+#[inline(always)]
+fn write(key: &'static str, id: Option<Id>, span: &mut impl Span) {
     if let Some(id) = id {
-        span.set_attribute(attributes::attribute(SESSION_ID, id));
-    }
-    if let Some(user_id) = user_id {
-        span.set_attribute(attributes::attribute(USER_ID, user_id));
+        span.set_attribute(attributes::attribute(key, id));
     }
 }
 

@@ -191,16 +191,15 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
     }
 
     fn build_with_context(&self, mut builder: SpanBuilder, parent: &Context) -> Self::Span {
-        let handover = builder.attributes.as_mut().and_then(handover::take_marked);
-        let InForce { scope, is_entry } = InForce::under(parent);
-        match handover {
-            None => {
-                let bound = !is_entry && scope.is_some();
-                let attributes = SpanAttributes::new(Opening::default(), self.renames_plain);
-                self.start_span(builder, parent, scope, bound, attributes)
-            }
-            Some(handover) => self.start_handed_over(builder, parent, scope, handover),
+        let told = builder.attributes.as_mut().and_then(handover::take_marked);
+        let around = InForce::under(parent);
+        if let Some(told) = told {
+            return self.start_handed_over(builder, parent, around.scope(), told);
         }
+        let bound = matches!(around, InForce::Bound(_));
+        let scope = around.scope();
+        let attributes = self.attributes(&mut builder, scope.as_deref(), Opening::default());
+        self.start(builder, parent, scope, bound, attributes)
     }
 }
 
@@ -209,12 +208,12 @@ impl<T: Tracer> SessionTracer<T> {
     #[cold]
     fn start_handed_over(
         &self,
-        builder: SpanBuilder,
+        mut builder: SpanBuilder,
         parent: &Context,
         around: Option<Arc<Scope>>,
-        handover: Handover,
+        told: Handover,
     ) -> SessionSpan<T::Span> {
-        let Handover { opened, otherwise } = handover;
+        let Handover { opened, otherwise } = told;
         let opening = opened
             .as_ref()
             .map(|opened| opened.opening)
@@ -230,31 +229,44 @@ impl<T: Tracer> SessionTracer<T> {
             Some(opened) => Some(opened.scope.moved_into(around.or(otherwise))),
             None => around.or(otherwise),
         };
-        let attributes = SpanAttributes::new(opening, self.renames_plain);
+        let attributes = self.attributes(&mut builder, scope.as_deref(), opening);
         match scope {
             Some(scope) if !scope.is_entry_of(parent) => {
                 // For samplers and processors, which know the span only by this `Context`.
                 let shown = scope.clone().entered(parent);
-                self.start_span(builder, &shown, Some(scope), true, attributes)
+                self.start(builder, &shown, Some(scope), true, attributes)
             }
-            scope => self.start_span(builder, parent, scope, false, attributes),
+            scope => self.start(builder, parent, scope, false, attributes),
         }
     }
 
+    /// Takes what is ours to write out of the attributes of a builder.
     #[inline(always)]
-    fn start_span(
+    fn attributes(
         &self,
-        mut builder: SpanBuilder,
+        builder: &mut SpanBuilder,
+        scope: Option<&Scope>,
+        opening: Opening,
+    ) -> SpanAttributes {
+        let mut attributes = SpanAttributes::new(opening, self.renames_plain);
+        if let Some(given) = &mut builder.attributes {
+            attributes.take_reserved(given, scope);
+        }
+        attributes
+    }
+
+    #[inline(always)]
+    fn start(
+        &self,
+        builder: SpanBuilder,
         parent: &Context,
         scope: Option<Arc<Scope>>,
         bound: bool,
-        mut attributes: SpanAttributes,
+        attributes: SpanAttributes,
     ) -> SessionSpan<T::Span> {
-        if let Some(given) = &mut builder.attributes {
-            attributes.take_reserved(given, scope.as_deref());
-        }
         // What the tracer inside does may make spans of its own: samplers and processors run there.
-        let start = || self.inner.build_with_context(builder, parent);
-        SessionSpan::new(handover::without_offer(start), scope, bound, attributes)
+        let _offer = handover::hold_offer();
+        let inner = self.inner.build_with_context(builder, parent);
+        SessionSpan::new(inner, scope, bound, attributes)
     }
 }

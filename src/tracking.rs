@@ -37,8 +37,9 @@ impl Shared {
             None if attrs.is_contextual() => Scope::current(),
             None => None,
         };
-        let (scope, opened) = if self.names.open(attrs.metadata()) {
-            let Opened { scope, .. } = self.open(attrs, outer);
+        let roles = self.names.roles(attrs.metadata());
+        let (scope, opened) = if roles.open() {
+            let Opened { scope, .. } = self.open(roles, attrs, outer);
             (scope.clone(), Some(scope))
         } else if let Some(scope) = outer.or_else(|| self.default.clone()) {
             (scope, None)
