@@ -2,9 +2,11 @@
 
 use crate::diagnostic;
 use crate::handover::{self, Handover};
+use crate::known;
 use crate::layer::reached;
 use crate::opening::{Shared, SpanSession};
 use crate::scope::Scope;
+use crate::tracking;
 use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::{SpanId, TraceContextExt};
 use std::any::TypeId;
@@ -25,8 +27,6 @@ use tracing_subscriber::registry::LookupSpan;
 pub struct AroundLayer<L> {
     shared: Arc<Shared>,
     inner: L,
-    /// There is nothing inside: `Option::None` stands for the OpenTelemetry layer.
-    alone: bool,
     /// How far the set-up has been checked.
     check: AtomicU8,
 }
@@ -38,13 +38,14 @@ const DONE: u8 = 1;
 /// So many more spans that open a scope are looked at when they are entered. One that a filter
 /// hides from the OpenTelemetry layer proves nothing.
 const TRIES: u8 = DONE + 8;
+/// There is nothing inside: `Option::None` stands for the OpenTelemetry layer.
+const ALONE: u8 = u8::MAX;
 
 impl<L> AroundLayer<L> {
     pub(crate) fn new(shared: Arc<Shared>, inner: L) -> Self {
         Self {
             shared,
             inner,
-            alone: false,
             check: AtomicU8::new(NOT_BEGUN),
         }
     }
@@ -61,38 +62,42 @@ impl<L> AroundLayer<L> {
         if !roles.open() && otherwise.is_none() {
             return self.inner.on_new_span(attrs, id, ctx.clone());
         }
+        // The layer takes the current `Context` as the parent, unless the parent is given: then
+        // nobody would read it, and what starts that parent must not see it.
+        let here = (roles.open() && attrs.is_contextual()).then(OtelContext::current);
         let opened = roles.open().then(|| {
-            let outer = attrs.is_contextual().then(Scope::current).flatten();
+            let outer = here.as_ref().and_then(Scope::of);
             let outer = outer.or_else(|| otherwise.clone());
             self.shared.open(roles, attrs, outer)
         });
-        let offer = handover::offer(Handover {
+        let told = Handover {
             opened: opened.clone(),
             otherwise,
-        });
-        // The layer takes the current `Context` as the parent, unless the parent is given: then
-        // nobody would read it, and what starts that parent must not see it.
-        let attached = match &opened {
-            Some(opened) if attrs.is_contextual() => Some(opened.scope.clone().attach()),
+        };
+        let offer = handover::offer(self.shared.key(id), told);
+        let attached = match (&opened, here) {
+            (Some(opened), Some(here)) => Some(opened.scope.clone().entered(&here).attach()),
             _ => None,
         };
         self.inner.on_new_span(attrs, id, ctx.clone());
         drop(attached);
-        let pending = offer.taken();
+        let mut remembered = offer.taken();
         let Some(span) = ctx.span(id) else { return };
         if let Some(opened) = opened {
+            if remembered.is_none() && self.is_alone() {
+                remembered = Some(self.shared.track(id, &opened.scope));
+            }
             let in_span = SpanSession {
                 opened: Some(opened.scope.clone()),
                 scope: opened.scope,
-                tracked: self.alone && pending.is_none(),
-                pending,
+                remembered,
             };
             span.extensions_mut().replace(in_span);
             let _begun =
                 self.check
                     .compare_exchange(NOT_BEGUN, TRIES, Ordering::Relaxed, Ordering::Relaxed);
-        } else if let Some(pending) = pending {
-            span.extensions_mut().replace(pending);
+        } else if let Some(remembered) = remembered {
+            span.extensions_mut().replace(remembered);
         }
     }
 
@@ -109,6 +114,30 @@ impl<L> AroundLayer<L> {
             .or_else(|| self.shared.default.clone())
     }
 
+    fn is_alone(&self) -> bool {
+        self.check.load(Ordering::Relaxed) == ALONE
+    }
+
+    /// Enters a span of which there is something to see to.
+    #[cold]
+    fn enter_with_care<S>(&self, id: &Id, ctx: &Context<'_, S>)
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+        L: Layer<S>,
+    {
+        self.shared.say_waiting();
+        match self.check.load(Ordering::Relaxed) {
+            NOT_BEGUN | DONE => self.inner.on_enter(id, ctx.clone()),
+            ALONE => {
+                self.shared.track_enter(id);
+                self.inner.on_enter(id, ctx.clone());
+            }
+            _ => self.enter_and_check(id, ctx),
+        }
+        // Last, as the span may have been started just now, and to stand inside its own `Context`.
+        self.shared.enter_exported(id);
+    }
+
     /// Enters a span, and looks whether what should have happened to it has.
     #[cold]
     fn enter_and_check<S>(&self, id: &Id, ctx: &Context<'_, S>)
@@ -121,7 +150,7 @@ impl<L> AroundLayer<L> {
         let after = current_span();
         let Some(span) = ctx.span(id) else { return };
         let handed_over = match span.extensions().get::<SpanSession>() {
-            Some(in_span) => in_span.pending.is_some(),
+            Some(in_span) => in_span.remembered.is_some(),
             None => return,
         };
         let activated = after.is_some() && (after != before || after == Some(SpanId::INVALID));
@@ -165,7 +194,9 @@ where
     fn on_layer(&mut self, subscriber: &mut S) {
         self.inner.on_layer(subscriber);
         self.shared.on_layer::<S>();
-        self.alone = self.inner.max_level_hint() == Some(LevelFilter::OFF);
+        if self.inner.max_level_hint() == Some(LevelFilter::OFF) {
+            self.check.store(ALONE, Ordering::Relaxed);
+        }
     }
 
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
@@ -183,7 +214,7 @@ where
         } else {
             self.inner.on_new_span(attrs, id, ctx.clone());
         }
-        if self.alone {
+        if self.is_alone() {
             self.shared.track_new_span(attrs, id, &ctx);
         }
     }
@@ -212,20 +243,18 @@ where
     }
 
     fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
-        self.shared.say_waiting();
-        if self.alone {
-            self.shared.track_enter(id, &ctx);
-        } else if self.check.load(Ordering::Relaxed) > DONE {
-            return self.enter_and_check(id, &ctx);
+        if known::may_know(self.shared.key(id)) || self.check.load(Ordering::Relaxed) > DONE {
+            self.enter_with_care(id, &ctx);
+        } else {
+            self.inner.on_enter(id, ctx);
         }
-        self.inner.on_enter(id, ctx);
     }
 
     fn on_exit(&self, id: &Id, ctx: Context<'_, S>) {
-        self.inner.on_exit(id, ctx);
-        if self.alone {
+        if tracking::is_inside() && (known::may_know(self.shared.key(id)) || self.is_alone()) {
             self.shared.track_exit(id);
         }
+        self.inner.on_exit(id, ctx);
     }
 
     fn on_close(&self, id: Id, ctx: Context<'_, S>) {

@@ -6,10 +6,11 @@
 //! [`say`].
 
 use crate::error::ErrorKind;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use tracing::callsite::Callsite;
 use tracing::field::{FieldSet, Value};
@@ -68,8 +69,10 @@ impl<K> fmt::Debug for Once<K> {
     }
 }
 
+/// Somebody got something wrong, once, somewhere. Where nobody ever does, no thread looks further.
+static EVER: AtomicBool = AtomicBool::new(false);
+
 thread_local! {
-    static WAITING: Cell<bool> = const { Cell::new(false) };
     static MESSAGES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -80,14 +83,20 @@ pub(crate) fn wait(message: impl Into<String>) {
         .try_with(|messages| messages.borrow_mut().push(message.into()))
         .is_ok()
     {
-        WAITING.set(true);
+        EVER.store(true, Ordering::Relaxed);
     }
 }
 
 /// Whether something waits to be said on this thread.
 #[inline]
 pub(crate) fn waits() -> bool {
-    WAITING.get()
+    EVER.load(Ordering::Relaxed) && waits_here()
+}
+
+#[cold]
+fn waits_here() -> bool {
+    let waits = |messages: &RefCell<Vec<String>>| !messages.borrow().is_empty();
+    MESSAGES.try_with(waits).unwrap_or(false)
 }
 
 /// Says what waits on this thread. To be called in callbacks about spans that are there already,
@@ -95,7 +104,6 @@ pub(crate) fn waits() -> bool {
 ///
 /// `tracing`'s macros find no subscriber inside a callback, so the event is made by hand.
 pub(crate) fn say(dispatch: &Dispatch) {
-    WAITING.set(false);
     let Ok(messages) = MESSAGES.try_with(RefCell::take) else {
         return;
     };

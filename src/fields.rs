@@ -16,15 +16,14 @@ pub(crate) const MACRO_FIELD: &str = "tracing_session";
 /// The names of spans and fields that say a session or a user.
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
-    session_spans: List,
-    session_fields: List,
-    user_spans: List,
-    user_fields: List,
+    /// Spans of these names say it in their field `id`.
+    spans: List,
+    fields: List,
     /// Of all names that a field with a role can have.
     glance: Glance,
 }
 
-type List = Vec<Cow<'static, str>>;
+type List = Vec<(Cow<'static, str>, Role)>;
 
 /// What the fields of a callsite say, by their number.
 #[derive(Clone, Copy, Debug, Default)]
@@ -80,31 +79,29 @@ impl Roles {
 impl Default for Names {
     fn default() -> Self {
         Self {
-            session_spans: vec!["session".into()],
-            session_fields: vec![SESSION_ID.into()],
-            user_spans: vec!["user".into()],
-            user_fields: vec![USER_ID.into()],
+            spans: vec![
+                ("session".into(), Role::Session),
+                ("user".into(), Role::User),
+            ],
+            fields: vec![
+                (SESSION_ID.into(), Role::Session),
+                (USER_ID.into(), Role::User),
+            ],
             glance: Glance::of(&[ID, SESSION_ID, USER_ID]),
         }
     }
 }
 
 impl Names {
-    pub(crate) fn set_spans(&mut self, role: Role, names: List) {
-        match role {
-            Role::Session => self.session_spans = names,
-            Role::User => self.user_spans = names,
-        }
+    pub(crate) fn set_spans(&mut self, role: Role, names: Vec<Cow<'static, str>>) {
+        replace(&mut self.spans, role, names);
     }
 
-    pub(crate) fn set_fields(&mut self, role: Role, names: List) {
+    pub(crate) fn set_fields(&mut self, role: Role, names: Vec<Cow<'static, str>>) {
         for name in &names {
             self.glance = self.glance.and(name);
         }
-        match role {
-            Role::Session => self.session_fields = names,
-            Role::User => self.user_fields = names,
-        }
+        replace(&mut self.fields, role, names);
     }
 
     /// Whether spans of this callsite may open a scope: of nearly all that do not, it is seen here.
@@ -135,24 +132,25 @@ impl Names {
         if !self.glance.may_be(field) {
             return None;
         }
-        if is_in(&self.session_fields, field) {
-            return Some(Role::Session);
-        }
-        if is_in(&self.user_fields, field) {
-            return Some(Role::User);
-        }
-        match field {
-            ID if is_in(&self.session_spans, span.name()) => Some(Role::Session),
-            ID if is_in(&self.user_spans, span.name()) => Some(Role::User),
+        role_of(&self.fields, field).or_else(|| match field {
+            ID => role_of(&self.spans, span.name()),
             SESSION_ID if is_of_macro(span) => Some(Role::Session),
             USER_ID if is_of_macro(span) => Some(Role::User),
             _ => None,
-        }
+        })
     }
 }
 
-fn is_in(names: &[Cow<'static, str>], name: &str) -> bool {
-    names.iter().any(|listed| listed == name)
+/// A name that is listed for both says a session.
+fn role_of(names: &List, name: &str) -> Option<Role> {
+    let listed = |(listed, role): &(Cow<'static, str>, Role)| (listed == name).then_some(*role);
+    names.iter().find_map(listed)
+}
+
+fn replace(list: &mut List, role: Role, names: Vec<Cow<'static, str>>) {
+    list.retain(|(_, listed)| *listed != role);
+    list.extend(names.into_iter().map(|name| (name, role)));
+    list.sort_by_key(|(_, role)| *role);
 }
 
 fn is_of_macro(span: &Metadata<'_>) -> bool {

@@ -9,17 +9,15 @@
 //! - To a span that has been started: [`ask`]. A `Context` hides the type of its span, so the
 //!   errand waits in a thread local while a call that does nothing on any other span knocks.
 
+use crate::known::{self, Key, Remembered};
 use crate::scope::Scope;
 use crate::session::Session;
-use crate::shards::Shards;
 use opentelemetry::trace::{Status, TraceContextExt};
-use opentelemetry::{Context, Key, KeyValue, Value};
+use opentelemetry::{Context, Key as Name, KeyValue, Value};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What the tracer has to know of a span that the layer is making.
-#[derive(Clone)]
 pub(crate) struct Handover {
     /// What the span says, if it opens a scope.
     pub(crate) opened: Option<Opened>,
@@ -44,10 +42,8 @@ pub(crate) struct Opening {
     pub(crate) names_id: bool,
 }
 
-static PENDING: Shards<Handover> = Shards::new();
-
 thread_local! {
-    /// The handover on offer on this thread, or 0.
+    /// The number of the span whose handover is on offer on this thread, or 0.
     static OFFERED: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -56,31 +52,23 @@ thread_local! {
 static MARK: &str = "tracing_session.handover";
 
 /// Offers a handover to the next builder that is made on this thread, until the offer is dropped.
-pub(crate) fn offer(handover: Handover) -> Offer {
-    // An odd step spreads the numbers over all 64 bits, as the map wants its keys.
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
-    let number = NEXT
-        .fetch_add(STEP, Ordering::Relaxed)
-        .wrapping_add(STEP)
-        .max(1);
-    PENDING.insert(number, handover);
+pub(crate) fn offer(span: Key, handover: Handover) -> Offer {
     Offer {
-        number,
-        pending: Some(Pending(number)),
-        outer: OFFERED.replace(number),
+        number: span.number(),
+        pending: Some(known::pending(span, handover)),
+        outer: OFFERED.replace(span.number()),
     }
 }
 
 pub(crate) struct Offer {
     number: u64,
-    pending: Option<Pending>,
+    pending: Option<Remembered>,
     outer: u64,
 }
 
 impl Offer {
     /// The pending handover if a builder took it. `None`: the span has no builder of ours.
-    pub(crate) fn taken(mut self) -> Option<Pending> {
+    pub(crate) fn taken(mut self) -> Option<Remembered> {
         if OFFERED.get() == self.number {
             return None;
         }
@@ -94,20 +82,15 @@ impl Drop for Offer {
     }
 }
 
-/// Keeps a handover until the span is started or closed, whichever comes first.
-pub(crate) struct Pending(u64);
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        PENDING.remove(self.0);
-    }
-}
-
 /// Takes the handover on offer, as the mark that stands for it in a builder.
+#[inline]
 pub(crate) fn take_offer() -> Option<KeyValue> {
-    match OFFERED.replace(0) {
+    match OFFERED.get() {
         0 => None,
-        number => Some(KeyValue::new(Key::from_static_str(MARK), number as i64)),
+        number => {
+            OFFERED.set(0);
+            Some(KeyValue::new(Name::from_static_str(MARK), number as i64))
+        }
     }
 }
 
@@ -133,14 +116,14 @@ impl Drop for HeldOffer {
 
 /// Takes the mark, if there is one, out of a builder's attributes, and gives what it stands for.
 #[inline]
-pub(crate) fn take_marked(attributes: &mut Vec<KeyValue>) -> Option<Handover> {
+pub(crate) fn take_marked(attributes: &mut Vec<KeyValue>) -> Option<(Key, Handover)> {
     // The tracer makes the builder, so its mark is the first attribute.
     let first = attributes.first()?;
     if !std::ptr::eq(first.key.as_str(), MARK) {
         return None;
     }
     match attributes.remove(0).value {
-        Value::I64(number) => PENDING.remove(number as u64),
+        Value::I64(number) => known::take_pending(number as u64),
         _ => None,
     }
 }

@@ -30,7 +30,9 @@ mod current;
 mod diagnostic;
 mod error;
 mod fields;
+mod filtered;
 mod handover;
+mod known;
 mod layer;
 mod macros;
 mod opening;
@@ -47,7 +49,8 @@ pub use current::{
     current_session, current_session_id, mark_trace, new_session, set_session_id, set_user_id,
 };
 pub use error::Error;
-pub use layer::{FilteredSessionLayer, SessionLayer};
+pub use filtered::FilteredSessionLayer;
+pub use layer::SessionLayer;
 pub use opening::SpanSession;
 pub use session::Session;
 pub use span::SessionSpan;

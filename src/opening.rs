@@ -3,7 +3,8 @@
 use crate::diagnostic::{self, Once};
 use crate::error::ErrorKind;
 use crate::fields::{Names, Roles, Said};
-use crate::handover::{Opened, Opening, Pending};
+use crate::handover::{Opened, Opening};
+use crate::known::{self, Key, Remembered};
 use crate::scope::{Role, Scope, Value, Values};
 use crate::session::{Id, Session};
 use std::fmt;
@@ -59,9 +60,8 @@ pub struct SpanSession {
     pub(crate) scope: Arc<Scope>,
     /// The scope that the span's own fields opened, to be told when one is recorded late.
     pub(crate) opened: Option<Arc<Scope>>,
-    /// The span is unknown to the OpenTelemetry layer, so we attach the scope when it is entered.
-    pub(crate) tracked: bool,
-    pub(crate) pending: Option<Pending>,
+    /// The tracer below the OpenTelemetry layer is told of the span, or we track it ourselves.
+    pub(crate) remembered: Option<Remembered>,
 }
 
 impl SpanSession {
@@ -193,9 +193,13 @@ impl Shared {
         }
     }
 
-    /// Tells the layers of one `SessionLayer` from those of others.
-    pub(crate) fn address(&self) -> usize {
-        std::ptr::from_ref(self).addr()
+    /// A span of the subscriber that the layer is on.
+    #[inline]
+    pub(crate) fn key(&self, span: &SpanId) -> Key {
+        Key {
+            layer: std::ptr::from_ref(self).addr(),
+            span: span.into_u64(),
+        }
     }
 
     /// The scope in force in a span, whether a filter hides it or not.
@@ -225,7 +229,8 @@ impl Shared {
     /// Puts another scope into the extensions of a span.
     pub(crate) fn rescope(&self, dispatch: &Dispatch, id: &SpanId, scope: &Arc<Scope>) {
         if let Some(reach) = self.reach.get() {
-            (reach.rescope)(dispatch, id, scope);
+            (reach.rescope)(dispatch, id, self.key(id), scope);
+            known::track(self.key(id), scope.clone(), true);
         }
     }
 }
@@ -237,7 +242,7 @@ pub(crate) type Visit<'a> = &'a mut dyn FnMut(&SpanId, Option<Arc<Scope>>) -> bo
 #[derive(Debug)]
 struct Reach {
     ancestors: fn(&Dispatch, &SpanId, Visit<'_>),
-    rescope: fn(&Dispatch, &SpanId, &Arc<Scope>),
+    rescope: fn(&Dispatch, &SpanId, Key, &Arc<Scope>),
 }
 
 impl Reach {
@@ -260,23 +265,24 @@ impl Reach {
                     next = span.parent();
                 }
             },
-            rescope: |dispatch, id, scope| {
+            rescope: |dispatch, id, key, scope| {
                 let Some(subscriber) = dispatch.downcast_ref::<S>() else {
                     return;
                 };
                 let Some(span) = subscriber.span(id) else {
                     return;
                 };
+                let scope = scope.clone();
                 let mut extensions = span.extensions_mut();
-                let opened = |span: &mut SpanSession| span.opened.clone();
-                let opened = extensions.get_mut::<SpanSession>().and_then(opened);
-                let in_span = SpanSession {
-                    scope: scope.clone(),
-                    opened,
-                    tracked: true,
-                    pending: None,
-                };
-                extensions.replace(in_span);
+                if let Some(in_span) = extensions.get_mut::<SpanSession>() {
+                    in_span.scope = scope;
+                } else {
+                    extensions.insert(SpanSession {
+                        scope,
+                        opened: None,
+                        remembered: Some(Remembered(key)),
+                    });
+                }
             },
         }
     }

@@ -27,7 +27,7 @@ pub(crate) struct Scope {
 }
 
 /// Which of the ids that a scope can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Role {
     Session,
     User,
@@ -88,6 +88,9 @@ impl Scope {
 
     /// What this scope says itself, inside another one.
     pub(crate) fn moved_into(self: &Arc<Self>, outer: Option<Arc<Scope>>) -> Arc<Self> {
+        if outer.is_none() && !self.inherits() {
+            return self.clone();
+        }
         let said = |role| match self.value(role) {
             Value::Late(_) => Value::LateOf(self.clone()),
             _ => Value::Unsaid,
@@ -97,6 +100,11 @@ impl Scope {
             user_id: said(Role::User),
         };
         Self::nested(outer, values)
+    }
+
+    fn inherits(&self) -> bool {
+        let is_own = |value: &Value| matches!(value, Value::Late(_) | Value::Unsaid);
+        self.outer.is_some() || !is_own(&self.values.id) || !is_own(&self.values.user_id)
     }
 
     /// Tells what was recorded on the span that opens the scope.
@@ -122,7 +130,7 @@ impl Scope {
             Value::Unsaid => None,
             Value::Fixed(id) => Some(id.clone()),
             Value::Late(Some(id)) if self.recorded.get().is_none() => Some(id.clone()),
-            _ => self.look_up(role),
+            Value::Late(_) | Value::LateOf(_) | Value::In(_) => self.look_up(role),
         }
     }
 
@@ -184,16 +192,20 @@ impl Scope {
         Context::map_current(Scope::of)
     }
 
-    /// Whether this is the scope that spans inherit with `cx`.
-    pub(crate) fn is_entry_of(self: &Arc<Self>, cx: &Context) -> bool {
-        let is_this = |entry: &Entry| Arc::ptr_eq(&entry.scope, self);
-        cx.get::<Entry>().is_some_and(is_this)
-    }
-
     /// `cx` with this scope in force.
     pub(crate) fn entered(self: Arc<Self>, cx: &Context) -> Context {
         let under = cx.span().span_context().span_id();
         cx.with_value(Entry { scope: self, under })
+    }
+
+    /// Puts this scope in force on this thread as that of the current span, whose own `Context` does
+    /// not have it.
+    pub(crate) fn attach_to_span(self: Arc<Self>) -> ContextGuard {
+        let entry = Entry {
+            scope: self,
+            under: SpanId::INVALID,
+        };
+        Context::current_with_value(entry).attach()
     }
 
     /// Puts this scope in force on this thread, until the guard is dropped.
@@ -218,8 +230,9 @@ impl InForce {
         let span = cx.span();
         let span = span.span_context();
         if let Some(scope) = bound_to(span) {
-            let is_inner = |entry: &Entry| entry.under == span.span_id();
-            if !entry.is_some_and(is_inner) {
+            let is_entry =
+                |entry: &Entry| entry.under == span.span_id() || Arc::ptr_eq(&entry.scope, &scope);
+            if !entry.is_some_and(is_entry) {
                 return Self::Bound(scope);
             }
         }
@@ -306,9 +319,9 @@ impl Latest {
 /// A scope in a `Context`.
 struct Entry {
     scope: Arc<Scope>,
-    /// The span that was current where the scope was attached. Under that span the entry is the
-    /// inner one, whatever is bound to the span; under a span below it, the entry was inherited,
-    /// and what is bound to that span is the inner one.
+    /// The span that was current where the scope was attached, if it was attached inside it. Under
+    /// that span the entry is the inner one, whatever is bound to the span; under a span below it,
+    /// the entry was inherited, and what is bound to that span is the inner one.
     under: SpanId,
 }
 
@@ -338,6 +351,7 @@ pub(crate) fn unbind(span: &SpanContext) {
 /// the sender may be anybody, and what may come in with a request is not for us to decide.
 #[inline]
 fn bound_to(span: &SpanContext) -> Option<Arc<Scope>> {
-    let (trace, scope) = BOUND.get(key(span.span_id()))?;
-    (trace == span.trace_id() && !span.is_remote()).then_some(scope)
+    BOUND.read(key(span.span_id()), |(trace, scope)| {
+        (*trace == span.trace_id() && !span.is_remote()).then(|| scope.clone())
+    })
 }

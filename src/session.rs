@@ -171,7 +171,7 @@ impl Id {
     const MAX_BYTES: usize = 1024;
 
     pub(crate) fn new(text: &str) -> Result<Self, ErrorKind> {
-        let text = text.trim();
+        let text = trimmed(text);
         if text.is_empty() {
             Err(ErrorKind::Blank)
         } else if text.len() > Self::MAX_BYTES {
@@ -194,6 +194,14 @@ impl Id {
     /// The text itself, shared: an exported attribute copies no bytes.
     pub(crate) fn into_shared(self) -> Arc<str> {
         self.0
+    }
+}
+
+/// To look at two bytes costs less than to take the ends apart into characters.
+fn trimmed(text: &str) -> &str {
+    match text.as_bytes() {
+        [b'!'..=b'~'] | [b'!'..=b'~', .., b'!'..=b'~'] => text,
+        _ => text.trim(),
     }
 }
 

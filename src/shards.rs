@@ -1,6 +1,7 @@
 //! A concurrent map for what cannot travel in a `Context`: small, and empty in most programs.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -31,26 +32,40 @@ impl<V> Shards<V> {
         let _replaced = shard.update(|map| map.insert(key, value));
     }
 
+    #[inline]
     pub(crate) fn remove(&self, key: u64) -> Option<V> {
-        let shard = self.shard(key);
-        if shard.is_empty() {
-            return None;
-        }
-        shard.update(|map| map.remove(&key))
+        self.remove_if(key, |_| true)
     }
 
     #[inline]
-    pub(crate) fn get(&self, key: u64) -> Option<V>
-    where
-        V: Clone,
-    {
+    pub(crate) fn remove_if(&self, key: u64, condition: impl FnOnce(&V) -> bool) -> Option<V> {
         let shard = self.shard(key);
         if shard.is_empty() {
             return None;
         }
-        shard.get(key)
+        shard.update(|map| match map.entry(key) {
+            Entry::Occupied(entry) if condition(entry.get()) => Some(entry.remove()),
+            _ => None,
+        })
     }
 
+    /// False if the key is not there; true if it may be.
+    #[inline]
+    pub(crate) fn may_have(&self, key: u64) -> bool {
+        !self.shard(key).is_empty()
+    }
+
+    /// What `read` gives of the value. It runs under a lock, so it may not do more than look.
+    #[inline]
+    pub(crate) fn read<T>(&self, key: u64, read: impl FnOnce(&V) -> Option<T>) -> Option<T> {
+        let shard = self.shard(key);
+        if shard.is_empty() {
+            return None;
+        }
+        shard.read(key, read)
+    }
+
+    #[inline]
     fn shard(&self, key: u64) -> &Shard<V> {
         &self.0[key as usize % SHARDS]
     }
@@ -70,17 +85,15 @@ impl<V> Shard<V> {
     }
 
     #[cold]
-    fn get(&self, key: u64) -> Option<V>
-    where
-        V: Clone,
-    {
-        self.lock().get(&key).cloned()
+    fn read<T>(&self, key: u64, read: impl FnOnce(&V) -> Option<T>) -> Option<T> {
+        read(self.lock().get(&key)?)
     }
 
     fn lock(&self) -> MutexGuard<'_, Map<V>> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[cold]
     fn update(&self, change: impl FnOnce(&mut Map<V>) -> Option<V>) -> Option<V> {
         let mut map = self.lock();
         let before = change(&mut map);

@@ -4,7 +4,7 @@ use crate::attributes::{self, Glance, ID, PLAIN_SESSION, PLAIN_USER, SESSION_ID,
 use crate::diagnostic;
 use crate::fields::unquoted;
 use crate::handover::{self, Errand, Opening};
-use crate::scope::{self, Scope};
+use crate::scope::{self, Role, Scope};
 use crate::session::{Id, Session};
 use opentelemetry::trace::{Span, SpanContext, Status};
 use opentelemetry::{Key, KeyValue, Value};
@@ -217,24 +217,25 @@ impl SpanAttributes {
     /// Takes what is reserved out of the attributes that the span starts with.
     #[inline]
     pub(crate) fn take_reserved(&mut self, given: &mut Vec<KeyValue>, scope: Option<&Scope>) {
-        if given
-            .iter()
-            .any(|attribute| self.reserved(&attribute.key).is_some())
-        {
-            self.take(given, scope);
+        let is_reserved = |attribute: &KeyValue| self.reserved(&attribute.key).is_some();
+        if let Some(first) = given.iter().position(is_reserved) {
+            self.take_from(first, given, scope);
         }
     }
 
     #[cold]
-    fn take(&mut self, given: &mut Vec<KeyValue>, scope: Option<&Scope>) {
-        given.retain_mut(|attribute| match self.reserved(&attribute.key) {
-            None => true,
-            Some(reserved) => {
-                let value = std::mem::replace(&mut attribute.value, Value::Bool(false));
+    fn take_from(&mut self, first: usize, given: &mut Vec<KeyValue>, scope: Option<&Scope>) {
+        let mut kept = first;
+        for at in first..given.len() {
+            if let Some(reserved) = self.reserved(&given[at].key) {
+                let value = std::mem::replace(&mut given[at].value, Value::Bool(false));
                 self.hold(reserved, value, scope);
-                false
+            } else {
+                given.swap(kept, at);
+                kept += 1;
             }
-        });
+        }
+        given.truncate(kept);
     }
 
     #[inline(always)]
@@ -262,18 +263,8 @@ impl SpanAttributes {
         match reserved {
             // It is in the scope, by the layer.
             Reserved::Id => {}
-            Reserved::SessionId => {
-                let said = self.opened(scope).and_then(Scope::id);
-                if let Some(own) = own_id(SESSION_ID, &value, said, self.opening) {
-                    self.set_own(own, |session| &mut session.id);
-                }
-            }
-            Reserved::UserId => {
-                let said = self.opened(scope).and_then(Scope::user_id);
-                if let Some(own) = own_id(USER_ID, &value, said, self.opening) {
-                    self.set_own(own, |session| &mut session.user_id);
-                }
-            }
+            Reserved::SessionId => self.hold_own(SESSION_ID, Role::Session, &value, scope),
+            Reserved::UserId => self.hold_own(USER_ID, Role::User, &value, scope),
             Reserved::PlainSession => self.held().plain_session = Some(value),
             Reserved::PlainUser => self.held().plain_user = Some(value),
         }
@@ -293,9 +284,29 @@ impl SpanAttributes {
         kept.or(scope).filter(|_| self.opening.opens)
     }
 
-    fn set_own(&mut self, own: Option<Id>, value: impl FnOnce(&mut Session) -> &mut Option<Id>) {
+    fn hold_own(&mut self, key: &'static str, role: Role, value: &Value, scope: Option<&Scope>) {
+        let text = value.as_str();
+        let said = self.opened(scope).and_then(|opened| opened.get(role));
+        let own = if repeats(&text, said.as_ref()) {
+            None
+        } else {
+            match Id::new(&text) {
+                Ok(id) => Some(id),
+                Err(error) => {
+                    // Of a field the layer has told already, with its place in the code.
+                    if !self.opening.opens {
+                        diagnostic::own_attribute_ignored(key, error);
+                    }
+                    return;
+                }
+            }
+        };
         if own.is_some() || self.held.is_some() {
-            *value(&mut self.held().own) = own;
+            let held = self.held();
+            match role {
+                Role::Session => held.own.id = own,
+                Role::User => held.own.user_id = own,
+            }
         }
     }
 
@@ -350,32 +361,11 @@ fn write(key: &'static str, id: Option<Id>, span: &mut impl Span) {
     }
 }
 
-/// What an attribute with a reserved key makes of the span's own id: `Some(None)` where it only
-/// repeats what the span's field said, `None` where it is no id.
-fn own_id(
-    key: &'static str,
-    value: &Value,
-    said: Option<Id>,
-    opening: Opening,
-) -> Option<Option<Id>> {
-    let text = value.as_str();
-    if said.as_ref().is_some_and(|said| said.as_str() == text) {
-        return Some(None);
-    }
-    match Id::new(&text) {
-        Ok(id) => {
-            // The OpenTelemetry layer exports a field recorded with `?` in its quotes.
-            let repeats = said.is_some_and(|said| {
-                unquoted(&text).is_some_and(|text| Id::new(&text).is_ok_and(|id| id == said))
-            });
-            Some((!repeats).then_some(id))
-        }
-        Err(error) => {
-            // Of a field the layer has told already, with its place in the code.
-            if !opening.opens {
-                diagnostic::own_attribute_ignored(key, error);
-            }
-            None
-        }
-    }
+/// Whether an attribute only repeats what the span's field said.
+fn repeats(text: &str, said: Option<&Id>) -> bool {
+    let Some(said) = said else { return false };
+    // The OpenTelemetry layer exports a field recorded with `?` in its quotes, and untrimmed.
+    said.as_str() == text
+        || Id::new(text).is_ok_and(|id| id == *said)
+        || unquoted(text).is_some_and(|text| Id::new(&text).is_ok_and(|id| id == *said))
 }

@@ -1,6 +1,7 @@
 //! The tracer: gives each span that it starts the scope that the span is in.
 
-use crate::handover::{self, Handover, Opening};
+use crate::handover::{self, Handover, Opened, Opening};
+use crate::known::{self, Key};
 use crate::scope::{InForce, Scope};
 use crate::span::{SessionSpan, SpanAttributes};
 use opentelemetry::trace::{SpanBuilder, Tracer, TracerProvider};
@@ -193,8 +194,8 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
     fn build_with_context(&self, mut builder: SpanBuilder, parent: &Context) -> Self::Span {
         let told = builder.attributes.as_mut().and_then(handover::take_marked);
         let around = InForce::under(parent);
-        if let Some(told) = told {
-            return self.start_handed_over(builder, parent, around.scope(), told);
+        if let Some((span, told)) = told {
+            return self.start_handed_over(builder, parent, around, span, told);
         }
         let bound = matches!(around, InForce::Bound(_));
         let scope = around.scope();
@@ -210,30 +211,28 @@ impl<T: Tracer> SessionTracer<T> {
         &self,
         mut builder: SpanBuilder,
         parent: &Context,
-        around: Option<Arc<Scope>>,
+        around: InForce,
+        span: Key,
         told: Handover,
     ) -> SessionSpan<T::Span> {
-        let Handover { opened, otherwise } = told;
-        let opening = opened
-            .as_ref()
-            .map(|opened| opened.opening)
-            .unwrap_or_default();
-        let is_around = |scope: &Arc<Scope>| {
-            let same = |around| Arc::ptr_eq(around, scope);
-            around.as_ref().is_some_and(same)
-        };
-        let scope = match opened {
+        let is_entry = matches!(around, InForce::Entry(_));
+        let around = around.scope();
+        let (scope, opening) = match told.opened {
+            None => (around.clone().or(told.otherwise), Opening::default()),
             // Started under the `Context` that it was made in.
-            Some(opened) if is_around(&opened.scope) => Some(opened.scope),
+            Some(Opened { scope, opening }) if is_same(&around, &scope) => (Some(scope), opening),
             // Its parent was set from outside: what is in force there is the outer scope.
-            Some(opened) => Some(opened.scope.moved_into(around.or(otherwise))),
-            None => around.or(otherwise),
+            Some(Opened { scope, opening }) => {
+                let outer = around.clone().or(told.otherwise);
+                (Some(scope.moved_into(outer)), opening)
+            }
         };
         let attributes = self.attributes(&mut builder, scope.as_deref(), opening);
         match scope {
-            Some(scope) if !scope.is_entry_of(parent) => {
+            Some(scope) if !(is_entry && is_same(&around, &scope)) => {
                 // For samplers and processors, which know the span only by this `Context`.
                 let shown = scope.clone().entered(parent);
+                known::track(span, scope.clone(), false);
                 self.start(builder, &shown, Some(scope), true, attributes)
             }
             scope => self.start(builder, parent, scope, false, attributes),
@@ -269,4 +268,8 @@ impl<T: Tracer> SessionTracer<T> {
         let inner = self.inner.build_with_context(builder, parent);
         SessionSpan::new(inner, scope, bound, attributes)
     }
+}
+
+fn is_same(around: &Option<Arc<Scope>>, scope: &Arc<Scope>) -> bool {
+    around.as_ref().is_some_and(|it| Arc::ptr_eq(it, scope))
 }

@@ -6,10 +6,11 @@
 
 use crate::diagnostic;
 use crate::handover::Opened;
+use crate::known::{self, Key, Remembered};
 use crate::opening::{Shared, SpanSession};
 use crate::scope::{Scope, Values};
 use opentelemetry::ContextGuard;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tracing::span::{Attributes, Id, Record};
@@ -51,12 +52,17 @@ impl Shared {
             (Scope::nested(None, Values::default()), None)
         };
         let in_span = SpanSession {
+            remembered: Some(self.track(id, &scope)),
             scope,
             opened,
-            tracked: true,
-            pending: None,
         };
         span.extensions_mut().replace(in_span);
+    }
+
+    /// Has a scope attached whenever a span is entered that the OpenTelemetry layer does not know.
+    pub(crate) fn track(&self, id: &Id, scope: &Arc<Scope>) -> Remembered {
+        known::track(self.key(id), scope.clone(), true);
+        Remembered(self.key(id))
     }
 
     pub(crate) fn track_record<S>(&self, id: &Id, values: &Record<'_>, ctx: &Context<'_, S>)
@@ -67,31 +73,22 @@ impl Shared {
         self.say_waiting();
     }
 
-    pub(crate) fn track_enter<S>(&self, id: &Id, ctx: &Context<'_, S>)
-    where
-        S: Subscriber + for<'span> LookupSpan<'span>,
-    {
+    pub(crate) fn track_enter(&self, id: &Id) {
         self.say_waiting();
-        let Some(span) = ctx.span(id) else { return };
-        let scope = match span.extensions().get::<SpanSession>() {
-            Some(in_span) if !in_span.tracked => return,
-            Some(in_span) => Some(in_span.scope.clone()),
-            None => None,
-        };
-        let in_scope = scope.is_some();
+        let scope = known::tracked(self.key(id)).map(|tracked| tracked.scope);
+        let may_tell = scope.is_some();
         let guard = scope.filter(|scope| !is_current(scope)).map(Scope::attach);
         push(Entered {
-            layer: self.address(),
-            span: id.clone(),
+            span: self.key(id),
             _guard: guard,
-            in_scope,
+            may_tell,
         });
     }
 
     pub(crate) fn track_exit(&self, id: &Id) {
         // Dropped after the stack has been let go: the end of a `Context` runs foreign code.
-        let left = pop(self.address(), id);
-        if left.is_some_and(|left| left.in_scope)
+        let left = pop(self.key(id));
+        if left.is_some_and(|left| left.may_tell)
             && self.looks.load(Ordering::Relaxed) < ENOUGH_LOOKS
         {
             self.look_for_opentelemetry_layer(id);
@@ -100,6 +97,25 @@ impl Shared {
 
     pub(crate) fn track_close(&self) {
         self.say_waiting();
+    }
+
+    /// Enters a span if it is one that the OpenTelemetry layer does not know.
+    pub(crate) fn enter_hidden(&self, id: &Id) {
+        if known::tracked(self.key(id)).is_some_and(|tracked| tracked.hidden) {
+            self.track_enter(id);
+        }
+    }
+
+    /// Follows the entering of a span that the OpenTelemetry layer knows.
+    pub(crate) fn enter_exported(&self, id: &Id) {
+        match known::tracked(self.key(id)) {
+            Some(tracked) if !tracked.hidden => push(Entered {
+                span: self.key(id),
+                _guard: Some(tracked.scope.attach_to_span()),
+                may_tell: false,
+            }),
+            _ => {}
+        }
     }
 
     /// A span that was entered has been started by the OpenTelemetry layer, if there is one beside
@@ -122,28 +138,41 @@ fn is_current(scope: &Arc<Scope>) -> bool {
 
 /// A span that is entered on this thread.
 struct Entered {
-    /// Subscribers number their spans alike, so the span's id alone does not tell it.
-    layer: usize,
-    span: Id,
+    span: Key,
     /// Ends the scope when it is dropped.
     _guard: Option<ContextGuard>,
-    in_scope: bool,
+    /// Once it is left, it can tell whether there is an OpenTelemetry layer beside us.
+    may_tell: bool,
 }
 
 thread_local! {
     static ENTERED: RefCell<Vec<Entered>> = const { RefCell::new(Vec::new()) };
+    /// How many they are: to look at this costs less.
+    static INSIDE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Whether there is a span on this thread that [`Shared::track_exit`] has to be told of.
+#[inline]
+pub(crate) fn is_inside() -> bool {
+    INSIDE.get() > 0
 }
 
 fn push(entered: Entered) {
     // While the thread ends there is no stack any more, and the guard is dropped at once.
-    let _ = ENTERED.try_with(|stack| stack.borrow_mut().push(entered));
+    let _ = ENTERED.try_with(|stack| {
+        let mut stack = stack.borrow_mut();
+        stack.push(entered);
+        INSIDE.set(stack.len());
+    });
 }
 
-fn pop(layer: usize, span: &Id) -> Option<Entered> {
+fn pop(span: Key) -> Option<Entered> {
     let pop = |stack: &RefCell<Vec<Entered>>| {
         let mut stack = stack.borrow_mut();
-        let is_it = |entered: &Entered| entered.layer == layer && entered.span == *span;
-        stack.iter().rposition(is_it).map(|at| stack.remove(at))
+        let is_it = |entered: &Entered| entered.span == span;
+        let entered = stack.iter().rposition(is_it).map(|at| stack.remove(at));
+        INSIDE.set(stack.len());
+        entered
     };
     ENTERED.try_with(pop).ok().flatten()
 }
@@ -151,17 +180,20 @@ fn pop(layer: usize, span: &Id) -> Option<Entered> {
 /// Binds `scope` to a tracked span that is entered here: until it is left, and again whenever it is
 /// entered. False if the innermost span that is entered here is another.
 pub(crate) fn bind(shared: &Shared, dispatch: &Dispatch, span: &Id, scope: Arc<Scope>) -> bool {
-    let layer = shared.address();
+    let key = shared.key(span);
     let is_innermost = |stack: &RefCell<Vec<Entered>>| {
         let stack = stack.borrow();
-        let innermost = stack.iter().rev().find(|entered| entered.layer == layer);
-        innermost.is_some_and(|entered| entered.span == *span)
+        let innermost = stack
+            .iter()
+            .rev()
+            .find(|entered| entered.span.layer == key.layer);
+        innermost.is_some_and(|entered| entered.span == key)
     };
     if !ENTERED.try_with(is_innermost).unwrap_or(false) {
         return false;
     }
     shared.rescope(dispatch, span, &scope);
-    if let Some(entered) = pop(layer, span) {
+    if let Some(entered) = pop(key) {
         push(Entered {
             _guard: Some(scope.attach()),
             ..entered

@@ -53,7 +53,7 @@ impl Turn {
     /// Says the session, in the way of the case.
     fn new(case: Case) -> Self {
         let around = match case {
-            Case::BaggageProcessor => Around::Baggage(with_baggage(&Context::current()).attach()),
+            Case::BaggageProcessor => Around::Baggage(baggage().attach()),
             Case::SessionValue => Around::Session(session().attach()),
             _ => Around::Nothing,
         };
@@ -84,8 +84,8 @@ pub(super) fn session() -> Session {
     session.unwrap_or_default()
 }
 
-fn with_baggage(cx: &Context) -> Context {
-    cx.with_baggage([
+fn baggage() -> Context {
+    Context::current_with_baggage([
         KeyValue::new("session.id", black_box(SESSION)),
         KeyValue::new("user.id", black_box(USER)),
     ])
@@ -134,17 +134,16 @@ pub(super) fn session_per_3(case: Case) {
 
 /// A turn that continues a trace from elsewhere.
 pub(super) fn remote(case: Case) {
-    let mut parent = Context::new().with_remote_span_context(SpanContext::new(
+    let turn = Turn::new(case);
+    let parent = SpanContext::new(
         TraceId::from(0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c),
         SpanId::from(0xb7ad_6b71_6920_3331),
         TraceFlags::SAMPLED,
         true,
         TraceState::NONE,
-    ));
-    if case == Case::BaggageProcessor {
-        parent = with_baggage(&parent);
-    }
-    let turn = Turn::new(case);
+    );
+    // What is in force around the turn stays so.
+    let parent = Context::map_current(|cx| cx.with_remote_span_context(parent));
     let _already_started = turn.span.set_parent(parent);
     turn.run(|| twelve(case));
 }
