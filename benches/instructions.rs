@@ -2,6 +2,8 @@
 //! one. `cargo bench --bench instructions`, with valgrind installed; a shape's name as argument
 //! runs that shape alone.
 //!
+//! It fails where a promise is not kept: see [`PROMISES`].
+//!
 //! Each case is a process of its own, run twice with different numbers of rounds: the difference
 //! leaves out what starting and stopping cost.
 
@@ -42,50 +44,129 @@ fn run(shape: &str, case: &str, rounds: &str) -> Result<(), String> {
 }
 
 fn compare(args: &[&str]) -> Result<(), String> {
-    let mut wanted = args.iter().filter(|arg| !arg.starts_with("--")).peekable();
-    let all = wanted.peek().is_none();
-    let wanted: Vec<_> = wanted.collect();
+    let wanted: Vec<_> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
+    let mut counts = Counts::default();
     for shape in SHAPES {
-        if all || wanted.iter().any(|name| **name == shape.name) {
-            compare_cases(shape)?;
+        if wanted.is_empty() || wanted.iter().any(|name| **name == shape.name) {
+            counts.add(shape)?;
         }
     }
-    Ok(())
+    let mut broken = Vec::new();
+    for (promise, at_most, of) in PROMISES {
+        // None where an argument has left out a shape.
+        let Some(measured) = of(&counts) else {
+            continue;
+        };
+        println!("promise=\"{promise}\" at_most={at_most} measured={measured:.3}");
+        if measured > *at_most {
+            broken.push(*promise);
+        }
+    }
+    SHAPES.iter().for_each(|shape| counts.print(shape));
+    match broken.as_slice() {
+        [] => Ok(()),
+        broken => Err(format!("not kept: {}", broken.join("; "))),
+    }
 }
 
-/// Each case over the baseline, as a share of what fields written by hand add, and as a multiple of
-/// what a span costs at the limit.
-fn compare_cases(shape: &Shape) -> Result<(), String> {
-    // As many at a time as there are processors.
-    let counts: Vec<Result<f64, String>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = shape
-            .cases
-            .iter()
-            .map(|case| scope.spawn(|| per_span(shape, *case)))
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|_| Err("panicked".into())))
-            .collect()
-    });
-    let counts: Vec<f64> = counts.into_iter().collect::<Result<_, _>>()?;
-    let of = |case: Case| {
-        let at = shape.cases.iter().position(|known| *known == case)?;
-        counts.get(at).copied()
-    };
-    let baseline = of(Case::Baseline).ok_or("no baseline")?;
-    for (case, per_span) in shape.cases.iter().zip(&counts) {
-        let over = per_span - baseline;
-        let ratio = |ratio: Option<f64>| ratio.map_or("-".into(), |ratio| format!("{ratio:.3}"));
-        println!(
-            "shape={} case={} instructions_per_span={per_span:.0} over_baseline={over:.0} of_hand_written={} of_limit={}",
-            shape.name,
-            case.name(),
-            ratio(of(Case::HandWritten).map(|by_hand| over / (by_hand - baseline))),
-            ratio(of(Case::Limit).map(|limit| per_span / limit)),
-        );
+type Promise = (&'static str, f64, fn(&Counts) -> Option<f64>);
+
+/// What this crate may cost at most.
+const PROMISES: &[Promise] = &[
+    ("wide1000 of hand_written", 0.35, |counts| {
+        counts.of_hand_written("wide1000")
+    }),
+    ("tree13 of hand_written", 0.6, |counts| {
+        counts.of_hand_written("tree13")
+    }),
+    ("remote of hand_written", 0.8, |counts| {
+        counts.of_hand_written("remote")
+    }),
+    ("filtered of hand_written", 1.0, |counts| {
+        counts.of_hand_written("filtered")
+    }),
+    ("outside over baseline", 0.02, |counts| {
+        counts.of_baseline("outside")
+    }),
+    ("outside1 over baseline", 0.02, |counts| {
+        counts.of_baseline("outside1")
+    }),
+    ("disabled over baseline", 0.001, |counts| {
+        counts.of_baseline("disabled")
+    }),
+    ("a further poll over baseline", 0.02, |counts| {
+        let polls = |case| Some(counts.get("async10", case)? - counts.get("async0", case)?);
+        Some(polls(Case::TracingSession)? / polls(Case::Baseline)? - 1.0)
+    }),
+    ("chain64 over chain4", 0.03, |counts| {
+        let ours = |shape| counts.get(shape, Case::TracingSession);
+        Some(ours("chain64")? / ours("chain4")? - 1.0)
+    }),
+];
+
+/// Instructions per span.
+#[derive(Default)]
+struct Counts(Vec<(&'static str, Case, f64)>);
+
+impl Counts {
+    /// Counts each case of a shape, side by side.
+    fn add(&mut self, shape: &Shape) -> Result<(), String> {
+        let counts: Vec<Result<f64, String>> = std::thread::scope(|scope| {
+            let count = |case| scope.spawn(move || per_span(shape, case));
+            let threads: Vec<_> = shape.cases.iter().map(|case| count(*case)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|_| Err("panicked".into())))
+                .collect()
+        });
+        for (case, count) in shape.cases.iter().zip(counts) {
+            self.0.push((shape.name, *case, count?));
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn get(&self, shape: &str, case: Case) -> Option<f64> {
+        let is_it = |known: &&(&str, Case, f64)| known.0 == shape && known.1 == case;
+        self.0.iter().find(is_it).map(|(_, _, count)| *count)
+    }
+
+    fn over_baseline(&self, shape: &str, case: Case) -> Option<f64> {
+        Some(self.get(shape, case)? - self.get(shape, Case::Baseline)?)
+    }
+
+    fn of_hand_written(&self, shape: &str) -> Option<f64> {
+        let ours = self.over_baseline(shape, Case::TracingSession)?;
+        Some(ours / self.over_baseline(shape, Case::HandWritten)?)
+    }
+
+    fn of_baseline(&self, shape: &str) -> Option<f64> {
+        let ours = self.over_baseline(shape, Case::TracingSession)?;
+        Some(ours / self.get(shape, Case::Baseline)?)
+    }
+
+    /// Each case over the baseline, as a share of what fields written by hand add, and as a multiple
+    /// of what a span costs at the limit.
+    fn print(&self, shape: &Shape) {
+        let text = |ratio: Option<f64>| ratio.map_or("-".into(), |ratio| format!("{ratio:.3}"));
+        for case in shape.cases {
+            let count = (
+                self.get(shape.name, *case),
+                self.over_baseline(shape.name, *case),
+            );
+            let (Some(per_span), Some(over)) = count else {
+                continue;
+            };
+            let by_hand = self.over_baseline(shape.name, Case::HandWritten);
+            let limit = self.get(shape.name, Case::Limit);
+            println!(
+                "shape={} case={} instructions_per_span={per_span:.0} over_baseline={over:.0} of_hand_written={} of_limit={}",
+                shape.name,
+                case.name(),
+                text(by_hand.map(|by_hand| over / by_hand)),
+                text(limit.map(|limit| per_span / limit)),
+            );
+        }
+    }
 }
 
 /// What a further span costs.

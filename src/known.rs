@@ -84,3 +84,30 @@ impl Drop for Remembered {
         KNOWN.remove_if(self.0.number(), |(key, _)| *key == self.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scope::Values;
+
+    #[test]
+    fn spans_that_meet_in_a_number_are_not_taken_for_each_other() {
+        let (one, other) = (1 << 32 | 5, 5);
+        let one = Key {
+            layer: 0,
+            span: one,
+        };
+        let other = Key {
+            layer: 1,
+            span: other,
+        };
+        assert_eq!(one.number(), other.number());
+        let remembered = Remembered(one);
+        track(one, Scope::nested(None, Values::default()), true);
+        assert!(tracked(other).is_none());
+        drop(Remembered(other));
+        assert!(tracked(one).is_some());
+        drop(remembered);
+        assert!(tracked(one).is_none());
+    }
+}

@@ -1,8 +1,10 @@
-//! Scopes in spans that the OpenTelemetry layer does not know: where there is no such layer, and
-//! where a filter hides a span from it.
+//! Scopes that are attached to the thread whenever their span is entered, because the span has no
+//! OpenTelemetry `Context` that carries them:
 //!
-//! Such a span has no OpenTelemetry `Context` to carry its scope. So the scope stands in the span's
-//! extensions, and is attached to the thread whenever the span is entered.
+//! - the OpenTelemetry layer does not know the span: there is no such layer, or a filter hides the
+//!   span from it;
+//! - the span was started below a parent that was set from outside. Attached inside it, the scope is
+//!   inherited with the `Context` by all that is below.
 
 use crate::diagnostic;
 use crate::handover::Opened;

@@ -320,18 +320,19 @@ fn interleaved_tasks_on_one_thread_keep_apart() {
         let by_span = (0..10).map(|id| task(id).instrument(session!(format!("chat-{id}"))));
         let by_value =
             (10..20).map(|id| task(id).in_session(Session::new(format!("chat-{id}")).unwrap()));
-        let all = (
+        let by_request = (20..30).map(|id| task(id).instrument(continued(&format!("chat-{id}"))));
+        futures_util::join!(
             futures_util::future::join_all(by_span),
             futures_util::future::join_all(by_value),
+            futures_util::future::join_all(by_request),
         );
-        futures_util::future::join(all.0, all.1).await;
     });
     let steps: Vec<_> = app
         .spans()
         .into_iter()
         .filter(|span| span.name == "step")
         .collect();
-    assert_eq!(steps.len(), 100);
+    assert_eq!(steps.len(), 150);
     for step in steps {
         assert_eq!(
             session_of(&step),
@@ -501,6 +502,82 @@ fn span_that_opens_a_scope_keeps_it_below_a_parent_set_from_outside() {
     assert_eq!(
         app.span("session").span_context.trace_id(),
         TraceId::from(7)
+    );
+}
+
+/// A session span that continues a trace from elsewhere.
+fn continued(id: &str) -> tracing::Span {
+    let session = session!(id);
+    session.set_parent(remote()).unwrap();
+    session
+}
+
+#[test]
+fn span_below_a_parent_set_from_outside_is_entered_again_wherever_it_is_polled() {
+    let app = App::new();
+    let session = continued("chat-42");
+    for _ in 0..2 {
+        session.in_scope(|| info_span!("here").in_scope(|| {}));
+        app.on_thread(|| session.in_scope(|| info_span!("there").in_scope(|| {})));
+        assert_eq!(current_session(), None);
+    }
+    // Entered twice at once, and by two threads.
+    session.in_scope(|| {
+        session.in_scope(|| {});
+        assert_eq!(current_session_id().as_deref(), Some("chat-42"));
+        app.on_thread(|| session.in_scope(|| {}));
+        info_span!("here still").in_scope(|| {});
+    });
+    assert_eq!(current_session(), None);
+    drop(session);
+    app.exports(
+        "
+        session session.id=chat-42
+          here session.id=chat-42
+          there session.id=chat-42
+          here session.id=chat-42
+          there session.id=chat-42
+          here still session.id=chat-42
+        ",
+    );
+}
+
+#[test]
+fn spans_below_parents_set_from_outside_are_left_in_any_order() {
+    let app = App::new();
+    let (first, second) = (continued("chat-1").entered(), continued("chat-2").entered());
+    assert_eq!(current_session_id().as_deref(), Some("chat-2"));
+    drop(first);
+    info_span!("in the second").in_scope(|| {});
+    drop(second);
+    assert_eq!(current_session(), None);
+    info_span!("outside").in_scope(|| {});
+    assert_eq!(session_of(&app.span("in the second")), ["chat-2"]);
+    assert_eq!(session_of(&app.span("outside")), [""; 0]);
+}
+
+#[test]
+fn values_change_inside_a_span_below_a_parent_set_from_outside() {
+    let app = App::new();
+    let session = continued("chat-42");
+    session.in_scope(|| {
+        info_span!("before").in_scope(|| {});
+        let inner = Session::new("inner").unwrap();
+        inner.in_scope(|| info_span!("in a value").in_scope(|| {}));
+        set_user_id("u-7").unwrap();
+        info_span!("after").in_scope(|| info_span!("below").in_scope(|| {}));
+    });
+    session.in_scope(|| info_span!("later").in_scope(|| {}));
+    drop(session);
+    app.exports(
+        "
+        session session.id=chat-42 user.id=u-7
+          before session.id=chat-42
+          in a value session.id=inner
+          after session.id=chat-42 user.id=u-7
+            below session.id=chat-42 user.id=u-7
+          later session.id=chat-42 user.id=u-7
+        ",
     );
 }
 
