@@ -16,7 +16,7 @@ use tracing::callsite::Callsite;
 use tracing::field::{FieldSet, Value};
 use tracing::metadata::Kind;
 use tracing::subscriber::Interest;
-use tracing::{Dispatch, Event, Level, Metadata};
+use tracing::{Dispatch, Event, Level, Metadata, dispatcher};
 
 pub(crate) const NO_PROVIDER: &str = "spans are not marked: the OpenTelemetry layer's tracer does \
      not come from a SessionTracerProvider (use SessionTracerProvider::new(provider).tracer(\"..\"))";
@@ -107,20 +107,29 @@ pub(crate) fn say(dispatch: &Dispatch) {
     let Ok(messages) = MESSAGES.try_with(RefCell::take) else {
         return;
     };
+    for message in messages {
+        event(dispatch, &message);
+    }
+}
+
+/// Says `message` at once: outside callbacks.
+pub(crate) fn tell(message: &str) {
+    dispatcher::get_default(|dispatch| event(dispatch, message));
+}
+
+fn event(dispatch: &Dispatch, message: &str) {
     if !dispatch.enabled(&METADATA) {
         return;
     }
-    for message in messages {
-        let message = format!("tracing-session: {message}");
-        let Some(field) = METADATA.fields().field("message") else {
-            return;
-        };
-        let values = [(&field, Some(&message as &dyn Value))];
-        dispatch.event(&Event::new(
-            &METADATA,
-            &METADATA.fields().value_set(&values),
-        ));
-    }
+    let message = format!("tracing-session: {message}");
+    let Some(field) = METADATA.fields().field("message") else {
+        return;
+    };
+    let values = [(&field, Some(&message as &dyn Value))];
+    dispatch.event(&Event::new(
+        &METADATA,
+        &METADATA.fields().value_set(&values),
+    ));
 }
 
 struct Warning;

@@ -15,6 +15,8 @@ use std::fmt;
 pub struct Error {
     kind: ErrorKind,
     variable: Option<&'static str>,
+    /// What the error is about. Never an id.
+    name: Option<Box<str>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +30,10 @@ pub(crate) enum ErrorKind {
     NoProvider,
     InsideValue,
     NothingToMark,
+    Conflict,
+    HeaderName,
+    /// With those that are valid.
+    Propagator(&'static str),
 }
 
 impl Error {
@@ -53,6 +59,24 @@ impl Error {
         matches!(self.kind, NoSpan | HiddenSpan | NoProvider | InsideValue)
     }
 
+    /// The environment names a propagator that there is not.
+    ///
+    /// ```
+    /// # use tracing_session::Session;
+    /// assert!(!Session::new("  ").unwrap_err().is_unknown_propagator());
+    /// ```
+    pub fn is_unknown_propagator(&self) -> bool {
+        matches!(self.kind, ErrorKind::Propagator(_))
+    }
+
+    /// The same error, with the name that it is about.
+    pub(crate) fn about(self, name: &str) -> Self {
+        Self {
+            name: Some(name.into()),
+            ..self
+        }
+    }
+
     /// The same error, said of an environment variable.
     pub(crate) fn of_variable(self, variable: &'static str) -> Self {
         Self {
@@ -67,6 +91,7 @@ impl From<ErrorKind> for Error {
         Self {
             kind,
             variable: None,
+            name: None,
         }
     }
 }
@@ -74,6 +99,9 @@ impl From<ErrorKind> for Error {
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Propagator(valid) => return write!(f, "no such propagator (valid: {valid})"),
+            Self::Conflict => "it is not the only one, and they differ",
+            Self::HeaderName => "not a name for a header of the session's own",
             Self::Blank => "id is blank",
             Self::TooLong => "id is longer than 1024 bytes",
             Self::ControlCharacter => "id has a control character",
@@ -104,6 +132,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(variable) = self.variable {
             write!(f, "{variable}: ")?;
+        }
+        if let Some(name) = &self.name {
+            write!(f, "`{name}`: ")?;
         }
         self.kind.fmt(f)
     }

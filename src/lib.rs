@@ -27,16 +27,22 @@
 mod around;
 mod attach;
 mod attributes;
+mod baggage;
+mod carrier;
 mod current;
 mod diagnostic;
+mod env;
 mod error;
 mod fields;
 mod filtered;
 mod handover;
+mod inbound;
+mod jaeger;
 mod known;
 mod layer;
 mod macros;
 mod opening;
+mod propagator;
 mod scope;
 mod session;
 mod shards;
@@ -46,13 +52,20 @@ mod tracking;
 
 pub use around::AroundLayer;
 pub use attach::{InSession, SessionGuard, WithSession};
+pub use carrier::{
+    Carrier, PropagatedContext, WithPropagated, extract_context, extract_session_id,
+    inject_context, propagated_context,
+};
 pub use current::{
     current_session, current_session_id, mark_trace, new_session, set_session_id, set_user_id,
 };
+pub use env::propagator_from_env;
 pub use error::Error;
 pub use filtered::FilteredSessionLayer;
+pub use inbound::InboundPolicy;
 pub use layer::SessionLayer;
 pub use opening::SpanSession;
+pub use propagator::{SESSION_HEADER_NAME, SessionPropagator};
 pub use session::Session;
 pub use span::SessionSpan;
 pub use tracer::{SessionTracer, SessionTracerProvider};

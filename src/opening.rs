@@ -7,6 +7,7 @@ use crate::handover::{Opened, Opening};
 use crate::known::{self, Key, Remembered};
 use crate::scope::{Role, Scope, Value, Values};
 use crate::session::{Id, Session};
+use opentelemetry::Context;
 use std::fmt;
 use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, OnceLock};
@@ -16,7 +17,7 @@ use tracing::field::Field;
 use tracing::span::{Attributes, Id as SpanId, Record};
 use tracing::{Dispatch, Metadata, Subscriber};
 use tracing_opentelemetry::get_otel_context;
-use tracing_subscriber::layer::Context;
+use tracing_subscriber::layer::Context as LayerContext;
 use tracing_subscriber::registry::LookupSpan;
 
 /// What a `SessionLayer` was configured to, shared by the layers that it is made into.
@@ -120,7 +121,7 @@ impl Shared {
     }
 
     /// Tells a scope what is recorded on the span that opened it.
-    pub(crate) fn record<S>(&self, id: &SpanId, record: &Record<'_>, ctx: &Context<'_, S>)
+    pub(crate) fn record<S>(&self, id: &SpanId, record: &Record<'_>, ctx: &LayerContext<'_, S>)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
@@ -290,7 +291,12 @@ impl Reach {
 
 /// The scope in force here: the one of the `Context`, or else the subscriber's default session.
 pub(crate) fn current_scope() -> Option<Arc<Scope>> {
-    Scope::current().or_else(|| {
+    Context::map_current(scope_of)
+}
+
+/// The scope in force under `cx`: its own, or else the subscriber's default session.
+pub(crate) fn scope_of(cx: &Context) -> Option<Arc<Scope>> {
+    Scope::of(cx).or_else(|| {
         dispatcher::get_default(|dispatch| dispatch.downcast_ref::<Shared>()?.default.clone())
     })
 }

@@ -1,0 +1,138 @@
+//! W3C baggage, as a header: <https://www.w3.org/TR/baggage/>.
+//!
+//! OpenTelemetry's own `BaggagePropagator` damages ids: it does not encode `%`, trims values, and
+//! splits them at `=`.
+
+use opentelemetry::Context;
+use opentelemetry::baggage::{Baggage, BaggageExt};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use std::borrow::Cow;
+use std::fmt::Write;
+
+pub(crate) const HEADER: &str = "baggage";
+
+/// Limits of the recommendation, for the whole header.
+const MAX_BYTES: usize = 8192;
+const MAX_MEMBERS: usize = 64;
+
+/// Everything that some reader is known to take for something else: `+` is a space to Python, and
+/// `=` ends a value for others.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b':')
+    .remove(b'/')
+    .remove(b'@')
+    .remove(b'!')
+    .remove(b'$')
+    .remove(b'*');
+
+/// The header that carries `ours` and the other baggage of `cx`, and whether all of that fits. `None`
+/// if there is none.
+pub(crate) fn header(cx: &Context, ours: &[(&str, &str)]) -> Option<(String, bool)> {
+    let mut header = String::new();
+    let mut members = 0;
+    let mut fits = true;
+    for (key, value) in ours {
+        fits &= push(&mut header, &mut members, |member| {
+            write!(member, "{key}={}", utf8_percent_encode(value, ENCODED))
+        });
+    }
+    for (key, (value, metadata)) in cx.baggage() {
+        let key = key.as_str();
+        if ours.iter().any(|(ours, _)| *ours == key) {
+            continue;
+        }
+        fits &= push(&mut header, &mut members, |member| {
+            write!(
+                member,
+                "{key}={}",
+                utf8_percent_encode(value.as_str(), ENCODED)
+            )?;
+            for property in properties(metadata.as_str()) {
+                write!(member, ";{property}")?;
+            }
+            Ok(())
+        });
+    }
+    (members > 0).then_some((header, fits))
+}
+
+/// Writes one more member, or nothing if it is over the limits.
+fn push(
+    header: &mut String,
+    members: &mut usize,
+    write: impl FnOnce(&mut String) -> std::fmt::Result,
+) -> bool {
+    let before = header.len();
+    if before > 0 {
+        header.push(',');
+    }
+    let written = write(header).is_ok();
+    if written && header.len() <= MAX_BYTES && *members < MAX_MEMBERS {
+        *members += 1;
+        true
+    } else {
+        header.truncate(before);
+        false
+    }
+}
+
+/// What may stand behind a value: properties that break no header.
+fn properties(metadata: &str) -> impl Iterator<Item = &str> {
+    let is_plain = |property: &&str| {
+        let is_octet = |byte: u8| matches!(byte, b'\t' | b' '..=b'~') && byte != b',';
+        !property.is_empty() && property.bytes().all(is_octet)
+    };
+    metadata.split(';').map(str::trim).filter(is_plain)
+}
+
+/// A member of a header. The value is `None` if it is not UTF-8.
+pub(crate) struct Member<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) value: Option<Cow<'a, str>>,
+    metadata: &'a str,
+}
+
+/// The members of a header, within the limits: what is over them is not looked at.
+pub(crate) fn members<'a>(headers: &'a [&'a str]) -> impl Iterator<Item = Member<'a>> {
+    let mut bytes = 0;
+    let within = move |header: &&&str| {
+        bytes += header.len();
+        bytes <= MAX_BYTES
+    };
+    headers
+        .iter()
+        .take_while(within)
+        .flat_map(|header| header.split(','))
+        .filter_map(|member| {
+            let (pair, metadata) = member.split_once(';').unwrap_or((member, ""));
+            let (key, value) = pair.split_once('=')?;
+            Some(Member {
+                key: key.trim(),
+                value: percent_decode_str(value.trim()).decode_utf8().ok(),
+                metadata: metadata.trim(),
+            })
+        })
+        .take(MAX_MEMBERS)
+}
+
+/// `cx` with the baggage of a header in place of its own. A header that holds none leaves `cx` as it
+/// is.
+pub(crate) fn with_baggage<'a>(cx: &Context, members: impl Iterator<Item = Member<'a>>) -> Context {
+    let mut baggage = Baggage::new();
+    for member in members {
+        if let Some(value) = member.value {
+            // What has no valid key, or is too much, is not taken.
+            let (key, value) = (member.key.to_owned(), value.into_owned());
+            baggage.insert_with_metadata(key, value, member.metadata);
+        }
+    }
+    if baggage.is_empty() {
+        cx.clone()
+    } else {
+        cx.with_baggage(baggage)
+    }
+}

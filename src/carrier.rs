@@ -1,0 +1,321 @@
+//! The functions that Mirascope's users know, on whatever holds headers.
+
+use crate::diagnostic::{self, Once};
+use crate::propagator::{SESSION_HEADER_NAME, SessionPropagator};
+use crate::scope::Scope;
+use crate::session::Session;
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
+use opentelemetry::trace::{FutureExt, WithContext};
+use opentelemetry::{Context, ContextGuard, global};
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher;
+use std::sync::LazyLock;
+
+/// What holds the headers of a call or a message.
+///
+/// Names of headers are compared without regard to case. A header may have several values.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use tracing_session::Carrier;
+///
+/// let mut headers = HashMap::from([("Traceparent".to_owned(), "old".to_owned())]);
+/// headers.set("traceparent", "new".to_owned());
+/// assert_eq!(headers.get_all("TRACEPARENT"), ["new"]);
+/// assert_eq!(headers.len(), 1);
+/// ```
+pub trait Carrier {
+    /// Sets a header, in place of what it was.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tracing_session::Carrier;
+    /// BTreeMap::new().set("traceparent", "...".to_owned());
+    /// ```
+    fn set(&mut self, name: &str, value: String);
+
+    /// The values of a header.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tracing_session::Carrier;
+    /// assert!(BTreeMap::<String, String>::new().get_all("traceparent").is_empty());
+    /// ```
+    fn get_all(&self, name: &str) -> Vec<&str>;
+
+    /// The names of the headers.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tracing_session::Carrier;
+    /// assert!(BTreeMap::<String, String>::new().names().is_empty());
+    /// ```
+    fn names(&self) -> Vec<&str>;
+}
+
+impl<S: BuildHasher> Carrier for HashMap<String, String, S> {
+    fn set(&mut self, name: &str, value: String) {
+        self.retain(|key, _| !key.eq_ignore_ascii_case(name));
+        self.insert(name.to_owned(), value);
+    }
+
+    fn get_all(&self, name: &str) -> Vec<&str> {
+        values(
+            self.iter()
+                .map(|(key, value)| (key.as_str(), value.as_str())),
+            name,
+        )
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.keys().map(String::as_str).collect()
+    }
+}
+
+impl<S: BuildHasher> Carrier for HashMap<String, Vec<String>, S> {
+    fn set(&mut self, name: &str, value: String) {
+        self.retain(|key, _| !key.eq_ignore_ascii_case(name));
+        self.insert(name.to_owned(), vec![value]);
+    }
+
+    fn get_all(&self, name: &str) -> Vec<&str> {
+        let pairs = self.iter().flat_map(|(key, values)| {
+            values
+                .iter()
+                .map(move |value| (key.as_str(), value.as_str()))
+        });
+        values(pairs, name)
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.keys().map(String::as_str).collect()
+    }
+}
+
+impl Carrier for BTreeMap<String, String> {
+    fn set(&mut self, name: &str, value: String) {
+        self.retain(|key, _| !key.eq_ignore_ascii_case(name));
+        self.insert(name.to_owned(), value);
+    }
+
+    fn get_all(&self, name: &str) -> Vec<&str> {
+        values(
+            self.iter()
+                .map(|(key, value)| (key.as_str(), value.as_str())),
+            name,
+        )
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.keys().map(String::as_str).collect()
+    }
+}
+
+fn values<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>, name: &str) -> Vec<&'a str> {
+    pairs
+        .filter(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value)
+        .collect()
+}
+
+/// With the feature `http`, which `tower` and `reqwest` bring along. The metadata of a `tonic`
+/// request is one: `request.metadata_mut().as_mut()`.
+#[cfg(feature = "http")]
+impl Carrier for http::HeaderMap {
+    fn set(&mut self, name: &str, value: String) {
+        let name = http::HeaderName::try_from(name);
+        if let (Ok(name), Ok(value)) = (name, http::HeaderValue::try_from(value)) {
+            self.insert(name, value);
+        }
+    }
+
+    fn get_all(&self, name: &str) -> Vec<&str> {
+        let values = self.get_all(name).iter();
+        values.filter_map(|value| value.to_str().ok()).collect()
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.keys().map(http::HeaderName::as_str).collect()
+    }
+}
+
+/// A carrier, as OpenTelemetry's propagators know it.
+pub(crate) struct As<C>(pub(crate) C);
+
+impl<C: Carrier + ?Sized> Injector for As<&mut C> {
+    fn set(&mut self, key: &str, value: String) {
+        self.0.set(key, value);
+    }
+}
+
+impl<C: Carrier + ?Sized> Extractor for As<&C> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get_all(key).first().copied()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.names()
+    }
+
+    fn get_all(&self, key: &str) -> Option<Vec<&str>> {
+        Some(self.0.get_all(key)).filter(|values| !values.is_empty())
+    }
+}
+
+/// Writes what is in force here into the headers of a call or a message: the trace, the session, and
+/// what else the global propagator carries.
+///
+/// OpenTelemetry's global propagator does nothing until it is set, with
+/// [`propagator_from_env`](crate::propagator_from_env) for one: until then nothing is written, and
+/// a diagnostic says so once.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use tracing_session::{Session, inject_context, propagator_from_env};
+///
+/// opentelemetry::global::set_text_map_propagator(propagator_from_env()?);
+/// let mut headers: HashMap<String, String> = HashMap::new();
+/// Session::new("chat-42")?.in_scope(|| inject_context(&mut headers));
+/// assert_eq!(headers["baggage"], "session.id=chat-42");
+/// # Ok::<(), tracing_session::Error>(())
+/// ```
+pub fn inject_context(carrier: &mut (impl Carrier + ?Sized)) {
+    let cx = Context::current();
+    let mut carrier = As(carrier);
+    with_propagator(|propagator| propagator.inject_context(&cx, &mut carrier));
+}
+
+/// What the headers of a call or a message say, on top of what is in force here: a `Context` to attach
+/// or to give to a span as its parent.
+///
+/// See [`inject_context`] on the global propagator.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use tracing::info_span;
+/// use tracing_opentelemetry::OpenTelemetrySpanExt;
+/// use tracing_session::extract_context;
+///
+/// # fn handle(headers: HashMap<String, String>) {
+/// let request = info_span!("request");
+/// let _too_late = request.set_parent(extract_context(&headers));
+/// request.in_scope(|| { /* in the session of the caller */ });
+/// # }
+/// ```
+pub fn extract_context(carrier: &(impl Carrier + ?Sized)) -> Context {
+    let cx = Context::current();
+    with_propagator(|propagator| propagator.extract_with_context(&cx, &As(carrier)))
+}
+
+/// What the headers of a call or a message say, to be put in force.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use tracing_session::{current_session_id, propagated_context, propagator_from_env};
+///
+/// opentelemetry::global::set_text_map_propagator(propagator_from_env()?);
+/// let headers = HashMap::from([("baggage".to_owned(), "session.id=chat-42".to_owned())]);
+/// let guard = propagated_context(&headers).attach();
+/// assert_eq!(current_session_id().as_deref(), Some("chat-42"));
+/// # Ok::<(), tracing_session::Error>(())
+/// ```
+pub fn propagated_context(carrier: &(impl Carrier + ?Sized)) -> PropagatedContext {
+    PropagatedContext(extract_context(carrier))
+}
+
+/// What came in with headers: see [`propagated_context`].
+#[derive(Clone, Debug)]
+#[must_use = "it is in force only where it is attached"]
+pub struct PropagatedContext(Context);
+
+impl PropagatedContext {
+    /// Puts it in force on this thread until the guard is dropped. For futures there is
+    /// [`WithPropagated`].
+    ///
+    /// ```
+    /// # use std::collections::HashMap;
+    /// # let headers: HashMap<String, String> = HashMap::new();
+    /// let guard = tracing_session::propagated_context(&headers).attach();
+    /// ```
+    pub fn attach(self) -> ContextGuard {
+        self.0.attach()
+    }
+
+    /// Runs `f` with it in force.
+    ///
+    /// ```
+    /// # use std::collections::HashMap;
+    /// # let headers: HashMap<String, String> = HashMap::new();
+    /// tracing_session::propagated_context(&headers).in_scope(|| { /* ... */ });
+    /// ```
+    pub fn in_scope<T>(self, f: impl FnOnce() -> T) -> T {
+        let _attached = self.attach();
+        f()
+    }
+}
+
+/// Puts in force what came in with headers, while a future runs.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use tracing_session::WithPropagated;
+///
+/// # async fn process(_: &str) {}
+/// # async fn worker(job: &str, job_headers: HashMap<String, String>) {
+/// process(job).with_propagated(&job_headers).await;
+/// # }
+/// ```
+pub trait WithPropagated: Sized {
+    /// Wraps this so that what the headers say is in force whenever it is polled.
+    ///
+    /// ```
+    /// # use std::collections::HashMap;
+    /// # use tracing_session::WithPropagated;
+    /// # let headers: HashMap<String, String> = HashMap::new();
+    /// let task = async { /* ... */ }.with_propagated(&headers);
+    /// # drop(task);
+    /// ```
+    fn with_propagated(self, carrier: &(impl Carrier + ?Sized)) -> WithContext<Self> {
+        self.with_context(extract_context(carrier))
+    }
+}
+
+impl<T> WithPropagated for T {}
+
+/// The session that headers name: in [`SESSION_HEADER_NAME`], or in W3C baggage.
+///
+/// `None` if they name none, several that differ, or one that is no id. It is for code that has no
+/// propagator: with one, [`extract_context`] finds the session.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use tracing_session::extract_session_id;
+///
+/// let headers = HashMap::from([("mirascope-session-id".to_owned(), "chat-42".to_owned())]);
+/// assert_eq!(extract_session_id(&headers).as_deref(), Some("chat-42"));
+/// ```
+pub fn extract_session_id(carrier: &(impl Carrier + ?Sized)) -> Option<String> {
+    static READER: LazyLock<SessionPropagator> = LazyLock::new(|| {
+        let reader = SessionPropagator::new();
+        reader.with_header(SESSION_HEADER_NAME).unwrap_or_default()
+    });
+    let cx = READER.extract_with_context(&Context::new(), &As(carrier));
+    let session = Scope::of(&cx).map(|scope| scope.to_session());
+    session.as_ref().and_then(Session::id).map(str::to_owned)
+}
+
+fn with_propagator<T>(mut f: impl FnMut(&dyn TextMapPropagator) -> T) -> T {
+    static TOLD: LazyLock<Once<()>> = LazyLock::new(Once::default);
+    let mut is_set = true;
+    let done = global::get_text_map_propagator(|propagator| {
+        is_set = propagator.fields().next().is_some();
+        f(propagator)
+    });
+    if !is_set && TOLD.first(()) {
+        diagnostic::tell(
+            "no propagator is set, so nothing goes into headers or comes out of them \
+             (use opentelemetry::global::set_text_map_propagator(propagator_from_env()?))",
+        );
+    }
+    done
+}

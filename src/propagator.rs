@@ -1,0 +1,308 @@
+//! The session in the headers of a call: from the `Context` into them, and back.
+
+use crate::attributes::{SESSION_ID, USER_ID};
+use crate::baggage;
+use crate::diagnostic::{self, Once};
+use crate::error::{Error, ErrorKind};
+use crate::inbound::InboundPolicy;
+use crate::opening;
+use crate::scope::Scope;
+use crate::session::{Id, Session};
+use opentelemetry::Context;
+use opentelemetry::propagation::text_map_propagator::FieldIter;
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+/// The header that Mirascope sends and reads. Its documentation also writes
+/// `X-Mirascope-Session-Id`: where this header is read, that one is too.
+///
+/// ```
+/// use tracing_session::{SESSION_HEADER_NAME, SessionPropagator};
+///
+/// let propagator = SessionPropagator::new().with_header(SESSION_HEADER_NAME)?;
+/// # Ok::<(), tracing_session::Error>(())
+/// ```
+pub const SESSION_HEADER_NAME: &str = "Mirascope-Session-Id";
+const X_SESSION_HEADER_NAME: &str = "X-Mirascope-Session-Id";
+
+/// Carries the session of a `Context` in the headers of a call, to be composed with
+/// `TraceContextPropagator` and others.
+///
+/// By default it writes and reads the member `session.id` of W3C baggage. It takes the place of
+/// `BaggagePropagator`, as a header can have one writer only: the other baggage of the `Context` goes
+/// along. Headers of their own are [added](Self::with_header) or put
+/// [in its place](Self::with_baggage).
+///
+/// Only the session's id leaves the process; the user's id does where it is
+/// [asked for](Self::with_user).
+///
+/// What comes in is not trusted: an id has to obey the rule of [`Session::new`], several that differ
+/// are ignored, and [`with_inbound`](Self::with_inbound) may refuse it. An accepted one replaces, for
+/// what runs under the extracted `Context`, whatever is in force outside it.
+///
+/// OpenTelemetry's global propagator does nothing until it is set. [`propagator_from_env`]
+/// (crate::propagator_from_env) makes one of this and of those that the environment names.
+///
+/// Cost: about that of `BaggagePropagator`.
+///
+/// ```
+/// use opentelemetry::propagation::TextMapCompositePropagator;
+/// use opentelemetry_sdk::propagation::TraceContextPropagator;
+/// use tracing_session::SessionPropagator;
+///
+/// opentelemetry::global::set_text_map_propagator(TextMapCompositePropagator::new(vec![
+///     Box::new(TraceContextPropagator::new()),
+///     Box::new(SessionPropagator::new()),
+/// ]));
+/// ```
+#[derive(Clone, Debug)]
+pub struct SessionPropagator {
+    baggage: bool,
+    headers: Vec<String>,
+    percent_encoded: bool,
+    user: bool,
+    inbound: InboundPolicy,
+    /// The names of all of these.
+    fields: Vec<String>,
+}
+
+impl SessionPropagator {
+    /// A propagator of W3C baggage.
+    ///
+    /// ```
+    /// # use tracing_session::SessionPropagator;
+    /// let propagator = SessionPropagator::new();
+    /// ```
+    pub fn new() -> Self {
+        Self {
+            baggage: true,
+            headers: Vec::new(),
+            percent_encoded: false,
+            user: false,
+            inbound: InboundPolicy::accept(),
+            fields: vec![baggage::HEADER.to_owned()],
+        }
+    }
+
+    /// Whether W3C baggage is written and read. Default: true.
+    ///
+    /// An id survives the way there and back byte for byte. Python's OpenTelemetry sends a space as
+    /// `+`, which the recommendation does not know: it arrives as `+`.
+    ///
+    /// ```
+    /// # use tracing_session::{SESSION_HEADER_NAME, SessionPropagator};
+    /// let as_mirascope = SessionPropagator::new()
+    ///     .with_baggage(false)
+    ///     .with_header(SESSION_HEADER_NAME)?;
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn with_baggage(mut self, baggage: bool) -> Self {
+        self.baggage = baggage;
+        self.name_fields()
+    }
+
+    /// A header of its own for the session's id. It may be called several times.
+    ///
+    /// The value of a header is visible ASCII and spaces. An id that is not cannot be sent so: it
+    /// is left out, and told of once, unless it is
+    /// [percent-encoded](Self::with_percent_encoded_headers).
+    ///
+    /// # Errors
+    ///
+    /// When this is no name of a header.
+    ///
+    /// ```
+    /// # use tracing_session::SessionPropagator;
+    /// let propagator = SessionPropagator::new().with_header("X-TraceCtrl-Session")?;
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn with_header(mut self, name: impl Into<String>) -> Result<Self, Error> {
+        let name = name.into();
+        let is_token =
+            |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if name.is_empty()
+            || !name.bytes().all(is_token)
+            || name.eq_ignore_ascii_case(baggage::HEADER)
+        {
+            return Err(ErrorKind::HeaderName.into());
+        }
+        self.headers.push(name);
+        Ok(self.name_fields())
+    }
+
+    /// Whether the id in a header of its own is percent-encoded, and decoded when it is read: then
+    /// every id can be sent, to those who know. Default: false.
+    ///
+    /// ```
+    /// # use tracing_session::SessionPropagator;
+    /// let propagator = SessionPropagator::new()
+    ///     .with_header("x-session")?
+    ///     .with_percent_encoded_headers(true);
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn with_percent_encoded_headers(self, percent_encoded: bool) -> Self {
+        Self {
+            percent_encoded,
+            ..self
+        }
+    }
+
+    /// Whether the user's id is sent and taken too, as the member `user.id` of W3C baggage. Default:
+    /// false.
+    ///
+    /// ```
+    /// # use tracing_session::SessionPropagator;
+    /// let among_our_own_services = SessionPropagator::new().with_user(true);
+    /// ```
+    pub fn with_user(self, user: bool) -> Self {
+        Self { user, ..self }
+    }
+
+    /// What comes in is taken under this policy. Default: [`InboundPolicy::accept`].
+    ///
+    /// ```
+    /// # use tracing_session::{InboundPolicy, SessionPropagator};
+    /// let propagator = SessionPropagator::new().with_inbound(InboundPolicy::ignore());
+    /// ```
+    pub fn with_inbound(self, inbound: InboundPolicy) -> Self {
+        Self { inbound, ..self }
+    }
+
+    fn name_fields(mut self) -> Self {
+        let baggage = self.baggage.then(|| baggage::HEADER.to_owned());
+        self.fields = baggage.into_iter().chain(self.headers.clone()).collect();
+        self
+    }
+
+    /// The session that the headers name. `Err` if it is not to be used.
+    fn read(&self, extractor: &dyn Extractor, members: &[&str]) -> Result<Session, Refused> {
+        let mut session = Session::default();
+        for member in baggage::members(members) {
+            match member.key {
+                SESSION_ID => take(&mut session.id, SESSION_ID, member.value.as_deref())?,
+                USER_ID if self.user => {
+                    take(&mut session.user_id, USER_ID, member.value.as_deref())?
+                }
+                _ => {}
+            }
+        }
+        for header in &self.headers {
+            let mut names = vec![header.as_str()];
+            if header.eq_ignore_ascii_case(SESSION_HEADER_NAME) {
+                names.push(X_SESSION_HEADER_NAME);
+            }
+            for name in names {
+                for value in extractor.get_all(name).unwrap_or_default() {
+                    let value = match self.percent_encoded {
+                        true => percent_decode_str(value).decode_utf8().ok(),
+                        false => Some(Cow::Borrowed(value)),
+                    };
+                    take(&mut session.id, header, value.as_deref())?;
+                }
+            }
+        }
+        Ok(session)
+    }
+}
+
+/// Where an id stood that is not used, and why.
+struct Refused(String, ErrorKind);
+
+/// Takes what a header says. Blank is nothing.
+fn take(taken: &mut Option<Id>, header: &str, value: Option<&str>) -> Result<(), Refused> {
+    let refused = |error| Refused(header.to_owned(), error);
+    let value = value.ok_or(refused(ErrorKind::NotUnicode))?;
+    match (Id::new(value), &taken) {
+        (Err(ErrorKind::Blank), _) => {}
+        (Err(error), _) => return Err(refused(error)),
+        (Ok(id), Some(other)) if id != *other => return Err(refused(ErrorKind::Conflict)),
+        (Ok(id), _) => *taken = Some(id),
+    }
+    Ok(())
+}
+
+impl Default for SessionPropagator {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TextMapPropagator for SessionPropagator {
+    fn inject_context(&self, cx: &Context, injector: &mut dyn Injector) {
+        let scope = opening::scope_of(cx);
+        let id = scope.as_ref().and_then(|scope| scope.id());
+        if self.baggage {
+            let user_id = scope
+                .filter(|_| self.user)
+                .and_then(|scope| scope.user_id());
+            let (id, user_id) = (id.as_ref(), user_id.as_ref());
+            let ours: Vec<_> = [(SESSION_ID, id), (USER_ID, user_id)]
+                .into_iter()
+                .filter_map(|(key, id)| Some((key, id?.as_str())))
+                .collect();
+            if let Some((header, fits)) = baggage::header(cx, &ours) {
+                if !fits {
+                    tell(
+                        baggage::HEADER,
+                        "does not hold all of the baggage: left out is what is over 64 members or 8192 bytes",
+                    );
+                }
+                injector.set(baggage::HEADER, header);
+            }
+        }
+        let Some(id) = id else { return };
+        for header in &self.headers {
+            if self.percent_encoded {
+                let value = utf8_percent_encode(id.as_str(), NOT_IN_A_HEADER).to_string();
+                injector.set(header, value);
+            } else if id.as_str().bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+                injector.set(header, id.as_str().to_owned());
+            } else {
+                tell(
+                    header,
+                    "cannot carry the session's id, which is not ASCII: it is not sent (use \
+                     with_percent_encoded_headers, or W3C baggage)",
+                );
+            }
+        }
+    }
+
+    fn extract_with_context(&self, cx: &Context, extractor: &dyn Extractor) -> Context {
+        let headers = match self.baggage {
+            true => extractor.get_all(baggage::HEADER).unwrap_or_default(),
+            false => Vec::new(),
+        };
+        let others = baggage::members(&headers)
+            .filter(|member| ![SESSION_ID, USER_ID].contains(&member.key));
+        let cx = baggage::with_baggage(cx, others);
+        match self.read(extractor, &headers) {
+            Ok(session) if session.is_empty() => cx,
+            Ok(session) if self.inbound.takes(session.id(), &()) => {
+                Scope::nested(None, (&session).into()).entered(&cx)
+            }
+            Ok(_) => cx,
+            Err(Refused(header, error)) => {
+                tell(&header, &format!("brings an id that is ignored: {error}"));
+                cx
+            }
+        }
+    }
+
+    fn fields(&self) -> FieldIter<'_> {
+        FieldIter::new(&self.fields)
+    }
+}
+
+/// All but visible ASCII, and what would be taken for an encoding.
+const NOT_IN_A_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
+
+/// Once for each header and mistake.
+fn tell(header: &str, what: &str) {
+    static TOLD: LazyLock<Once<String>> = LazyLock::new(Once::default);
+    let message = format!("header `{header}` {what}");
+    if TOLD.first(message.clone()) {
+        diagnostic::tell(&message);
+    }
+}
