@@ -93,7 +93,18 @@ fn properties(metadata: &str) -> impl Iterator<Item = &str> {
 pub(crate) struct Member<'a> {
     pub(crate) key: &'a str,
     pub(crate) value: Option<Cow<'a, str>>,
+    encoded: &'a str,
     metadata: &'a str,
+}
+
+impl Member<'_> {
+    /// The value if its sender writes a space as `+`, as Python's OpenTelemetry does. Nothing in the
+    /// header tells.
+    pub(crate) fn with_spaces(&self) -> Option<String> {
+        let encoded = self.encoded.replace('+', " ");
+        let value = percent_decode_str(&encoded).decode_utf8().ok()?;
+        Some(value.into_owned())
+    }
 }
 
 /// The members of a header, within the limits: what is over them is not looked at.
@@ -113,6 +124,7 @@ pub(crate) fn members<'a>(headers: &'a [&'a str]) -> impl Iterator<Item = Member
             Some(Member {
                 key: key.trim(),
                 value: percent_decode_str(value.trim()).decode_utf8().ok(),
+                encoded: value.trim(),
                 metadata: metadata.trim(),
             })
         })

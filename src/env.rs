@@ -1,10 +1,10 @@
 //! The propagators that the environment names.
 
+use crate::b3::B3Propagator;
 use crate::error::{Error, ErrorKind};
 use crate::jaeger::JaegerPropagator;
 use crate::propagator::{SESSION_HEADER_NAME, SessionPropagator};
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
-use opentelemetry_propagator_b3::{B3Encoding, Propagator as B3Propagator};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use std::env::VarError;
 
@@ -79,8 +79,8 @@ pub fn propagator_from_env() -> Result<TextMapCompositePropagator, Error> {
 fn add(propagators: &mut Propagators, name: &str) -> Option<()> {
     propagators.push(match name {
         "tracecontext" => Box::new(TraceContextPropagator::new()),
-        "b3" => Box::new(B3Propagator::with_encoding(B3Encoding::SingleHeader)),
-        "b3multi" => Box::new(B3Propagator::with_encoding(B3Encoding::MultipleHeader)),
+        "b3" => Box::new(B3Propagator::single_header()),
+        "b3multi" => Box::new(B3Propagator::multiple_headers()),
         "jaeger" => Box::new(JaegerPropagator),
         _ => return None,
     });

@@ -27,6 +27,7 @@
 mod around;
 mod attach;
 mod attributes;
+mod b3;
 mod baggage;
 mod carrier;
 mod current;
@@ -36,6 +37,8 @@ mod error;
 mod fields;
 mod filtered;
 mod handover;
+#[cfg(any(feature = "reqwest", feature = "tower"))]
+mod hosts;
 mod inbound;
 mod jaeger;
 mod known;
@@ -43,10 +46,16 @@ mod layer;
 mod macros;
 mod opening;
 mod propagator;
+#[cfg(feature = "reqwest")]
+#[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
+pub mod reqwest;
 mod scope;
 mod session;
 mod shards;
 mod span;
+#[cfg(feature = "tower")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
+pub mod tower;
 mod tracer;
 mod tracking;
 

@@ -42,8 +42,9 @@ const X_SESSION_HEADER_NAME: &str = "X-Mirascope-Session-Id";
 /// are ignored, and [`with_inbound`](Self::with_inbound) may refuse it. An accepted one replaces, for
 /// what runs under the extracted `Context`, whatever is in force outside it.
 ///
-/// OpenTelemetry's global propagator does nothing until it is set. [`propagator_from_env`]
-/// (crate::propagator_from_env) makes one of this and of those that the environment names.
+/// OpenTelemetry's global propagator does nothing until it is set.
+/// [`propagator_from_env`](crate::propagator_from_env) makes one of this and of those that the
+/// environment names.
 ///
 /// Cost: about that of `BaggagePropagator`.
 ///
@@ -89,7 +90,8 @@ impl SessionPropagator {
     /// Whether W3C baggage is written and read. Default: true.
     ///
     /// An id survives the way there and back byte for byte. Python's OpenTelemetry sends a space as
-    /// `+`, which the recommendation does not know: it arrives as `+`.
+    /// `+`, which the recommendation does not know: it arrives as `+`, unless a header of its own
+    /// brings the same id with the space. Properties of the member `session.id` are not sent on.
     ///
     /// ```
     /// # use tracing_session::{SESSION_HEADER_NAME, SessionPropagator};
@@ -179,9 +181,13 @@ impl SessionPropagator {
     /// The session that the headers name. `Err` if it is not to be used.
     fn read(&self, extractor: &dyn Extractor, members: &[&str]) -> Result<Session, Refused> {
         let mut session = Session::default();
+        let mut with_spaces = None;
         for member in baggage::members(members) {
             match member.key {
-                SESSION_ID => take(&mut session.id, SESSION_ID, member.value.as_deref())?,
+                SESSION_ID => {
+                    take(&mut session.id, SESSION_ID, member.value.as_deref())?;
+                    with_spaces = member.with_spaces();
+                }
                 USER_ID if self.user => {
                     take(&mut session.user_id, USER_ID, member.value.as_deref())?
                 }
@@ -199,6 +205,10 @@ impl SessionPropagator {
                         true => percent_decode_str(value).decode_utf8().ok(),
                         false => Some(Cow::Borrowed(value)),
                     };
+                    // A Python service that sends both means the same by them.
+                    if value.is_some() && value.as_deref() == with_spaces.as_deref() {
+                        session.id = None;
+                    }
                     take(&mut session.id, header, value.as_deref())?;
                 }
             }

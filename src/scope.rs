@@ -86,6 +86,11 @@ impl Scope {
         Arc::new(scope)
     }
 
+    /// The scope that says there is neither: not even a default session.
+    pub(crate) fn empty() -> Arc<Self> {
+        Self::nested(None, Values::default())
+    }
+
     /// What this scope says itself, inside another one.
     pub(crate) fn moved_into(self: &Arc<Self>, outer: Option<Arc<Scope>>) -> Arc<Self> {
         if outer.is_none() && !self.inherits() {
@@ -329,6 +334,30 @@ struct Entry {
 pub(crate) fn is_inside_span(cx: &Context) -> bool {
     let span = cx.span().span_context().span_id();
     span != SpanId::INVALID && cx.get::<Entry>().is_some_and(|entry| entry.under == span)
+}
+
+/// The scope that headers brought into `cx`, which was extracted from them on top of `outer`.
+pub(crate) fn brought(cx: &Context, outer: &Context) -> Option<Arc<Scope>> {
+    let entry = cx.get::<Entry>()?;
+    let outer = outer.get::<Entry>();
+    let is_new = outer.is_none_or(|outer| !Arc::ptr_eq(&outer.scope, &entry.scope));
+    is_new.then(|| entry.scope.clone())
+}
+
+/// `cx`, which was extracted from headers on top of `outer`, with what is in force under `outer`:
+/// `otherwise`, where that is nothing.
+pub(crate) fn put_back(cx: Context, outer: &Context, otherwise: Option<Arc<Scope>>) -> Context {
+    let in_force = |cx| Scope::of(cx).as_ref().map(Arc::as_ptr);
+    if in_force(&cx) == in_force(outer) {
+        return cx;
+    }
+    let (scope, under) = match (InForce::under(outer), outer.get::<Entry>()) {
+        (InForce::Entry(scope), Some(entry)) => (scope, entry.under),
+        // It is that of the span, and so it gives way to what is bound to the span later.
+        (InForce::Bound(scope), _) => (scope, SpanId::INVALID),
+        _ => (otherwise.unwrap_or_else(Scope::empty), SpanId::INVALID),
+    };
+    cx.with_value(Entry { scope, under })
 }
 
 /// Scopes of spans by span id, each with its trace id to tell a chance meeting of ids.

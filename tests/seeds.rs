@@ -1,4 +1,4 @@
-//! What the other systems' documentation shows, said in Rust.
+//! What the other systems' documentation shows, said in Rust. What is propagated is in `seeds/`.
 //!
 //! Every sample, and where it is covered:
 //!
@@ -16,20 +16,27 @@
 //! | Mirascope, session | `current_session` | `mirascope_current_session_is_there_inside_and_none_outside` |
 //! | Mirascope, session | the same, in asynchronous code | `mirascope_session_holds_across_awaits` |
 //! | Mirascope, session | `SessionContext.attributes` | later: metadata |
-//! | Mirascope, session | `SESSION_HEADER_NAME`, `extract_session_id`, outgoing requests | later: propagation |
-//! | Mirascope, propagation | client and server; injecting; extracting | later: propagation |
-//! | Mirascope, propagation | the propagator's format, from the environment | later: propagation |
-//! | Mirascope, propagation | FastAPI, Flask and httpx | later: propagation |
-//! | Mirascope, propagation | the session's header, sent and read | later: propagation |
-//! | Mirascope, propagation | `Context` values by hand | later: propagation |
-//! | Mirascope, propagation | microservices, background jobs, other languages | later: propagation |
+//! | Mirascope, session | `SESSION_HEADER_NAME`, outgoing requests | `mirascope_session_of_the_client_is_the_servers` |
+//! | Mirascope, session | `extract_session_id` | `mirascope_extract_session_id_reads_the_header` |
+//! | Mirascope, propagation | client and server | `mirascope_headers_connect_client_and_server` |
+//! | Mirascope, propagation | injecting, and what is injected | `mirascope_inject_context_writes_the_trace_and_the_session` |
+//! | Mirascope, propagation | extracting, in an endpoint of FastAPI | `mirascope_endpoint_extracts_from_its_request` |
+//! | Mirascope, propagation | the propagator's format, from the environment | `mirascope_format_of_the_propagator_is_the_environments` |
+//! | Mirascope, propagation | a middleware of FastAPI | `mirascope_middleware_extracts_for_all_endpoints` |
+//! | Mirascope, propagation | Flask | `mirascope_server_keeps_the_context_with_the_request` |
+//! | Mirascope, propagation | httpx | `mirascope_client_injects_into_every_request` |
+//! | Mirascope, propagation | the session's header, sent and read | `mirascope_session_of_the_client_is_the_servers` |
+//! | Mirascope, propagation | `Context` values by hand | `mirascope_context_values_may_be_handled_by_hand` |
+//! | Mirascope, propagation | microservices | `mirascope_services_in_a_row_share_one_trace` |
+//! | Mirascope, propagation | background jobs | `mirascope_background_job_goes_on_with_the_request` |
+//! | Mirascope, propagation | other languages | `mirascope_trace_goes_on_in_other_languages` |
 //! | TraceCtrl | `new_session`, then `current_session_id` | `tracectrl_new_session_is_the_current_one` |
 //! | TraceCtrl | `set_session_id` | `tracectrl_set_session_id_takes_the_applications_own_id` |
 //! | TraceCtrl | `TRACECTRL_SESSION_ID`, and who reads it | `tracectrl_environment_overrides_new_session_and_not_set_session_id` |
 //! | TraceCtrl | `current_session_id` before any other call | `tracectrl_current_session_id_is_none_before_any_is_set` |
 //! | TraceCtrl | threads are isolated | `tracectrl_sessions_are_isolated_between_threads` |
 //! | TraceCtrl | asynchronous tasks are isolated | `tracectrl_sessions_are_isolated_between_tasks` |
-//! | TraceCtrl | agent A sends a header, agent B reads it | later: propagation |
+//! | TraceCtrl | agent A sends a header, agent B reads it | `tracectrl_agents_share_session_and_trace`, and the same `.._by_hand` |
 //! | Tracia | a conversation of three turns | `tracia_turns_of_a_conversation_carry_one_session`; their linking later: conversations |
 //! | Tracia | `run_local`, `arun_local` | `tracia_turns_may_be_sync_or_async` |
 //! | Tracia | streaming | `tracia_streamed_answer_carries_the_session` |
@@ -38,6 +45,12 @@
 //! | Tracia | linking by hand | later: conversations |
 
 mod support;
+
+#[cfg(all(feature = "reqwest", feature = "tower"))]
+#[path = "seeds/http.rs"]
+mod http;
+#[path = "seeds/propagation.rs"]
+mod propagation;
 
 use futures_util::StreamExt;
 use std::collections::HashSet;

@@ -119,7 +119,7 @@ def main(test):
 
 def environment(**settings):
     """Ours, without what would make a backend or the quickstart behave otherwise than tested here."""
-    steering = ("OTEL_", "PHOENIX_", "RUST_LOG", "TRACECTRL_", "TRACING_SESSION_")
+    steering = ("MIRASCOPE_", "_MIRASCOPE_", "OTEL_", "PHOENIX_", "RUST_LOG", "TRACECTRL_", "TRACING_SESSION_")
     return {name: value for name, value in os.environ.items() if not name.startswith(steering)} | settings
 
 
@@ -163,12 +163,16 @@ def server(command, health, **settings):
                 raise RuntimeError(f"{command[0]} did not become healthy:\n{log.read().decode()}")
             yield
         finally:
-            process.terminate()
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            stop(process)
+
+
+def stop(process):
+    process.terminate()
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def healthy(url, process, limit=180):

@@ -250,9 +250,14 @@ pub fn alone(test: &str, variables: &[(&str, &str)]) -> bool {
     command
         .args([test, "--exact", "--nocapture"])
         .env(ALONE, "1");
-    command
-        .env_remove("TRACING_SESSION_ID")
-        .env_remove("TRACECTRL_SESSION_ID");
+    for variable in [
+        "TRACING_SESSION_ID",
+        "TRACECTRL_SESSION_ID",
+        "OTEL_PROPAGATORS",
+        "MIRASCOPE_PROPAGATOR",
+    ] {
+        command.env_remove(variable);
+    }
     let output = command.envs(variables.iter().copied()).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);

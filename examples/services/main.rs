@@ -1,0 +1,74 @@
+//! One conversation across three services, in one session and one trace.
+//!
+//!     cargo run --example services --features tower,reqwest
+//!
+//! A client asks the gateway (axum, over HTTP), which asks the agent (tonic, over gRPC), which leaves
+//! a job in a queue for the worker. Each service has a thread, a subscriber and a provider of its
+//! own, as it would in a process of its own. Of the session they share only what goes over the wire.
+//!
+//! It prints what arrived at the backend as a tree, and fails if that is not one trace in the
+//! client's session.
+//!
+//! All that concerns the session: `set_up` in `service.rs`, a layer where each service is served or
+//! called, and two lines for the queue in `worker.rs`.
+
+mod agent;
+mod backend;
+mod gateway;
+mod service;
+mod worker;
+
+use backend::Backend;
+use service::{Outcome, listen, start};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use tokio::sync::{mpsc, watch};
+use tracing_session::{InSession, Session, propagator_from_env};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Outcome<ExitCode> {
+    // In each process, once. OpenTelemetry's global propagator does nothing until it is set.
+    opentelemetry::global::set_text_map_propagator(propagator_from_env()?);
+
+    let backend = Backend::default();
+    let (gateway_listener, agent_listener) = (listen()?, listen()?);
+    let gateway_address = gateway_listener.local_addr()?;
+    let agent_address = agent_listener.local_addr()?;
+    let (queue, jobs) = mpsc::unbounded_channel();
+    let (running, until) = watch::channel(());
+
+    let worker = worker::run(jobs);
+    let agent = agent::serve(agent_listener, queue, until.clone());
+    let gateway = gateway::serve(gateway_listener, agent_address, until);
+    let services = [
+        start("worker", &backend, worker),
+        start("agent", &backend, agent),
+        start("gateway", &backend, gateway),
+    ];
+
+    let session = Session::new("chat-42")?;
+    let answer = ask(gateway_address, "What is the weather like?").in_session(session);
+    println!("{}", answer.await?);
+
+    drop(running);
+    for service in services {
+        service.join().map_err(|_| "a service panicked")??;
+    }
+    let is_right = backend.print_and_verify("chat-42");
+    Ok(if is_right {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The client has no spans, so the trace begins in the gateway.
+async fn ask(gateway: SocketAddr, question: &'static str) -> Outcome<String> {
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let client = reqwest_middleware::ClientBuilder::new(client)
+        .with(tracing_session::reqwest::middleware())
+        .build();
+    let url = format!("http://{gateway}/chat");
+    let response = client.post(url).body(question).send().await?;
+    Ok(response.error_for_status()?.text().await?)
+}

@@ -1,0 +1,80 @@
+//! Requests of `reqwest` carry the session, with `reqwest-middleware`.
+//!
+//! See [`inject_context`](crate::inject_context) on the global propagator, which has to be set. The
+//! blocking client of `reqwest` has no middleware: give that function the headers.
+
+use crate::hosts::{self, Hosts};
+use async_trait::async_trait;
+use http::Extensions;
+use reqwest::{Request, Response};
+use reqwest_middleware::{Middleware, Next, Result};
+
+/// Middleware that writes what is in force into the headers of each request: the trace, the session,
+/// and what else the global propagator carries.
+///
+/// What is in force is asked when the request is sent. Headers of the propagator that are on the
+/// request already are overwritten.
+///
+/// ```
+/// use reqwest_middleware::ClientBuilder;
+///
+/// # fn build(client: reqwest::Client) {
+/// let client = ClientBuilder::new(client).with(tracing_session::reqwest::middleware()).build();
+/// # }
+/// ```
+pub fn middleware() -> SessionMiddleware {
+    SessionMiddleware {
+        hosts: Hosts::default(),
+    }
+}
+
+/// See [`middleware`].
+///
+/// Cost: that of the propagator.
+///
+/// ```
+/// let middleware: tracing_session::reqwest::SessionMiddleware = tracing_session::reqwest::middleware();
+/// ```
+#[derive(Clone, Debug)]
+pub struct SessionMiddleware {
+    hosts: Hosts,
+}
+
+impl SessionMiddleware {
+    /// Only these hosts get the session and the user. Default: all.
+    ///
+    /// `agents.internal` is that host, and `.agents.internal` also every host below it. Case and
+    /// port make no difference. Others get the trace and the other baggage. A header that the
+    /// application put on the request itself is left to it.
+    ///
+    /// `reqwest` follows redirects below its middleware, and takes the headers along: a host that is
+    /// listed has to be trusted with where it redirects to, or give the client
+    /// [`Policy::none`](reqwest::redirect::Policy::none).
+    ///
+    /// ```
+    /// let middleware = tracing_session::reqwest::middleware().only_to(["agents.internal"]);
+    /// ```
+    pub fn only_to<H>(self, hosts: impl IntoIterator<Item = H>) -> Self
+    where
+        H: Into<String>,
+    {
+        Self {
+            hosts: Hosts::only(hosts),
+        }
+    }
+}
+
+#[async_trait]
+impl Middleware for SessionMiddleware {
+    async fn handle(
+        &self,
+        mut request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<Response> {
+        let host = || request.url().host_str().map(str::to_owned);
+        let may_know = self.hosts.may_know(host);
+        hosts::inject(request.headers_mut(), may_know);
+        next.run(request, extensions).await
+    }
+}
