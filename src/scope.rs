@@ -339,8 +339,7 @@ pub(crate) fn is_inside_span(cx: &Context) -> bool {
 /// The scope that headers brought into `cx`, which was extracted from them on top of `outer`.
 pub(crate) fn brought(cx: &Context, outer: &Context) -> Option<Arc<Scope>> {
     let entry = cx.get::<Entry>()?;
-    let outer = outer.get::<Entry>();
-    let is_new = outer.is_none_or(|outer| !Arc::ptr_eq(&outer.scope, &entry.scope));
+    let is_new = Scope::of(outer).is_none_or(|outer| !Arc::ptr_eq(&outer, &entry.scope));
     is_new.then(|| entry.scope.clone())
 }
 
