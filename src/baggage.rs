@@ -91,13 +91,18 @@ fn properties(metadata: &str) -> impl Iterator<Item = &str> {
 
 /// A member of a header. The value is `None` if it is not UTF-8.
 pub(crate) struct Member<'a> {
-    pub(crate) key: &'a str,
+    key: &'a str,
     pub(crate) value: Option<Cow<'a, str>>,
     encoded: &'a str,
     metadata: &'a str,
 }
 
 impl Member<'_> {
+    /// Some readers decode keys, so what is ours may be hidden behind an encoding.
+    pub(crate) fn is(&self, key: &str) -> bool {
+        percent_decode_str(self.key).eq(key.bytes())
+    }
+
     /// The value if its sender writes a space as `+`, as Python's OpenTelemetry does. Nothing in the
     /// header tells.
     pub(crate) fn with_spaces(&self) -> Option<String> {
@@ -131,8 +136,7 @@ pub(crate) fn members<'a>(headers: &'a [&'a str]) -> impl Iterator<Item = Member
         .take(MAX_MEMBERS)
 }
 
-/// `cx` with the baggage of a header in place of its own. A header that holds none leaves `cx` as it
-/// is.
+/// `cx` with the baggage of a header in place of its own.
 pub(crate) fn with_baggage<'a>(cx: &Context, members: impl Iterator<Item = Member<'a>>) -> Context {
     let mut baggage = Baggage::new();
     for member in members {
@@ -142,9 +146,5 @@ pub(crate) fn with_baggage<'a>(cx: &Context, members: impl Iterator<Item = Membe
             baggage.insert_with_metadata(key, value, member.metadata);
         }
     }
-    if baggage.is_empty() {
-        cx.clone()
-    } else {
-        cx.with_baggage(baggage)
-    }
+    cx.with_baggage(baggage)
 }

@@ -132,7 +132,9 @@ impl Carrier for http::HeaderMap {
 
     fn get_all(&self, name: &str) -> Vec<&str> {
         let values = self.get_all(name).iter();
-        values.filter_map(|value| value.to_str().ok()).collect()
+        values
+            .filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
+            .collect()
     }
 
     fn names(&self) -> Vec<&str> {

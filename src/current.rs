@@ -130,8 +130,12 @@ fn bind(session: Session) -> Result<(), Error> {
         };
         if let Some(cx) = get_otel_context(&span, dispatch) {
             let own = cx.span().span_context().span_id();
-            let is_here = |here: &Context| here.span().span_context().span_id() == own;
-            if Context::map_current(|here| is_here(here) && scope::is_inside_span(here)) {
+            // What came in from elsewhere, and is attached inside the span, is no span of ours.
+            let hides = |here: &Context| {
+                let span = here.span().span_context().clone();
+                span.is_remote() || span.span_id() == own && scope::is_inside_span(here)
+            };
+            if Context::map_current(hides) {
                 return Err(ErrorKind::InsideValue.into());
             }
             let bound = handover::ask(&cx, Errand::Bind(session.clone()));

@@ -79,8 +79,8 @@ pub fn propagator_from_env() -> Result<TextMapCompositePropagator, Error> {
 fn add(propagators: &mut Propagators, name: &str) -> Option<()> {
     propagators.push(match name {
         "tracecontext" => Box::new(TraceContextPropagator::new()),
-        "b3" => Box::new(B3Propagator::single_header()),
-        "b3multi" => Box::new(B3Propagator::multiple_headers()),
+        "b3" => Box::new(B3Propagator::SingleHeader),
+        "b3multi" => Box::new(B3Propagator::MultipleHeaders),
         "jaeger" => Box::new(JaegerPropagator),
         _ => return None,
     });
@@ -91,7 +91,9 @@ fn variable(name: &'static str) -> Result<Option<String>, Error> {
     match std::env::var(name) {
         Ok(value) => Ok(Some(value).filter(|value| !value.trim().is_empty())),
         Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => Err(Error::from(ErrorKind::NotUnicode).of_variable(name)),
+        Err(VarError::NotUnicode(_)) => {
+            Err(Error::from(ErrorKind::VariableNotUnicode).of_variable(name))
+        }
     }
 }
 

@@ -32,6 +32,7 @@ pub(crate) enum ErrorKind {
     NothingToMark,
     Conflict,
     HeaderName,
+    VariableNotUnicode,
     /// With those that are valid.
     Propagator(&'static str),
 }
@@ -101,6 +102,7 @@ impl fmt::Display for ErrorKind {
         f.write_str(match self {
             Self::Propagator(valid) => return write!(f, "no such propagator (valid: {valid})"),
             Self::Conflict => "it is not the only one, and they differ",
+            Self::VariableNotUnicode => "the value is not valid UTF-8",
             Self::HeaderName => "not a name for a header of the session's own",
             Self::Blank => "id is blank",
             Self::TooLong => "id is longer than 1024 bytes",
@@ -120,8 +122,8 @@ impl fmt::Display for ErrorKind {
                  can be set on it (use SessionTracerProvider::new(provider).tracer(\"..\"))"
             }
             Self::InsideValue => {
-                "a Session is attached inside the current span, which would hide what is set on \
-                 the span; attach a Session with the other value too, or call it in a span inside"
+                "a Session, or what came in with headers, is attached inside the current span and \
+                 would hide what is set on the span; attach a Session with the other value too, or call it in a span inside"
             }
             Self::NothingToMark => "no session or user is in force here to mark the trace with",
         })

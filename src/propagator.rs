@@ -1,7 +1,7 @@
 //! The session in the headers of a call: from the `Context` into them, and back.
 
 use crate::attributes::{SESSION_ID, USER_ID};
-use crate::baggage;
+use crate::baggage::{self, Member};
 use crate::diagnostic::{self, Once};
 use crate::error::{Error, ErrorKind};
 use crate::inbound::InboundPolicy;
@@ -154,6 +154,8 @@ impl SessionPropagator {
     /// Whether the user's id is sent and taken too, as the member `user.id` of W3C baggage. Default:
     /// false.
     ///
+    /// Who is heard has to be trusted with it: an [`InboundPolicy`] is asked about the session alone.
+    ///
     /// ```
     /// # use tracing_session::SessionPropagator;
     /// let among_our_own_services = SessionPropagator::new().with_user(true);
@@ -183,15 +185,12 @@ impl SessionPropagator {
         let mut session = Session::default();
         let mut with_spaces = None;
         for member in baggage::members(members) {
-            match member.key {
-                SESSION_ID => {
-                    take(&mut session.id, SESSION_ID, member.value.as_deref())?;
-                    with_spaces = member.with_spaces();
-                }
-                USER_ID if self.user => {
-                    take(&mut session.user_id, USER_ID, member.value.as_deref())?
-                }
-                _ => {}
+            let value = member.value.as_deref();
+            if member.is(SESSION_ID) {
+                take(&mut session.id, value).map_err(Refused::member("a `session.id`"))?;
+                with_spaces = member.with_spaces();
+            } else if self.user && member.is(USER_ID) {
+                take(&mut session.user_id, value).map_err(Refused::member("a `user.id`"))?;
             }
         }
         for header in &self.headers {
@@ -209,7 +208,7 @@ impl SessionPropagator {
                     if value.is_some() && value.as_deref() == with_spaces.as_deref() {
                         session.id = None;
                     }
-                    take(&mut session.id, header, value.as_deref())?;
+                    take(&mut session.id, value.as_deref()).map_err(Refused::header(name))?;
                 }
             }
         }
@@ -217,20 +216,30 @@ impl SessionPropagator {
     }
 }
 
-/// Where an id stood that is not used, and why.
-struct Refused(String, ErrorKind);
+/// An id that is not used: the header, what it is there, and why.
+struct Refused(String, &'static str, ErrorKind);
+
+impl Refused {
+    fn member(what: &'static str) -> impl Fn(ErrorKind) -> Self {
+        move |error| Self(baggage::HEADER.to_owned(), what, error)
+    }
+
+    fn header(name: &str) -> impl Fn(ErrorKind) -> Self {
+        move |error| Self(name.to_owned(), "an id", error)
+    }
+}
 
 /// Takes what a header says. Blank is nothing.
-fn take(taken: &mut Option<Id>, header: &str, value: Option<&str>) -> Result<(), Refused> {
-    let refused = |error| Refused(header.to_owned(), error);
-    let value = value.ok_or(refused(ErrorKind::NotUnicode))?;
-    match (Id::new(value), &taken) {
-        (Err(ErrorKind::Blank), _) => {}
-        (Err(error), _) => return Err(refused(error)),
-        (Ok(id), Some(other)) if id != *other => return Err(refused(ErrorKind::Conflict)),
-        (Ok(id), _) => *taken = Some(id),
+fn take(taken: &mut Option<Id>, value: Option<&str>) -> Result<(), ErrorKind> {
+    match (Id::new(value.ok_or(ErrorKind::NotUnicode)?), &taken) {
+        (Err(ErrorKind::Blank), _) => Ok(()),
+        (Err(error), _) => Err(error),
+        (Ok(id), Some(other)) if id != *other => Err(ErrorKind::Conflict),
+        (Ok(id), _) => {
+            *taken = Some(id);
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 impl Default for SessionPropagator {
@@ -284,17 +293,22 @@ impl TextMapPropagator for SessionPropagator {
             true => extractor.get_all(baggage::HEADER).unwrap_or_default(),
             false => Vec::new(),
         };
-        let others = baggage::members(&headers)
-            .filter(|member| ![SESSION_ID, USER_ID].contains(&member.key));
-        let cx = baggage::with_baggage(cx, others);
+        let cx = match headers.as_slice() {
+            [] => cx.clone(),
+            headers => {
+                let is_ours = |member: &Member<'_>| member.is(SESSION_ID) || member.is(USER_ID);
+                let others = baggage::members(headers).filter(|member| !is_ours(member));
+                baggage::with_baggage(cx, others)
+            }
+        };
         match self.read(extractor, &headers) {
             Ok(session) if session.is_empty() => cx,
             Ok(session) if self.inbound.takes(session.id(), &()) => {
                 Scope::nested(None, (&session).into()).entered(&cx)
             }
             Ok(_) => cx,
-            Err(Refused(header, error)) => {
-                tell(&header, &format!("brings an id that is ignored: {error}"));
+            Err(Refused(header, what, error)) => {
+                tell(&header, &format!("brings {what} that is ignored: {error}"));
                 cx
             }
         }

@@ -1,0 +1,188 @@
+//! What holds headers.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, DefaultHasher};
+use tracing_session::{Carrier, extract_session_id};
+
+fn owned<const LEN: usize>(pairs: [(&str, &str); LEN]) -> [(String, String); LEN] {
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned()))
+}
+
+fn sorted<T: Ord>(mut values: Vec<T>) -> Vec<T> {
+    values.sort();
+    values
+}
+
+/// Two headers, of which one stands there in two spellings.
+const SPELLINGS: [(&str, &str); 3] = [("BAGGAGE", "one"), ("Baggage", "two"), ("Other", "three")];
+
+fn finds_every_spelling_and_overwrites_them_all(mut carrier: impl Carrier) {
+    for name in ["baggage", "Baggage", "BAGGAGE"] {
+        assert_eq!(sorted(carrier.get_all(name)), ["one", "two"]);
+    }
+    assert_eq!(carrier.get_all("other"), ["three"]);
+    assert_eq!(carrier.get_all("missing"), [""; 0]);
+    assert_eq!(sorted(carrier.names()), ["BAGGAGE", "Baggage", "Other"]);
+    carrier.set("baggage", "new".to_owned());
+    assert_eq!(carrier.get_all("BAGGAGE"), ["new"]);
+    assert_eq!(sorted(carrier.names()), ["Other", "baggage"]);
+    carrier.set("added", "four".to_owned());
+    assert_eq!(carrier.get_all("Added"), ["four"]);
+}
+
+#[test]
+fn maps_of_text_are_carriers_whatever_the_case_of_their_keys() {
+    finds_every_spelling_and_overwrites_them_all(HashMap::from(owned(SPELLINGS)));
+    finds_every_spelling_and_overwrites_them_all(BTreeMap::from(owned(SPELLINGS)));
+    type Hasher = BuildHasherDefault<DefaultHasher>;
+    let other_hasher: HashMap<String, String, Hasher> = owned(SPELLINGS).into_iter().collect();
+    finds_every_spelling_and_overwrites_them_all(other_hasher);
+}
+
+#[test]
+fn map_of_lists_is_a_carrier_whatever_the_case_of_its_keys() {
+    let lists = owned(SPELLINGS).map(|(name, value)| (name, vec![value]));
+    finds_every_spelling_and_overwrites_them_all(HashMap::from(lists));
+    let list = |values: &[&str]| values.iter().map(|&value| value.to_owned()).collect();
+    let mut lists: HashMap<String, Vec<String>> = HashMap::from([
+        ("several".to_owned(), list(&["b", "a", "b"])),
+        ("empty".to_owned(), Vec::new()),
+    ]);
+    assert_eq!(
+        Carrier::get_all(&lists, "Several"),
+        ["b", "a", "b"],
+        "in their order"
+    );
+    assert_eq!(Carrier::get_all(&lists, "empty"), [""; 0]);
+    lists.set("SEVERAL", "c".to_owned());
+    assert_eq!(lists["SEVERAL"], ["c"]);
+    assert_eq!(lists.len(), 2);
+}
+
+/// A message of some queue, and a carrier that is known only at run time.
+#[test]
+fn application_may_bring_a_carrier_of_its_own() {
+    struct Message(Vec<(String, String)>);
+
+    impl Carrier for Message {
+        fn set(&mut self, name: &str, value: String) {
+            self.0.push((name.to_owned(), value));
+        }
+
+        fn get_all(&self, name: &str) -> Vec<&str> {
+            let pairs = self.0.iter().filter(|(key, _)| key == name);
+            pairs.map(|(_, value)| value.as_str()).collect()
+        }
+
+        fn names(&self) -> Vec<&str> {
+            self.0.iter().map(|(key, _)| key.as_str()).collect()
+        }
+    }
+
+    let message = Message(owned([("baggage", "session.id=chat-42")]).into());
+    assert_eq!(extract_session_id(&message).as_deref(), Some("chat-42"));
+    let carriers: [Box<dyn Carrier>; 2] = [Box::new(message), Box::new(BTreeMap::new())];
+    let ids = carriers.map(|carrier| extract_session_id(&*carrier));
+    assert_eq!(ids, [Some("chat-42".to_owned()), None]);
+}
+
+#[test]
+fn session_id_of_headers_is_read_without_a_propagator() {
+    let read = |pairs: &[(&str, &str)]| {
+        let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        let headers: HashMap<String, String> = pairs.iter().map(owned).collect();
+        extract_session_id(&headers)
+    };
+    let chat = Some("chat-42".to_owned());
+    assert_eq!(read(&[("Mirascope-Session-Id", "chat-42")]), chat);
+    assert_eq!(read(&[("x-mirascope-session-id", " chat-42 ")]), chat);
+    assert_eq!(read(&[("Baggage", "a=1,session.id=chat%2D42;x=1")]), chat);
+    let agree = [
+        ("baggage", "session.id=chat-42"),
+        ("mirascope-session-id", "chat-42"),
+    ];
+    assert_eq!(read(&agree), chat);
+    let differ = [
+        ("baggage", "session.id=chat-42"),
+        ("mirascope-session-id", "chat-43"),
+    ];
+    assert_eq!(read(&differ), None);
+    assert_eq!(read(&[("mirascope-session-id", "")]), None);
+    assert_eq!(read(&[("baggage", "user.id=u-7")]), None);
+    assert_eq!(read(&[("X-TraceCtrl-Session", "chat-42")]), None);
+    assert_eq!(read(&[]), None);
+}
+
+#[test]
+fn session_id_of_headers_is_theirs_and_not_the_one_in_force() {
+    let headers: HashMap<String, String> = HashMap::new();
+    assert_eq!(
+        crate::session("outer").in_scope(|| extract_session_id(&headers)),
+        None
+    );
+}
+
+#[cfg(feature = "http")]
+mod of_http {
+    use http::header::{HeaderMap, HeaderName, HeaderValue};
+    use tracing_session::{Carrier, extract_session_id};
+
+    const SESSION: HeaderName = HeaderName::from_static("mirascope-session-id");
+
+    fn one(value: &[u8]) -> HeaderMap {
+        HeaderMap::from_iter([(SESSION, HeaderValue::from_bytes(value).unwrap())])
+    }
+
+    #[test]
+    fn header_map_is_a_carrier_whatever_the_case_of_the_name() {
+        let mut headers = HeaderMap::new();
+        headers.append(SESSION, HeaderValue::from_static("one"));
+        headers.append("Mirascope-Session-Id", HeaderValue::from_static("two"));
+        let carrier: &mut dyn Carrier = &mut headers;
+        assert_eq!(carrier.get_all("MIRASCOPE-SESSION-ID"), ["one", "two"]);
+        carrier.set("Mirascope-Session-Id", "three".to_owned());
+        carrier.set("x-other", "four".to_owned());
+        assert_eq!(carrier.get_all("mirascope-session-id"), ["three"]);
+        assert_eq!(carrier.get_all("X-Other"), ["four"]);
+        assert_eq!(carrier.get_all("missing"), [""; 0]);
+        assert_eq!(carrier.get_all("no name"), [""; 0]);
+        assert_eq!(carrier.names(), ["mirascope-session-id", "x-other"]);
+        assert_eq!(extract_session_id(&headers).as_deref(), Some("three"));
+    }
+
+    #[test]
+    fn header_map_leaves_out_what_is_no_header() {
+        let mut headers = HeaderMap::new();
+        let carrier: &mut dyn Carrier = &mut headers;
+        carrier.set("no name", "value".to_owned());
+        carrier.set("x-value", "a\r\nx-evil: 1".to_owned());
+        assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn several_values_in_a_header_map_that_differ_name_no_session() {
+        let mut headers = one(b"chat-42");
+        headers.append(SESSION, HeaderValue::from_static("chat-42"));
+        assert_eq!(extract_session_id(&headers).as_deref(), Some("chat-42"));
+        headers.append(SESSION, HeaderValue::from_static("chat-43"));
+        assert_eq!(extract_session_id(&headers), None);
+        headers.remove(SESSION);
+        headers.append("baggage", HeaderValue::from_static("a=1"));
+        headers.append("baggage", HeaderValue::from_static("session.id=chat-44"));
+        assert_eq!(extract_session_id(&headers).as_deref(), Some("chat-44"));
+    }
+
+    /// As in the other carriers.
+    #[test]
+    fn id_in_a_header_map_may_be_utf8() {
+        assert_eq!(
+            extract_session_id(&one("séance".as_bytes())).as_deref(),
+            Some("séance")
+        );
+    }
+
+    #[test]
+    fn bytes_in_a_header_map_that_are_no_text_name_no_session() {
+        assert_eq!(extract_session_id(&one(b"s\xe9ance")), None);
+    }
+}

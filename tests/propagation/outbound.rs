@@ -1,0 +1,427 @@
+//! What is written.
+
+use crate::support::{self, App};
+use crate::{ids_under, only_in, received, sent, sent_here, sent_in, session};
+use opentelemetry::baggage::{Baggage, BaggageExt, KeyValueMetadata};
+use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
+use opentelemetry::trace::{TraceContextExt, Tracer, TracerProvider};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::Sampler;
+use std::collections::HashMap;
+use tracing::level_filters::LevelFilter;
+use tracing::{debug_span, info_span};
+use tracing_session::{
+    SESSION_HEADER_NAME, Session, SessionLayer, SessionPropagator, session, set_session_id, user,
+};
+
+const CHAT: &str = "baggage: session.id=chat-42";
+
+#[test]
+fn session_goes_in_w3c_baggage_by_default() {
+    assert_eq!(
+        sent_in(&SessionPropagator::new(), &session("chat-42")),
+        [CHAT]
+    );
+    assert_eq!(
+        sent_in(&SessionPropagator::default(), &session("chat-42")),
+        [CHAT]
+    );
+}
+
+#[test]
+fn headers_of_its_own_are_added_to_baggage_or_stand_in_its_place() {
+    let session = session("chat-42");
+    let both = SessionPropagator::new()
+        .with_header(SESSION_HEADER_NAME)
+        .unwrap();
+    assert_eq!(
+        sent_in(&both, &session),
+        [CHAT, "Mirascope-Session-Id: chat-42"]
+    );
+    assert_eq!(
+        sent_in(&both.with_baggage(false), &session),
+        ["Mirascope-Session-Id: chat-42"]
+    );
+    let three = only_in("X-TraceCtrl-Session")
+        .with_header("x-any.other_1")
+        .unwrap();
+    assert_eq!(
+        sent_in(&three.with_baggage(true), &session),
+        [
+            CHAT,
+            "X-TraceCtrl-Session: chat-42",
+            "x-any.other_1: chat-42"
+        ]
+    );
+    let none = SessionPropagator::new().with_baggage(false);
+    assert_eq!(sent_in(&none, &session), [""; 0]);
+}
+
+#[test]
+fn fields_are_the_names_of_the_headers() {
+    let fields = |propagator: &SessionPropagator| {
+        let fields = propagator.fields().map(str::to_owned);
+        fields.collect::<Vec<_>>()
+    };
+    let both = SessionPropagator::new().with_header("X-Session").unwrap();
+    assert_eq!(fields(&SessionPropagator::new()), ["baggage"]);
+    assert_eq!(fields(&both), ["baggage", "X-Session"]);
+    let header = both.with_baggage(false);
+    assert_eq!(fields(&header), ["X-Session"]);
+    assert_eq!(fields(&header.with_baggage(true)), ["baggage", "X-Session"]);
+}
+
+#[test]
+fn name_that_no_header_of_its_own_can_have_is_an_error() {
+    let names = [
+        "",
+        " ",
+        "two words",
+        "x:y",
+        "x\r\ny",
+        "séance",
+        "x(y)",
+        "baggage",
+        "Baggage",
+    ];
+    for name in names {
+        let error = SessionPropagator::new().with_header(name).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "not a name for a header of the session's own",
+            "{name}"
+        );
+        assert!(!error.is_invalid_id() && !error.is_unknown_propagator());
+    }
+}
+
+#[test]
+fn where_nothing_is_in_force_no_header_is_written() {
+    let propagator = SessionPropagator::new()
+        .with_user(true)
+        .with_header(SESSION_HEADER_NAME)
+        .unwrap();
+    assert_eq!(sent_here(&propagator), [""; 0]);
+    let _app = App::new();
+    info_span!("outside any session").in_scope(|| assert_eq!(sent_here(&propagator), [""; 0]));
+    assert_eq!(sent_in(&propagator, &Session::default()), [""; 0]);
+}
+
+#[test]
+fn user_goes_only_where_it_is_asked_for_and_only_in_baggage() {
+    let user = Session::default().with_user("u-7").unwrap();
+    let both = session("chat-42").with_user("u-7").unwrap();
+    let without = SessionPropagator::new().with_header("x-session").unwrap();
+    assert_eq!(sent_in(&without, &both), [CHAT, "x-session: chat-42"]);
+    assert_eq!(sent_in(&without, &user), [""; 0]);
+    let with = without.with_user(true);
+    assert_eq!(
+        sent_in(&with, &both),
+        [
+            "baggage: session.id=chat-42,user.id=u-7",
+            "x-session: chat-42"
+        ]
+    );
+    assert_eq!(sent_in(&with, &user), ["baggage: user.id=u-7"]);
+    assert_eq!(sent_in(&with.with_baggage(false), &user), [""; 0]);
+}
+
+#[test]
+fn id_that_is_not_ascii_is_left_out_of_a_plain_header_and_told_of_once() {
+    let app = App::new();
+    let propagator = only_in("x-told").with_header("x-told-too").unwrap();
+    for _ in 0..3 {
+        assert_eq!(sent_in(&propagator, &session("séance")), [""; 0]);
+    }
+    assert_eq!(
+        sent_in(&propagator.with_baggage(true), &session("séance")),
+        ["baggage: session.id=s%C3%A9ance"]
+    );
+    let told = |header| {
+        format!(
+            "tracing-session: header `{header}` cannot carry the session's id, which is not ASCII: \
+             it is not sent (use with_percent_encoded_headers, or W3C baggage)"
+        )
+    };
+    assert_eq!(app.diagnostics.said(), [told("x-told"), told("x-told-too")]);
+}
+
+#[test]
+fn id_in_a_header_of_its_own_is_percent_encoded_on_request() {
+    let plain = only_in("x-session");
+    let encoded = plain.clone().with_percent_encoded_headers(true);
+    for (id, in_plain, in_encoded) in [
+        ("chat-42", "x-session: chat-42", "x-session: chat-42"),
+        (
+            "a b%20+=,;\"\\",
+            "x-session: a b%20+=,;\"\\",
+            "x-session: a%20b%2520+=,;\"\\",
+        ),
+        ("séance", "", "x-session: s%C3%A9ance"),
+    ] {
+        let plain = sent_in(&plain, &session(id));
+        assert_eq!(plain.concat(), in_plain);
+        assert_eq!(sent_in(&encoded, &session(id)), [in_encoded]);
+    }
+}
+
+#[test]
+fn other_baggage_of_the_context_goes_along_with_what_stands_behind_its_values() {
+    let baggage = |metadata: &str| {
+        Context::new().with_baggage([KeyValueMetadata::new("tenant", "a b", metadata)])
+    };
+    let propagator = SessionPropagator::new();
+    for (metadata, written) in [
+        ("", "tenant=a%20b"),
+        ("ttl=60", "tenant=a%20b;ttl=60"),
+        ("ttl=60;secure", "tenant=a%20b;ttl=60;secure"),
+        (" ttl = 60 ; ;secure;", "tenant=a%20b;ttl = 60;secure"),
+        ("evil=1,session.id=other;ttl=60", "tenant=a%20b;ttl=60"),
+        ("evil=\r\nx: y;é=1", "tenant=a%20b"),
+    ] {
+        let cx = baggage(metadata);
+        assert_eq!(sent(&propagator, &cx), [format!("baggage: {written}")]);
+        let _attached = cx.attach();
+        assert_eq!(
+            sent_in(&propagator, &session("chat-42")),
+            [format!("{CHAT},{written}")]
+        );
+    }
+}
+
+#[test]
+fn session_in_force_stands_in_place_of_a_member_of_its_name() {
+    let members = [
+        ("session.id", "of the baggage"),
+        ("user.id", "of the baggage"),
+    ];
+    let members = members.map(|(key, value)| KeyValue::new(key, value));
+    let _attached = Context::new().with_baggage(members).attach();
+    let both = session("chat-42").with_user("u-7").unwrap();
+    assert_eq!(
+        sent_in(&SessionPropagator::new().with_user(true), &both),
+        ["baggage: session.id=chat-42,user.id=u-7"]
+    );
+}
+
+#[test]
+fn baggage_that_is_not_written_stays_in_the_process() {
+    let _attached = Context::new()
+        .with_baggage([KeyValue::new("tenant", "a")])
+        .attach();
+    let propagator = only_in("x-session");
+    assert_eq!(
+        sent_in(&propagator, &session("chat-42")),
+        ["x-session: chat-42"]
+    );
+    assert_eq!(sent_here(&propagator), [""; 0]);
+}
+
+#[test]
+fn baggage_over_the_limits_loses_others_before_the_session_and_is_told_of_once() {
+    const TEST: &str =
+        "outbound::baggage_over_the_limits_loses_others_before_the_session_and_is_told_of_once";
+    if !support::alone(TEST, &[]) {
+        return;
+    }
+    let app = App::new();
+    let propagator = SessionPropagator::new().with_user(true);
+    let sent = |baggage: Baggage| {
+        let _attached = Context::new().with_baggage(baggage).attach();
+        let both = session("chat-42").with_user("u-7").unwrap();
+        sent_in(&propagator, &both).concat()
+    };
+    let numbered = |count| {
+        let member = |n| KeyValue::new(format!("k{n}"), "v");
+        Baggage::from((0..count).map(member).collect::<Vec<_>>())
+    };
+    let one = |bytes| Baggage::from([KeyValue::new("k", "v".repeat(bytes))]);
+    let ours = "baggage: session.id=chat-42,user.id=u-7";
+    let left = 8192 - (ours.len() - "baggage: ".len()) - ",k=".len();
+
+    let most = sent(numbered(62));
+    assert!(most.starts_with(&format!("{ours},")));
+    assert_eq!(most.split(',').count(), 64);
+    assert_eq!(sent(one(left)).len(), "baggage: ".len() + 8192);
+    assert_eq!(app.diagnostics.said(), [""; 0]);
+
+    let over = sent(numbered(64));
+    assert!(over.starts_with(&format!("{ours},")));
+    assert_eq!(over.split(',').count(), 64);
+    assert_eq!(sent(one(left + 1)), ours);
+    // As it is written, it is three times as long; what is short fits behind it.
+    let both = [
+        KeyValue::new("long", "%".repeat(3000)),
+        KeyValue::new("short", "v"),
+    ];
+    assert_eq!(sent(Baggage::from(both)), format!("{ours},short=v"));
+    assert_eq!(
+        app.diagnostics.said(),
+        [
+            "tracing-session: header `baggage` does not hold all of the baggage: left out is what is \
+          over 64 members or 8192 bytes"
+        ]
+    );
+}
+
+#[test]
+fn longest_ids_of_session_and_user_fit_together() {
+    let longest = "%".repeat(1024);
+    let both = session(&longest).with_user(&longest).unwrap();
+    let encoded = "%25".repeat(1024);
+    assert_eq!(
+        sent_in(&SessionPropagator::new().with_user(true), &both),
+        [format!("baggage: session.id={encoded},user.id={encoded}")]
+    );
+}
+
+#[test]
+fn second_session_written_into_the_same_headers_replaces_the_first() {
+    let propagator = SessionPropagator::new().with_header("x-session").unwrap();
+    let mut headers = HashMap::new();
+    for id in ["chat-42", "chat-43"] {
+        let write = || propagator.inject_context(&Context::current(), &mut headers);
+        session(id).in_scope(write);
+    }
+    let expected = [("baggage", "session.id=chat-43"), ("x-session", "chat-43")];
+    let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(headers, HashMap::from(expected));
+}
+
+#[test]
+fn composed_with_the_trace_in_either_order() {
+    let app = App::new();
+    let ours = || Box::new(SessionPropagator::new());
+    let trace = || Box::new(TraceContextPropagator::new());
+    let first = TextMapCompositePropagator::new(vec![ours(), trace()]);
+    let last = TextMapCompositePropagator::new(vec![trace(), ours()]);
+    let span = session!("chat-42").entered();
+    let [mut one, mut other] = [&first, &last].map(|propagator| sent_here(propagator));
+    one.sort();
+    other.sort();
+    assert_eq!(one, other);
+    assert_eq!(one[0], CHAT);
+    assert!(
+        one[1].starts_with("traceparent: 00-") && one[1].ends_with("-01"),
+        "{one:?}"
+    );
+    assert_eq!(one[2..], ["tracestate: "]);
+    drop(span);
+    let trace = app.span("session").span_context.trace_id();
+    assert!(one[1].contains(&trace.to_string()));
+}
+
+// Where the session was said.
+
+#[test]
+fn session_of_a_span_goes_out_from_it_and_from_below_it() {
+    let app = App::new();
+    let propagator = SessionPropagator::new().with_user(true);
+    session!("chat-42").in_scope(|| {
+        assert_eq!(sent_here(&propagator), [CHAT]);
+        let late = info_span!("late", user.id = tracing::field::Empty).entered();
+        assert_eq!(sent_here(&propagator), [CHAT]);
+        late.record("user.id", "u-7");
+        let both = ["baggage: session.id=chat-42,user.id=u-7"];
+        assert_eq!(sent_here(&propagator), both);
+        info_span!("below").in_scope(|| assert_eq!(sent_here(&propagator), both));
+        user!("u-8").in_scope(|| {
+            assert_eq!(
+                sent_here(&propagator),
+                ["baggage: session.id=chat-42,user.id=u-8"]
+            );
+        });
+        let cx = Context::current();
+        let plain = app.provider.tracer("lib").start_with_context("plain", &cx);
+        assert_eq!(sent(&propagator, &cx.with_span(plain)), both);
+    });
+    assert_eq!(sent_here(&propagator), [""; 0]);
+}
+
+#[test]
+fn session_that_was_set_on_a_span_goes_out_from_it_and_from_below_it() {
+    let _app = App::new();
+    let propagator = SessionPropagator::new();
+    info_span!("request").in_scope(|| {
+        info_span!("handler").in_scope(|| {
+            set_session_id("chat-42").unwrap();
+            assert_eq!(sent_here(&propagator), [CHAT]);
+            info_span!("below").in_scope(|| assert_eq!(sent_here(&propagator), [CHAT]));
+        });
+        assert_eq!(sent_here(&propagator), [""; 0]);
+    });
+}
+
+#[test]
+fn session_goes_out_from_a_span_that_is_not_sampled() {
+    let app = App::with_provider(
+        |builder| builder.with_sampler(Sampler::AlwaysOff),
+        |otel| SessionLayer::new().around(otel),
+    );
+    let trace = Box::new(TraceContextPropagator::new());
+    let propagator =
+        TextMapCompositePropagator::new(vec![trace, Box::new(SessionPropagator::new())]);
+    session!("chat-42").in_scope(|| {
+        info_span!("below").in_scope(|| {
+            let sent = sent_here(&propagator);
+            assert!(sent[0].ends_with("-00"), "{sent:?}");
+            assert_eq!(sent[1..], ["tracestate: ", CHAT]);
+        });
+    });
+    app.exports("");
+}
+
+#[test]
+fn session_goes_out_from_a_span_that_the_filter_of_the_session_layer_hides() {
+    let _app = App::with_layer(|otel| {
+        let layer = SessionLayer::new().with_filter(LevelFilter::INFO);
+        layer.around(otel)
+    });
+    let propagator = SessionPropagator::new();
+    debug_span!("session", id = "chat-42").in_scope(|| {
+        assert_eq!(sent_here(&propagator), [CHAT]);
+        info_span!("below").in_scope(|| assert_eq!(sent_here(&propagator), [CHAT]));
+    });
+    assert_eq!(sent_here(&propagator), [""; 0]);
+}
+
+#[test]
+fn default_session_goes_out_where_there_is_no_other() {
+    let _app = App::with(|layer| layer.with_default_session(session("chat-42")));
+    let propagator = SessionPropagator::new();
+    assert_eq!(sent_here(&propagator), [CHAT]);
+    info_span!("below").in_scope(|| assert_eq!(sent_here(&propagator), [CHAT]));
+    let inner = session("chat-43");
+    assert_eq!(
+        sent_in(&propagator, &inner),
+        ["baggage: session.id=chat-43"]
+    );
+}
+
+#[test]
+fn session_that_came_in_goes_on_and_gives_way_to_one_inside() {
+    let propagator = SessionPropagator::new();
+    let cx = received(
+        &propagator,
+        [("baggage", "session.id=chat-42;ttl=60")],
+        &Context::new(),
+    );
+    assert_eq!(sent(&propagator, &cx), [CHAT]);
+    assert_eq!(ids_under(cx.clone()).0.as_deref(), Some("chat-42"));
+    let _attached = cx.attach();
+    let inner = session("chat-43");
+    assert_eq!(
+        sent_in(&propagator, &inner),
+        ["baggage: session.id=chat-43"]
+    );
+}
+
+#[test]
+fn nothing_that_shows_itself_shows_an_id() {
+    let propagator = SessionPropagator::new().with_user(true);
+    let from = [("baggage", "session.id=secret-42,user.id=secret-7")];
+    let cx = received(&propagator, from, &Context::new());
+    let shown = format!("{cx:?} {propagator:?}");
+    assert!(!shown.contains("secret"), "{shown}");
+}
