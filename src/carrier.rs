@@ -279,7 +279,8 @@ impl PropagatedContext {
 /// # }
 /// ```
 pub trait WithPropagated: Sized {
-    /// Wraps this so that what the headers say is in force whenever it is polled.
+    /// Wraps this so that what the headers say is in force whenever it is polled. A span that the
+    /// future was given before, with `.instrument(span)` inside, stays in what it was made in.
     ///
     /// ```
     /// # use std::collections::HashMap;

@@ -33,6 +33,17 @@ impl<N: Into<String>, V: Into<String>, const LEN: usize> From<[(N, V); LEN]> for
     }
 }
 
+impl From<&[(&str, &str)]> for Lines {
+    fn from(lines: &[(&str, &str)]) -> Self {
+        let lines = lines.iter();
+        Self(
+            lines
+                .map(|(name, v)| ((*name).into(), (*v).into()))
+                .collect(),
+        )
+    }
+}
+
 impl Extractor for Lines {
     fn get(&self, key: &str) -> Option<&str> {
         self.get_all(key)?.first().copied()

@@ -186,6 +186,61 @@ fn b3_for_debugging_is_sampled() {
 }
 
 #[test]
+fn headers_of_b3_are_read_in_the_forms_that_its_clients_write() {
+    let test = "environment::headers_of_b3_are_read_in_the_forms_that_its_clients_write";
+    let Some(_) = case(test, &[&[(OTEL, "b3")], &[(OTEL, "b3multi")]]) else {
+        return;
+    };
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    const SPAN: &str = "b7ad6b7169203331";
+    let read = |headers: &[(&str, &str)]| {
+        let propagator = propagator_from_env().unwrap();
+        let cx = received(&propagator, headers, &Context::new());
+        let span = cx.span().span_context().clone();
+        span.is_valid()
+            .then(|| (span.trace_id().to_string(), span.is_sampled()))
+    };
+    for (header, sampled) in [
+        (&*format!("{TRACE}-{SPAN}-1"), true),
+        (&format!("{TRACE}-{SPAN}-0"), false),
+        (&format!("{TRACE}-{SPAN}"), false),
+        (&format!("{TRACE}-{SPAN}-1-{SPAN}"), true),
+        (&format!(" {}-{SPAN}-d ", TRACE.to_uppercase()), true),
+    ] {
+        let expected = Some((TRACE.to_owned(), sampled));
+        assert_eq!(read(&[("b3", header)]), expected, "{header}");
+    }
+    let short = format!("{}-{SPAN}-1", &TRACE[16..]);
+    let expected = format!("{}{}", "0".repeat(16), &TRACE[16..]);
+    assert_eq!(read(&[("b3", &short)]), Some((expected, true)));
+    for header in [
+        "",
+        "0",
+        "-",
+        TRACE,
+        &format!("{TRACE}-{SPAN}-x"),
+        &format!("{}-{SPAN}-1", "0".repeat(32)),
+        &format!("{TRACE}-{}-1", "0".repeat(16)),
+        &format!("+{}-{SPAN}-1", &TRACE[1..]),
+        &format!("0{TRACE}-{SPAN}-1"),
+        &format!("{TRACE}-0{SPAN}-1"),
+    ] {
+        assert_eq!(read(&[("b3", header)]), None, "{header}");
+    }
+    let ids = [("X-B3-TraceId", TRACE), ("X-B3-SpanId", SPAN)];
+    let with = |further: &[(&'static str, &'static str)]| read(&[&ids, further].concat());
+    let expected = |sampled| Some((TRACE.to_owned(), sampled));
+    assert_eq!(with(&[]), expected(false));
+    assert_eq!(with(&[("X-B3-Sampled", "1")]), expected(true));
+    assert_eq!(with(&[("X-B3-Sampled", "true")]), expected(true));
+    assert_eq!(with(&[("X-B3-Sampled", "0")]), expected(false));
+    assert_eq!(with(&[("X-B3-Flags", "1")]), expected(true));
+    assert_eq!(with(&[("X-B3-Flags", "0")]), expected(false));
+    assert_eq!(with(&[("X-B3-Sampled", "maybe")]), None);
+    assert_eq!(read(&ids[..1]), None);
+}
+
+#[test]
 fn header_of_jaeger_is_read_in_the_forms_that_its_clients_write() {
     let test = "environment::header_of_jaeger_is_read_in_the_forms_that_its_clients_write";
     let Some(_) = case(test, &[&[(OTEL, "jaeger")]]) else {
