@@ -102,6 +102,9 @@ const PROMISES: &[Promise] = &[
         let ours = |shape| counts.get(shape, Case::TracingSession);
         Some(ours("chain64")? / ours("chain4")? - 1.0)
     }),
+    ("inject over TraceContext + Baggage", 1.3, |counts| {
+        counts.of_baggage("inject")
+    }),
 ];
 
 /// Instructions per span.
@@ -142,6 +145,11 @@ impl Counts {
     fn of_baseline(&self, shape: &str) -> Option<f64> {
         let ours = self.over_baseline(shape, Case::TracingSession)?;
         Some(ours / self.get(shape, Case::Baseline)?)
+    }
+
+    fn of_baggage(&self, shape: &str) -> Option<f64> {
+        let ours = self.get(shape, Case::SessionPropagator)?;
+        Some(ours / self.get(shape, Case::BaggagePropagator)?)
     }
 
     /// Each case over the baseline, as a share of what fields written by hand add, and as a multiple

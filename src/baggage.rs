@@ -12,7 +12,7 @@ use std::fmt::Write;
 pub(crate) const HEADER: &str = "baggage";
 
 /// Limits of the recommendation, for the whole header.
-const MAX_BYTES: usize = 8192;
+pub(crate) const MAX_BYTES: usize = 8192;
 const MAX_MEMBERS: usize = 64;
 
 /// Everything that some reader is known to take for something else: `+` is a space to Python, and

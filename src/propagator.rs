@@ -200,6 +200,10 @@ impl SessionPropagator {
             }
             for name in names {
                 for value in extractor.get_all(name).unwrap_or_default() {
+                    if value.len() > baggage::MAX_BYTES {
+                        // It would be decoded for nothing.
+                        return Err(Refused::header(name)(ErrorKind::TooLong));
+                    }
                     let value = match self.percent_encoded {
                         true => percent_decode_str(value).decode_utf8().ok(),
                         false => Some(Cow::Borrowed(value)),
@@ -231,7 +235,11 @@ impl Refused {
 
 /// Takes what a header says. Blank is nothing.
 fn take(taken: &mut Option<Id>, value: Option<&str>) -> Result<(), ErrorKind> {
-    match (Id::new(value.ok_or(ErrorKind::NotUnicode)?), &taken) {
+    let value = value.ok_or(ErrorKind::NotUnicode)?;
+    if taken.as_ref().is_some_and(|taken| taken.as_str() == value) {
+        return Ok(());
+    }
+    match (Id::new(value), &taken) {
         (Err(ErrorKind::Blank), _) => Ok(()),
         (Err(error), _) => Err(error),
         (Ok(id), Some(other)) if id != *other => Err(ErrorKind::Conflict),

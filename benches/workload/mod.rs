@@ -1,8 +1,9 @@
 //! What all benchmarks run: the same trees of spans, in each way to get two ids onto every span.
 //!
 //! [`Case`] is the way, [`Shape`] the tree. [`subscriber`] sets a case up, and [`Shape::run`] makes
-//! the spans of one round.
+//! the spans of one round. A call to another service counts as a span.
 
+mod headers;
 mod others;
 mod trees;
 
@@ -43,6 +44,10 @@ pub(crate) enum Case {
     SessionValue,
     /// This crate, with a default session.
     DefaultSession,
+    /// W3C baggage, which OpenTelemetry's propagator carries. The session is put there by hand.
+    BaggagePropagator,
+    /// This crate's propagator, with a `Session` in force.
+    SessionPropagator,
 }
 
 /// In the order in which they are told of. The first is what the others are compared with.
@@ -68,6 +73,13 @@ const OUTSIDE: &[Case] = &[
 
 const DISABLED: &[Case] = &[Case::Baseline, Case::TracingSession];
 
+/// From service to service, each beside `TraceContextPropagator`, which is the baseline.
+const CALLS: &[Case] = &[
+    Case::Baseline,
+    Case::BaggagePropagator,
+    Case::SessionPropagator,
+];
+
 impl Case {
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -80,6 +92,8 @@ impl Case {
             Self::TracingSession => "tracing_session",
             Self::SessionValue => "session_value",
             Self::DefaultSession => "default_session",
+            Self::BaggagePropagator => "baggage_propagator",
+            Self::SessionPropagator => "session_propagator",
         }
     }
 }
@@ -151,6 +165,10 @@ pub(crate) const SHAPES: &[Shape] = &[
     Shape::new("disabled_filtered", 13, |_| trees::disabled())
         .with_cases(DISABLED)
         .with_set_up(SetUp::LayerLevels),
+    Shape::new("inject", 1, |case| headers::inject(case, false)).with_cases(CALLS),
+    Shape::new("inject_others", 1, |case| headers::inject(case, true)).with_cases(CALLS),
+    Shape::new("extract", 1, |case| headers::extract(case, false)).with_cases(CALLS),
+    Shape::new("extract_others", 1, |case| headers::extract(case, true)).with_cases(CALLS),
 ];
 
 /// What an application of this case installs.
@@ -165,9 +183,11 @@ pub(crate) fn subscriber(shape: &Shape, case: Case) -> Dispatch {
     let provider = provider.with_span_processor(Discard).build();
     let ours = || SessionTracerProvider::new(provider.clone()).tracer("bench");
     match case {
-        Case::Baseline | Case::HandWritten | Case::HandWrittenStr | Case::BaggageProcessor => {
-            installed(shape, otel(provider.tracer("bench")))
-        }
+        Case::Baseline
+        | Case::HandWritten
+        | Case::HandWrittenStr
+        | Case::BaggageProcessor
+        | Case::BaggagePropagator => installed(shape, otel(provider.tracer("bench"))),
         Case::Limit => {
             let ready = [("session.id", SESSION), ("user.id", USER)];
             let ready = ready.map(|(key, id)| KeyValue::new(key, std::sync::Arc::from(id)));
@@ -179,7 +199,7 @@ pub(crate) fn subscriber(shape: &Shape, case: Case) -> Dispatch {
             let tracer = others::Pushing::new(provider.tracer("bench"), others::inherited);
             installed(shape, others::Inherited.and_then(otel(tracer)))
         }
-        Case::TracingSession | Case::SessionValue => {
+        Case::TracingSession | Case::SessionValue | Case::SessionPropagator => {
             around(shape, SessionLayer::new(), otel(ours()))
         }
         Case::DefaultSession => {

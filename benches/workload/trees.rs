@@ -135,17 +135,20 @@ pub(super) fn session_per_3(case: Case) {
 /// A turn that continues a trace from elsewhere.
 pub(super) fn remote(case: Case) {
     let turn = Turn::new(case);
-    let parent = SpanContext::new(
+    // What is in force around the turn stays so.
+    let parent = Context::map_current(|cx| cx.with_remote_span_context(elsewhere()));
+    let _already_started = turn.span.set_parent(parent);
+    turn.run(|| twelve(case));
+}
+
+pub(super) fn elsewhere() -> SpanContext {
+    SpanContext::new(
         TraceId::from(0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c),
         SpanId::from(0xb7ad_6b71_6920_3331),
         TraceFlags::SAMPLED,
         true,
         TraceState::NONE,
-    );
-    // What is in force around the turn stays so.
-    let parent = Context::map_current(|cx| cx.with_remote_span_context(parent));
-    let _already_started = turn.span.set_parent(parent);
-    turn.run(|| twelve(case));
+    )
 }
 
 /// A turn and twelve spans below it, each of which waits so many times.
