@@ -209,7 +209,8 @@ impl SessionPropagator {
                         false => Some(Cow::Borrowed(value)),
                     };
                     // A Python service that sends both means the same by them.
-                    if value.is_some() && value.as_deref() == with_spaces.as_deref() {
+                    let with_spaces = with_spaces.take();
+                    if with_spaces.is_some() && value.as_deref() == with_spaces.as_deref() {
                         session.id = None;
                     }
                     take(&mut session.id, value.as_deref()).map_err(Refused::header(name))?;

@@ -730,4 +730,10 @@ fn id_with_a_space_that_python_sends_in_both_headers_is_the_one_with_the_space()
             "{baggage} {header}"
         );
     }
+    let lines = [
+        ("baggage", "session.id=a+b"),
+        (SESSION_HEADER_NAME, "a+b"),
+        (SESSION_HEADER_NAME, "a b"),
+    ];
+    assert_eq!(id_taken(&propagator, lines), None);
 }
