@@ -9,6 +9,7 @@ use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{FutureExt, WithContext};
 use opentelemetry::{Context, ContextGuard, global};
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::LazyLock;
 
@@ -109,6 +110,51 @@ impl Carrier for BTreeMap<String, String> {
 
     fn names(&self) -> Vec<&str> {
         self.keys().map(String::as_str).collect()
+    }
+}
+
+/// The headers of a message in a queue, or of a job in a table.
+///
+/// With the feature `serde` it is written and read as a map of strings. `Debug` shows the names of the
+/// headers, and never their values: the session is among them.
+///
+/// ```
+/// use tracing_session::{TraceHeaders, WithPropagated, inject_context};
+///
+/// struct Job {
+///     text: String,
+///     trace_headers: TraceHeaders,
+/// }
+///
+/// let mut job = Job { text: "..".to_owned(), trace_headers: TraceHeaders::default() };
+/// inject_context(&mut job.trace_headers);
+///
+/// async fn work(job: Job) {
+///     async { /* ... */ }.with_propagated(&job.trace_headers).await;
+/// }
+/// ```
+#[derive(Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(transparent))]
+pub struct TraceHeaders(BTreeMap<String, String>);
+
+impl Carrier for TraceHeaders {
+    fn set(&mut self, name: &str, value: String) {
+        self.0.set(name, value);
+    }
+
+    fn get_all(&self, name: &str) -> Vec<&str> {
+        self.0.get_all(name)
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.0.names()
+    }
+}
+
+impl fmt::Debug for TraceHeaders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
     }
 }
 

@@ -62,7 +62,7 @@ mod tracking;
 pub use around::AroundLayer;
 pub use attach::{InSession, SessionGuard, WithSession};
 pub use carrier::{
-    Carrier, PropagatedContext, WithPropagated, extract_context, extract_session_id,
+    Carrier, PropagatedContext, TraceHeaders, WithPropagated, extract_context, extract_session_id,
     inject_context, propagated_context,
 };
 pub use current::{

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, DefaultHasher};
+#[cfg(feature = "serde")]
+use tracing_session::TraceHeaders;
 use tracing_session::{Carrier, extract_session_id};
 
 fn owned<const LEN: usize>(pairs: [(&str, &str); LEN]) -> [(String, String); LEN] {
@@ -122,6 +124,31 @@ fn session_id_of_headers_is_theirs_and_not_the_one_in_force() {
     );
 }
 
+/// As it goes through a queue.
+#[cfg(feature = "serde")]
+#[test]
+fn trace_headers_are_a_map_of_text_in_a_message() {
+    #[derive(Debug, serde::Deserialize, serde::Serialize)]
+    struct Job {
+        trace_headers: TraceHeaders,
+    }
+    let mut trace_headers = TraceHeaders::default();
+    trace_headers.set("Baggage", "session.id=old".to_owned());
+    trace_headers.set("baggage", "session.id=chat-42".to_owned());
+    assert_eq!(trace_headers.names(), ["baggage"]);
+    let message = serde_json::to_string(&Job { trace_headers }).unwrap();
+    let expected = r#"{"trace_headers":{"baggage":"session.id=chat-42"}}"#;
+    assert_eq!(message, expected);
+    let job: Job = serde_json::from_str(&message).unwrap();
+    let id = extract_session_id(&job.trace_headers);
+    assert_eq!(id.as_deref(), Some("chat-42"));
+    assert_eq!(
+        format!("{job:?}"),
+        r#"Job { trace_headers: {"baggage"} }"#,
+        "no value"
+    );
+}
+
 #[cfg(feature = "http")]
 mod of_http {
     use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -148,6 +175,19 @@ mod of_http {
         assert_eq!(carrier.get_all("no name"), [""; 0]);
         assert_eq!(carrier.names(), ["mirascope-session-id", "x-other"]);
         assert_eq!(extract_session_id(&headers).as_deref(), Some("three"));
+    }
+
+    #[test]
+    fn metadata_of_tonic_is_a_carrier() {
+        let mut request = tonic::Request::new(());
+        let headers: &mut HeaderMap = request.metadata_mut().as_mut();
+        Carrier::set(headers, "Mirascope-Session-Id", "chat-42".to_owned());
+        assert_eq!(
+            request.metadata().get("mirascope-session-id").unwrap(),
+            "chat-42"
+        );
+        let headers: &HeaderMap = request.metadata().as_ref();
+        assert_eq!(extract_session_id(headers).as_deref(), Some("chat-42"));
     }
 
     #[test]
