@@ -820,7 +820,7 @@ fn headers_that_bring_no_id_are_ignored_and_told_of_once() {
         &[
             "tracing-session: header `x-session` brings an id that is ignored: it is not the only \
              one, and they differ",
-            "tracing-session: header `session.id` brings an id that is ignored: id has a control \
+            "tracing-session: header `baggage` brings a `session.id` that is ignored: id has a control \
              character",
             "tracing-session: header `x-session` brings an id that is ignored: id is longer than \
              1024 bytes",
