@@ -122,8 +122,9 @@ impl fmt::Display for ErrorKind {
                  can be set on it (use SessionTracerProvider::new(provider).tracer(\"..\"))"
             }
             Self::InsideValue => {
-                "a Session, or what came in with headers, is attached inside the current span and \
-                 would hide what is set on the span; attach a Session with the other value too, or call it in a span inside"
+                "a Session is attached inside the current span, or what came in with headers is, \
+                 which would hide what is set on the span; attach a Session with the other value \
+                 too, or call it in a span inside"
             }
             Self::NothingToMark => "no session or user is in force here to mark the trace with",
         })
