@@ -11,7 +11,7 @@ use std::fmt;
 /// assert!(error.is_invalid_id());
 /// assert_eq!(error.to_string(), "id has a control character");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Error {
     kind: ErrorKind,
     variable: Option<&'static str>,
@@ -140,6 +140,13 @@ impl fmt::Display for Error {
             write!(f, "`{name}`: ")?;
         }
         self.kind.fmt(f)
+    }
+}
+
+/// The text, as it is what is printed where `main` returns an error.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Error").field(&self.to_string()).finish()
     }
 }
 
