@@ -12,8 +12,8 @@
 //!    `Context` when they start, and write its values when they end: once for each key.
 //!
 //! Where a span's `Context` could not be given the scope, because its parent was set from outside or
-//! because the scope came after the span had started, the scope is found by the span's id instead,
-//! and attached when the span is entered.
+//! because the scope came after the span had started, the scope is found by the span's id instead.
+//! In the first case it is attached when the span is entered, so that those below inherit as ever.
 //!
 //! # In libraries, in applications
 //!

@@ -7,7 +7,11 @@
 //! - an [`Entry`] in the `Context`, put there by [`attach`] and inherited with the `Context`;
 //! - [`BOUND`], for a span whose `Context` could not be given an entry: its parent was set from
 //!   outside (`set_parent`, `parent:`), or the scope was set on it when it had started already.
-//!   The spans below such a span do not have the entry either, so each of them is bound too.
+//!   What is started with the `Context` of such a span does not have the entry either, so it is
+//!   bound too. Inside the first kind, [`attach_to_span`] makes up for the entry: see `tracking.rs`.
+//!
+//! [`attach`]: Scope::attach
+//! [`attach_to_span`]: Scope::attach_to_span
 
 use crate::session::{Id, Session};
 use crate::shards::Shards;
