@@ -10,6 +10,17 @@ pub(crate) const SESSION_ID: &str = "session.id";
 /// Whom the conversation is with.
 pub(crate) const USER_ID: &str = "user.id";
 
+/// In place of the user's id, where it is hidden. Source: OpenTelemetry's semantic conventions.
+pub(crate) const USER_HASH: &str = "user.hash";
+/// One JSON object.
+pub(crate) const METADATA: &str = "metadata";
+/// A list of strings.
+pub(crate) const TAGS: &str = "tag.tags";
+pub(crate) const PROMPT_TEMPLATE: &str = "llm.prompt_template.template";
+pub(crate) const PROMPT_TEMPLATE_VERSION: &str = "llm.prompt_template.version";
+/// One JSON object.
+pub(crate) const PROMPT_TEMPLATE_VARIABLES: &str = "llm.prompt_template.variables";
+
 /// A plain attribute beside the dotted key makes Phoenix lose the session: both are one path in the
 /// nested attributes that it stores.
 pub(crate) const PLAIN_SESSION: &str = "session";
@@ -19,6 +30,10 @@ pub(crate) const PLAIN_USER_RENAMED: &str = "user.name";
 
 /// The field that holds the id of a span named `session` or `user`.
 pub(crate) const ID: &str = "id";
+/// The field of a span that opens a scope that holds tags.
+pub(crate) const TAGS_FIELD: &str = "tags";
+/// And, with a key behind it, metadata.
+pub(crate) const METADATA_FIELD: &str = "metadata.";
 
 /// The id as an attribute: it shares the id's text.
 #[inline]
@@ -30,7 +45,7 @@ pub(crate) fn attribute(key: &'static str, id: Id) -> KeyValue {
 /// tell of nearly every other name that it is none of them.
 ///
 /// It is taken at each field and attribute of each span, so it compares no text.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Glance {
     lengths: u64,
     ends: u64,
@@ -59,6 +74,19 @@ impl Glance {
             },
         }
     }
+
+    pub(crate) const fn and_all(self, other: Self) -> Self {
+        Self {
+            lengths: self.lengths | other.lengths,
+            ends: self.ends | other.ends,
+        }
+    }
+
+    /// Every name may be one of them.
+    pub(crate) const ALL: Self = Self {
+        lengths: u64::MAX,
+        ends: u64::MAX,
+    };
 
     /// Lengths, or letters, that differ by 64 share a bit.
     #[inline(always)]

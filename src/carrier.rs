@@ -133,9 +133,8 @@ impl Carrier for BTreeMap<String, String> {
 ///     async { /* ... */ }.with_propagated(&job.trace_headers).await;
 /// }
 /// ```
-#[derive(Clone, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize))]
-#[cfg_attr(feature = "serde", serde(transparent))]
+#[derive(Clone, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(transparent)]
 pub struct TraceHeaders(BTreeMap<String, String>);
 
 impl Carrier for TraceHeaders {

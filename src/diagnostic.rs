@@ -5,7 +5,8 @@
 //! to be said waits, on its thread, for the next callback in which the layer may speak: see
 //! [`say`].
 
-use crate::error::ErrorKind;
+use crate::attributes::TAGS_FIELD;
+use crate::error::{Error, ErrorKind};
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
@@ -26,8 +27,10 @@ pub(crate) const NO_ACTIVATION: &str = "the OpenTelemetry layer was made with \
      with_context_activation(false): Session values and current_session() do not reach into its \
      spans (leave context activation on)";
 
-/// A field of a span that opens a scope holds no id.
+/// A field of a span that opens a scope holds no id, or no tags.
 pub(crate) fn field_ignored(span: &Metadata<'_>, field: &str, error: ErrorKind) {
+    let noun = if field == TAGS_FIELD { "tag" } else { "id" };
+    let error = Error::of(noun, error);
     let (file, line) = (span.file().unwrap_or("?"), span.line().unwrap_or(0));
     let name = span.name();
     wait(format!(

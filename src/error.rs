@@ -14,6 +14,8 @@ use std::fmt;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Error {
     kind: ErrorKind,
+    /// What was refused, where it is not an id.
+    noun: Option<&'static str>,
     variable: Option<&'static str>,
     /// What the error is about. Never an id.
     name: Option<Box<str>>,
@@ -35,10 +37,18 @@ pub(crate) enum ErrorKind {
     VariableNotUnicode,
     /// With those that are valid.
     Propagator(&'static str),
+    Serialize,
+    NotAnObject,
+    ReservedKey,
+    #[cfg(feature = "hash")]
+    ShortKey,
+    #[cfg(feature = "hash")]
+    NotSet,
 }
 
 impl Error {
-    /// The id is blank, longer than 1,024 bytes, not UTF-8, or has a control character.
+    /// The id is blank, longer than 1,024 bytes, not UTF-8, or has a control character; or a tag or
+    /// a key is, which obey the same rule.
     ///
     /// ```
     /// # use tracing_session::Session;
@@ -70,6 +80,25 @@ impl Error {
         matches!(self.kind, ErrorKind::Propagator(_))
     }
 
+    /// A value cannot be serialised as JSON, or has to be a JSON object and is none.
+    ///
+    /// ```
+    /// # use tracing_session::Session;
+    /// let error = Session::default().with_prompt_template_variables(["Oslo"]).unwrap_err();
+    /// assert!(error.is_invalid_json());
+    /// ```
+    pub fn is_invalid_json(&self) -> bool {
+        matches!(self.kind, ErrorKind::Serialize | ErrorKind::NotAnObject)
+    }
+
+    /// Something other than an id was refused.
+    pub(crate) fn of(noun: &'static str, kind: ErrorKind) -> Self {
+        Self {
+            noun: Some(noun),
+            ..kind.into()
+        }
+    }
+
     /// The same error, with the name that it is about.
     pub(crate) fn about(self, name: &str) -> Self {
         Self {
@@ -91,23 +120,39 @@ impl From<ErrorKind> for Error {
     fn from(kind: ErrorKind) -> Self {
         Self {
             kind,
+            noun: None,
             variable: None,
             name: None,
         }
     }
 }
 
-impl fmt::Display for ErrorKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl ErrorKind {
+    /// What is said of `noun`, where it was refused.
+    fn describe(self, noun: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use ErrorKind::*;
+        if let Blank | TooLong | ControlCharacter | NotUnicode = self {
+            write!(f, "{noun} ")?;
+        }
         f.write_str(match self {
             Self::Propagator(valid) => return write!(f, "no such propagator (valid: {valid})"),
             Self::Conflict => "it is not the only one, and they differ",
             Self::VariableNotUnicode => "the value is not valid UTF-8",
+            Self::Serialize => "the value cannot be serialised as JSON",
+            Self::NotAnObject => "the value is not a JSON object",
+            Self::ReservedKey => {
+                "the key is not one for an attribute of one's own: Session has methods for what is \
+                 written there"
+            }
+            #[cfg(feature = "hash")]
+            Self::ShortKey => "a key is at least 16 bytes of random",
+            #[cfg(feature = "hash")]
+            Self::NotSet => "the environment variable is not set",
             Self::HeaderName => "not a name for a header of the session's own",
-            Self::Blank => "id is blank",
-            Self::TooLong => "id is longer than 1024 bytes",
-            Self::ControlCharacter => "id has a control character",
-            Self::NotUnicode => "id is not valid UTF-8",
+            Self::Blank => "is blank",
+            Self::TooLong => "is longer than 1024 bytes",
+            Self::ControlCharacter => "has a control character",
+            Self::NotUnicode => "is not valid UTF-8",
             Self::NoSpan => {
                 "no span here to set the session or user on; call it inside a span, attach a \
                  Session, or give the SessionLayer a default session"
@@ -131,6 +176,12 @@ impl fmt::Display for ErrorKind {
     }
 }
 
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.describe("id", f)
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(variable) = self.variable {
@@ -139,7 +190,7 @@ impl fmt::Display for Error {
         if let Some(name) = &self.name {
             write!(f, "`{name}`: ")?;
         }
-        self.kind.fmt(f)
+        self.kind.describe(self.noun.unwrap_or("id"), f)
     }
 }
 

@@ -1,10 +1,16 @@
 //! Which spans open a scope, and what their fields say.
 
-use crate::attributes::{Glance, ID, SESSION_ID, USER_ID};
+use crate::attributes::{Glance, ID, METADATA_FIELD, SESSION_ID, TAGS_FIELD, USER_ID};
+use crate::details::Details;
 use crate::error::ErrorKind;
+use crate::inherited::Said;
+use crate::metadata;
 use crate::scope::Role;
 use crate::session::Id;
+use opentelemetry::StringValue;
+use serde_json::Value as Json;
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt;
 use tracing::Metadata;
 use tracing::field::{Field, Visit};
@@ -30,6 +36,8 @@ type List = Vec<(Cow<'static, str>, Role)>;
 pub(crate) struct Roles {
     session: u64,
     user: u64,
+    /// Metadata and tags, on spans that open a scope.
+    details: u64,
     /// The field `id` is among them.
     pub(crate) names_id: bool,
 }
@@ -48,6 +56,11 @@ impl Roles {
         }
     }
 
+    /// Whether spans of the callsite have fields for metadata or tags.
+    pub(crate) fn have_details(self) -> bool {
+        self.details != 0
+    }
+
     fn add(&mut self, field: &Field, role: Role) {
         let fields = match role {
             Role::Session => &mut self.session,
@@ -57,12 +70,14 @@ impl Roles {
         self.names_id |= field.name() == ID;
     }
 
-    fn of(self, field: &Field) -> Option<Role> {
+    fn of(self, field: &Field) -> Option<FieldRole> {
         let bit = Self::bit(field);
         if self.session & bit != 0 {
-            Some(Role::Session)
+            Some(FieldRole::Id(Role::Session))
         } else if self.user & bit != 0 {
-            Some(Role::User)
+            Some(FieldRole::Id(Role::User))
+        } else if self.details & bit != 0 {
+            detail(field.name())
         } else {
             None
         }
@@ -74,6 +89,28 @@ impl Roles {
 
     /// The bit of all fields from this one on. Nobody has so many, but nothing forbids it.
     const LAST: usize = 63;
+}
+
+/// What a field of a span that opens a scope says.
+#[derive(Clone, Copy)]
+enum FieldRole {
+    Id(Role),
+    /// With this key.
+    Metadata(&'static str),
+    Tags,
+}
+
+/// A field that says more than an id. It may have been exported already.
+pub(crate) fn is_detail(field: &str) -> bool {
+    field == TAGS_FIELD || field.starts_with(METADATA_FIELD)
+}
+
+fn detail(field: &'static str) -> Option<FieldRole> {
+    match field.strip_prefix(METADATA_FIELD) {
+        Some("") => None,
+        Some(key) => Some(FieldRole::Metadata(key)),
+        None => (field == TAGS_FIELD).then_some(FieldRole::Tags),
+    }
 }
 
 impl Default for Names {
@@ -120,6 +157,11 @@ impl Names {
                 roles.add(&field, role);
             }
         }
+        if roles.open() {
+            for field in span.fields().iter().filter(|field| is_detail(field.name())) {
+                roles.details |= Roles::bit(&field);
+            }
+        }
         roles
     }
 
@@ -160,41 +202,182 @@ fn is_of_macro(span: &Metadata<'_>) -> bool {
         .is_some_and(|field| field.name() == MACRO_FIELD)
 }
 
-/// What the fields of one span, or of one `record`, say.
-pub(crate) struct Said<'a, F> {
+thread_local! {
+    /// What the `Session` says that `session!` was given, besides its ids: fields cannot hold it.
+    static GIVEN: RefCell<Said> = RefCell::default();
+}
+
+/// What was given to the macro that is making this span.
+pub(crate) fn given(span: &Metadata<'_>) -> Said {
+    match is_of_macro(span) {
+        true => GIVEN
+            .try_with(|given| given.borrow().clone())
+            .unwrap_or_default(),
+        false => Said::default(),
+    }
+}
+
+/// Gives it to the span that is made while this lives.
+pub(crate) struct Giving(Said);
+
+impl Giving {
+    pub(crate) fn new(said: Said) -> Self {
+        Self(
+            GIVEN
+                .try_with(|given| given.replace(said))
+                .unwrap_or_default(),
+        )
+    }
+}
+
+impl Drop for Giving {
+    fn drop(&mut self) {
+        let outer = std::mem::take(&mut self.0);
+        // Dropped after the thread local has been let go.
+        let _given = GIVEN.try_with(|given| given.replace(outer));
+    }
+}
+
+/// Reads the fields of one span, or of one `record`.
+pub(crate) struct Reading<'a, F> {
     pub(crate) names: &'a Names,
     pub(crate) span: &'static Metadata<'static>,
     pub(crate) roles: Roles,
-    /// Called for each field that has a role, with its id or why it is none.
+    /// Called for each field that has a role, with what it says or why that is refused.
     pub(crate) each: F,
 }
 
-impl<F: FnMut(&Field, Role, Result<Id, ErrorKind>)> Said<'_, F> {
-    fn role(&self, field: &Field) -> Option<Role> {
-        if field.index() < Roles::LAST {
-            self.roles.of(field)
-        } else {
-            self.names.role(self.span, field.name())
+/// What one field says.
+pub(crate) enum Heard {
+    Id(Role, Id),
+    Detail(Detail),
+}
+
+pub(crate) enum Detail {
+    /// With its key.
+    Metadata(&'static str, Json),
+    Tags(Vec<StringValue>),
+}
+
+impl Detail {
+    pub(crate) fn say(self, details: &mut Details) {
+        match self {
+            Self::Metadata(key, value) => details.set_metadata(key, value),
+            Self::Tags(tags) => details.add_tags(tags),
         }
+    }
+}
+
+impl<F: FnMut(&Field, Result<Heard, ErrorKind>)> Reading<'_, F> {
+    fn role(&self, field: &Field) -> Option<FieldRole> {
+        if field.index() < Roles::LAST {
+            return self.roles.of(field);
+        }
+        let id = self.names.role(self.span, field.name()).map(FieldRole::Id);
+        id.or_else(|| detail(field.name()))
+    }
+
+    /// Metadata keeps its type. Everything else is read as the text that it displays as.
+    fn typed(&mut self, field: &Field, value: impl Into<Json> + ToString) {
+        match self.role(field) {
+            Some(FieldRole::Metadata(key)) => {
+                (self.each)(
+                    field,
+                    Ok(Heard::Detail(Detail::Metadata(key, value.into()))),
+                );
+            }
+            Some(role) => self.text(field, role, &value.to_string()),
+            None => {}
+        }
+    }
+
+    fn text(&mut self, field: &Field, role: FieldRole, text: &str) {
+        let heard = match role {
+            FieldRole::Id(role) => Id::new(text).map(|id| Heard::Id(role, id)),
+            FieldRole::Metadata(key) => Ok(Heard::Detail(Detail::Metadata(key, text.into()))),
+            FieldRole::Tags => tags(text).map(|tags| Heard::Detail(Detail::Tags(tags))),
+        };
+        (self.each)(field, heard);
     }
 }
 
 /// Every way to write an id makes the same string of it.
-impl<F: FnMut(&Field, Role, Result<Id, ErrorKind>)> Visit for Said<'_, F> {
+impl<F: FnMut(&Field, Result<Heard, ErrorKind>)> Visit for Reading<'_, F> {
     fn record_str(&mut self, field: &Field, value: &str) {
         if let Some(role) = self.role(field) {
-            (self.each)(field, role, Id::new(value));
+            self.text(field, role, value);
         }
     }
 
-    /// Every other type comes here, formatted as it displays: integers, `%value`, and `?value`,
-    /// which puts a string in quotes.
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.typed(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.typed(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.typed(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.typed(field, value);
+    }
+
+    /// Every other type comes here, formatted as it displays: longer integers, `%value`, and
+    /// `?value`, which puts a string in quotes.
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if let Some(role) = self.role(field) {
             let text = format!("{value:?}");
-            (self.each)(field, role, Id::new(&unquoted(&text).unwrap_or(text)));
+            self.text(field, role, &unquoted(&text).unwrap_or(text));
         }
     }
+}
+
+/// Tags as a field holds them: a list, as `?` or JSON writes it, or text with commas.
+fn tags(text: &str) -> Result<Vec<StringValue>, ErrorKind> {
+    let text = text.trim();
+    let inside = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    let Some(inside) = inside else {
+        return text.split(',').map(metadata::tag).collect();
+    };
+    let mut tags = Vec::new();
+    let mut rest = inside.trim();
+    while !rest.is_empty() {
+        let (tag, after) = first_of_list(rest);
+        tags.push(metadata::tag(&tag)?);
+        rest = after;
+    }
+    Ok(tags)
+}
+
+/// The first element of a list, and what comes after it.
+fn first_of_list(list: &str) -> (Cow<'_, str>, &str) {
+    let mut escaped = false;
+    let mut quoted = false;
+    let end = list.find(|c| {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = quoted,
+            '"' => quoted = !quoted,
+            ',' => return !quoted,
+            _ => {}
+        }
+        false
+    });
+    let (first, after) = match end {
+        Some(end) => (&list[..end], &list[end + 1..]),
+        None => (list, ""),
+    };
+    let first = first.trim();
+    let plain = unquoted(first).or_else(|| serde_json::from_str(first).ok());
+    (
+        plain.map_or(Cow::Borrowed(first), Cow::Owned),
+        after.trim_start(),
+    )
 }
 
 /// The string that `text` is the `Debug` form of.

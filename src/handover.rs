@@ -40,6 +40,8 @@ pub(crate) struct Opening {
     pub(crate) opens: bool,
     /// Its field `id` is the session's or the user's, and is exported as such.
     pub(crate) names_id: bool,
+    /// It has fields for metadata or tags, which are exported as these.
+    pub(crate) names_details: bool,
 }
 
 thread_local! {

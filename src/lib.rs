@@ -31,20 +31,27 @@ mod b3;
 mod baggage;
 mod carrier;
 mod current;
+mod details;
 mod diagnostic;
+mod dialect;
 mod env;
 mod error;
 mod fields;
 mod filtered;
+mod format;
 mod handover;
+mod held;
 #[cfg(any(feature = "reqwest", feature = "tower"))]
 mod hosts;
 mod inbound;
+mod inherited;
 mod jaeger;
 mod known;
 mod layer;
 mod macros;
+mod metadata;
 mod opening;
+mod privacy;
 mod propagator;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
@@ -68,12 +75,15 @@ pub use carrier::{
 pub use current::{
     current_session, current_session_id, mark_trace, new_session, set_session_id, set_user_id,
 };
+pub use details::Part;
+pub use dialect::Dialect;
 pub use env::propagator_from_env;
 pub use error::Error;
 pub use filtered::FilteredSessionLayer;
 pub use inbound::InboundPolicy;
 pub use layer::SessionLayer;
 pub use opening::SpanSession;
+pub use privacy::{IdPolicy, Privacy};
 pub use propagator::{SESSION_HEADER_NAME, SessionPropagator};
 pub use session::Session;
 pub use span::SessionSpan;

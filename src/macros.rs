@@ -66,33 +66,43 @@ macro_rules! __open {
     };
     (@session [$($options:tt)*] $id:expr $(, $($fields:tt)*)?) => {
         match &$id {
-            given => $crate::__private::span!(
-                $($options)*
-                "session",
-                tracing_session = $crate::__private::Empty,
-                session.id = $crate::__private::Given::session_id(given).as_deref(),
-                user.id = $crate::__private::Given::user_id(given),
-                $($($fields)*)?
-            ),
+            given => {
+                let _giving = $crate::__private::Given::giving(given);
+                $crate::__private::span!(
+                    $($options)*
+                    "session",
+                    tracing_session = $crate::__private::Empty,
+                    session.id = $crate::__private::Given::session_id(given).as_deref(),
+                    user.id = $crate::__private::Given::user_id(given),
+                    $($($fields)*)?
+                )
+            }
         }
     };
     (@user [$($options:tt)*] $id:expr $(, $($fields:tt)*)?) => {
-        $crate::__private::span!(
-            $($options)*
-            "user",
-            tracing_session = $crate::__private::Empty,
-            user.id = $crate::__private::text(&$id).as_str(),
-            $($($fields)*)?
-        )
+        match &$id {
+            given => {
+                let _giving = $crate::__private::giving_nothing();
+                $crate::__private::span!(
+                    $($options)*
+                    "user",
+                    tracing_session = $crate::__private::Empty,
+                    user.id = $crate::__private::text(given).as_str(),
+                    $($($fields)*)?
+                )
+            }
+        }
     };
 }
 
 /// What the macros expand to.
 #[doc(hidden)]
 pub mod __private {
+    use crate::fields;
+    use crate::inherited::Said;
     use crate::session::Session;
     use std::borrow::Cow;
-    use std::fmt::Display;
+    use std::fmt::{self, Display};
     pub use tracing::field::Empty;
     pub use tracing::{Level, span};
 
@@ -102,6 +112,10 @@ pub mod __private {
 
         fn user_id(&self) -> Option<&str> {
             None
+        }
+
+        fn giving(&self) -> Giving {
+            giving_nothing()
         }
     }
 
@@ -119,6 +133,12 @@ pub mod __private {
         fn user_id(&self) -> Option<&str> {
             Session::user_id(self)
         }
+
+        fn giving(&self) -> Giving {
+            Giving {
+                _giving: fields::Giving::new(self.into()),
+            }
+        }
     }
 
     impl Given for &Session {
@@ -128,6 +148,29 @@ pub mod __private {
 
         fn user_id(&self) -> Option<&str> {
             Session::user_id(self)
+        }
+
+        fn giving(&self) -> Giving {
+            (*self).giving()
+        }
+    }
+
+    /// What no field can hold reaches the span while this lives.
+    #[must_use]
+    pub struct Giving {
+        _giving: fields::Giving,
+    }
+
+    impl fmt::Debug for Giving {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Giving")
+        }
+    }
+
+    /// It keeps what was given to a span around from this one.
+    pub fn giving_nothing() -> Giving {
+        Giving {
+            _giving: fields::Giving::new(Said::default()),
         }
     }
 

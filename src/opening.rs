@@ -1,12 +1,13 @@
 //! Spans open scopes: what both layers do when a span says a session or user.
 
+use crate::details::{Details, Part};
 use crate::diagnostic::{self, Once};
 use crate::error::ErrorKind;
-use crate::fields::{Names, Roles, Said};
+use crate::fields::{self, Heard, Names, Reading, Roles};
 use crate::handover::{Opened, Opening};
 use crate::known::{self, Key, Remembered};
-use crate::scope::{Role, Scope, Value, Values};
-use crate::session::{Id, Session};
+use crate::scope::{Ids, Role, Scope, Value, Values};
+use crate::session::Session;
 use opentelemetry::Context;
 use std::fmt;
 use std::sync::atomic::AtomicU8;
@@ -29,7 +30,7 @@ pub(crate) struct Shared {
     reach: OnceLock<Reach>,
     /// How often it was looked whether there is an OpenTelemetry layer beside us.
     pub(crate) looks: AtomicU8,
-    reported: Once<(Identifier, Role, ErrorKind)>,
+    reported: Once<(Identifier, usize, ErrorKind)>,
 }
 
 /// In the extensions of a span that opens a scope: for other layers to read.
@@ -97,25 +98,31 @@ impl Shared {
         outer: Option<Arc<Scope>>,
     ) -> Opened {
         let (mut id, mut user_id) = (None, None);
+        let mut details = fields::given(span.metadata());
+        details.declared = details.says_anything() || roles.have_details();
         span.record(
-            &mut self.said(span.metadata(), roles, |role, said| match role {
-                Role::Session => id = Some(said),
-                Role::User => user_id = Some(said),
+            &mut self.reading(span.metadata(), roles, |said| match said {
+                Heard::Id(Role::Session, said) => id = Some(said),
+                Heard::Id(Role::User, said) => user_id = Some(said),
+                Heard::Detail(said) => Details::change(&mut details.details, |it| said.say(it)),
             }),
         );
-        let late = |role, said| match roles.have(role) {
-            true => Value::Late(said),
-            false => Value::Unsaid,
+        let late = |role, part, said| match said {
+            None if !roles.have(role) => Value::Unsaid,
+            None if details.cleared.have(part) => Value::LateCleared,
+            said => Value::Late(said),
         };
-        let values = Values {
-            id: late(Role::Session, id),
-            user_id: late(Role::User, user_id),
+        let ids = Ids {
+            id: late(Role::Session, Part::Session, id),
+            user_id: late(Role::User, Part::User, user_id),
         };
+        let outer = outer.or_else(|| self.default.clone());
         Opened {
-            scope: Scope::nested(outer.or_else(|| self.default.clone()), values),
+            scope: Scope::nested(outer, Values { ids, details }),
             opening: Opening {
                 opens: true,
                 names_id: roles.names_id,
+                names_details: roles.have_details(),
             },
         }
     }
@@ -134,28 +141,31 @@ impl Shared {
         let opened = |span: &SpanSession| span.opened.clone();
         let opened = span.extensions().get::<SpanSession>().and_then(opened);
         if let Some(opened) = opened {
-            record.record(&mut self.said(span.metadata(), roles, |role, said| {
-                opened.record(role, said);
-            }));
+            record.record(
+                &mut self.reading(span.metadata(), roles, |said| match said {
+                    Heard::Id(role, id) => opened.record(role, id),
+                    Heard::Detail(said) => opened.record_detail(|details| said.say(details)),
+                }),
+            );
         }
     }
 
-    /// Reads the ids in a span's fields, and reports what is none.
-    fn said<'a>(
+    /// Reads a span's fields, and reports what is refused.
+    fn reading<'a>(
         &'a self,
         span: &'static Metadata<'static>,
         roles: Roles,
-        mut said: impl FnMut(Role, Id) + 'a,
-    ) -> Said<'a, impl FnMut(&Field, Role, Result<Id, ErrorKind>) + 'a> {
-        let each = move |field: &Field, role, id| match id {
-            Ok(id) => said(role, id),
+        mut said: impl FnMut(Heard) + 'a,
+    ) -> Reading<'a, impl FnMut(&Field, Result<Heard, ErrorKind>) + 'a> {
+        let each = move |field: &Field, heard| match heard {
+            Ok(heard) => said(heard),
             Err(error) => {
-                if self.reported.first((span.callsite(), role, error)) {
+                if self.reported.first((span.callsite(), field.index(), error)) {
                     diagnostic::field_ignored(span, field.name(), error);
                 }
             }
         };
-        Said {
+        Reading {
             names: &self.names,
             span,
             roles,

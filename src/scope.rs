@@ -13,6 +13,8 @@
 //! [`attach`]: Scope::attach
 //! [`attach_to_span`]: Scope::attach_to_span
 
+use crate::details::{Details, Part, Parts};
+use crate::inherited::{Inherited, Said};
 use crate::session::{Id, Session};
 use crate::shards::Shards;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
@@ -22,7 +24,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 /// The values in force for a piece of work. Scopes nest, and each value is inherited on its own.
 pub(crate) struct Scope {
-    values: Values,
+    ids: Ids,
+    details: Inherited,
     /// What was recorded on the span that opens the scope, when it was there already.
     recorded: OnceLock<Box<Recorded>>,
     /// Asked for a value that is declared here and not known yet. Kept only where there is one, so
@@ -37,9 +40,16 @@ pub(crate) enum Role {
     User,
 }
 
-/// One for each role.
+/// What one scope says.
 #[derive(Default)]
 pub(crate) struct Values {
+    pub(crate) ids: Ids,
+    pub(crate) details: Said,
+}
+
+/// One for each role.
+#[derive(Default)]
+pub(crate) struct Ids {
     pub(crate) id: Value,
     pub(crate) user_id: Value,
 }
@@ -48,10 +58,14 @@ pub(crate) struct Values {
 pub(crate) enum Value {
     #[default]
     Unsaid,
+    /// There is none, whatever it is around.
+    Cleared,
     Fixed(Id),
     /// A field of the span that opens the scope, and what it said from the start: it may be
     /// recorded at any time.
     Late(Option<Id>),
+    /// The same, and until then there is none.
+    LateCleared,
     /// The value that is `Late` in that scope, declared here as well.
     LateOf(Arc<Scope>),
     /// Whatever the value is in that scope, which declares it.
@@ -75,14 +89,21 @@ struct Latest {
 impl Scope {
     /// The scope that says `values` inside `outer`.
     pub(crate) fn nested(outer: Option<Arc<Scope>>, values: Values) -> Arc<Self> {
+        let around = outer.as_ref().map(|outer| &outer.details);
+        let details = Inherited::nested(around, values.details);
+        Self::with_ids(outer, values.ids, details)
+    }
+
+    fn with_ids(outer: Option<Arc<Scope>>, ids: Ids, details: Inherited) -> Arc<Self> {
         let mut scope = Self {
-            values,
+            ids,
+            details,
             recorded: OnceLock::new(),
             outer: None,
         };
         if let Some(outer) = outer {
-            scope.values.id.inherit(&outer, Role::Session);
-            scope.values.user_id.inherit(&outer, Role::User);
+            scope.ids.id.inherit(&outer, Role::Session);
+            scope.ids.user_id.inherit(&outer, Role::User);
             if scope.awaits(Role::Session) || scope.awaits(Role::User) {
                 scope.outer = Some(outer);
             }
@@ -90,7 +111,7 @@ impl Scope {
         Arc::new(scope)
     }
 
-    /// The scope that says there is neither: not even a default session.
+    /// The scope that says there is nothing: not even a default session.
     pub(crate) fn empty() -> Arc<Self> {
         Self::nested(None, Values::default())
     }
@@ -101,26 +122,39 @@ impl Scope {
             return self.clone();
         }
         let said = |role| match self.value(role) {
-            Value::Late(_) => Value::LateOf(self.clone()),
+            Value::Late(_) | Value::LateCleared => Value::LateOf(self.clone()),
             _ => Value::Unsaid,
         };
-        let values = Values {
+        let ids = Ids {
             id: said(Role::Session),
             user_id: said(Role::User),
         };
-        Self::nested(outer, values)
+        let around = outer.as_ref().map(|outer| &outer.details);
+        let details = self.details.moved_into(around);
+        Self::with_ids(outer, ids, details)
     }
 
     fn inherits(&self) -> bool {
-        let is_own = |value: &Value| matches!(value, Value::Late(_) | Value::Unsaid);
-        self.outer.is_some() || !is_own(&self.values.id) || !is_own(&self.values.user_id)
+        let is_own = |role| {
+            use Value::{Late, LateCleared, Unsaid};
+            matches!(self.value(role), Late(_) | LateCleared | Unsaid)
+        };
+        self.outer.is_some()
+            || !is_own(Role::Session)
+            || !is_own(Role::User)
+            || self.details.inherits()
     }
 
     /// Tells what was recorded on the span that opens the scope.
     pub(crate) fn record(&self, role: Role, id: Id) {
-        if let Value::Late(_) = self.value(role) {
+        if let Value::Late(_) | Value::LateCleared = self.value(role) {
             self.recorded.get_or_init(Box::default).of(role).set(id);
         }
+    }
+
+    /// The same, of what is no id.
+    pub(crate) fn record_detail(&self, change: impl FnOnce(&mut Details)) {
+        self.details.record(change);
     }
 
     #[inline]
@@ -136,10 +170,12 @@ impl Scope {
     #[inline]
     pub(crate) fn get(&self, role: Role) -> Option<Id> {
         match self.value(role) {
-            Value::Unsaid => None,
+            Value::Unsaid | Value::Cleared => None,
             Value::Fixed(id) => Some(id.clone()),
             Value::Late(Some(id)) if self.recorded.get().is_none() => Some(id.clone()),
-            Value::Late(_) | Value::LateOf(_) | Value::In(_) => self.look_up(role),
+            Value::Late(_) | Value::LateCleared | Value::LateOf(_) | Value::In(_) => {
+                self.look_up(role)
+            }
         }
     }
 
@@ -148,39 +184,52 @@ impl Scope {
         let mut scope = self;
         loop {
             match scope.value(role) {
-                Value::Unsaid => return None,
+                Value::Unsaid | Value::Cleared => return None,
                 Value::Fixed(id) => return Some(id.clone()),
                 Value::In(declaring) => scope = declaring,
-                Value::Late(_) | Value::LateOf(_) => match scope.late(role) {
+                Value::Late(_) | Value::LateCleared | Value::LateOf(_) => match scope.late(role) {
                     Some(id) => return Some(id),
+                    None if !scope.awaits(role) => return None,
                     None => scope = scope.outer.as_deref()?,
                 },
             }
         }
     }
 
+    /// Whether the value is that of the scope around, until one is recorded here.
     fn awaits(&self, role: Role) -> bool {
-        matches!(self.value(role), Value::Late(_) | Value::LateOf(_)) && self.late(role).is_none()
+        match self.value(role) {
+            Value::Late(_) => self.late(role).is_none(),
+            Value::LateOf(scope) => scope.awaits(role),
+            _ => false,
+        }
     }
 
     /// What a value that is late here, or in the scope that this one was made of, is by now.
     fn late(&self, role: Role) -> Option<Id> {
         match self.value(role) {
-            Value::Late(said) => {
-                let recorded = self.recorded.get().and_then(|it| it.of(role).get());
-                recorded.or_else(|| said.clone())
-            }
+            Value::Late(said) => self.recorded(role).or_else(|| said.clone()),
+            Value::LateCleared => self.recorded(role),
             Value::LateOf(scope) => scope.late(role),
             _ => None,
         }
     }
 
+    fn recorded(&self, role: Role) -> Option<Id> {
+        self.recorded.get()?.of(role).get()
+    }
+
     #[inline]
     fn value(&self, role: Role) -> &Value {
         match role {
-            Role::Session => &self.values.id,
-            Role::User => &self.values.user_id,
+            Role::Session => &self.ids.id,
+            Role::User => &self.ids.user_id,
         }
+    }
+
+    #[inline]
+    pub(crate) fn details(&self) -> &Inherited {
+        &self.details
     }
 
     /// What is in force now, as a value.
@@ -188,6 +237,8 @@ impl Scope {
         Session {
             id: self.id(),
             user_id: self.user_id(),
+            details: self.details.get(),
+            cleared: Parts::default(),
         }
     }
 
@@ -283,7 +334,8 @@ impl Value {
             *self = match outer.value(role) {
                 Self::Unsaid => Self::Unsaid,
                 Self::Fixed(id) => Self::Fixed(id.clone()),
-                Self::Late(_) | Self::LateOf(_) => Self::In(outer.clone()),
+                Self::Cleared => Self::Cleared,
+                Self::Late(_) | Self::LateCleared | Self::LateOf(_) => Self::In(outer.clone()),
                 Self::In(scope) => Self::In(scope.clone()),
             };
         }
@@ -292,10 +344,17 @@ impl Value {
 
 impl From<&Session> for Values {
     fn from(session: &Session) -> Self {
-        let fixed = |id: &Option<Id>| id.clone().map_or(Value::Unsaid, Value::Fixed);
+        let fixed = |id: &Option<Id>, part| match id {
+            Some(id) => Value::Fixed(id.clone()),
+            None if session.cleared.have(part) => Value::Cleared,
+            None => Value::Unsaid,
+        };
         Self {
-            id: fixed(&session.id),
-            user_id: fixed(&session.user_id),
+            ids: Ids {
+                id: fixed(&session.id, Part::Session),
+                user_id: fixed(&session.user_id, Part::User),
+            },
+            details: session.into(),
         }
     }
 }

@@ -1,12 +1,14 @@
+use crate::details::{self, Details, Part, Parts};
 use crate::error::{Error, ErrorKind};
 use std::env::VarError;
 use std::fmt::{self, Display};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// A session id, a user id, or both: the values that one conversation's spans carry.
+/// The values that one conversation's spans carry: a session id, a user id, metadata, tags, a
+/// prompt template, attributes of one's own; any of them, or all.
 ///
-/// A `Session` is a plain value, made once per conversation and cloned freely (two reference
+/// A `Session` is a plain value, made once per conversation and cloned freely (three reference
 /// counts). It comes into force where it is [attached](Session::attach), wraps a
 /// [closure](Session::in_scope) or a [future](crate::InSession::in_session), or is given to
 /// [`session!`](crate::session). `Debug` shows which values are there, and never the values.
@@ -21,10 +23,13 @@ use uuid::Uuid;
 /// });
 /// # Ok::<(), tracing_session::Error>(())
 /// ```
-#[derive(Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Session {
     pub(crate) id: Option<Id>,
     pub(crate) user_id: Option<Id>,
+    pub(crate) details: Option<Arc<Details>>,
+    /// What is not to be inherited.
+    pub(crate) cleared: Parts,
 }
 
 impl Session {
@@ -46,10 +51,7 @@ impl Session {
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
     pub fn new(id: impl Display) -> Result<Self, Error> {
-        Ok(Self {
-            id: Some(Id::display(id)?),
-            user_id: None,
-        })
+        Ok(Self::with_id(Id::display(id)?))
     }
 
     /// A session with a new id: a UUID of version 7, so that ids sort by the time they were made.
@@ -62,9 +64,13 @@ impl Session {
     pub fn generate() -> Self {
         let mut text = Uuid::encode_buffer();
         let text: &str = Uuid::now_v7().as_hyphenated().encode_lower(&mut text);
+        Self::with_id(Id(text.into()))
+    }
+
+    fn with_id(id: Id) -> Self {
         Self {
-            id: Some(Id(text.into())),
-            user_id: None,
+            id: Some(id),
+            ..Self::default()
         }
     }
 
@@ -141,16 +147,48 @@ impl Session {
         self.user_id.as_ref().map(Id::as_str)
     }
 
+    /// The same session without this, and without inheriting it: inside the scope of this session
+    /// there is none, whatever is in force around it.
+    ///
+    /// ```
+    /// use tracing_session::{Part, Session, current_session};
+    ///
+    /// let outer = Session::new("chat-42")?.with_metadata("plan", "pro")?;
+    /// let inner = Session::default().without(Part::Metadata).with_metadata("step", 2)?;
+    /// let here = outer.in_scope(|| inner.in_scope(current_session)).unwrap();
+    /// assert_eq!(here.metadata("plan"), None);
+    /// assert_eq!(here.id(), Some("chat-42"));
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn without(mut self, part: Part) -> Self {
+        self.cleared = self.cleared.with(part);
+        match part {
+            Part::Session => self.id = None,
+            Part::User => self.user_id = None,
+            _ if self.details.is_none() => {}
+            part => Details::change(&mut self.details, |details| details.forget(part)),
+        }
+        self.details = self.details.filter(|details| !details.is_empty());
+        self
+    }
+
     /// Each value of this session, or where it has none, that of `other`.
     pub(crate) fn or(self, other: Session) -> Self {
         Self {
             id: self.id.or(other.id),
             user_id: self.user_id.or(other.user_id),
+            details: details::merged(
+                other.details.as_ref(),
+                self.details.as_ref(),
+                Parts::default(),
+            ),
+            cleared: self.cleared,
         }
     }
 
+    /// Whether it says nothing.
     pub(crate) fn is_empty(&self) -> bool {
-        self.id.is_none() && self.user_id.is_none()
+        self.id.is_none() && self.user_id.is_none() && self.details.is_none()
     }
 }
 
@@ -159,7 +197,7 @@ impl fmt::Debug for Session {
         f.debug_struct("Session")
             .field("id", &self.id)
             .field("user_id", &self.user_id)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

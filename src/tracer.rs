@@ -1,9 +1,13 @@
 //! The tracer: gives each span that it starts the scope that the span is in.
 
+use crate::dialect::Dialect;
+use crate::format::Format;
 use crate::handover::{self, Handover, Opened, Opening};
+use crate::held::SpanAttributes;
 use crate::known::{self, Key};
+use crate::privacy::Privacy;
 use crate::scope::{InForce, Scope};
-use crate::span::{SessionSpan, SpanAttributes};
+use crate::span::SessionSpan;
 use opentelemetry::trace::{SpanBuilder, Tracer, TracerProvider};
 use opentelemetry::{Context, InstrumentationScope};
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -16,11 +20,13 @@ use std::time::Duration;
 ///
 /// Every span of every tracer of this provider is covered: those that `tracing` makes, and those
 /// that a library makes with OpenTelemetry's own API. A span takes the scope that is in force
-/// where it starts, and writes `session.id` and `user.id` when it ends, so that what becomes known
-/// in between is written too. An attribute `session.id` or `user.id` that the span's author set
-/// wins on that span; what samplers and span processors add passes the wrapper by.
+/// where it starts, and writes `session.id`, `user.id` and whatever else the session says when it
+/// ends, so that what becomes known in between is written too. An attribute of the same key that the
+/// span's author set wins on that span, and metadata and tags are joined with it; what samplers and
+/// span processors add passes the wrapper by.
 ///
-/// Cost: two attributes, whose text is shared with the session, and no allocation.
+/// Cost: an attribute for each value, whose text is shared with the session. Only tags take an
+/// allocation.
 ///
 /// ```
 /// use opentelemetry::trace::TracerProvider;
@@ -38,6 +44,8 @@ use std::time::Duration;
 pub struct SessionTracerProvider<P> {
     inner: P,
     renames_plain: bool,
+    /// Where there is none, OpenInference's.
+    format: Option<Arc<Format>>,
 }
 
 impl<P> SessionTracerProvider<P> {
@@ -52,7 +60,34 @@ impl<P> SessionTracerProvider<P> {
         Self {
             inner: provider,
             renames_plain: true,
+            format: None,
         }
+    }
+
+    /// The keys that are written. Default: [`Dialect::OPENINFERENCE`].
+    ///
+    /// ```
+    /// # use opentelemetry_sdk::trace::SdkTracerProvider;
+    /// # use tracing_session::{Dialect, SessionTracerProvider};
+    /// let provider = SessionTracerProvider::new(SdkTracerProvider::default())
+    ///     .with_dialect(Dialect::OPENINFERENCE.and(Dialect::LANGFUSE));
+    /// ```
+    pub fn with_dialect(mut self, dialect: Dialect) -> Self {
+        Format::change(&mut self.format, |format| format.dialect = dialect);
+        self
+    }
+
+    /// What is hidden on spans of this provider. Default: nothing.
+    ///
+    /// ```
+    /// # use opentelemetry_sdk::trace::SdkTracerProvider;
+    /// # use tracing_session::{IdPolicy, Privacy, SessionTracerProvider};
+    /// let provider = SessionTracerProvider::new(SdkTracerProvider::default())
+    ///     .with_privacy(Privacy::new().with_user_ids(IdPolicy::omitted()));
+    /// ```
+    pub fn with_privacy(mut self, privacy: Privacy) -> Self {
+        Format::change(&mut self.format, |format| format.privacy = privacy);
+        self
     }
 
     /// Whether attributes named `session` and `user` are exported as `session.name` and
@@ -147,6 +182,7 @@ impl<P: TracerProvider> TracerProvider for SessionTracerProvider<P> {
         SessionTracer {
             inner: self.inner.tracer_with_scope(scope),
             renames_plain: self.renames_plain,
+            format: self.format.clone(),
         }
     }
 }
@@ -166,6 +202,7 @@ impl<P: TracerProvider> TracerProvider for SessionTracerProvider<P> {
 pub struct SessionTracer<T> {
     inner: T,
     renames_plain: bool,
+    format: Option<Arc<Format>>,
 }
 
 impl<T: Tracer> Tracer for SessionTracer<T> {
@@ -247,7 +284,8 @@ impl<T: Tracer> SessionTracer<T> {
         scope: Option<&Scope>,
         opening: Opening,
     ) -> SpanAttributes {
-        let mut attributes = SpanAttributes::new(opening, self.renames_plain);
+        let mut attributes =
+            SpanAttributes::new(opening, self.renames_plain, self.format.as_ref(), scope);
         if let Some(given) = &mut builder.attributes {
             attributes.take_reserved(given, scope);
         }

@@ -192,7 +192,7 @@ fn no_value_of_an_id_is_in_a_diagnostic_an_error_or_a_debug_output() {
         diagnostics.said().join("\n"),
     ];
     assert_eq!(diagnostics.said().len(), 2);
-    assert!(outputs[1].starts_with("Session { id: Some(<hidden>), user_id: Some(<hidden>) }"));
+    assert!(outputs[1].starts_with("Session { id: Some(<hidden>), user_id: Some(<hidden>)"));
     for output in outputs {
         assert!(!output.contains("secret"), "{output}");
     }

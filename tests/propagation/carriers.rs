@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, DefaultHasher};
-#[cfg(feature = "serde")]
+
 use tracing_session::TraceHeaders;
 use tracing_session::{Carrier, extract_session_id};
 
@@ -125,7 +125,7 @@ fn session_id_of_headers_is_theirs_and_not_the_one_in_force() {
 }
 
 /// As it goes through a queue.
-#[cfg(feature = "serde")]
+
 #[test]
 fn trace_headers_are_a_map_of_text_in_a_message() {
     #[derive(Debug, serde::Deserialize, serde::Serialize)]

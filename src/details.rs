@@ -1,0 +1,318 @@
+//! What a session says besides its ids: OpenInference's other context attributes.
+
+use crate::attributes::{
+    Glance, METADATA, PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, TAGS,
+};
+use crate::format::Format;
+use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
+use serde::Serializer;
+use serde_json::Value as Json;
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
+
+/// Something that a session says, and that a scope inherits on its own.
+///
+/// ```
+/// use tracing_session::{Part, Session, current_session};
+///
+/// let outer = Session::new("chat-42")?.with_user("u-7")?;
+/// let inner = Session::default().without(Part::User);
+/// let here = outer.in_scope(|| inner.in_scope(current_session)).unwrap();
+/// assert_eq!((here.id(), here.user_id()), (Some("chat-42"), None));
+/// # Ok::<(), tracing_session::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Part {
+    /// The session's id.
+    Session,
+    /// The user's id.
+    User,
+    /// All metadata.
+    Metadata,
+    /// All tags.
+    Tags,
+    /// The prompt template, its version and its variables.
+    PromptTemplate,
+    /// All attributes of one's own.
+    Attributes,
+}
+
+/// Those that are not inherited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Parts(u8);
+
+impl Parts {
+    const DETAILS: [Part; 4] = [
+        Part::Metadata,
+        Part::Tags,
+        Part::PromptTemplate,
+        Part::Attributes,
+    ];
+
+    fn have_details(self) -> bool {
+        Self::DETAILS.iter().any(|part| self.have(*part))
+    }
+
+    pub(crate) fn have(self, part: Part) -> bool {
+        self.0 & 1 << part as u8 != 0
+    }
+
+    pub(crate) fn with(self, part: Part) -> Self {
+        Self(self.0 | 1 << part as u8)
+    }
+
+    pub(crate) fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+}
+
+/// In the order in which they were said.
+#[derive(Clone, Default, PartialEq)]
+pub(crate) struct Details {
+    pub(crate) metadata: Vec<(String, Json)>,
+    pub(crate) tags: Vec<StringValue>,
+    pub(crate) template: Option<StringValue>,
+    pub(crate) template_version: Option<StringValue>,
+    pub(crate) template_variables: Option<Json>,
+    pub(crate) attributes: Vec<KeyValue>,
+    ready: ReadyMade,
+}
+
+/// The keys of OpenInference among them.
+pub(crate) const KEYS: [&str; 5] = [
+    METADATA,
+    TAGS,
+    PROMPT_TEMPLATE,
+    PROMPT_TEMPLATE_VERSION,
+    PROMPT_TEMPLATE_VARIABLES,
+];
+
+impl Details {
+    pub(crate) fn set_metadata(&mut self, key: &str, value: Json) {
+        match self.metadata.iter_mut().find(|(said, _)| said == key) {
+            Some((_, said)) => *said = value,
+            None => self.metadata.push((key.to_owned(), value)),
+        }
+    }
+
+    pub(crate) fn add_tags(&mut self, tags: impl IntoIterator<Item = StringValue>) {
+        for tag in tags {
+            if !self.tags.contains(&tag) {
+                self.tags.push(tag);
+            }
+        }
+    }
+
+    pub(crate) fn set_attribute(&mut self, attribute: KeyValue) {
+        let said = self.attributes.iter_mut();
+        match said.into_iter().find(|said| said.key == attribute.key) {
+            Some(said) => said.value = attribute.value,
+            None => self.attributes.push(attribute),
+        }
+    }
+
+    pub(crate) fn forget(&mut self, part: Part) {
+        match part {
+            Part::Session | Part::User => {}
+            Part::Metadata => self.metadata.clear(),
+            Part::Tags => self.tags.clear(),
+            Part::PromptTemplate => {
+                self.template = None;
+                self.template_version = None;
+                self.template_variables = None;
+            }
+            Part::Attributes => self.attributes.clear(),
+        }
+    }
+
+    /// These inside `outer`, of which `cleared` is not inherited: metadata and attributes are merged
+    /// by key, tags are joined, and the rest is inherited each on its own.
+    pub(crate) fn inside(&self, outer: &Self, cleared: Parts) -> Self {
+        let mut all = outer.clone();
+        for part in Parts::DETAILS {
+            if cleared.have(part) {
+                all.forget(part);
+            }
+        }
+        for (key, value) in &self.metadata {
+            all.set_metadata(key, value.clone());
+        }
+        all.add_tags(self.tags.iter().cloned());
+        all.template = self.template.clone().or(all.template);
+        all.template_version = self.template_version.clone().or(all.template_version);
+        all.template_variables = self.template_variables.clone().or(all.template_variables);
+        for attribute in &self.attributes {
+            all.set_attribute(attribute.clone());
+        }
+        all.ready = ReadyMade::default();
+        all
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// To be called with a change of `self`, that is not yet shared.
+    pub(crate) fn change(this: &mut Option<Arc<Self>>, change: impl FnOnce(&mut Self)) {
+        let details = Arc::make_mut(this.get_or_insert_default());
+        details.ready = ReadyMade::default();
+        change(details);
+    }
+
+    /// The same, with a change that may not take place.
+    pub(crate) fn change_if(
+        this: &mut Option<Arc<Self>>,
+        change: impl FnOnce(&mut Self) -> bool,
+    ) -> bool {
+        let mut changed = false;
+        Self::change(this, |details| changed = change(details));
+        changed
+    }
+
+    /// All of it as the attributes of `format`, made once.
+    pub(crate) fn ready(&self, format: Option<&Arc<Format>>) -> Cow<'_, Ready> {
+        self.ready.get(format, || {
+            let mut attributes = Vec::new();
+            let mut push = |attribute| attributes.push(attribute);
+            match format {
+                None => self.write(&mut push),
+                Some(format) => format.write_details(self, &mut push),
+            }
+            Ready::new(attributes)
+        })
+    }
+
+    /// All of it as OpenInference's attributes.
+    pub(crate) fn write(&self, write: &mut impl FnMut(KeyValue)) {
+        if !self.metadata.is_empty() {
+            write(text(METADATA, self.metadata_json()));
+        }
+        if !self.tags.is_empty() {
+            write(list(TAGS, self.tags.clone()));
+        }
+        self.write_rest(write);
+    }
+
+    /// What has the same keys in every dialect.
+    pub(crate) fn write_rest(&self, write: &mut impl FnMut(KeyValue)) {
+        let texts = [
+            (PROMPT_TEMPLATE, self.template.clone()),
+            (PROMPT_TEMPLATE_VERSION, self.template_version.clone()),
+            (
+                PROMPT_TEMPLATE_VARIABLES,
+                self.template_variables
+                    .as_ref()
+                    .map(|json| json.to_string().into()),
+            ),
+        ];
+        for (key, value) in texts {
+            if let Some(value) = value {
+                write(text(key, value));
+            }
+        }
+        for attribute in &self.attributes {
+            write(attribute.clone());
+        }
+    }
+
+    /// One JSON object.
+    pub(crate) fn metadata_json(&self) -> String {
+        let mut json = Vec::new();
+        let entries = self.metadata.iter().map(|(key, value)| (key, value));
+        // It is JSON already, and a vector takes all that is written.
+        let _never_fails = serde_json::Serializer::new(&mut json).collect_map(entries);
+        String::from_utf8(json).unwrap_or_default()
+    }
+}
+
+/// `inner` inside `outer`, of which `cleared` is not inherited.
+pub(crate) fn merged(
+    outer: Option<&Arc<Details>>,
+    inner: Option<&Arc<Details>>,
+    cleared: Parts,
+) -> Option<Arc<Details>> {
+    let merged = match (outer, inner) {
+        (None, inner) => return inner.cloned(),
+        (Some(outer), None) if !cleared.have_details() => return Some(outer.clone()),
+        (Some(outer), None) => Details::default().inside(outer, cleared),
+        (Some(outer), Some(inner)) => inner.inside(outer, cleared),
+    };
+    (!merged.is_empty()).then(|| Arc::new(merged))
+}
+
+/// The text is shared by all who export it.
+pub(crate) fn text(key: impl Into<Key>, value: impl Into<StringValue>) -> KeyValue {
+    let text: Arc<str> = value.into().as_str().into();
+    KeyValue::new(key, text)
+}
+
+pub(crate) fn list(key: impl Into<Key>, values: Vec<StringValue>) -> KeyValue {
+    KeyValue::new(key, Value::Array(Array::String(values)))
+}
+
+/// Attributes that are ready to be exported.
+#[derive(Clone)]
+pub(crate) struct Ready {
+    pub(crate) attributes: Vec<KeyValue>,
+    /// Of their keys.
+    pub(crate) glance: Glance,
+}
+
+impl Ready {
+    fn new(attributes: Vec<KeyValue>) -> Self {
+        let keys = attributes.iter().map(|attribute| attribute.key.as_str());
+        Self {
+            glance: keys.fold(Glance::of(&[]), Glance::and),
+            attributes,
+        }
+    }
+}
+
+/// What was made ready, for each format in which it is exported: nearly always for one.
+#[derive(Default)]
+struct ReadyMade(OnceLock<Box<ReadyFor>>);
+
+struct ReadyFor {
+    /// Kept, so that no other can have its address.
+    format: Option<Arc<Format>>,
+    ready: Ready,
+    next: ReadyMade,
+}
+
+impl ReadyMade {
+    fn get(&self, format: Option<&Arc<Format>>, make: impl Fn() -> Ready) -> Cow<'_, Ready> {
+        // Whoever makes new providers all the time, gets no memory for it.
+        const MOST: usize = 8;
+        let is_for =
+            |made: &ReadyFor| made.format.as_ref().map(Arc::as_ptr) == format.map(Arc::as_ptr);
+        let mut slot = self;
+        for _ in 0..MOST {
+            let made = slot.0.get_or_init(|| {
+                Box::new(ReadyFor {
+                    format: format.cloned(),
+                    ready: make(),
+                    next: Self::default(),
+                })
+            });
+            if is_for(made) {
+                return Cow::Borrowed(&made.ready);
+            }
+            slot = &made.next;
+        }
+        Cow::Owned(make())
+    }
+}
+
+/// It is not part of the value.
+impl Clone for ReadyMade {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for ReadyMade {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}

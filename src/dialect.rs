@@ -1,0 +1,257 @@
+//! Which keys are written: each backend reads its own.
+
+use crate::attributes::{METADATA, SESSION_ID, TAGS, USER_ID};
+use std::borrow::Cow;
+
+/// The keys under which session, user, metadata and tags are exported.
+///
+/// [`OPENINFERENCE`](Self::OPENINFERENCE) is what is written unless another is given to
+/// [`SessionTracerProvider::with_dialect`](crate::SessionTracerProvider::with_dialect). Several are
+/// written at once where they are joined by [`and`](Self::and). A prompt template and attributes of
+/// one's own have the same keys in all of them.
+///
+/// Cost: an attribute for each key, on each span.
+///
+/// ```
+/// use opentelemetry_sdk::trace::SdkTracerProvider;
+/// use tracing_session::{Dialect, SessionTracerProvider};
+///
+/// # let provider = SdkTracerProvider::default();
+/// let provider = SessionTracerProvider::new(provider)
+///     .with_dialect(Dialect::OPENINFERENCE.and(Dialect::GEN_AI));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dialect {
+    rules: Cow<'static, [Rule]>,
+}
+
+/// One key, and what is written under it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rule {
+    pub(crate) written: Written,
+    pub(crate) key: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    SessionId,
+    UserId,
+    /// All metadata, as one JSON object.
+    Metadata,
+    /// Each metadata by itself: the key is what its own is appended to.
+    MetadataEntry,
+    /// A list of strings.
+    Tags,
+    /// One string, with commas.
+    JoinedTags,
+}
+
+use Written::*;
+
+impl Rule {
+    /// Whether an attribute with this key may be written by the rule.
+    pub(crate) fn is_of(&self, key: &str) -> bool {
+        match self.written {
+            MetadataEntry => key.starts_with(self.key),
+            _ => key == self.key,
+        }
+    }
+}
+
+const fn rule(written: Written, key: &'static str) -> Rule {
+    Rule { written, key }
+}
+
+impl Dialect {
+    /// OpenInference: Phoenix, and most of the others besides their own. `session.id`, `user.id`,
+    /// `metadata`, `tag.tags`.
+    ///
+    /// Source: OpenInference's semantic conventions, "Context Attributes".
+    pub const OPENINFERENCE: Self = Self::of(&[
+        rule(SessionId, SESSION_ID),
+        rule(UserId, USER_ID),
+        rule(Metadata, METADATA),
+        rule(Tags, TAGS),
+    ]);
+
+    /// OpenTelemetry's conventions for generative AI: `gen_ai.conversation.id`.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let both = Dialect::OPENINFERENCE.and(Dialect::GEN_AI);
+    /// ```
+    pub const GEN_AI: Self = Self::of(&[rule(SessionId, "gen_ai.conversation.id")]);
+
+    /// Langfuse: `langfuse.session.id`, `langfuse.user.id`, `langfuse.trace.metadata.<key>`,
+    /// `langfuse.trace.tags`.
+    pub const LANGFUSE: Self = Self::of(&[
+        rule(SessionId, "langfuse.session.id"),
+        rule(UserId, "langfuse.user.id"),
+        rule(MetadataEntry, "langfuse.trace.metadata."),
+        rule(Tags, "langfuse.trace.tags"),
+    ]);
+
+    /// LangSmith: `langsmith.metadata.thread_id`, `langsmith.metadata.user_id`,
+    /// `langsmith.metadata.<key>`, `langsmith.span.tags` (one string, with commas).
+    pub const LANGSMITH: Self = Self::of(&[
+        rule(SessionId, "langsmith.metadata.thread_id"),
+        rule(UserId, "langsmith.metadata.user_id"),
+        rule(MetadataEntry, "langsmith.metadata."),
+        rule(JoinedTags, "langsmith.span.tags"),
+    ]);
+
+    /// MLflow: `mlflow.trace.session`, `mlflow.trace.user`. It reads OpenInference's as well.
+    pub const MLFLOW: Self = Self::of(&[
+        rule(SessionId, "mlflow.trace.session"),
+        rule(UserId, "mlflow.trace.user"),
+    ]);
+
+    /// Traceloop: `traceloop.association.properties.<key>`, with `session_id` and `user_id`.
+    pub const TRACELOOP: Self = Self::of(&[
+        rule(SessionId, "traceloop.association.properties.session_id"),
+        rule(UserId, "traceloop.association.properties.user_id"),
+        rule(MetadataEntry, "traceloop.association.properties."),
+    ]);
+
+    /// PostHog: `posthog.ai.session_id` and `sessionId`, `posthogDistinctId`.
+    pub const POSTHOG: Self = Self::of(&[
+        rule(SessionId, "posthog.ai.session_id"),
+        rule(SessionId, "sessionId"),
+        rule(UserId, "posthogDistinctId"),
+    ]);
+
+    /// Weave: `wandb.thread_id` and `weave.conversation.id`.
+    pub const WEAVE: Self = Self::of(&[
+        rule(SessionId, "wandb.thread_id"),
+        rule(SessionId, "weave.conversation.id"),
+    ]);
+
+    /// Mirascope: `mirascope.ops.session.id`, `mirascope.ops.session.attributes` (one JSON object),
+    /// `mirascope.trace.tags`.
+    pub const MIRASCOPE: Self = Self::of(&[
+        rule(SessionId, "mirascope.ops.session.id"),
+        rule(Metadata, "mirascope.ops.session.attributes"),
+        rule(Tags, "mirascope.trace.tags"),
+    ]);
+
+    /// TraceCtrl: `tracectrl.session_id`.
+    pub const TRACECTRL: Self = Self::of(&[rule(SessionId, "tracectrl.session_id")]);
+
+    const fn of(rules: &'static [Rule]) -> Self {
+        Self {
+            rules: Cow::Borrowed(rules),
+        }
+    }
+
+    /// A table of one's own, without a key yet.
+    ///
+    /// ```
+    /// use tracing_session::Dialect;
+    ///
+    /// let ours = Dialect::new()
+    ///     .with_session_key("acme.conversation")
+    ///     .with_user_key("acme.customer")
+    ///     .with_metadata_prefix("acme.metadata.")
+    ///     .with_tags_key("acme.tags");
+    /// ```
+    pub const fn new() -> Self {
+        Self::of(&[])
+    }
+
+    /// Writes the keys of `other` too.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let both = Dialect::OPENINFERENCE.and(Dialect::LANGFUSE);
+    /// ```
+    pub fn and(mut self, other: Self) -> Self {
+        for rule in other.rules.iter() {
+            if !self.rules.contains(rule) {
+                self.rules.to_mut().push(*rule);
+            }
+        }
+        self
+    }
+
+    /// Writes the session's id under this key too.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let azure = Dialect::OPENINFERENCE.with_session_key("microsoft.session.id");
+    /// ```
+    pub fn with_session_key(self, key: &'static str) -> Self {
+        self.with(SessionId, key)
+    }
+
+    /// Writes the user's id under this key too.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let azure = Dialect::OPENINFERENCE.with_user_key("enduser.id");
+    /// ```
+    pub fn with_user_key(self, key: &'static str) -> Self {
+        self.with(UserId, key)
+    }
+
+    /// Writes all metadata under this key too, as the text of one JSON object.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let ours = Dialect::new().with_metadata_key("acme.metadata");
+    /// ```
+    pub fn with_metadata_key(self, key: &'static str) -> Self {
+        self.with(Metadata, key)
+    }
+
+    /// Writes each metadata by itself too, under its key with this in front: strings, numbers and
+    /// booleans as they are, the rest as the text of its JSON, and no nulls.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let ours = Dialect::new().with_metadata_prefix("acme.");
+    /// ```
+    pub fn with_metadata_prefix(self, prefix: &'static str) -> Self {
+        self.with(MetadataEntry, prefix)
+    }
+
+    /// Writes the tags under this key too, as a list of strings.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let ours = Dialect::new().with_tags_key("acme.tags");
+    /// ```
+    pub fn with_tags_key(self, key: &'static str) -> Self {
+        self.with(Tags, key)
+    }
+
+    fn with(mut self, written: Written, key: &'static str) -> Self {
+        self.rules.to_mut().push(rule(written, key));
+        self
+    }
+
+    pub(crate) fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// What `key` means to this dialect, or else to any.
+    pub(crate) fn meaning(&self, key: &str) -> Option<Written> {
+        let meaning = |dialect: &Self| {
+            let rule = dialect.rules.iter().find(|rule| rule.key == key);
+            rule.map(|rule| rule.written)
+        };
+        meaning(self).or_else(|| ALL.iter().find_map(meaning))
+    }
+}
+
+static ALL: [Dialect; 10] = [
+    Dialect::OPENINFERENCE,
+    Dialect::GEN_AI,
+    Dialect::LANGFUSE,
+    Dialect::LANGSMITH,
+    Dialect::MLFLOW,
+    Dialect::TRACELOOP,
+    Dialect::POSTHOG,
+    Dialect::WEAVE,
+    Dialect::MIRASCOPE,
+    Dialect::TRACECTRL,
+];

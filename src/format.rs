@@ -1,0 +1,184 @@
+//! How a provider exports what is in force: under which keys, and with which ids hidden.
+
+use crate::attributes::{USER_HASH, USER_ID};
+use crate::details::{self, Details};
+use crate::dialect::{Dialect, Rule, Written};
+use crate::fields::unquoted;
+use crate::held::repeats;
+use crate::privacy::{IdPolicy, Privacy, Shown};
+use crate::scope::Scope;
+use crate::session::{Id, Session};
+use opentelemetry::{KeyValue, Value};
+use serde_json::Value as Json;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// Where there is none, it is OpenInference's keys, and nothing is hidden.
+#[derive(Clone, Debug)]
+pub(crate) struct Format {
+    pub(crate) dialect: Dialect,
+    pub(crate) privacy: Privacy,
+}
+
+impl Default for Format {
+    fn default() -> Self {
+        Self {
+            dialect: Dialect::OPENINFERENCE,
+            privacy: Privacy::new(),
+        }
+    }
+}
+
+impl Format {
+    pub(crate) fn change(this: &mut Option<Arc<Self>>, change: impl FnOnce(&mut Self)) {
+        change(Arc::make_mut(this.get_or_insert_default()));
+    }
+
+    pub(crate) fn write_ids(
+        &self,
+        id: Option<&Id>,
+        user_id: Option<&Id>,
+        write: &mut impl FnMut(KeyValue),
+    ) {
+        self.write_id(Written::SessionId, id, write);
+        self.write_id(Written::UserId, user_id, write);
+    }
+
+    fn write_id(&self, written: Written, id: Option<&Id>, write: &mut impl FnMut(KeyValue)) {
+        let Some(id) = id else { return };
+        let policy = match written {
+            Written::UserId => &self.privacy.user_ids,
+            _ => &self.privacy.session_ids,
+        };
+        let Some(shown) = policy.show(id) else { return };
+        for key in self.keys(written) {
+            let key = match (&shown, key) {
+                (Shown::Hash(_), USER_ID) => USER_HASH,
+                _ => key,
+            };
+            write(KeyValue::new(key, shown.text()));
+        }
+    }
+
+    fn keys(&self, written: Written) -> impl Iterator<Item = &'static str> {
+        let rules = self.dialect.rules().iter();
+        rules
+            .filter(move |rule| rule.written == written)
+            .map(|rule| rule.key)
+    }
+
+    pub(crate) fn write_details(&self, details: &Details, write: &mut impl FnMut(KeyValue)) {
+        let shown = self.shown(details);
+        for &Rule { written, key } in self.dialect.rules() {
+            match written {
+                Written::SessionId | Written::UserId => {}
+                Written::Metadata if shown.metadata.is_empty() => {}
+                Written::Metadata => write(details::text(key, shown.metadata_json())),
+                Written::MetadataEntry => {
+                    for (name, value) in &shown.metadata {
+                        if let Some(value) = entry(value) {
+                            write(KeyValue::new(format!("{key}{name}"), value));
+                        }
+                    }
+                }
+                Written::Tags | Written::JoinedTags if shown.tags.is_empty() => {}
+                Written::Tags => write(details::list(key, shown.tags.clone())),
+                Written::JoinedTags => {
+                    let tags: Vec<_> = shown.tags.iter().map(|tag| tag.as_str()).collect();
+                    write(details::text(key, tags.join(",")));
+                }
+            }
+        }
+        shown.write_rest(write);
+    }
+
+    /// Whether an attribute with this key is ours to write, or to hide.
+    pub(crate) fn writes(&self, key: &str) -> bool {
+        self.dialect.rules().iter().any(|rule| rule.is_of(key))
+            || self.privacy.hides_ids() && self.is_of_id(key).is_some()
+    }
+
+    /// Which id an attribute with this key holds, in this dialect or any other.
+    fn is_of_id(&self, key: &str) -> Option<&IdPolicy> {
+        match self.dialect.meaning(key)? {
+            Written::SessionId => Some(&self.privacy.session_ids),
+            Written::UserId => Some(&self.privacy.user_ids),
+            _ => None,
+        }
+    }
+
+    /// Whether an attribute's value is an id that is to be hidden.
+    pub(crate) fn hides(&self, value: &Value, scope: &Scope) -> bool {
+        self.privacy.hides_ids()
+            && self
+                .is_hidden(&value.as_str(), &scope.to_session())
+                .is_some()
+    }
+
+    fn is_hidden(&self, text: &str, values: &Session) -> Option<&IdPolicy> {
+        let ids = [
+            (&values.user_id, &self.privacy.user_ids),
+            (&values.id, &self.privacy.session_ids),
+        ];
+        let hidden = ids
+            .into_iter()
+            .find(|(id, policy)| !policy.is_plain() && repeats(text, id.as_ref()));
+        hidden.map(|(_, policy)| policy)
+    }
+
+    /// What is exported of an attribute that the span's author set.
+    pub(crate) fn show(&self, attribute: KeyValue, values: &Session) -> Option<KeyValue> {
+        let text = attribute.value.as_str();
+        let policy = match self.is_hidden(&text, values) {
+            Some(policy) => policy,
+            None => match self.is_of_id(attribute.key.as_str()) {
+                Some(policy) if !policy.is_plain() => policy,
+                _ => return Some(attribute),
+            },
+        };
+        let id = unquoted(&text).unwrap_or_else(|| text.clone().into_owned());
+        let shown = policy.show_text(id.trim())?.into_owned();
+        Some(KeyValue::new(attribute.key, shown))
+    }
+
+    /// The details with what is to be hidden, hidden.
+    fn shown<'a>(&self, details: &'a Details) -> Cow<'a, Details> {
+        if self.privacy.metadata.is_empty() {
+            return Cow::Borrowed(details);
+        }
+        let mut shown = details.clone();
+        shown.metadata.retain_mut(|(key, value)| {
+            let Some(policy) = self.privacy.metadata_policy(key) else {
+                return true;
+            };
+            let text = match &*value {
+                Json::String(text) => Cow::Borrowed(text.as_str()),
+                other => Cow::Owned(other.to_string()),
+            };
+            match policy.show_text(&text) {
+                _ if policy.is_plain() => true,
+                None => false,
+                Some(hash) => {
+                    *value = Json::String(hash.into_owned());
+                    true
+                }
+            }
+        });
+        Cow::Owned(shown)
+    }
+}
+
+/// One metadata as an attribute by itself.
+fn entry(value: &Json) -> Option<Value> {
+    Some(match value {
+        Json::Null => return None,
+        Json::Bool(value) => Value::Bool(*value),
+        Json::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(integer), _) => Value::I64(integer),
+            (None, Some(float)) if number.is_f64() => Value::F64(float),
+            _ => Value::String(number.to_string().into()),
+        },
+        Json::String(text) => Value::String(text.clone().into()),
+        Json::Array(_) | Json::Object(_) => Value::String(value.to_string().into()),
+    })
+}

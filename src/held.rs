@@ -1,0 +1,381 @@
+//! Attributes of a span that are written from its scope, held back when its author sets them too.
+//!
+//! The SDK's spans only append, so what is exported is decided once, when the span ends: the
+//! author's own value wins on the span, metadata and tags are joined with it, and no key is written
+//! twice.
+
+use crate::attributes::{
+    self, Glance, ID, METADATA, PLAIN_SESSION, PLAIN_USER, PROMPT_TEMPLATE,
+    PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, SESSION_ID, TAGS, USER_ID,
+};
+use crate::details::{self, Details};
+use crate::diagnostic;
+use crate::fields::{self, unquoted};
+use crate::format::Format;
+use crate::handover::Opening;
+use crate::scope::{Role, Scope};
+use crate::session::{Id, Session};
+use opentelemetry::trace::Span;
+use opentelemetry::{Array, KeyValue, Value};
+use serde_json::Value as Json;
+use std::sync::Arc;
+
+/// What a span does with attributes that are written from its scope.
+pub(crate) struct SpanAttributes {
+    opening: Opening,
+    renames_plain: bool,
+    /// Where there is none, OpenInference's.
+    format: Option<Arc<Format>>,
+    /// Of the keys of attributes that are not passed on as they come.
+    watched: Glance,
+    held: Option<Box<Held>>,
+}
+
+/// Only for spans that have any of this.
+#[derive(Default)]
+struct Held {
+    /// Set on this span by its author.
+    own: Session,
+    /// The same, of what is not known to `Session`.
+    others: Vec<KeyValue>,
+    /// Set from below, by `mark_trace`.
+    marked: Session,
+    plain_session: Option<Value>,
+    plain_user: Option<Value>,
+    /// The scope that the span's fields opened, where another was set inside it.
+    opened: Option<Arc<Scope>>,
+}
+
+/// Attributes that are not passed on as they come.
+#[derive(Clone, Copy)]
+enum Reserved {
+    SessionId,
+    UserId,
+    /// A key of OpenInference that the span's scope has a value for.
+    Detail,
+    /// Another key that is written from the scope, or a value that is not to be seen.
+    Other,
+    PlainSession,
+    PlainUser,
+    /// A field that opens the scope: it is in the scope, by the layer.
+    Said,
+}
+
+const RESERVED: Glance = Glance::of(&[SESSION_ID, USER_ID, PLAIN_SESSION, PLAIN_USER, ID]);
+
+impl SpanAttributes {
+    #[inline]
+    pub(crate) fn new(
+        opening: Opening,
+        renames_plain: bool,
+        format: Option<&Arc<Format>>,
+        scope: Option<&Scope>,
+    ) -> Self {
+        let watched = if format.is_some() || opening.names_details {
+            Glance::ALL
+        } else {
+            match scope.and_then(|scope| scope.details().glance()) {
+                None => RESERVED,
+                Some(keys) => RESERVED.and_all(keys),
+            }
+        };
+        Self {
+            opening,
+            renames_plain,
+            format: format.cloned(),
+            watched,
+            held: None,
+        }
+    }
+
+    /// Takes what is reserved out of the attributes that the span starts with.
+    #[inline]
+    pub(crate) fn take_reserved(&mut self, given: &mut Vec<KeyValue>, scope: Option<&Scope>) {
+        let is_reserved = |attribute: &KeyValue| self.reserved(attribute, scope).is_some();
+        if let Some(first) = given.iter().position(is_reserved) {
+            self.take_from(first, given, scope);
+        }
+    }
+
+    #[cold]
+    fn take_from(&mut self, first: usize, given: &mut Vec<KeyValue>, scope: Option<&Scope>) {
+        let rest = given.split_off(first);
+        for attribute in rest {
+            given.extend(self.hold(attribute, scope));
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn may_hold(&self, attribute: &KeyValue) -> bool {
+        self.watched.may_be(attribute.key.as_str())
+    }
+
+    /// Holds an attribute back, or gives it again.
+    pub(crate) fn hold(&mut self, attribute: KeyValue, scope: Option<&Scope>) -> Option<KeyValue> {
+        let Some(reserved) = self.reserved(&attribute, scope) else {
+            return Some(attribute);
+        };
+        let value = attribute.value;
+        match reserved {
+            Reserved::Said => {}
+            Reserved::SessionId => self.hold_own(SESSION_ID, Role::Session, &value, scope),
+            Reserved::UserId => self.hold_own(USER_ID, Role::User, &value, scope),
+            Reserved::PlainSession => self.held().plain_session = Some(value),
+            Reserved::PlainUser => self.held().plain_user = Some(value),
+            Reserved::Detail => {
+                let held = self.held();
+                let key = attribute.key.as_str();
+                if !Details::change_if(&mut held.own.details, |own| own.set_own(key, &value)) {
+                    held.set_other(KeyValue::new(attribute.key, value));
+                }
+            }
+            Reserved::Other => self.held().set_other(KeyValue::new(attribute.key, value)),
+        }
+        None
+    }
+
+    #[inline(always)]
+    fn reserved(&self, attribute: &KeyValue, scope: Option<&Scope>) -> Option<Reserved> {
+        if self.may_hold(attribute) {
+            self.look_up(attribute, scope)
+        } else {
+            None
+        }
+    }
+
+    #[inline(never)]
+    fn look_up(&self, attribute: &KeyValue, scope: Option<&Scope>) -> Option<Reserved> {
+        match attribute.key.as_str() {
+            SESSION_ID => Some(Reserved::SessionId),
+            USER_ID => Some(Reserved::UserId),
+            PLAIN_SESSION if self.renames_plain => Some(Reserved::PlainSession),
+            PLAIN_USER if self.renames_plain => Some(Reserved::PlainUser),
+            ID if self.opening.names_id => Some(Reserved::Said),
+            key if self.opening.names_details && fields::is_detail(key) => Some(Reserved::Said),
+            _ if self.watched == RESERVED => None,
+            key => self.look_up_details(key, &attribute.value, scope),
+        }
+    }
+
+    #[cold]
+    fn look_up_details(&self, key: &str, value: &Value, scope: Option<&Scope>) -> Option<Reserved> {
+        if details::KEYS.contains(&key) {
+            return Some(Reserved::Detail);
+        }
+        let is_said = |said: Arc<Details>| said.attributes.iter().any(|it| it.key.as_str() == key);
+        let is_hidden = |format: &Format| {
+            let may_be_id = self.opening.opens || matches!(value, Value::String(_));
+            may_be_id && scope.is_some_and(|scope| format.hides(value, scope))
+        };
+        let is_other = scope
+            .and_then(|scope| scope.details().get())
+            .is_some_and(is_said)
+            || self
+                .format
+                .as_ref()
+                .is_some_and(|it| it.writes(key) || is_hidden(it));
+        is_other.then_some(Reserved::Other)
+    }
+
+    /// Another scope is set inside the one that the span's fields opened: what is recorded from now
+    /// on is still of the fields.
+    pub(crate) fn keep_opened(&mut self, scope: Option<Arc<Scope>>) {
+        if self.opening.opens {
+            let opened = &mut self.held().opened;
+            *opened = opened.take().or(scope);
+        }
+    }
+
+    fn opened<'a>(&'a self, scope: Option<&'a Scope>) -> Option<&'a Scope> {
+        let kept = self.held.as_ref().and_then(|held| held.opened.as_deref());
+        kept.or(scope).filter(|_| self.opening.opens)
+    }
+
+    fn hold_own(&mut self, key: &'static str, role: Role, value: &Value, scope: Option<&Scope>) {
+        let text = value.as_str();
+        let said = self.opened(scope).and_then(|opened| opened.get(role));
+        let own = if repeats(&text, said.as_ref()) {
+            None
+        } else {
+            match Id::new(&text) {
+                Ok(id) => Some(id),
+                Err(error) => {
+                    // Of a field the layer has told already, with its place in the code.
+                    if !self.opening.opens {
+                        diagnostic::own_attribute_ignored(key, error);
+                    }
+                    return;
+                }
+            }
+        };
+        if own.is_some() || self.held.is_some() {
+            let held = self.held();
+            match role {
+                Role::Session => held.own.id = own,
+                Role::User => held.own.user_id = own,
+            }
+        }
+    }
+
+    fn held(&mut self) -> &mut Held {
+        self.held.get_or_insert_default()
+    }
+
+    /// Keeps of `session` what the span has no value for.
+    pub(crate) fn mark(&mut self, session: Session, scope: Option<&Scope>) {
+        let held = self.held();
+        let present = held.resolve(scope);
+        if present.id.is_none() {
+            held.marked.id = session.id;
+        }
+        if present.user_id.is_none() {
+            held.marked.user_id = session.user_id;
+        }
+        held.marked.details = session.details;
+    }
+
+    /// Writes what the span is exported with.
+    #[inline]
+    pub(crate) fn write(&mut self, scope: Option<&Scope>, span: &mut impl Span) {
+        match (self.held.take(), scope) {
+            (Some(held), scope) => held.write(scope, self.format.as_ref(), span),
+            (None, Some(scope)) if span.is_recording() => {
+                write_scope(scope, self.format.as_ref(), &mut |it| {
+                    span.set_attribute(it)
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A scope as the attributes of `format`.
+#[inline]
+pub(crate) fn write_scope(
+    scope: &Scope,
+    format: Option<&Arc<Format>>,
+    write: &mut impl FnMut(KeyValue),
+) {
+    write_ids(scope.id(), scope.user_id(), format, write);
+    scope.details().read(|details| {
+        for attribute in &details.ready(format).attributes {
+            write(attribute.clone());
+        }
+    });
+}
+
+#[inline]
+fn write_ids(
+    id: Option<Id>,
+    user_id: Option<Id>,
+    format: Option<&Arc<Format>>,
+    write: &mut impl FnMut(KeyValue),
+) {
+    match format {
+        None => {
+            if let Some(id) = id {
+                write(attributes::attribute(SESSION_ID, id));
+            }
+            if let Some(id) = user_id {
+                write(attributes::attribute(USER_ID, id));
+            }
+        }
+        Some(format) => format.write_ids(id.as_ref(), user_id.as_ref(), write),
+    }
+}
+
+impl Held {
+    fn set_other(&mut self, attribute: KeyValue) {
+        self.others.retain(|other| other.key != attribute.key);
+        self.others.push(attribute);
+    }
+
+    /// The values that the span would be exported with now.
+    fn resolve(&self, scope: Option<&Scope>) -> Session {
+        let inherited = scope.map(Scope::to_session).unwrap_or_default();
+        self.own.clone().or(inherited).or(self.marked.clone())
+    }
+
+    #[cold]
+    fn write(self, scope: Option<&Scope>, format: Option<&Arc<Format>>, span: &mut impl Span) {
+        let values = self.resolve(scope);
+        let beside = values.id.is_some() || values.user_id.is_some();
+        let plain = [
+            (
+                self.plain_session,
+                PLAIN_SESSION,
+                attributes::PLAIN_SESSION_RENAMED,
+            ),
+            (self.plain_user, PLAIN_USER, attributes::PLAIN_USER_RENAMED),
+        ];
+        let mut own = self.others;
+        for (value, key, renamed) in plain {
+            own.extend(value.map(|it| KeyValue::new(if beside { renamed } else { key }, it)));
+        }
+        let keys: Vec<_> = own.iter().map(|attribute| attribute.key.clone()).collect();
+        let mut write = |attribute: KeyValue| {
+            if !keys.contains(&attribute.key) {
+                span.set_attribute(attribute);
+            }
+        };
+        write_ids(
+            values.id.clone(),
+            values.user_id.clone(),
+            format,
+            &mut write,
+        );
+        if let Some(details) = &values.details {
+            details
+                .ready(format)
+                .attributes
+                .iter()
+                .cloned()
+                .for_each(write);
+        }
+        for attribute in own {
+            let shown = match format {
+                None => Some(attribute),
+                Some(format) => format.show(attribute, &values),
+            };
+            if let Some(attribute) = shown {
+                span.set_attribute(attribute);
+            }
+        }
+    }
+}
+
+impl Details {
+    /// What the author of a span set under a key of OpenInference. False if it is not in its form.
+    fn set_own(&mut self, key: &str, value: &Value) -> bool {
+        let object = || match serde_json::from_str(&value.as_str()) {
+            Ok(Json::Object(object)) => Some(object),
+            _ => None,
+        };
+        match (key, value) {
+            (METADATA, _) => {
+                let Some(object) = object() else { return false };
+                self.metadata = object.into_iter().collect();
+            }
+            (TAGS, Value::Array(Array::String(tags))) => self.tags.clone_from(tags),
+            (PROMPT_TEMPLATE, Value::String(text)) => self.template = Some(text.clone()),
+            (PROMPT_TEMPLATE_VERSION, Value::String(text)) => {
+                self.template_version = Some(text.clone());
+            }
+            (PROMPT_TEMPLATE_VARIABLES, _) => {
+                let Some(object) = object() else { return false };
+                self.template_variables = Some(object.into());
+            }
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// Whether an attribute only repeats an id: what the span's field said, or what is to be hidden.
+pub(crate) fn repeats(text: &str, said: Option<&Id>) -> bool {
+    let Some(said) = said else { return false };
+    // The OpenTelemetry layer exports a field recorded with `?` in its quotes, and untrimmed.
+    said.as_str() == text
+        || Id::new(text).is_ok_and(|id| id == *said)
+        || unquoted(text).is_some_and(|text| Id::new(&text).is_ok_and(|id| id == *said))
+}

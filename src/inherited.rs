@@ -1,0 +1,255 @@
+//! How details are inherited from scope to scope.
+//!
+//! What is known when a scope is made is merged there, once. The fields of a span may be recorded at
+//! any time: where some declare details, these and those of the scopes inside are merged when they
+//! are asked for, and again only after something was recorded.
+
+use crate::attributes::Glance;
+use crate::details::{Details, KEYS, Parts, merged};
+use crate::session::Session;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// The details in force in a scope.
+#[derive(Clone)]
+pub(crate) enum Inherited {
+    Settled(Option<Arc<Details>>),
+    Open(Arc<Open>),
+}
+
+/// What one scope says.
+#[derive(Clone, Default)]
+pub(crate) struct Said {
+    pub(crate) details: Option<Arc<Details>>,
+    pub(crate) cleared: Parts,
+    /// Fields of a span declare details.
+    pub(crate) declared: bool,
+}
+
+/// Details of which some may still be recorded.
+pub(crate) struct Open {
+    said: Option<Arc<Details>>,
+    cleared: Parts,
+    /// Of the span that opens the scope. `None`: it is one around that declares some.
+    recorded: Option<Arc<Recorded>>,
+    around: Inherited,
+    merged: RwLock<Option<Merged>>,
+    glance: Glance,
+}
+
+#[derive(Default)]
+struct Recorded {
+    any: AtomicBool,
+    details: RwLock<Option<Arc<Details>>>,
+}
+
+/// What was merged last, and of what.
+struct Merged {
+    around: Option<Arc<Details>>,
+    recorded: Option<Arc<Details>>,
+    all: Option<Arc<Details>>,
+}
+
+impl Said {
+    pub(crate) fn says_anything(&self) -> bool {
+        self.details.is_some() || self.cleared != Parts::default()
+    }
+}
+
+impl From<&Session> for Said {
+    fn from(session: &Session) -> Self {
+        Self {
+            details: session.details.clone(),
+            cleared: session.cleared,
+            declared: false,
+        }
+    }
+}
+
+impl Default for Inherited {
+    fn default() -> Self {
+        Self::Settled(None)
+    }
+}
+
+impl Inherited {
+    /// What is in force inside `outer` where `said` is said.
+    pub(crate) fn nested(outer: Option<&Inherited>, said: Said) -> Self {
+        let nothing = Self::default();
+        let outer = outer.unwrap_or(&nothing);
+        let recorded = said.declared.then(Arc::default);
+        outer.around(said.details, said.cleared, recorded)
+    }
+
+    fn around(
+        &self,
+        said: Option<Arc<Details>>,
+        cleared: Parts,
+        recorded: Option<Arc<Recorded>>,
+    ) -> Self {
+        match (self, recorded) {
+            (Self::Settled(outer), None) => {
+                Self::Settled(merged(outer.as_ref(), said.as_ref(), cleared))
+            }
+            (Self::Open(outer), None) if said.is_none() && cleared == Parts::default() => {
+                Self::Open(outer.clone())
+            }
+            // One for both, so that scopes that follow one another form no chain.
+            (Self::Open(outer), None) if outer.recorded.is_none() => {
+                let said = merged(outer.said.as_ref(), said.as_ref(), cleared);
+                outer.around.around(said, cleared.and(outer.cleared), None)
+            }
+            (outer, recorded) => Self::Open(Arc::new(Open {
+                glance: outer
+                    .glance()
+                    .unwrap_or(KEYS_GLANCE)
+                    .and_all(glance_of(said.as_ref())),
+                said,
+                cleared,
+                recorded,
+                around: outer.clone(),
+                merged: RwLock::default(),
+            })),
+        }
+    }
+
+    /// What this scope says itself, inside another one.
+    pub(crate) fn moved_into(&self, outer: Option<&Inherited>) -> Self {
+        let nothing = Self::default();
+        let outer = outer.unwrap_or(&nothing);
+        match self {
+            Self::Settled(_) => outer.clone(),
+            Self::Open(open) => {
+                outer.around(open.said.clone(), open.cleared, open.recorded.clone())
+            }
+        }
+    }
+
+    pub(crate) fn inherits(&self) -> bool {
+        match self {
+            Self::Settled(details) => details.is_some(),
+            Self::Open(open) => !matches!(open.around, Self::Settled(None)),
+        }
+    }
+
+    pub(crate) fn get(&self) -> Option<Arc<Details>> {
+        match self {
+            Self::Settled(details) => details.clone(),
+            Self::Open(open) => open.get(),
+        }
+    }
+
+    /// Calls `f` with the details, if there are any.
+    #[inline]
+    pub(crate) fn read(&self, f: impl FnOnce(&Details)) {
+        match self {
+            Self::Settled(None) => {}
+            Self::Settled(Some(details)) => f(details),
+            Self::Open(open) => {
+                if let Some(details) = open.get() {
+                    f(&details);
+                }
+            }
+        }
+    }
+
+    /// Tells what was recorded on the span that opens the scope.
+    pub(crate) fn record(&self, change: impl FnOnce(&mut Details)) {
+        if let Self::Open(open) = self {
+            if let Some(recorded) = &open.recorded {
+                recorded.change(change);
+            }
+        }
+    }
+
+    /// Of the keys that the details are exported under. `None`: there are no details.
+    #[inline]
+    pub(crate) fn glance(&self) -> Option<Glance> {
+        match self {
+            Self::Settled(None) => None,
+            Self::Settled(Some(details)) => Some(details.ready(None).glance),
+            Self::Open(open) => Some(open.glance),
+        }
+    }
+}
+
+const KEYS_GLANCE: Glance = Glance::of(&KEYS);
+
+fn glance_of(details: Option<&Arc<Details>>) -> Glance {
+    details.map_or(KEYS_GLANCE, |details| {
+        details.ready(None).glance.and_all(KEYS_GLANCE)
+    })
+}
+
+impl Open {
+    #[cold]
+    fn get(&self) -> Option<Arc<Details>> {
+        // In a loop: spans that declare details can nest deeper than a stack is for.
+        let mut chain = vec![self];
+        let mut around = &self.around;
+        while let Inherited::Open(open) = around {
+            chain.push(open);
+            around = &open.around;
+        }
+        let Inherited::Settled(outermost) = around else {
+            return None;
+        };
+        let within = |around, open: &&Open| open.within(around);
+        chain.iter().rev().fold(outermost.clone(), within)
+    }
+
+    fn within(&self, around: Option<Arc<Details>>) -> Option<Arc<Details>> {
+        let recorded = self.recorded.as_ref().and_then(|recorded| recorded.get());
+        if around.is_none() && recorded.is_none() {
+            return self.said.clone();
+        }
+        if let Some(merged) = &*self.merged.read().unwrap_or_else(PoisonError::into_inner) {
+            if is_same(&merged.around, &around) && is_same(&merged.recorded, &recorded) {
+                return merged.all.clone();
+            }
+        }
+        let own = merged(self.said.as_ref(), recorded.as_ref(), Parts::default());
+        let all = merged(around.as_ref(), own.as_ref(), self.cleared);
+        *self.merged.write().unwrap_or_else(PoisonError::into_inner) = Some(Merged {
+            around,
+            recorded,
+            all: all.clone(),
+        });
+        all
+    }
+}
+
+fn is_same(one: &Option<Arc<Details>>, other: &Option<Arc<Details>>) -> bool {
+    one.as_ref().map(Arc::as_ptr) == other.as_ref().map(Arc::as_ptr)
+}
+
+/// In a loop, as in `get`.
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut around = std::mem::take(&mut self.around);
+        while let Inherited::Open(open) = around {
+            around = match Arc::into_inner(open) {
+                Some(mut open) => std::mem::take(&mut open.around),
+                None => Inherited::default(),
+            };
+        }
+    }
+}
+
+impl Recorded {
+    fn get(&self) -> Option<Arc<Details>> {
+        if !self.any.load(Ordering::Acquire) {
+            return None;
+        }
+        self.details
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Details)) {
+        let mut details = self.details.write().unwrap_or_else(PoisonError::into_inner);
+        Details::change(&mut details, change);
+        self.any.store(true, Ordering::Release);
+    }
+}

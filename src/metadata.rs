@@ -1,0 +1,291 @@
+//! What a `Session` says besides its ids.
+
+use crate::attributes::{self, PLAIN_SESSION, PLAIN_USER, SESSION_ID, USER_ID};
+use crate::details::{Details, KEYS};
+use crate::error::{Error, ErrorKind};
+use crate::session::{Id, Session};
+use opentelemetry::{Key, KeyValue, StringValue, Value};
+use serde::Serialize;
+use serde_json::Value as Json;
+use std::sync::Arc;
+
+impl Session {
+    /// The same session with this metadata. Said again with the same key, the last value holds.
+    ///
+    /// All metadata is exported as `metadata`, the text of one JSON object, which is made once and
+    /// not for each span. Inside another session it is merged with that one's by key.
+    ///
+    /// The value keeps its JSON type. A number that JSON does not have (NaN, infinity) is null.
+    ///
+    /// # Errors
+    ///
+    /// When the key is blank, longer than 1,024 bytes, or has a control character, and when the
+    /// value cannot be serialised.
+    ///
+    /// ```
+    /// use tracing_session::Session;
+    ///
+    /// let session = Session::new("chat-42")?
+    ///     .with_metadata("tenant", "acme")?
+    ///     .with_metadata("seats", 12)?;
+    /// assert_eq!(session.metadata("seats").unwrap(), 12);
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn with_metadata(mut self, key: &str, value: impl Serialize) -> Result<Self, Error> {
+        let key = Id::new(key).map_err(|error| Error::of("metadata key", error))?;
+        let value = json(value).map_err(|error| error.about(key.as_str()))?;
+        Details::change(&mut self.details, |details| {
+            details.set_metadata(key.as_str(), value);
+        });
+        Ok(self)
+    }
+
+    /// The same session with these tags too.
+    ///
+    /// They are exported as `tag.tags`, a list of strings. Inside another session they are joined
+    /// with that one's, without doubles.
+    ///
+    /// # Errors
+    ///
+    /// When a tag is blank, longer than 1,024 bytes, or has a control character. It is trimmed.
+    ///
+    /// ```
+    /// use tracing_session::Session;
+    ///
+    /// let session = Session::new("chat-42")?.with_tags(["beta", "web"])?;
+    /// assert!(session.tags().eq(["beta", "web"]));
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn with_tags<T: AsRef<str>>(
+        mut self,
+        tags: impl IntoIterator<Item = T>,
+    ) -> Result<Self, Error> {
+        let tags: Result<Vec<_>, _> = tags.into_iter().map(|it| tag(it.as_ref())).collect();
+        let tags = tags.map_err(|error| Error::of("tag", error))?;
+        if !tags.is_empty() {
+            Details::change(&mut self.details, |details| details.add_tags(tags));
+        }
+        Ok(self)
+    }
+
+    /// The same session with the template that its prompts are made of, with the places for the
+    /// variables in it: `llm.prompt_template.template`.
+    ///
+    /// ```
+    /// use std::collections::BTreeMap;
+    /// use tracing_session::Session;
+    ///
+    /// let session = Session::default()
+    ///     .with_prompt_template("What is the weather in {city}?")
+    ///     .with_prompt_template_version("v2")
+    ///     .with_prompt_template_variables(BTreeMap::from([("city", "Oslo")]))?;
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn with_prompt_template(mut self, template: impl AsRef<str>) -> Self {
+        let template = shared(template.as_ref());
+        Details::change(&mut self.details, |it| it.template = Some(template));
+        self
+    }
+
+    /// The same session with the version of its prompt template: `llm.prompt_template.version`.
+    ///
+    /// ```
+    /// # use tracing_session::Session;
+    /// let session = Session::default().with_prompt_template_version("v2");
+    /// assert_eq!(session.prompt_template_version(), Some("v2"));
+    /// ```
+    pub fn with_prompt_template_version(mut self, version: impl AsRef<str>) -> Self {
+        let version = shared(version.as_ref());
+        Details::change(&mut self.details, |it| it.template_version = Some(version));
+        self
+    }
+
+    /// The same session with the variables of its prompt template: `llm.prompt_template.variables`,
+    /// the text of a JSON object. They take the place of those that are in force around it.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be serialised as a JSON object. A map and a struct can.
+    ///
+    /// ```
+    /// use std::collections::BTreeMap;
+    /// use tracing_session::Session;
+    ///
+    /// let variables = BTreeMap::from([("city", "Oslo")]);
+    /// let session = Session::default().with_prompt_template_variables(variables)?;
+    /// assert_eq!(session.prompt_template_variables().unwrap()["city"], "Oslo");
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn with_prompt_template_variables(
+        mut self,
+        variables: impl Serialize,
+    ) -> Result<Self, Error> {
+        let variables = json(variables)?;
+        if !variables.is_object() {
+            return Err(ErrorKind::NotAnObject.into());
+        }
+        let set = |it: &mut Details| it.template_variables = Some(variables);
+        Details::change(&mut self.details, set);
+        Ok(self)
+    }
+
+    /// The same session with an attribute of one's own, which every span in it carries. Inside
+    /// another session it is merged with that one's by key.
+    ///
+    /// A span that has an attribute with this key already keeps its own.
+    ///
+    /// # Errors
+    ///
+    /// When the key is blank, longer than 1,024 bytes, or has a control character, and when it is
+    /// one that this crate writes: there are methods for these.
+    ///
+    /// ```
+    /// use tracing_session::Session;
+    ///
+    /// let session = Session::new("chat-42")?.with_attribute("deployment.ring", 2)?;
+    /// assert_eq!(session.attribute("deployment.ring"), Some(&2.into()));
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn with_attribute(mut self, key: &str, value: impl Into<Value>) -> Result<Self, Error> {
+        let key = Id::new(key).map_err(|error| Error::of("attribute key", error))?;
+        if [SESSION_ID, USER_ID, PLAIN_SESSION, PLAIN_USER].contains(&key.as_str())
+            || KEYS.contains(&key.as_str())
+        {
+            return Err(Error::from(ErrorKind::ReservedKey).about(key.as_str()));
+        }
+        let value = match value.into() {
+            // Every span shares the text.
+            Value::String(text) => Value::String(shared(text.as_str())),
+            other => other,
+        };
+        let attribute = KeyValue::new(Key::from(key.into_shared()), value);
+        Details::change(&mut self.details, |it| it.set_attribute(attribute));
+        Ok(self)
+    }
+
+    /// The metadata with this key.
+    ///
+    /// ```
+    /// # use tracing_session::Session;
+    /// let session = Session::default().with_metadata("tenant", "acme")?;
+    /// assert_eq!(session.metadata("tenant").unwrap(), "acme");
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn metadata(&self, key: &str) -> Option<&Json> {
+        let mut metadata = self.all_metadata();
+        metadata
+            .find(|(said, _)| *said == key)
+            .map(|(_, value)| value)
+    }
+
+    /// All metadata, in the order in which it was said.
+    ///
+    /// ```
+    /// # use tracing_session::Session;
+    /// let session = Session::default().with_metadata("tenant", "acme")?;
+    /// for (key, value) in session.all_metadata() {
+    ///     println!("{key}: {value}");
+    /// }
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn all_metadata(&self) -> impl Iterator<Item = (&str, &Json)> {
+        let metadata = self.details.iter().flat_map(|details| &details.metadata);
+        metadata.map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// The tags, in the order in which they were said.
+    ///
+    /// ```
+    /// # use tracing_session::Session;
+    /// assert_eq!(Session::default().tags().count(), 0);
+    /// ```
+    pub fn tags(&self) -> impl Iterator<Item = &str> {
+        let tags = self.details.iter().flat_map(|details| &details.tags);
+        tags.map(StringValue::as_str)
+    }
+
+    /// The prompt template.
+    ///
+    /// ```
+    /// # use tracing_session::Session;
+    /// let session = Session::default().with_prompt_template("Say {word}");
+    /// assert_eq!(session.prompt_template(), Some("Say {word}"));
+    /// ```
+    pub fn prompt_template(&self) -> Option<&str> {
+        Some(self.details.as_ref()?.template.as_ref()?.as_str())
+    }
+
+    /// The version of the prompt template.
+    ///
+    /// ```
+    /// # use tracing_session::Session;
+    /// assert_eq!(Session::default().prompt_template_version(), None);
+    /// ```
+    pub fn prompt_template_version(&self) -> Option<&str> {
+        Some(self.details.as_ref()?.template_version.as_ref()?.as_str())
+    }
+
+    /// The variables of the prompt template: a JSON object.
+    ///
+    /// ```
+    /// # use tracing_session::Session;
+    /// assert_eq!(Session::default().prompt_template_variables(), None);
+    /// ```
+    pub fn prompt_template_variables(&self) -> Option<&Json> {
+        self.details.as_ref()?.template_variables.as_ref()
+    }
+
+    /// The attribute of one's own with this key.
+    ///
+    /// ```
+    /// # use tracing_session::Session;
+    /// let session = Session::default().with_attribute("deployment.ring", 2)?;
+    /// assert_eq!(session.attribute("deployment.ring"), Some(&2.into()));
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn attribute(&self, key: &str) -> Option<&Value> {
+        let mut attributes = self.details.iter().flat_map(|details| &details.attributes);
+        let found = attributes.find(|attribute| attribute.key.as_str() == key);
+        found.map(|attribute| &attribute.value)
+    }
+
+    /// All that the session says, as OpenInference's attributes: for spans, logs and requests that
+    /// people make themselves.
+    ///
+    /// ```
+    /// use tracing_session::{Session, current_session};
+    ///
+    /// let session = Session::new("chat-42")?.with_metadata("tenant", "acme")?;
+    /// session.in_scope(|| {
+    ///     let attributes = current_session().unwrap().attributes();
+    ///     let keys = attributes.map(|attribute| attribute.key.to_string());
+    ///     assert!(keys.eq(["session.id", "metadata"]));
+    /// });
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn attributes(&self) -> impl Iterator<Item = KeyValue> + use<> {
+        let mut attributes = Vec::new();
+        let ids = [(SESSION_ID, &self.id), (USER_ID, &self.user_id)];
+        for (key, id) in ids {
+            attributes.extend(id.clone().map(|id| attributes::attribute(key, id)));
+        }
+        if let Some(details) = &self.details {
+            details.write(&mut |attribute| attributes.push(attribute));
+        }
+        attributes.into_iter()
+    }
+}
+
+fn json(value: impl Serialize) -> Result<Json, Error> {
+    serde_json::to_value(value).map_err(|_| ErrorKind::Serialize.into())
+}
+
+/// A tag obeys the rule of ids.
+pub(crate) fn tag(text: &str) -> Result<StringValue, ErrorKind> {
+    Ok(Id::new(text)?.into_shared().into())
+}
+
+fn shared(text: &str) -> StringValue {
+    let text: Arc<str> = text.into();
+    text.into()
+}
