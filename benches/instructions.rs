@@ -79,6 +79,12 @@ const PROMISES: &[Promise] = &[
     ("tree13 of hand_written", 0.6, |counts| {
         counts.of_hand_written("tree13")
     }),
+    ("full of wide1000, both over baseline", 1.6, |counts| {
+        let of = |case| {
+            Some(counts.over_baseline("full", case)? / counts.over_baseline("wide1000", case)?)
+        };
+        Some(of(Case::TracingSession)?.max(of(Case::SessionValue)?))
+    }),
     ("remote of hand_written", 0.8, |counts| {
         counts.of_hand_written("remote")
     }),

@@ -41,8 +41,8 @@ pub(crate) fn attribute(key: &'static str, id: Id) -> KeyValue {
     KeyValue::new(Key::from_static_str(key), id.into_shared())
 }
 
-/// What can be seen of a few names at a glance: their lengths and last letters. It is enough to
-/// tell of nearly every other name that it is none of them.
+/// What can be seen of a few names at a glance: their lengths, and with these their last letters. It
+/// is enough to tell of nearly every other name that it is none of them.
 ///
 /// It is taken at each field and attribute of each span, so it compares no text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,35 +69,37 @@ impl Glance {
         match name.as_bytes().last() {
             None => self,
             Some(end) => Self {
-                lengths: self.lengths | 1 << (name.len() % 64),
-                ends: self.ends | 1 << (*end % 64),
+                lengths: self.lengths | Self::length(name),
+                ends: self.ends | Self::end(name, *end),
             },
         }
     }
 
-    pub(crate) const fn and_all(self, other: Self) -> Self {
+    pub(crate) const fn and_all(self, others: Self) -> Self {
         Self {
-            lengths: self.lengths | other.lengths,
-            ends: self.ends | other.ends,
+            lengths: self.lengths | others.lengths,
+            ends: self.ends | others.ends,
         }
     }
 
-    /// Every name may be one of them.
-    pub(crate) const ALL: Self = Self {
-        lengths: u64::MAX,
-        ends: u64::MAX,
-    };
-
-    /// Lengths, or letters, that differ by 64 share a bit.
     #[inline(always)]
     pub(crate) fn may_be(self, name: &str) -> bool {
-        self.lengths >> (name.len() % 64) & 1 == 1 && self.ends_alike(name)
+        self.lengths & Self::length(name) != 0 && self.ends_alike(name)
     }
 
     // By itself, so that the compiler reads the text only where the length is right.
     #[cold]
     fn ends_alike(self, name: &str) -> bool {
         let end = name.as_bytes().last();
-        end.is_some_and(|end| self.ends >> (*end % 64) & 1 == 1)
+        end.is_some_and(|end| self.ends & Self::end(name, *end) != 0)
+    }
+
+    // Some share a bit.
+    const fn length(name: &str) -> u64 {
+        1 << (name.len() % 64)
+    }
+
+    const fn end(name: &str, end: u8) -> u64 {
+        1 << ((name.len() * 7 + end as usize) % 64)
     }
 }

@@ -1,7 +1,7 @@
 //! What a session says besides its ids: OpenInference's other context attributes.
 
 use crate::attributes::{
-    Glance, METADATA, PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, TAGS,
+    METADATA, PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, TAGS,
 };
 use crate::format::Format;
 use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
@@ -171,7 +171,7 @@ impl Details {
     }
 
     /// All of it as the attributes of `format`, made once.
-    pub(crate) fn ready(&self, format: Option<&Arc<Format>>) -> Cow<'_, Ready> {
+    pub(crate) fn ready(&self, format: Option<&Arc<Format>>) -> Cow<'_, [KeyValue]> {
         self.ready.get(format, || {
             let mut attributes = Vec::new();
             let mut push = |attribute| attributes.push(attribute);
@@ -179,7 +179,7 @@ impl Details {
                 None => self.write(&mut push),
                 Some(format) => format.write_details(self, &mut push),
             }
-            Ready::new(attributes)
+            attributes
         })
     }
 
@@ -251,24 +251,6 @@ pub(crate) fn list(key: impl Into<Key>, values: Vec<StringValue>) -> KeyValue {
     KeyValue::new(key, Value::Array(Array::String(values)))
 }
 
-/// Attributes that are ready to be exported.
-#[derive(Clone)]
-pub(crate) struct Ready {
-    pub(crate) attributes: Vec<KeyValue>,
-    /// Of their keys.
-    pub(crate) glance: Glance,
-}
-
-impl Ready {
-    fn new(attributes: Vec<KeyValue>) -> Self {
-        let keys = attributes.iter().map(|attribute| attribute.key.as_str());
-        Self {
-            glance: keys.fold(Glance::of(&[]), Glance::and),
-            attributes,
-        }
-    }
-}
-
 /// What was made ready, for each format in which it is exported: nearly always for one.
 #[derive(Default)]
 struct ReadyMade(OnceLock<Box<ReadyFor>>);
@@ -276,12 +258,16 @@ struct ReadyMade(OnceLock<Box<ReadyFor>>);
 struct ReadyFor {
     /// Kept, so that no other can have its address.
     format: Option<Arc<Format>>,
-    ready: Ready,
+    ready: Box<[KeyValue]>,
     next: ReadyMade,
 }
 
 impl ReadyMade {
-    fn get(&self, format: Option<&Arc<Format>>, make: impl Fn() -> Ready) -> Cow<'_, Ready> {
+    fn get(
+        &self,
+        format: Option<&Arc<Format>>,
+        make: impl Fn() -> Vec<KeyValue>,
+    ) -> Cow<'_, [KeyValue]> {
         // Whoever makes new providers all the time, gets no memory for it.
         const MOST: usize = 8;
         let is_for =
@@ -291,7 +277,7 @@ impl ReadyMade {
             let made = slot.0.get_or_init(|| {
                 Box::new(ReadyFor {
                     format: format.cloned(),
-                    ready: make(),
+                    ready: make().into(),
                     next: Self::default(),
                 })
             });

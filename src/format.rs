@@ -13,11 +13,13 @@ use serde_json::Value as Json;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Where there is none, it is OpenInference's keys, and nothing is hidden.
+/// Where there is none, it is the default: nearly everywhere.
 #[derive(Clone, Debug)]
 pub(crate) struct Format {
     pub(crate) dialect: Dialect,
     pub(crate) privacy: Privacy,
+    /// Attributes named `session` and `user`, beside an id.
+    pub(crate) renames_plain: bool,
 }
 
 impl Default for Format {
@@ -25,6 +27,7 @@ impl Default for Format {
         Self {
             dialect: Dialect::OPENINFERENCE,
             privacy: Privacy::new(),
+            renames_plain: true,
         }
     }
 }
@@ -34,14 +37,15 @@ impl Format {
         change(Arc::make_mut(this.get_or_insert_default()));
     }
 
+    #[cold]
     pub(crate) fn write_ids(
         &self,
-        id: Option<&Id>,
-        user_id: Option<&Id>,
+        id: Option<Id>,
+        user_id: Option<Id>,
         write: &mut impl FnMut(KeyValue),
     ) {
-        self.write_id(Written::SessionId, id, write);
-        self.write_id(Written::UserId, user_id, write);
+        self.write_id(Written::SessionId, id.as_ref(), write);
+        self.write_id(Written::UserId, user_id.as_ref(), write);
     }
 
     fn write_id(&self, written: Written, id: Option<&Id>, write: &mut impl FnMut(KeyValue)) {

@@ -23,11 +23,9 @@ use std::sync::Arc;
 /// What a span does with attributes that are written from its scope.
 pub(crate) struct SpanAttributes {
     opening: Opening,
-    renames_plain: bool,
-    /// Where there is none, OpenInference's.
+    /// Where there is none, the usual one.
     format: Option<Arc<Format>>,
-    /// Of the keys of attributes that are not passed on as they come.
-    watched: Glance,
+    watched: Watched,
     held: Option<Box<Held>>,
 }
 
@@ -61,27 +59,31 @@ enum Reserved {
     Said,
 }
 
-const RESERVED: Glance = Glance::of(&[SESSION_ID, USER_ID, PLAIN_SESSION, PLAIN_USER, ID]);
+/// Which attributes are looked at.
+#[derive(Clone, Copy, PartialEq)]
+enum Watched {
+    Ids,
+    IdsAndDetails,
+    All,
+}
+
+const IDS: Glance = Glance::of(&[SESSION_ID, USER_ID, PLAIN_SESSION, PLAIN_USER, ID]);
+const IDS_AND_DETAILS: Glance = IDS.and_all(Glance::of(&details::KEYS));
 
 impl SpanAttributes {
     #[inline]
     pub(crate) fn new(
         opening: Opening,
-        renames_plain: bool,
         format: Option<&Arc<Format>>,
         scope: Option<&Scope>,
     ) -> Self {
-        let watched = if format.is_some() || opening.names_details {
-            Glance::ALL
-        } else {
-            match scope.and_then(|scope| scope.details().glance()) {
-                None => RESERVED,
-                Some(keys) => RESERVED.and_all(keys),
-            }
+        let watched = match scope {
+            _ if format.is_some() || opening.names_details => Watched::All,
+            Some(scope) if !scope.details().are_none() => watched_in(scope),
+            _ => Watched::Ids,
         };
         Self {
             opening,
-            renames_plain,
             format: format.cloned(),
             watched,
             held: None,
@@ -107,7 +109,11 @@ impl SpanAttributes {
 
     #[inline(always)]
     pub(crate) fn may_hold(&self, attribute: &KeyValue) -> bool {
-        self.watched.may_be(attribute.key.as_str())
+        match self.watched {
+            Watched::Ids => IDS.may_be(attribute.key.as_str()),
+            Watched::IdsAndDetails => IDS_AND_DETAILS.may_be(attribute.key.as_str()),
+            Watched::All => true,
+        }
     }
 
     /// Holds an attribute back, or gives it again.
@@ -148,11 +154,11 @@ impl SpanAttributes {
         match attribute.key.as_str() {
             SESSION_ID => Some(Reserved::SessionId),
             USER_ID => Some(Reserved::UserId),
-            PLAIN_SESSION if self.renames_plain => Some(Reserved::PlainSession),
-            PLAIN_USER if self.renames_plain => Some(Reserved::PlainUser),
+            PLAIN_SESSION if self.renames_plain() => Some(Reserved::PlainSession),
+            PLAIN_USER if self.renames_plain() => Some(Reserved::PlainUser),
             ID if self.opening.names_id => Some(Reserved::Said),
             key if self.opening.names_details && fields::is_detail(key) => Some(Reserved::Said),
-            _ if self.watched == RESERVED => None,
+            _ if self.watched == Watched::Ids => None,
             key => self.look_up_details(key, &attribute.value, scope),
         }
     }
@@ -175,6 +181,12 @@ impl SpanAttributes {
                 .as_ref()
                 .is_some_and(|it| it.writes(key) || is_hidden(it));
         is_other.then_some(Reserved::Other)
+    }
+
+    fn renames_plain(&self) -> bool {
+        self.format
+            .as_ref()
+            .is_none_or(|format| format.renames_plain)
     }
 
     /// Another scope is set inside the one that the span's fields opened: what is recorded from now
@@ -237,51 +249,65 @@ impl SpanAttributes {
     /// Writes what the span is exported with.
     #[inline]
     pub(crate) fn write(&mut self, scope: Option<&Scope>, span: &mut impl Span) {
-        match (self.held.take(), scope) {
-            (Some(held), scope) => held.write(scope, self.format.as_ref(), span),
-            (None, Some(scope)) if span.is_recording() => {
+        if let Some(held) = self.held.take() {
+            held.write(scope, self.format.as_ref(), span);
+        } else if let Some(scope) = scope {
+            if span.is_recording() {
                 write_scope(scope, self.format.as_ref(), &mut |it| {
                     span.set_attribute(it)
                 });
             }
-            _ => {}
         }
     }
 }
 
+#[cold]
+fn watched_in(scope: &Scope) -> Watched {
+    if scope.details().have_attributes() {
+        Watched::All
+    } else {
+        Watched::IdsAndDetails
+    }
+}
+
 /// A scope as the attributes of `format`.
-#[inline]
+#[inline(always)]
 pub(crate) fn write_scope(
     scope: &Scope,
     format: Option<&Arc<Format>>,
     write: &mut impl FnMut(KeyValue),
 ) {
-    write_ids(scope.id(), scope.user_id(), format, write);
+    if let Some(format) = format {
+        format.write_ids(scope.id(), scope.user_id(), write);
+    } else {
+        write_id(SESSION_ID, scope.id(), write);
+        write_id(USER_ID, scope.user_id(), write);
+    }
+    if !scope.details().are_none() {
+        write_details(scope, format, write);
+    }
+}
+
+#[inline(always)]
+fn write_id(key: &'static str, id: Option<Id>, write: &mut impl FnMut(KeyValue)) {
+    if let Some(id) = id {
+        write(attributes::attribute(key, id));
+    }
+}
+
+/// The same, of values that are no scope's.
+fn write_values(values: &Session, format: Option<&Arc<Format>>, write: &mut impl FnMut(KeyValue)) {
+    let scope = Scope::nested(None, values.into());
+    write_scope(&scope, format, write);
+}
+
+#[inline(never)]
+fn write_details(scope: &Scope, format: Option<&Arc<Format>>, write: &mut impl FnMut(KeyValue)) {
     scope.details().read(|details| {
-        for attribute in &details.ready(format).attributes {
+        for attribute in details.ready(format).iter() {
             write(attribute.clone());
         }
     });
-}
-
-#[inline]
-fn write_ids(
-    id: Option<Id>,
-    user_id: Option<Id>,
-    format: Option<&Arc<Format>>,
-    write: &mut impl FnMut(KeyValue),
-) {
-    match format {
-        None => {
-            if let Some(id) = id {
-                write(attributes::attribute(SESSION_ID, id));
-            }
-            if let Some(id) = user_id {
-                write(attributes::attribute(USER_ID, id));
-            }
-        }
-        Some(format) => format.write_ids(id.as_ref(), user_id.as_ref(), write),
-    }
 }
 
 impl Held {
@@ -318,20 +344,7 @@ impl Held {
                 span.set_attribute(attribute);
             }
         };
-        write_ids(
-            values.id.clone(),
-            values.user_id.clone(),
-            format,
-            &mut write,
-        );
-        if let Some(details) = &values.details {
-            details
-                .ready(format)
-                .attributes
-                .iter()
-                .cloned()
-                .for_each(write);
-        }
+        write_values(&values, format, &mut write);
         for attribute in own {
             let shown = match format {
                 None => Some(attribute),

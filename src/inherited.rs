@@ -4,8 +4,7 @@
 //! any time: where some declare details, these and those of the scopes inside are merged when they
 //! are asked for, and again only after something was recorded.
 
-use crate::attributes::Glance;
-use crate::details::{Details, KEYS, Parts, merged};
+use crate::details::{Details, Parts, merged};
 use crate::session::Session;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -34,7 +33,6 @@ pub(crate) struct Open {
     recorded: Option<Arc<Recorded>>,
     around: Inherited,
     merged: RwLock<Option<Merged>>,
-    glance: Glance,
 }
 
 #[derive(Default)]
@@ -100,10 +98,6 @@ impl Inherited {
                 outer.around.around(said, cleared.and(outer.cleared), None)
             }
             (outer, recorded) => Self::Open(Arc::new(Open {
-                glance: outer
-                    .glance()
-                    .unwrap_or(KEYS_GLANCE)
-                    .and_all(glance_of(said.as_ref())),
                 said,
                 cleared,
                 recorded,
@@ -162,23 +156,31 @@ impl Inherited {
         }
     }
 
-    /// Of the keys that the details are exported under. `None`: there are no details.
     #[inline]
-    pub(crate) fn glance(&self) -> Option<Glance> {
-        match self {
-            Self::Settled(None) => None,
-            Self::Settled(Some(details)) => Some(details.ready(None).glance),
-            Self::Open(open) => Some(open.glance),
+    pub(crate) fn are_none(&self) -> bool {
+        matches!(self, Self::Settled(None))
+    }
+
+    /// Whether attributes of one's own are among the details. They cannot be recorded.
+    pub(crate) fn have_attributes(&self) -> bool {
+        let mut details = self;
+        loop {
+            let said = match details {
+                Self::Settled(said) => said,
+                Self::Open(open) => &open.said,
+            };
+            if said
+                .as_ref()
+                .is_some_and(|said| !said.attributes.is_empty())
+            {
+                return true;
+            }
+            match details {
+                Self::Settled(_) => return false,
+                Self::Open(open) => details = &open.around,
+            }
         }
     }
-}
-
-const KEYS_GLANCE: Glance = Glance::of(&KEYS);
-
-fn glance_of(details: Option<&Arc<Details>>) -> Glance {
-    details.map_or(KEYS_GLANCE, |details| {
-        details.ready(None).glance.and_all(KEYS_GLANCE)
-    })
 }
 
 impl Open {

@@ -43,8 +43,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct SessionTracerProvider<P> {
     inner: P,
-    renames_plain: bool,
-    /// Where there is none, OpenInference's.
+    /// Where there is none, the usual one.
     format: Option<Arc<Format>>,
 }
 
@@ -59,7 +58,6 @@ impl<P> SessionTracerProvider<P> {
     pub fn new(provider: P) -> Self {
         Self {
             inner: provider,
-            renames_plain: true,
             format: None,
         }
     }
@@ -102,11 +100,9 @@ impl<P> SessionTracerProvider<P> {
     /// let provider = SessionTracerProvider::new(SdkTracerProvider::default())
     ///     .with_plain_attributes_renamed(false);
     /// ```
-    pub fn with_plain_attributes_renamed(self, renamed: bool) -> Self {
-        Self {
-            renames_plain: renamed,
-            ..self
-        }
+    pub fn with_plain_attributes_renamed(mut self, renamed: bool) -> Self {
+        Format::change(&mut self.format, |format| format.renames_plain = renamed);
+        self
     }
 
     /// The provider inside.
@@ -181,7 +177,6 @@ impl<P: TracerProvider> TracerProvider for SessionTracerProvider<P> {
     fn tracer_with_scope(&self, scope: InstrumentationScope) -> Self::Tracer {
         SessionTracer {
             inner: self.inner.tracer_with_scope(scope),
-            renames_plain: self.renames_plain,
             format: self.format.clone(),
         }
     }
@@ -201,7 +196,6 @@ impl<P: TracerProvider> TracerProvider for SessionTracerProvider<P> {
 #[derive(Clone, Debug)]
 pub struct SessionTracer<T> {
     inner: T,
-    renames_plain: bool,
     format: Option<Arc<Format>>,
 }
 
@@ -284,8 +278,7 @@ impl<T: Tracer> SessionTracer<T> {
         scope: Option<&Scope>,
         opening: Opening,
     ) -> SpanAttributes {
-        let mut attributes =
-            SpanAttributes::new(opening, self.renames_plain, self.format.as_ref(), scope);
+        let mut attributes = SpanAttributes::new(opening, self.format.as_ref(), scope);
         if let Some(given) = &mut builder.attributes {
             attributes.take_reserved(given, scope);
         }

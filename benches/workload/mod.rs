@@ -71,6 +71,14 @@ const OUTSIDE: &[Case] = &[
     Case::DefaultSession,
 ];
 
+/// Where all is said that a session can say.
+const FULL: &[Case] = &[
+    Case::Baseline,
+    Case::HandWritten,
+    Case::TracingSession,
+    Case::SessionValue,
+];
+
 const DISABLED: &[Case] = &[Case::Baseline, Case::TracingSession];
 
 /// From service to service, each beside `TraceContextPropagator`, which is the baseline.
@@ -150,6 +158,7 @@ pub(crate) const SHAPES: &[Shape] = &[
     Shape::new("chain4", 4, |case| trees::chain(case, 4)),
     Shape::new("chain64", 64, |case| trees::chain(case, 64)),
     Shape::new("wide1000", 1001, |case| trees::wide(case, 1000)),
+    Shape::new("full", 1001, |case| trees::full(case, 1000)).with_cases(FULL),
     Shape::new("session1", 1, |case| trees::wide(case, 0)),
     Shape::new("session_per_3", 12, trees::session_per_3),
     Shape::new("async0", 13, |case| trees::asynchronous(case, 0)),

@@ -125,6 +125,62 @@ pub(super) fn wide(case: Case, spans: u32) {
     });
 }
 
+/// The same, with a session, a user, three metadata and two tags.
+pub(super) fn full(case: Case, spans: u32) {
+    const METADATA: &str = r#"{"tenant":"acme","plan":"pro","seats":12}"#;
+    const TAGS: &str = r#"["beta","web"]"#;
+    macro_rules! by_hand {
+        ($name:literal) => {
+            info_span!(
+                $name,
+                model = "local",
+                step = 1_u64,
+                session.id = %black_box(SESSION),
+                user.id = %black_box(USER),
+                metadata = black_box(METADATA),
+                tag.tags = black_box(TAGS)
+            )
+        };
+    }
+    let said = session().with_metadata("tenant", "acme");
+    let said = said.and_then(|it| it.with_metadata("plan", "pro"));
+    let said = said.and_then(|it| it.with_metadata("seats", 12));
+    let said = said.and_then(|it| it.with_tags(["beta", "web"]));
+    let turn = match case {
+        Case::HandWritten => Turn {
+            span: by_hand!("turn"),
+            around: Around::Nothing,
+        },
+        Case::TracingSession => Turn {
+            span: session!(
+                black_box(SESSION),
+                user.id = black_box(USER),
+                metadata.tenant = "acme",
+                metadata.plan = "pro",
+                metadata.seats = 12,
+                tags = "beta,web",
+                model = "local",
+                step = 1_u64
+            ),
+            around: Around::Nothing,
+        },
+        Case::SessionValue => {
+            let around = Around::Session(said.unwrap_or_default().attach());
+            let span = span!(case, "turn");
+            Turn { span, around }
+        }
+        _ => Turn::new(case),
+    };
+    turn.run(|| {
+        for _ in 0..spans {
+            let _step = match case {
+                Case::HandWritten => by_hand!("step").entered(),
+                _ => span!(case, "step").entered(),
+            };
+        }
+    });
+}
+
 /// Three times a turn with three spans below it.
 pub(super) fn session_per_3(case: Case) {
     for _ in 0..3 {
