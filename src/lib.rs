@@ -50,6 +50,7 @@ mod known;
 mod layer;
 mod macros;
 mod metadata;
+pub mod openinference;
 mod opening;
 mod privacy;
 mod propagator;
