@@ -4,10 +4,6 @@
 Installs Phoenix at the first run (about 850 MB in the user's cache folder).
 """
 
-import importlib.util
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import backend
@@ -30,7 +26,7 @@ SESSIONS = """{
 
 
 def test(checks):
-    phoenix = installed()
+    phoenix = backend.virtual_environment("phoenix", REQUIREMENT, constraints=CONSTRAINTS) / "phoenix"
     for protocol in backend.PROTOCOLS:
         print(f"Phoenix over {protocol}")
         http, grpc = backend.free_ports(2)
@@ -98,26 +94,6 @@ def nodes(connection):
 
 def value(text):
     return text and text["value"]
-
-
-def installed():
-    """The program, installed first where it is not yet, or not as pinned."""
-    folder = backend.CACHE / "phoenix"
-    phoenix = folder / "bin" / "phoenix"
-    # Written last, so that half an installation is not taken for a whole one.
-    complete = folder / "installed.txt"
-    wanted = f"{REQUIREMENT}\n{CONSTRAINTS.read_text()}"
-    if complete.exists() and complete.read_text() == wanted:
-        return phoenix
-    for module in ("venv", "ensurepip"):
-        if not importlib.util.find_spec(module):
-            raise backend.Skip(f"Python lacks {module}, so that Phoenix cannot be installed")
-    print(f"installing {REQUIREMENT} into {folder}")
-    shutil.rmtree(folder, ignore_errors=True)
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    backend.downloading([folder / "bin" / "pip", "install", "--quiet", "--constraint", CONSTRAINTS, REQUIREMENT])
-    complete.write_text(wanted)
-    return phoenix
 
 
 if __name__ == "__main__":
