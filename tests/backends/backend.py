@@ -27,10 +27,14 @@ class Conversation:
 
     session: str
     user: str | None
+    tenant: str
+    tags: list[str]
     turns: int
     spans: int
     first_input: str
     last_output: str
+    prompt_tokens: int
+    completion_tokens: int
 
 
 @dataclass
