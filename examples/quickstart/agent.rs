@@ -118,6 +118,13 @@ impl Turn {
         self.steps.iter().any(|step| matches!(step, Step::Refund))
     }
 
+    /// Those of what the model is asked, and of what it answers.
+    pub(crate) fn tokens(&self) -> (i64, i64) {
+        let asks = |step: &&Step| matches!(step, Step::AskModel);
+        let times = self.steps.iter().filter(asks).count() as i64;
+        (times * tokens(self.question), times * tokens(self.answer))
+    }
+
     /// The spans that [`work`] makes: for each the names on the way down to it.
     pub(crate) fn spans(&self) -> impl Iterator<Item = Vec<&'static str>> {
         self.steps.iter().flat_map(|step| match step {

@@ -40,6 +40,7 @@ impl Conversation {
     async fn take(&self, turn: Turn) -> Outcome {
         let session = self.session.clone();
         let (id, user) = (session.id().unwrap_or_default(), session.user_id());
+        let (tenant, tags) = (self.tenant(), self.tags());
         match self.said {
             // A value, for as long as a future runs. It needs no span.
             Said::AsValue => answer(turn).in_session(session).await,
@@ -59,15 +60,19 @@ impl Conversation {
 
             // Spans that an application may well have already.
             Said::BySpan => {
-                let span = info_span!("session", id = %id, user.id = user);
+                let span = info_span!(
+                    "session", id = %id, user.id = user, metadata.tenant = tenant, tags = ?tags
+                );
                 show(turn, work(turn)).instrument(span).await;
             }
-            Said::ByFields => chat_with_fields(id, user, turn).await,
+            Said::ByFields => chat_with_fields(id, user, tenant, &tags, turn).await,
 
-            // Known only in the handler, when the server has made a span for the request.
+            // Known only in the handler, when the server has made a span for the request. Of the
+            // tenant it knows before.
             Said::FromInside => {
-                let handler = chat(id, user, turn);
-                show(turn, handler).instrument(info_span!("request")).await;
+                let known = Session::default().with_metadata("tenant", tenant)?;
+                let request = known.with_tags(&tags)?.in_scope(|| info_span!("request"));
+                show(turn, chat(id, user, turn)).instrument(request).await;
             }
         }
         Ok(())
@@ -80,8 +85,19 @@ async fn answer(turn: Turn) {
 }
 
 /// The user is known after the login: in time for this span and for those that follow.
-#[instrument(name = "chat", skip_all, fields(session.id = %id, user.id))]
-async fn chat_with_fields(id: &str, user: Option<&str>, turn: Turn) {
+#[instrument(name = "chat", skip_all, fields(
+    session.id = %id,
+    user.id,
+    metadata.tenant = tenant,
+    tags = ?tags,
+))]
+async fn chat_with_fields(
+    id: &str,
+    user: Option<&str>,
+    tenant: Option<&str>,
+    tags: &[&str],
+    turn: Turn,
+) {
     let user = login(user).await;
     Span::current().record("user.id", user);
     show(turn, work(turn)).await;
@@ -106,15 +122,14 @@ async fn login(user: Option<&str>) -> Option<&str> {
 
 /// What is run.
 pub(crate) fn list() -> Result<Vec<Conversation>, Error> {
-    let with_user = |user| Session::generate().with_user(user);
     let list = [
-        (with_user("ada")?, Said::AsValue, WEATHER),
-        (with_user("ben")?, Said::AsValue, PARCEL),
-        (Session::generate(), Said::OnThread, WEATHER),
-        (with_user("cleo")?, Said::WithMacro, TRIP),
-        (with_user("dan")?, Said::BySpan, WEATHER),
-        (with_user("eve")?, Said::ByFields, WEATHER),
-        (with_user("finn")?, Said::FromInside, TRIP),
+        (acme()?.with_user("ada")?, Said::AsValue, WEATHER),
+        (globex()?.with_user("ben")?, Said::AsValue, PARCEL),
+        (acme()?, Said::OnThread, WEATHER),
+        (globex()?.with_user("cleo")?, Said::WithMacro, TRIP),
+        (acme()?.with_user("dan")?, Said::BySpan, WEATHER),
+        (globex()?.with_user("eve")?, Said::ByFields, WEATHER),
+        (acme()?.with_user("finn")?, Said::FromInside, TRIP),
     ];
     let conversation = |(session, said, turns)| Conversation {
         session,
@@ -122,6 +137,17 @@ pub(crate) fn list() -> Result<Vec<Conversation>, Error> {
         turns,
     };
     Ok(list.map(conversation).into())
+}
+
+/// A conversation with a user of one tenant, and of another.
+fn acme() -> Result<Session, Error> {
+    let session = Session::generate().with_metadata("tenant", "acme")?;
+    session.with_tags(["web"])
+}
+
+fn globex() -> Result<Session, Error> {
+    let session = Session::generate().with_metadata("tenant", "globex")?;
+    session.with_tags(["phone", "beta"])
 }
 
 const WEATHER: &[Turn] = &[
@@ -178,6 +204,14 @@ pub(crate) struct Expected<'a> {
 }
 
 impl Conversation {
+    pub(crate) fn tenant(&self) -> Option<&str> {
+        self.session.metadata("tenant")?.as_str()
+    }
+
+    pub(crate) fn tags(&self) -> Vec<&str> {
+        self.session.tags().collect()
+    }
+
     pub(crate) fn spans(&self) -> impl Iterator<Item = Expected<'_>> {
         self.turns.iter().flat_map(|turn| self.spans_of(turn))
     }

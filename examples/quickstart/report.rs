@@ -1,9 +1,12 @@
 //! What arrived: as a table, as a tree, and compared with what should have.
 
+use crate::agent::Turn;
 use crate::conversations::Conversation;
+use opentelemetry_proto::tonic::common::v1::AnyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -13,6 +16,8 @@ struct Marked {
     path: String,
     session: String,
     user: String,
+    metadata: String,
+    tags: String,
     failed: bool,
 }
 
@@ -22,10 +27,15 @@ impl fmt::Display for Marked {
             path,
             session,
             user,
+            metadata,
+            tags,
             failed,
         } = self;
         let failed = if *failed { ", failed" } else { "" };
-        write!(f, "{path}: session {session}, user {user}{failed}")
+        write!(
+            f,
+            "{path}: session {session}, user {user}, metadata {metadata}, tags {tags}{failed}"
+        )
     }
 }
 
@@ -41,6 +51,8 @@ pub(crate) fn verify(conversations: &[Conversation], arrived: &[Span]) -> bool {
                 path: span.path.join(" > "),
                 session: conversation.session.id().unwrap_or(NONE).to_owned(),
                 user: span.user.unwrap_or(NONE).to_owned(),
+                metadata: json!({ "tenant": conversation.tenant() }).to_string(),
+                tags: conversation.tags().join(", "),
                 failed: span.failed,
             };
             match unexpected.iter().position(|span| *span == expected) {
@@ -68,6 +80,8 @@ fn marked(span: &Span, all: &[Span]) -> Marked {
         path: path(span, all),
         session: attribute(span, "session.id"),
         user: attribute(span, "user.id"),
+        metadata: attribute(span, "metadata"),
+        tags: attribute(span, "tag.tags"),
         failed: code == Some(StatusCode::Error),
     }
 }
@@ -88,17 +102,22 @@ fn is_child(span: &Span, parent: &Span) -> bool {
 /// Every value that stands on the span under that key: one that stands there twice is seen.
 fn attribute(span: &Span, key: &str) -> String {
     let values = span.attributes.iter().filter(|it| it.key == key);
-    let values = values.map(
-        |it| match it.value.as_ref().and_then(|it| it.value.as_ref()) {
-            Some(Value::StringValue(text)) => text.clone(),
-            other => format!("{other:?}"),
-        },
-    );
-    let values: Vec<_> = values.collect();
+    let values: Vec<_> = values.map(|it| text(it.value.as_ref())).collect();
     if values.is_empty() {
         NONE.to_owned()
     } else {
         values.join(" and ")
+    }
+}
+
+fn text(value: Option<&AnyValue>) -> String {
+    match value.and_then(|it| it.value.as_ref()) {
+        Some(Value::StringValue(text)) => text.clone(),
+        Some(Value::ArrayValue(list)) => {
+            let texts: Vec<_> = list.values.iter().map(|it| text(Some(it))).collect();
+            texts.join(", ")
+        }
+        other => format!("{other:?}"),
     }
 }
 
@@ -178,26 +197,34 @@ fn print_tree(mut trace: Vec<&Span>) {
     print_below(&trace, &|span| span.parent_span_id.is_empty(), 0);
 }
 
-/// What ran. The texts are ours, and none has a character that JSON would escape.
+/// What ran.
 pub(crate) fn print_json(conversations: &[Conversation]) {
     for conversation in conversations {
-        let session = conversation.session.id().unwrap_or_default();
-        let user = conversation.session.user_id();
-        let user = user.map_or_else(|| "null".to_owned(), |user| format!("\"{user}\""));
         let turns = conversation.turns;
-        let spans = conversation.spans().count();
-        let first_input = turns.first().map_or("", |turn| turn.question);
-        let last_output = turns.last().map_or("", |turn| turn.answer);
-        println!(
-            r#"{{"session":"{session}","user":{user},"turns":{},"spans":{spans},"first_input":"{first_input}","last_output":"{last_output}"}}"#,
-            turns.len(),
-        );
+        let tokens = turns.iter().map(Turn::tokens);
+        let (prompt, completion) = tokens.fold((0, 0), |all, of| (all.0 + of.0, all.1 + of.1));
+        let line = json!({
+            "session": conversation.session.id(),
+            "user": conversation.session.user_id(),
+            "tenant": conversation.tenant(),
+            "tags": conversation.tags(),
+            "turns": turns.len(),
+            "spans": conversation.spans().count(),
+            "first_input": turns.first().map(|turn| turn.question),
+            "last_output": turns.last().map(|turn| turn.answer),
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+        });
+        println!("{line}");
     }
 }
 
 pub(crate) fn print_where_to_look(conversations: &[Conversation]) {
     println!("Sent {} conversations.\n", conversations.len());
-    println!("In Phoenix: project \"quickstart\", tab Sessions.");
+    println!(
+        "In Phoenix: project \"quickstart\", tab Sessions. There, metadata['tenant'] == 'acme'"
+    );
+    println!("            as the filter finds those of one tenant.");
     println!("In Jaeger:  service \"quickstart\", and one of these as the tag:\n");
     for conversation in conversations {
         let session = conversation.session.id().unwrap_or(NONE);

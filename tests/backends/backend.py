@@ -1,7 +1,9 @@
 """What a test against a real backend needs, whichever backend it is."""
 
+import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,10 +27,14 @@ class Conversation:
 
     session: str
     user: str | None
+    tenant: str
+    tags: list[str]
     turns: int
     spans: int
     first_input: str
     last_output: str
+    prompt_tokens: int
+    completion_tokens: int
 
 
 @dataclass
@@ -119,7 +125,7 @@ def main(test):
 
 def environment(**settings):
     """Ours, without what would make a backend or the quickstart behave otherwise than tested here."""
-    steering = ("MIRASCOPE_", "_MIRASCOPE_", "OTEL_", "PHOENIX_", "RUST_LOG", "TRACECTRL_", "TRACING_SESSION_")
+    steering = ("MIRASCOPE_", "_MIRASCOPE_", "MLFLOW_", "OTEL_", "PHOENIX_", "RUST_LOG", "TRACECTRL_", "TRACING_SESSION_")
     return {name: value for name, value in os.environ.items() if not name.startswith(steering)} | settings
 
 
@@ -133,6 +139,35 @@ def downloading(command, env=None):
                 raise
             print(f"{error} Once more in {pause} s. {error.stdout}", file=sys.stderr)
             time.sleep(pause)
+
+
+def virtual_environment(name, *requirements, constraints):
+    """The folder of the programs that a Python package brings along, installed first."""
+    for module in ("venv", "ensurepip"):
+        if not importlib.util.find_spec(module):
+            raise Skip(f"Python lacks {module}, so that {requirements[0]} cannot be installed")
+
+    def install(folder):
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        pip = [folder / "bin" / "pip", "install", "--quiet"]
+        downloading([*pip, "--constraint", constraints, *requirements])
+
+    wanted = "\n".join([sys.version, *requirements, constraints.read_text()])
+    return installed(name, wanted, install) / "bin"
+
+
+def installed(name, wanted, install):
+    """A folder in the user's cache, filled first where it is not yet, or not as wanted."""
+    folder = CACHE / name
+    # Written last, so that half an installation is not taken for a whole one.
+    complete = folder / "installed.txt"
+    if not (complete.exists() and complete.read_text() == wanted):
+        print(f"installing {folder}")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        install(folder)
+        complete.write_text(wanted)
+    return folder
 
 
 def free_ports(count):
@@ -187,12 +222,14 @@ def healthy(url, process, limit=180):
     return False
 
 
-def quickstart(protocol, port):
+def quickstart(protocol, port, **settings):
     """Runs the quickstart against a backend: the conversations it held."""
+    settings["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{port}"
+    settings["OTEL_EXPORTER_OTLP_PROTOCOL"] = protocol
     ran = subprocess.run(
         ["cargo", "run", "--quiet", "--example", "quickstart", "--", "--json"],
         cwd=REPOSITORY,
-        env=environment(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}", OTEL_EXPORTER_OTLP_PROTOCOL=protocol),
+        env=environment(**settings),
         stdout=subprocess.PIPE,
         encoding="utf-8",
         check=True,

@@ -1,13 +1,10 @@
 #!/usr/bin/env python3
-"""The quickstart against a real Phoenix: what its Sessions page shows is what was said.
+"""The quickstart against a real Phoenix: what its Sessions page shows is what was said, and its filters find it.
 
 Installs Phoenix at the first run (about 850 MB in the user's cache folder).
 """
 
-import importlib.util
-import shutil
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import backend
@@ -15,13 +12,26 @@ import backend
 REQUIREMENT = "arize-phoenix==20.26.1"
 CONSTRAINTS = Path(__file__).with_name("phoenix-constraints.txt")
 
-SESSIONS = """{
+# Of the model that the quickstart names, for a token, in US dollars: as this Phoenix has them.
+PROMPT_PRICE = 0.15e-6
+COMPLETION_PRICE = 0.6e-6
+
+# For each condition of a session filter, the values of a conversation with which it is tried.
+FILTERS = {
+    "user.id == '{}'": lambda conversation: [conversation.user] if conversation.user else [],
+    "metadata['tenant'] == '{}'": lambda conversation: [conversation.tenant],
+    "'{}' in attributes['tag']['tags']": lambda conversation: conversation.tags,
+}
+
+SESSIONS = """query ($condition: String) {
   getProjectByName(name: "quickstart") {
-    sessions(first: 1000) {
+    sessions(first: 1000, sessionFilterCondition: $condition) {
       edges { node {
         sessionId userId numTraces
         firstInput { value }
         lastOutput { value }
+        tokenUsage { prompt completion }
+        costSummary { total { cost } }
         traces(first: 1000) { edges { node { traceId } } }
       } }
     }
@@ -30,7 +40,7 @@ SESSIONS = """{
 
 
 def test(checks):
-    phoenix = installed()
+    phoenix = backend.virtual_environment("phoenix", REQUIREMENT, constraints=CONSTRAINTS) / "phoenix"
     for protocol in backend.PROTOCOLS:
         print(f"Phoenix over {protocol}")
         http, grpc = backend.free_ports(2)
@@ -48,7 +58,8 @@ def test(checks):
         with backend.server([phoenix, "serve"], f"{url}/healthz", **settings):
             conversations = backend.quickstart(protocol, grpc if protocol == "grpc" else http)
             spans = backend.arrived(lambda: spans_in(url), conversations)
-            check(checks, conversations, spans, sessions_in(url))
+            check(checks, conversations, spans, sessions_with_costs(url, conversations))
+            check_filters(checks, conversations, url)
 
 
 def check(checks, conversations, spans, sessions):
@@ -63,9 +74,20 @@ def check(checks, conversations, spans, sessions):
         checks.equal(f"{name}: numTraces", session["numTraces"], conversation.turns)
         checks.equal(f"{name}: first input", value(session["firstInput"]), conversation.first_input)
         checks.equal(f"{name}: last output", value(session["lastOutput"]), conversation.last_output)
+        tokens = {"prompt": conversation.prompt_tokens, "completion": conversation.completion_tokens}
+        checks.equal(f"{name}: tokens", session["tokenUsage"], tokens)
+        checks.equal(f"{name}: cost", cost_of(session), cost(conversation))
         # By Phoenix's own grouping and not by the attribute, so that a span without it counts too.
         traces = set(trace["traceId"] for trace in nodes(session["traces"]))
         checks.spans_of(conversation, [span for span in spans if span.trace in traces])
+
+
+def check_filters(checks, conversations, url):
+    for condition, values in FILTERS.items():
+        for wanted in sorted({each for conversation in conversations for each in values(conversation)}):
+            expected = [each.session for each in conversations if wanted in values(each)]
+            found = sessions_in(url, condition.format(wanted))
+            checks.equal(f"sessions with {condition.format(wanted)}", sorted(found), sorted(expected))
 
 
 def spans_in(url):
@@ -86,10 +108,37 @@ def spans_in(url):
     ]
 
 
-def sessions_in(url):
+def sessions_in(url, condition=None):
     """By their ids."""
-    project = backend.get_json(f"{url}/graphql", {"query": SESSIONS})["data"]["getProjectByName"]
+    query = {"query": SESSIONS, "variables": {"condition": condition}}
+    answer = backend.get_json(f"{url}/graphql", query)
+    if errors := answer.get("errors"):
+        raise RuntimeError(errors)
+    project = answer["data"]["getProjectByName"]
     return {session["sessionId"]: session for session in nodes(project["sessions"])} if project else {}
+
+
+def sessions_with_costs(url, conversations, limit=30):
+    """The sessions, once each has its cost or the time is up: Phoenix works these out one by one, afterwards."""
+    deadline = time.monotonic() + limit
+    expected = {each.session: cost(each) for each in conversations}
+    sessions = sessions_in(url)
+    while time.monotonic() < deadline and expected != {name: cost_of(each) for name, each in sessions.items()}:
+        time.sleep(1)
+        sessions = sessions_in(url)
+    return sessions
+
+
+def cost_of(session):
+    return rounded(session["costSummary"]["total"]["cost"])
+
+
+def cost(conversation):
+    return rounded(conversation.prompt_tokens * PROMPT_PRICE + conversation.completion_tokens * COMPLETION_PRICE)
+
+
+def rounded(dollars):
+    return dollars and round(dollars, 9)
 
 
 def nodes(connection):
@@ -98,26 +147,6 @@ def nodes(connection):
 
 def value(text):
     return text and text["value"]
-
-
-def installed():
-    """The program, installed first where it is not yet, or not as pinned."""
-    folder = backend.CACHE / "phoenix"
-    phoenix = folder / "bin" / "phoenix"
-    # Written last, so that half an installation is not taken for a whole one.
-    complete = folder / "installed.txt"
-    wanted = f"{REQUIREMENT}\n{CONSTRAINTS.read_text()}"
-    if complete.exists() and complete.read_text() == wanted:
-        return phoenix
-    for module in ("venv", "ensurepip"):
-        if not importlib.util.find_spec(module):
-            raise backend.Skip(f"Python lacks {module}, so that Phoenix cannot be installed")
-    print(f"installing {REQUIREMENT} into {folder}")
-    shutil.rmtree(folder, ignore_errors=True)
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    backend.downloading([folder / "bin" / "pip", "install", "--quiet", "--constraint", CONSTRAINTS, REQUIREMENT])
-    complete.write_text(wanted)
-    return phoenix
 
 
 if __name__ == "__main__":

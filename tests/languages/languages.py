@@ -4,7 +4,6 @@
 Installs these at the first run (about 200 MB in the user's cache folder).
 """
 
-import importlib.util
 import select
 import shutil
 import string
@@ -170,17 +169,7 @@ def service(command, **options):
 
 
 def python_with_libraries():
-    for module in ("venv", "ensurepip"):
-        if not importlib.util.find_spec(module):
-            raise backend.Skip(f"Python lacks {module}, so that its libraries cannot be installed")
-
-    def install(folder):
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        pip = [folder / "bin" / "pip", "install", "--quiet"]
-        backend.downloading([*pip, "--constraint", CONSTRAINTS, *REQUIREMENTS])
-
-    wanted = "\n".join([sys.version, *REQUIREMENTS, CONSTRAINTS.read_text()])
-    return installed("languages-python", wanted, install) / "bin" / "python"
+    return backend.virtual_environment("languages-python", *REQUIREMENTS, constraints=CONSTRAINTS) / "python"
 
 
 def node_modules():
@@ -193,21 +182,7 @@ def node_modules():
             shutil.copy(FOLDER / name, folder)
         backend.downloading(["npm", "ci", "--prefix", folder, "--ignore-scripts", "--no-audit", "--no-fund"])
 
-    return installed("languages-node", "\n".join((FOLDER / name).read_text() for name in PACKAGES), install)
-
-
-def installed(name, wanted, install):
-    """A folder in the user's cache, filled first where it is not yet, or not as wanted."""
-    folder = backend.CACHE / name
-    # Written last, so that half an installation is not taken for a whole one.
-    complete = folder / "installed.txt"
-    if not (complete.exists() and complete.read_text() == wanted):
-        print(f"installing {folder}")
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        install(folder)
-        complete.write_text(wanted)
-    return folder
+    return backend.installed("languages-node", "\n".join((FOLDER / name).read_text() for name in PACKAGES), install)
 
 
 if __name__ == "__main__":
