@@ -154,6 +154,12 @@ pub(crate) fn ask(cx: &Context, errand: Errand) -> bool {
 }
 
 /// The errand that waits for the span whose status is being set to `Unset`.
+#[inline]
 pub(crate) fn errand() -> Option<Errand> {
-    WAITING.get().then(|| ERRAND.take()).flatten()
+    if WAITING.get() { waiting() } else { None }
+}
+
+#[cold]
+fn waiting() -> Option<Errand> {
+    ERRAND.take()
 }

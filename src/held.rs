@@ -93,20 +93,22 @@ impl SpanAttributes {
     /// Takes what is reserved out of the attributes that the span starts with.
     #[inline]
     pub(crate) fn take_reserved(&mut self, given: &mut Vec<KeyValue>, scope: Option<&Scope>) {
+        if given.iter().any(|attribute| self.may_hold(attribute)) {
+            self.take(given, scope);
+        }
+    }
+
+    #[inline(never)]
+    fn take(&mut self, given: &mut Vec<KeyValue>, scope: Option<&Scope>) {
         let is_reserved = |attribute: &KeyValue| self.reserved(attribute, scope).is_some();
         if let Some(first) = given.iter().position(is_reserved) {
-            self.take_from(first, given, scope);
+            for attribute in given.split_off(first) {
+                given.extend(self.hold(attribute, scope));
+            }
         }
     }
 
-    #[cold]
-    fn take_from(&mut self, first: usize, given: &mut Vec<KeyValue>, scope: Option<&Scope>) {
-        let rest = given.split_off(first);
-        for attribute in rest {
-            given.extend(self.hold(attribute, scope));
-        }
-    }
-
+    /// False if the attribute is certainly to be passed on.
     #[inline(always)]
     pub(crate) fn may_hold(&self, attribute: &KeyValue) -> bool {
         match self.watched {
@@ -140,7 +142,6 @@ impl SpanAttributes {
         None
     }
 
-    #[inline(always)]
     fn reserved(&self, attribute: &KeyValue, scope: Option<&Scope>) -> Option<Reserved> {
         if self.may_hold(attribute) {
             self.look_up(attribute, scope)
@@ -163,7 +164,6 @@ impl SpanAttributes {
         }
     }
 
-    #[cold]
     fn look_up_details(&self, key: &str, value: &Value, scope: Option<&Scope>) -> Option<Reserved> {
         if details::KEYS.contains(&key) {
             return Some(Reserved::Detail);
@@ -249,6 +249,17 @@ impl SpanAttributes {
     /// Writes what the span is exported with.
     #[inline]
     pub(crate) fn write(&mut self, scope: Option<&Scope>, span: &mut impl Span) {
+        if self.watched != Watched::Ids || self.held.is_some() {
+            self.write_more(scope, span);
+        } else if let Some(scope) = scope {
+            if span.is_recording() {
+                write_ids(scope, &mut |it| span.set_attribute(it));
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn write_more(&mut self, scope: Option<&Scope>, span: &mut impl Span) {
         if let Some(held) = self.held.take() {
             held.write(scope, self.format.as_ref(), span);
         } else if let Some(scope) = scope {
@@ -271,27 +282,29 @@ fn watched_in(scope: &Scope) -> Watched {
 }
 
 /// A scope as the attributes of `format`.
-#[inline(always)]
 pub(crate) fn write_scope(
     scope: &Scope,
     format: Option<&Arc<Format>>,
     write: &mut impl FnMut(KeyValue),
 ) {
-    if let Some(format) = format {
-        format.write_ids(scope.id(), scope.user_id(), write);
-    } else {
-        write_id(SESSION_ID, scope.id(), write);
-        write_id(USER_ID, scope.user_id(), write);
+    match format {
+        None => write_ids(scope, write),
+        Some(format) => format.write_ids(scope.id(), scope.user_id(), write),
     }
-    if !scope.details().are_none() {
-        write_details(scope, format, write);
-    }
+    scope.details().read(|details| {
+        for attribute in details.ready(format).iter() {
+            write(attribute.clone());
+        }
+    });
 }
 
 #[inline(always)]
-fn write_id(key: &'static str, id: Option<Id>, write: &mut impl FnMut(KeyValue)) {
-    if let Some(id) = id {
-        write(attributes::attribute(key, id));
+fn write_ids(scope: &Scope, write: &mut impl FnMut(KeyValue)) {
+    if let Some(id) = scope.id() {
+        write(attributes::attribute(SESSION_ID, id));
+    }
+    if let Some(id) = scope.user_id() {
+        write(attributes::attribute(USER_ID, id));
     }
 }
 
@@ -299,15 +312,6 @@ fn write_id(key: &'static str, id: Option<Id>, write: &mut impl FnMut(KeyValue))
 fn write_values(values: &Session, format: Option<&Arc<Format>>, write: &mut impl FnMut(KeyValue)) {
     let scope = Scope::nested(None, values.into());
     write_scope(&scope, format, write);
-}
-
-#[inline(never)]
-fn write_details(scope: &Scope, format: Option<&Arc<Format>>, write: &mut impl FnMut(KeyValue)) {
-    scope.details().read(|details| {
-        for attribute in details.ready(format).iter() {
-            write(attribute.clone());
-        }
-    });
 }
 
 impl Held {

@@ -139,11 +139,14 @@ impl Inherited {
         match self {
             Self::Settled(None) => {}
             Self::Settled(Some(details)) => f(details),
-            Self::Open(open) => {
-                if let Some(details) = open.get() {
-                    f(&details);
+            Self::Open(open) => match open.only_said() {
+                Some(said) => f(said),
+                None => {
+                    if let Some(details) = open.get() {
+                        f(&details);
+                    }
                 }
-            }
+            },
         }
     }
 
@@ -184,6 +187,18 @@ impl Inherited {
 }
 
 impl Open {
+    /// What is said here, where that is all: nearly always.
+    #[inline]
+    fn only_said(&self) -> Option<&Details> {
+        let is_recorded = |recorded: &Arc<Recorded>| recorded.any.load(Ordering::Acquire);
+        match self.around {
+            Inherited::Settled(None) if !self.recorded.as_ref().is_some_and(is_recorded) => {
+                self.said.as_deref()
+            }
+            _ => None,
+        }
+    }
+
     #[cold]
     fn get(&self) -> Option<Arc<Details>> {
         // In a loop: spans that declare details can nest deeper than a stack is for.

@@ -59,6 +59,7 @@ impl<S: Span> SessionSpan<S> {
         }
     }
 
+    #[inline(never)]
     fn set_watched(&mut self, attribute: KeyValue) {
         if let Some(attribute) = self.attributes.hold(attribute, self.scope.as_deref()) {
             self.inner.set_attribute(attribute);
@@ -107,6 +108,7 @@ impl<S: Span> Span for SessionSpan<S> {
         self.inner.is_recording()
     }
 
+    #[inline]
     fn set_attribute(&mut self, attribute: KeyValue) {
         if self.attributes.may_hold(&attribute) {
             self.set_watched(attribute);

@@ -125,10 +125,12 @@ pub(super) fn wide(case: Case, spans: u32) {
     });
 }
 
-/// The same, with a session, a user, three metadata and two tags.
-pub(super) fn full(case: Case, spans: u32) {
+pub(super) const TAGS: &[&str] = &["beta", "web"];
+
+/// The same, with three metadata and these tags.
+pub(super) fn full(case: Case, spans: u32, tags: &[&str]) {
     const METADATA: &str = r#"{"tenant":"acme","plan":"pro","seats":12}"#;
-    const TAGS: &str = r#"["beta","web"]"#;
+    let json = serde_json::to_string(tags).unwrap_or_default();
     macro_rules! by_hand {
         ($name:literal) => {
             info_span!(
@@ -138,14 +140,10 @@ pub(super) fn full(case: Case, spans: u32) {
                 session.id = %black_box(SESSION),
                 user.id = %black_box(USER),
                 metadata = black_box(METADATA),
-                tag.tags = black_box(TAGS)
+                tag.tags = (!tags.is_empty()).then_some(black_box(json.as_str()))
             )
         };
     }
-    let said = session().with_metadata("tenant", "acme");
-    let said = said.and_then(|it| it.with_metadata("plan", "pro"));
-    let said = said.and_then(|it| it.with_metadata("seats", 12));
-    let said = said.and_then(|it| it.with_tags(["beta", "web"]));
     let turn = match case {
         Case::HandWritten => Turn {
             span: by_hand!("turn"),
@@ -158,16 +156,21 @@ pub(super) fn full(case: Case, spans: u32) {
                 metadata.tenant = "acme",
                 metadata.plan = "pro",
                 metadata.seats = 12,
-                tags = "beta,web",
+                tags = (!tags.is_empty()).then_some(json.as_str()),
                 model = "local",
                 step = 1_u64
             ),
             around: Around::Nothing,
         },
         Case::SessionValue => {
-            let around = Around::Session(said.unwrap_or_default().attach());
-            let span = span!(case, "turn");
-            Turn { span, around }
+            let said = session().with_metadata("tenant", "acme");
+            let said = said.and_then(|it| it.with_metadata("plan", "pro"));
+            let said = said.and_then(|it| it.with_metadata("seats", 12));
+            let said = said.and_then(|it| it.with_tags(tags)).unwrap_or_default();
+            Turn {
+                around: Around::Session(said.attach()),
+                span: span!(case, "turn"),
+            }
         }
         _ => Turn::new(case),
     };
