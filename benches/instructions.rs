@@ -79,7 +79,7 @@ const PROMISES: &[Promise] = &[
     ("tree13 of hand_written", 0.6, |counts| {
         counts.of_hand_written("tree13")
     }),
-    ("metadata of wide1000, both over baseline", 1.6, |counts| {
+    ("metadata of wide1000, both over baseline", 1.7, |counts| {
         counts.of_wide1000("metadata")
     }),
     ("full of wide1000, both over baseline", 2.8, |counts| {

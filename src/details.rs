@@ -171,7 +171,8 @@ impl Details {
     }
 
     /// All of it as the attributes of `format`, made once.
-    pub(crate) fn ready(&self, format: Option<&Arc<Format>>) -> Cow<'_, [KeyValue]> {
+    #[inline]
+    pub(crate) fn ready(&self, format: Option<&Arc<Format>>) -> Cow<'_, [Ready]> {
         self.ready.get(format, || {
             let mut attributes = Vec::new();
             let mut push = |attribute| attributes.push(attribute);
@@ -184,35 +185,35 @@ impl Details {
     }
 
     /// All of it as OpenInference's attributes.
-    pub(crate) fn write(&self, write: &mut impl FnMut(KeyValue)) {
+    pub(crate) fn write(&self, write: &mut impl FnMut(Ready)) {
         if !self.metadata.is_empty() {
-            write(text(METADATA, self.metadata_json()));
+            write(Ready::text(METADATA, self.metadata_json()));
         }
         if !self.tags.is_empty() {
-            write(list(TAGS, self.tags.clone()));
+            write(Ready::list(TAGS, self.tags.clone()));
         }
         self.write_rest(write);
     }
 
     /// What has the same keys in every dialect.
-    pub(crate) fn write_rest(&self, write: &mut impl FnMut(KeyValue)) {
+    pub(crate) fn write_rest(&self, write: &mut impl FnMut(Ready)) {
         let texts = [
-            (PROMPT_TEMPLATE, self.template.clone()),
-            (PROMPT_TEMPLATE_VERSION, self.template_version.clone()),
-            (
-                PROMPT_TEMPLATE_VARIABLES,
-                self.template_variables
-                    .as_ref()
-                    .map(|json| json.to_string().into()),
-            ),
+            (PROMPT_TEMPLATE, &self.template),
+            (PROMPT_TEMPLATE_VERSION, &self.template_version),
         ];
-        for (key, value) in texts {
-            if let Some(value) = value {
-                write(text(key, value));
+        for (key, text) in texts {
+            if let Some(text) = text {
+                write(Ready::text(key, text.as_str()));
             }
         }
+        if let Some(variables) = &self.template_variables {
+            write(Ready::text(
+                PROMPT_TEMPLATE_VARIABLES,
+                variables.to_string(),
+            ));
+        }
         for attribute in &self.attributes {
-            write(attribute.clone());
+            write(Ready::Any(attribute.clone()));
         }
     }
 
@@ -241,14 +242,31 @@ pub(crate) fn merged(
     (!merged.is_empty()).then(|| Arc::new(merged))
 }
 
-/// The text is shared by all who export it.
-pub(crate) fn text(key: impl Into<Key>, value: impl Into<StringValue>) -> KeyValue {
-    let text: Arc<str> = value.into().as_str().into();
-    KeyValue::new(key, text)
+/// An attribute that is ready to be exported.
+#[derive(Clone)]
+pub(crate) enum Ready {
+    /// As most are: by itself, since it takes the fewest instructions so.
+    Text(&'static str, Arc<str>),
+    Any(KeyValue),
 }
 
-pub(crate) fn list(key: impl Into<Key>, values: Vec<StringValue>) -> KeyValue {
-    KeyValue::new(key, Value::Array(Array::String(values)))
+impl Ready {
+    pub(crate) fn text(key: &'static str, text: impl Into<Arc<str>>) -> Self {
+        Self::Text(key, text.into())
+    }
+
+    pub(crate) fn list(key: &'static str, values: Vec<StringValue>) -> Self {
+        Self::Any(KeyValue::new(key, Value::Array(Array::String(values))))
+    }
+
+    /// The text is shared.
+    #[inline]
+    pub(crate) fn attribute(&self) -> KeyValue {
+        match self {
+            Self::Text(key, text) => KeyValue::new(Key::from_static_str(key), text.clone()),
+            Self::Any(attribute) => attribute.clone(),
+        }
+    }
 }
 
 /// What was made ready, for each format in which it is exported: nearly always for one.
@@ -258,20 +276,34 @@ struct ReadyMade(OnceLock<Box<ReadyFor>>);
 struct ReadyFor {
     /// Kept, so that no other can have its address.
     format: Option<Arc<Format>>,
-    ready: Box<[KeyValue]>,
+    ready: Box<[Ready]>,
     next: ReadyMade,
 }
 
+impl ReadyFor {
+    #[inline]
+    fn is_for(&self, format: Option<&Arc<Format>>) -> bool {
+        self.format.as_ref().map(Arc::as_ptr) == format.map(Arc::as_ptr)
+    }
+}
+
 impl ReadyMade {
-    fn get(
+    #[inline]
+    fn get(&self, format: Option<&Arc<Format>>, make: impl Fn() -> Vec<Ready>) -> Cow<'_, [Ready]> {
+        match self.0.get() {
+            Some(made) if made.is_for(format) => Cow::Borrowed(&made.ready),
+            _ => self.get_or_make(format, make),
+        }
+    }
+
+    #[cold]
+    fn get_or_make(
         &self,
         format: Option<&Arc<Format>>,
-        make: impl Fn() -> Vec<KeyValue>,
-    ) -> Cow<'_, [KeyValue]> {
+        make: impl Fn() -> Vec<Ready>,
+    ) -> Cow<'_, [Ready]> {
         // Whoever makes new providers all the time, gets no memory for it.
         const MOST: usize = 8;
-        let is_for =
-            |made: &ReadyFor| made.format.as_ref().map(Arc::as_ptr) == format.map(Arc::as_ptr);
         let mut slot = self;
         for _ in 0..MOST {
             let made = slot.0.get_or_init(|| {
@@ -281,7 +313,7 @@ impl ReadyMade {
                     next: Self::default(),
                 })
             });
-            if is_for(made) {
+            if made.is_for(format) {
                 return Cow::Borrowed(&made.ready);
             }
             slot = &made.next;

@@ -1,7 +1,7 @@
 //! How a provider exports what is in force: under which keys, and with which ids hidden.
 
 use crate::attributes::{USER_HASH, USER_ID};
-use crate::details::{self, Details};
+use crate::details::{Details, Ready};
 use crate::dialect::{Dialect, Rule, Written};
 use crate::fields::unquoted;
 use crate::held::repeats;
@@ -71,25 +71,25 @@ impl Format {
             .map(|rule| rule.key)
     }
 
-    pub(crate) fn write_details(&self, details: &Details, write: &mut impl FnMut(KeyValue)) {
+    pub(crate) fn write_details(&self, details: &Details, write: &mut impl FnMut(Ready)) {
         let shown = self.shown(details);
         for &Rule { written, key } in self.dialect.rules() {
             match written {
                 Written::SessionId | Written::UserId => {}
                 Written::Metadata if shown.metadata.is_empty() => {}
-                Written::Metadata => write(details::text(key, shown.metadata_json())),
+                Written::Metadata => write(Ready::text(key, shown.metadata_json())),
                 Written::MetadataEntry => {
                     for (name, value) in &shown.metadata {
                         if let Some(value) = entry(value) {
-                            write(KeyValue::new(format!("{key}{name}"), value));
+                            write(Ready::Any(KeyValue::new(format!("{key}{name}"), value)));
                         }
                     }
                 }
                 Written::Tags | Written::JoinedTags if shown.tags.is_empty() => {}
-                Written::Tags => write(details::list(key, shown.tags.clone())),
+                Written::Tags => write(Ready::list(key, shown.tags.clone())),
                 Written::JoinedTags => {
                     let tags: Vec<_> = shown.tags.iter().map(|tag| tag.as_str()).collect();
-                    write(details::text(key, tags.join(",")));
+                    write(Ready::text(key, tags.join(",")));
                 }
             }
         }

@@ -292,8 +292,8 @@ pub(crate) fn write_scope(
         Some(format) => format.write_ids(scope.id(), scope.user_id(), write),
     }
     scope.details().read(|details| {
-        for attribute in details.ready(format).iter() {
-            write(attribute.clone());
+        for ready in details.ready(format).iter() {
+            write(ready.attribute());
         }
     });
 }

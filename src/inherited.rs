@@ -134,7 +134,7 @@ impl Inherited {
     }
 
     /// Calls `f` with the details, if there are any.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(&self, f: impl FnOnce(&Details)) {
         match self {
             Self::Settled(None) => {}

@@ -270,7 +270,7 @@ impl Session {
             attributes.extend(id.clone().map(|id| attributes::attribute(key, id)));
         }
         if let Some(details) = &self.details {
-            details.write(&mut |attribute| attributes.push(attribute));
+            details.write(&mut |ready| attributes.push(ready.attribute()));
         }
         attributes.into_iter()
     }
