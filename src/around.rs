@@ -5,6 +5,7 @@ use crate::handover::{self, Handover};
 use crate::known;
 use crate::layer::reached;
 use crate::opening::{Shared, SpanSession};
+use crate::processor;
 use crate::scope::Scope;
 use crate::tracking;
 use opentelemetry::Context as OtelContext;
@@ -159,7 +160,9 @@ impl<L> AroundLayer<L> {
             (true, true) => None,
             (true, false) => Some(diagnostic::NO_ACTIVATION),
             // The OpenTelemetry layer has the span, and yet our tracer was not asked for it.
-            (false, _) if exported().is_some() => Some(diagnostic::NO_PROVIDER),
+            (false, _) if exported().is_some() => {
+                (!processor::is_there()).then_some(diagnostic::NO_PROVIDER)
+            }
             (false, _) => {
                 self.check.fetch_sub(1, Ordering::Relaxed);
                 return;

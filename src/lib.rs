@@ -53,6 +53,7 @@ mod metadata;
 pub mod openinference;
 mod opening;
 mod privacy;
+mod processor;
 mod propagator;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
@@ -85,6 +86,7 @@ pub use inbound::InboundPolicy;
 pub use layer::SessionLayer;
 pub use opening::SpanSession;
 pub use privacy::{IdPolicy, Privacy};
+pub use processor::SessionSpanProcessor;
 pub use propagator::{SESSION_HEADER_NAME, SessionPropagator};
 pub use session::Session;
 pub use span::SessionSpan;

@@ -6,6 +6,7 @@ use crate::handover::{self, Handover, Opened, Opening};
 use crate::held::SpanAttributes;
 use crate::known::{self, Key};
 use crate::privacy::Privacy;
+use crate::processor;
 use crate::scope::{InForce, Scope};
 use crate::span::SessionSpan;
 use opentelemetry::trace::{SpanBuilder, Tracer, TracerProvider};
@@ -296,7 +297,12 @@ impl<T: Tracer> SessionTracer<T> {
     ) -> SessionSpan<T::Span> {
         // What the tracer inside does may make spans of its own: samplers and processors run there.
         let _offer = handover::hold_offer();
-        let inner = self.inner.build_with_context(builder, parent);
+        let start = || self.inner.build_with_context(builder, parent);
+        let inner = if processor::is_there() {
+            processor::hushed(start)
+        } else {
+            start()
+        };
         SessionSpan::new(inner, scope, bound, attributes)
     }
 }

@@ -10,8 +10,10 @@ use crate::diagnostic;
 use crate::handover::Opened;
 use crate::known::{self, Key, Remembered};
 use crate::opening::{Shared, SpanSession};
+use crate::processor;
 use crate::scope::{Scope, Values};
-use opentelemetry::ContextGuard;
+use opentelemetry::trace::TraceContextExt;
+use opentelemetry::{Context as OtelContext, ContextGuard};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -78,7 +80,8 @@ impl Shared {
     pub(crate) fn track_enter(&self, id: &Id) {
         self.say_waiting();
         let scope = known::tracked(self.key(id)).map(|tracked| tracked.scope);
-        let may_tell = scope.is_some();
+        let may_tell =
+            scope.is_some() && !(processor::is_there() && self.is_after_opentelemetry_layer(id));
         let guard = scope.filter(|scope| !is_current(scope)).map(Scope::attach);
         push(Entered {
             span: self.key(id),
@@ -118,6 +121,25 @@ impl Shared {
             }),
             _ => {}
         }
+    }
+
+    /// Whether there is nothing to tell of an OpenTelemetry layer beside us, as it has entered the
+    /// span before us, and a processor reads what we attach.
+    #[cold]
+    fn is_after_opentelemetry_layer(&self, id: &Id) -> bool {
+        if self.looks.load(Ordering::Relaxed) == ENOUGH_LOOKS {
+            return true;
+        }
+        let own = || get_otel_context(id, &self.upgrade()?);
+        let is_own = |own: OtelContext| {
+            let own = own.span().span_context().span_id();
+            OtelContext::map_current(|here| here.span().span_context().span_id() == own)
+        };
+        let is_after = own().is_some_and(is_own);
+        if is_after {
+            self.looks.store(ENOUGH_LOOKS, Ordering::Relaxed);
+        }
+        is_after
     }
 
     /// A span that was entered has been started by the OpenTelemetry layer, if there is one beside

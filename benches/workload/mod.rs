@@ -15,7 +15,7 @@ use std::hint::black_box;
 use std::time::Duration;
 use tracing::Dispatch;
 use tracing_opentelemetry::OpenTelemetryLayer;
-use tracing_session::{SessionLayer, SessionTracerProvider};
+use tracing_session::{SessionLayer, SessionSpanProcessor, SessionTracerProvider};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{Layer, Registry};
@@ -42,6 +42,8 @@ pub(crate) enum Case {
     TracingSession,
     /// This crate, said by a `Session` around the first span.
     SessionValue,
+    /// This crate's span processor, with a `Session` around the first span.
+    SpanProcessor,
     /// This crate, with a default session.
     DefaultSession,
     /// W3C baggage, which OpenTelemetry's propagator carries. The session is put there by hand.
@@ -60,6 +62,7 @@ const ALL: &[Case] = &[
     Case::Extensions,
     Case::TracingSession,
     Case::SessionValue,
+    Case::SpanProcessor,
 ];
 
 /// Where nothing says a session.
@@ -68,6 +71,7 @@ const OUTSIDE: &[Case] = &[
     Case::BaggageProcessor,
     Case::Extensions,
     Case::TracingSession,
+    Case::SpanProcessor,
     Case::DefaultSession,
 ];
 
@@ -99,6 +103,7 @@ impl Case {
             Self::Extensions => "extensions",
             Self::TracingSession => "tracing_session",
             Self::SessionValue => "session_value",
+            Self::SpanProcessor => "span_processor",
             Self::DefaultSession => "default_session",
             Self::BaggagePropagator => "baggage_propagator",
             Self::SessionPropagator => "session_propagator",
@@ -190,6 +195,9 @@ pub(crate) fn subscriber(shape: &Shape, case: Case) -> Dispatch {
     if case == Case::BaggageProcessor {
         provider = provider.with_span_processor(others::BaggageProcessor);
     }
+    if case == Case::SpanProcessor {
+        provider = provider.with_span_processor(SessionSpanProcessor::new());
+    }
     let provider = provider.with_span_processor(Discard).build();
     let ours = || SessionTracerProvider::new(provider.clone()).tracer("bench");
     match case {
@@ -197,6 +205,7 @@ pub(crate) fn subscriber(shape: &Shape, case: Case) -> Dispatch {
         | Case::HandWritten
         | Case::HandWrittenStr
         | Case::BaggageProcessor
+        | Case::SpanProcessor
         | Case::BaggagePropagator => installed(shape, otel(provider.tracer("bench"))),
         Case::Limit => {
             let ready = [("session.id", SESSION), ("user.id", USER)];

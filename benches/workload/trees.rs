@@ -54,7 +54,7 @@ impl Turn {
     fn new(case: Case) -> Self {
         let around = match case {
             Case::BaggageProcessor => Around::Baggage(baggage().attach()),
-            Case::SessionValue => Around::Session(session().attach()),
+            Case::SessionValue | Case::SpanProcessor => Around::Session(session().attach()),
             _ => Around::Nothing,
         };
         let span = match case {

@@ -1,0 +1,68 @@
+//! Set up by the crate `init-tracing-opentelemetry`: its provider, its propagators, its logs.
+//!
+//! `TracingConfig` makes a provider and an OpenTelemetry layer that nobody else gets hold of. So it is
+//! told to make none, and is given ours: around a provider that the same crate makes of the same
+//! environment variables.
+//!
+//! It prints the spans that were exported, and fails if one of them is not in the session.
+
+use init_tracing_opentelemetry::TracingConfig;
+use init_tracing_opentelemetry::otlp::traces::init_tracerprovider;
+use init_tracing_opentelemetry::resource::DetectResource;
+use opentelemetry::global;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SpanData};
+use std::error::Error;
+use tracing::instrument;
+use tracing_session::{Session, SessionLayer, SessionTracerProvider, session};
+use tracing_subscriber::prelude::*;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    // For this example, beside the exporter that OTEL_EXPORTER_OTLP_ENDPOINT asks for.
+    let exporter = InMemorySpanExporter::default();
+    let resource = DetectResource::default().build();
+    let provider = init_tracerprovider(resource, |it| it.with_simple_exporter(exporter.clone()))?;
+    let provider = SessionTracerProvider::new(provider);
+    global::set_tracer_provider(provider.clone());
+    let otel = tracing_opentelemetry::layer()
+        .with_error_records_to_exceptions(true)
+        .with_tracer(provider.tracer("chat"));
+    let otel = SessionLayer::new().around(otel);
+    let _guard = TracingConfig::production()
+        .with_stderr()
+        .with_otel(false)
+        .with_quiet_init(true)
+        .init_subscriber_ext(|registry| registry.with(otel))?;
+
+    session!("chat-42").in_scope(|| answer("What is the weather?"));
+    Session::new("chat-42")?.in_scope(|| answer("And tomorrow?"));
+
+    provider.force_flush()?;
+    let checked = check(&exporter.get_finished_spans()?);
+    // The guard would do it for a provider that `TracingConfig` has made.
+    provider.shutdown()?;
+    checked
+}
+
+#[instrument]
+fn answer(question: &str) {
+    look_up();
+}
+
+#[instrument]
+fn look_up() {}
+
+fn check(spans: &[SpanData]) -> Result<(), Box<dyn Error>> {
+    let mut inside = 0;
+    for span in spans {
+        let mut ids = span.attributes.iter();
+        let id = ids.find(|attribute| attribute.key.as_str() == "session.id");
+        let id = id.map(|attribute| attribute.value.as_str());
+        println!("{} session.id={}", span.name, id.as_deref().unwrap_or("-"));
+        inside += usize::from(id.as_deref() == Some("chat-42"));
+    }
+    match (inside, spans.len()) {
+        (5, 5) => Ok(()),
+        (inside, all) => Err(format!("{inside} of {all} spans are in the session").into()),
+    }
+}
