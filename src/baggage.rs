@@ -29,9 +29,13 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'$')
     .remove(b'*');
 
-/// The header that carries `ours` and the other baggage of `cx`, and whether all of that fits. `None`
-/// if there is none.
-pub(crate) fn header(cx: &Context, ours: &[(&str, &str)]) -> Option<(String, bool)> {
+/// The header that carries `ours` and the other baggage of `cx`, but for what is `hidden`, and whether
+/// all of that fits. `None` if there is none.
+pub(crate) fn header(
+    cx: &Context,
+    ours: &[(&str, &str)],
+    hidden: &[&str],
+) -> Option<(String, bool)> {
     let mut header = String::new();
     let mut members = 0;
     let mut fits = true;
@@ -42,7 +46,7 @@ pub(crate) fn header(cx: &Context, ours: &[(&str, &str)]) -> Option<(String, boo
     }
     for (key, (value, metadata)) in cx.baggage() {
         let key = key.as_str();
-        if ours.iter().any(|(ours, _)| *ours == key) {
+        if ours.iter().any(|(ours, _)| *ours == key) || hidden.contains(&key) {
             continue;
         }
         fits &= push(&mut header, &mut members, |member| {

@@ -100,10 +100,13 @@ impl Dialect {
         rule(JoinedTags, "langsmith.span.tags"),
     ]);
 
-    /// MLflow: `mlflow.trace.session`, `mlflow.trace.user`. It reads OpenInference's as well.
+    /// MLflow: OpenInference's `session.id` and `user.id`, and `mlflow.traceTag.<key>` for metadata,
+    /// which it reads on the root span. It refuses all that comes with a session id of more than 250
+    /// characters.
     pub const MLFLOW: Self = Self::of(&[
-        rule(SessionId, "mlflow.trace.session"),
-        rule(UserId, "mlflow.trace.user"),
+        rule(SessionId, SESSION_ID),
+        rule(UserId, USER_ID),
+        rule(MetadataEntry, "mlflow.traceTag."),
     ]);
 
     /// Traceloop: `traceloop.association.properties.<key>`, with `session_id` and `user_id`.
@@ -113,17 +116,20 @@ impl Dialect {
         rule(MetadataEntry, "traceloop.association.properties."),
     ]);
 
-    /// PostHog: `posthog.ai.session_id` and `sessionId`, `posthogDistinctId`.
+    /// PostHog: `$ai_session_id` and `posthog.distinct_id`, and for its tracing `sessionId` and
+    /// `posthogDistinctId`.
     pub const POSTHOG: Self = Self::of(&[
-        rule(SessionId, "posthog.ai.session_id"),
+        rule(SessionId, "$ai_session_id"),
         rule(SessionId, "sessionId"),
+        rule(UserId, "posthog.distinct_id"),
         rule(UserId, "posthogDistinctId"),
     ]);
 
-    /// Weave: `wandb.thread_id` and `weave.conversation.id`.
+    /// Weave: `wandb.thread_id` and `weave.conversation.id`, `wandb.attributes.<key>`.
     pub const WEAVE: Self = Self::of(&[
         rule(SessionId, "wandb.thread_id"),
         rule(SessionId, "weave.conversation.id"),
+        rule(MetadataEntry, "wandb.attributes."),
     ]);
 
     /// Mirascope: `mirascope.ops.session.id`, `mirascope.ops.session.attributes` (one JSON object),

@@ -80,8 +80,11 @@ impl Format {
                 Written::Metadata => write(Ready::text(key, shown.metadata_json())),
                 Written::MetadataEntry => {
                     for (name, value) in &shown.metadata {
-                        if let Some(value) = entry(value) {
-                            write(Ready::Any(KeyValue::new(format!("{key}{name}"), value)));
+                        let key = format!("{key}{name}");
+                        // In some dialects an id is metadata with a name of its own.
+                        let is_taken = self.dialect.rules().iter().any(|rule| rule.key == key);
+                        if let Some(value) = entry(value).filter(|_| !is_taken) {
+                            write(Ready::Any(KeyValue::new(key, value)));
                         }
                     }
                 }

@@ -5,7 +5,7 @@
 //! twice.
 
 use crate::attributes::{
-    self, Glance, ID, METADATA, PLAIN_SESSION, PLAIN_USER, PROMPT_TEMPLATE,
+    self, Glance, ID, METADATA, METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, PROMPT_TEMPLATE,
     PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, SESSION_ID, TAGS, USER_ID,
 };
 use crate::details::{self, Details};
@@ -113,7 +113,10 @@ impl SpanAttributes {
     pub(crate) fn may_hold(&self, attribute: &KeyValue) -> bool {
         match self.watched {
             Watched::Ids => IDS.may_be(attribute.key.as_str()),
-            Watched::IdsAndDetails => IDS_AND_DETAILS.may_be(attribute.key.as_str()),
+            Watched::IdsAndDetails => {
+                let key = attribute.key.as_str();
+                IDS_AND_DETAILS.may_be(key) || key.starts_with(METADATA_FIELD)
+            }
             Watched::All => true,
         }
     }
@@ -165,7 +168,8 @@ impl SpanAttributes {
     }
 
     fn look_up_details(&self, key: &str, value: &Value, scope: Option<&Scope>) -> Option<Reserved> {
-        if details::KEYS.contains(&key) {
+        // Phoenix does not see an entry by itself beside the others.
+        if details::KEYS.contains(&key) || key.starts_with(METADATA_FIELD) {
             return Some(Reserved::Detail);
         }
         let is_said = |said: Arc<Details>| said.attributes.iter().any(|it| it.key.as_str() == key);
@@ -371,7 +375,9 @@ impl Details {
         match (key, value) {
             (METADATA, _) => {
                 let Some(object) = object() else { return false };
-                self.metadata = object.into_iter().collect();
+                for (key, value) in object {
+                    self.set_metadata(&key, value);
+                }
             }
             (TAGS, Value::Array(Array::String(tags))) => self.tags.clone_from(tags),
             (PROMPT_TEMPLATE, Value::String(text)) => self.template = Some(text.clone()),
@@ -382,10 +388,28 @@ impl Details {
                 let Some(object) = object() else { return false };
                 self.template_variables = Some(object.into());
             }
-            _ => return false,
+            (key, value) => {
+                let Some(key) = key.strip_prefix(METADATA_FIELD) else {
+                    return false;
+                };
+                let Some(value) = json(value) else {
+                    return false;
+                };
+                self.set_metadata(key, value);
+            }
         }
         true
     }
+}
+
+fn json(value: &Value) -> Option<Json> {
+    Some(match value {
+        Value::Bool(value) => (*value).into(),
+        Value::I64(value) => (*value).into(),
+        Value::F64(value) => (*value).into(),
+        Value::String(value) => value.as_str().into(),
+        _ => return None,
+    })
 }
 
 /// Whether an attribute only repeats an id: what the span's field said, or what is to be hidden.

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Writes session, user and what else is in force on spans when they start, where a framework builds the provider and
-/// lets you add no more than a span processor.
+/// Writes session, user and what else is in force on spans when they start, where a framework builds
+/// the provider and lets you add no more than a span processor.
 ///
 /// Wherever you can, wrap the provider in a [`SessionTracerProvider`](crate::SessionTracerProvider),
 /// which loses nothing and costs a tenth. Inside a wrapped provider the processor does nothing.

@@ -1,19 +1,21 @@
 //! The session in the headers of a call: from the `Context` into them, and back.
 
-use crate::attributes::{SESSION_ID, USER_ID};
+use crate::attributes::{SESSION_ID, USER_HASH, USER_ID};
 use crate::baggage::{self, Member};
+use crate::details::Details;
 use crate::diagnostic::{self, Once};
 use crate::error::{Error, ErrorKind};
 use crate::inbound::InboundPolicy;
 use crate::opening;
+use crate::privacy::{Privacy, Shown};
 use crate::scope::Scope;
 use crate::session::{Id, Session};
-use opentelemetry::Context;
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
+use opentelemetry::{Context, KeyValue, Value};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use std::borrow::Cow;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 /// The header that Mirascope sends and reads. Its documentation also writes
 /// `X-Mirascope-Session-Id`: where this header is read, that one is too.
@@ -64,6 +66,7 @@ pub struct SessionPropagator {
     headers: Vec<String>,
     percent_encoded: bool,
     user: bool,
+    privacy: Privacy,
     inbound: InboundPolicy,
     /// The names of all of these.
     fields: Vec<String>,
@@ -82,6 +85,7 @@ impl SessionPropagator {
             headers: Vec::new(),
             percent_encoded: false,
             user: false,
+            privacy: Privacy::new(),
             inbound: InboundPolicy::accept(),
             fields: vec![baggage::HEADER.to_owned()],
         }
@@ -164,6 +168,22 @@ impl SessionPropagator {
         Self { user, ..self }
     }
 
+    /// What is hidden from those who are called. Default: nothing.
+    ///
+    /// A session's hash is sent in the id's place, and a user's as the member `user.hash`, where
+    /// [`with_user`](Self::with_user) asks for the user at all. Where a hash of the user comes in, it
+    /// is an attribute of the session's own, so that spans carry it and further calls send it on.
+    /// Services behind one that hashes have to export what comes in as it is.
+    ///
+    /// ```
+    /// # use tracing_session::{IdPolicy, Privacy, SessionPropagator};
+    /// let privacy = Privacy::new().with_session_ids(IdPolicy::omitted());
+    /// let propagator = SessionPropagator::new().with_privacy(privacy);
+    /// ```
+    pub fn with_privacy(self, privacy: Privacy) -> Self {
+        Self { privacy, ..self }
+    }
+
     /// What comes in is taken under this policy. Default: [`InboundPolicy::accept`].
     ///
     /// ```
@@ -183,6 +203,7 @@ impl SessionPropagator {
     /// The session that the headers name. `Err` if it is not to be used.
     fn read(&self, extractor: &dyn Extractor, members: &[&str]) -> Result<Session, Refused> {
         let mut session = Session::default();
+        let mut user_hash = None;
         let mut with_spaces = None;
         for member in baggage::members(members) {
             let value = member.value.as_deref();
@@ -191,6 +212,8 @@ impl SessionPropagator {
                 with_spaces = member.with_spaces();
             } else if self.user && member.is(USER_ID) {
                 take(&mut session.user_id, value).map_err(Refused::member("a `user.id`"))?;
+            } else if self.user && member.is(USER_HASH) {
+                take(&mut user_hash, value).map_err(Refused::member("a `user.hash`"))?;
             }
         }
         for header in &self.headers {
@@ -217,7 +240,38 @@ impl SessionPropagator {
                 }
             }
         }
+        if let Some(hash) = user_hash {
+            let hash = KeyValue::new(USER_HASH, hash.into_shared());
+            Details::change(&mut session.details, |it| it.set_attribute(hash));
+        }
         Ok(session)
+    }
+
+    /// What the application may have put into its baggage, and is hidden there too.
+    fn hidden(&self) -> Vec<&'static str> {
+        let policies = [
+            (SESSION_ID, &self.privacy.session_ids),
+            (USER_ID, &self.privacy.user_ids),
+        ];
+        let hidden = policies
+            .into_iter()
+            .filter(|(_, policy)| !policy.is_plain());
+        hidden.map(|(key, _)| key).collect()
+    }
+
+    /// What is sent of the user, and as what.
+    fn user(&self, scope: &Scope) -> Option<(&'static str, Arc<str>)> {
+        let Some(id) = scope.user_id() else {
+            let session = scope.to_session();
+            return match session.attribute(USER_HASH) {
+                Some(Value::String(hash)) => Some((USER_HASH, hash.as_str().into())),
+                _ => None,
+            };
+        };
+        match self.privacy.user_ids.show(&id)? {
+            shown @ Shown::Plain(_) => Some((USER_ID, shown.text())),
+            shown @ Shown::Hash(_) => Some((USER_HASH, shown.text())),
+        }
     }
 }
 
@@ -261,16 +315,15 @@ impl TextMapPropagator for SessionPropagator {
     fn inject_context(&self, cx: &Context, injector: &mut dyn Injector) {
         let scope = opening::scope_of(cx);
         let id = scope.as_ref().and_then(|scope| scope.id());
+        let id = id.and_then(|id| Some(self.privacy.session_ids.show(&id)?.text()));
         if self.baggage {
-            let user_id = scope
+            let user = scope
                 .filter(|_| self.user)
-                .and_then(|scope| scope.user_id());
-            let (id, user_id) = (id.as_ref(), user_id.as_ref());
-            let ours: Vec<_> = [(SESSION_ID, id), (USER_ID, user_id)]
-                .into_iter()
-                .filter_map(|(key, id)| Some((key, id?.as_str())))
-                .collect();
-            if let Some((header, fits)) = baggage::header(cx, &ours) {
+                .and_then(|scope| self.user(&scope));
+            let id = id.as_deref().map(|id| (SESSION_ID, id));
+            let user = user.as_ref().map(|(key, user)| (*key, &**user));
+            let ours: Vec<_> = id.into_iter().chain(user).collect();
+            if let Some((header, fits)) = baggage::header(cx, &ours, &self.hidden()) {
                 if !fits {
                     tell(
                         baggage::HEADER,
@@ -283,10 +336,10 @@ impl TextMapPropagator for SessionPropagator {
         let Some(id) = id else { return };
         for header in &self.headers {
             if self.percent_encoded {
-                let value = utf8_percent_encode(id.as_str(), NOT_IN_A_HEADER).to_string();
+                let value = utf8_percent_encode(&id, NOT_IN_A_HEADER).to_string();
                 injector.set(header, value);
-            } else if id.as_str().bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-                injector.set(header, id.as_str().to_owned());
+            } else if id.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+                injector.set(header, id.to_string());
             } else {
                 tell(
                     header,
@@ -305,7 +358,11 @@ impl TextMapPropagator for SessionPropagator {
         let cx = match headers.as_slice() {
             [] => cx.clone(),
             headers => {
-                let is_ours = |member: &Member<'_>| member.is(SESSION_ID) || member.is(USER_ID);
+                let is_ours = |member: &Member<'_>| {
+                    [SESSION_ID, USER_ID, USER_HASH]
+                        .iter()
+                        .any(|key| member.is(key))
+                };
                 let others = baggage::members(headers).filter(|member| !is_ours(member));
                 baggage::with_baggage(cx, others)
             }
