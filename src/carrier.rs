@@ -1,9 +1,10 @@
 //! The functions that Mirascope's users know, on whatever holds headers.
 
 use crate::diagnostic::{self, Once};
+use crate::in_force;
 use crate::opening;
 use crate::propagator::{SESSION_HEADER_NAME, SessionPropagator};
-use crate::scope::{self, Scope};
+use crate::scope::Scope;
 use crate::session::Session;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{FutureExt, WithContext};
@@ -253,7 +254,7 @@ pub fn inject_context(carrier: &mut (impl Carrier + ?Sized)) {
 pub fn extract_context(carrier: &(impl Carrier + ?Sized)) -> Context {
     let here = Context::current();
     let cx = with_propagator(|propagator| propagator.extract_with_context(&here, &As(carrier)));
-    match scope::brought(&cx, &here) {
+    match in_force::brought(&cx, &here) {
         Some(_) => cx,
         None => without_session(cx, &here),
     }
@@ -262,7 +263,7 @@ pub fn extract_context(carrier: &(impl Carrier + ?Sized)) -> Context {
 /// `cx`, which was extracted on top of `here`, with what is in force here: even headers that bring no
 /// session can hide it, with a trace.
 pub(crate) fn without_session(cx: Context, here: &Context) -> Context {
-    scope::put_back(cx, here, opening::scope_of(here))
+    in_force::put_back(cx, here, opening::scope_of(here))
 }
 
 /// What the headers of a call or a message say, to be put in force.

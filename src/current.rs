@@ -2,8 +2,9 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::handover::{self, Errand};
+use crate::in_force;
 use crate::opening::{self, Shared};
-use crate::scope::{self, Scope};
+use crate::scope::Scope;
 use crate::session::Session;
 use crate::tracking;
 use opentelemetry::Context;
@@ -118,7 +119,7 @@ fn bind(session: Session) -> Result<(), Error> {
     dispatcher::get_default(|dispatch| {
         let Some(span) = dispatch.current_span().id().cloned() else {
             // A span that was made without `tracing`, or none.
-            if Context::map_current(scope::is_inside_span) {
+            if Context::map_current(in_force::is_inside_span) {
                 return Err(ErrorKind::InsideValue.into());
             }
             let bound = handover::ask(&Context::current(), Errand::Bind(session.clone()));
@@ -133,7 +134,7 @@ fn bind(session: Session) -> Result<(), Error> {
             // What came in from elsewhere, and is attached inside the span, is no span of ours.
             let hides = |here: &Context| {
                 let span = here.span().span_context().clone();
-                span.is_remote() || span.span_id() == own && scope::is_inside_span(here)
+                span.is_remote() || span.span_id() == own && in_force::is_inside_span(here)
             };
             if Context::map_current(hides) {
                 return Err(ErrorKind::InsideValue.into());

@@ -4,9 +4,9 @@ use crate::attributes::{Glance, ID, METADATA_FIELD, SESSION_ID, TAGS_FIELD, USER
 use crate::details::Details;
 use crate::error::ErrorKind;
 use crate::inherited::Said;
-use crate::metadata;
 use crate::scope::Role;
 use crate::session::Id;
+use crate::text::{tags, unquoted};
 use opentelemetry::StringValue;
 use serde_json::Value as Json;
 use std::borrow::Cow;
@@ -331,111 +331,6 @@ impl<F: FnMut(&Field, Result<Heard, ErrorKind>)> Visit for Reading<'_, F> {
         if let Some(role) = self.role(field) {
             let text = format!("{value:?}");
             self.text(field, role, &unquoted(&text).unwrap_or(text));
-        }
-    }
-}
-
-/// Tags as a field holds them: a list, as `?` or JSON writes it, or text with commas.
-fn tags(text: &str) -> Result<Vec<StringValue>, ErrorKind> {
-    let text = text.trim();
-    let inside = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'));
-    let Some(inside) = inside else {
-        return text.split(',').map(metadata::tag).collect();
-    };
-    let mut tags = Vec::new();
-    let mut rest = inside.trim();
-    while !rest.is_empty() {
-        let (tag, after) = first_of_list(rest);
-        tags.push(metadata::tag(&tag)?);
-        rest = after;
-    }
-    Ok(tags)
-}
-
-/// The first element of a list, and what comes after it.
-fn first_of_list(list: &str) -> (Cow<'_, str>, &str) {
-    let mut escaped = false;
-    let mut quoted = false;
-    let end = list.find(|c| {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = quoted,
-            '"' => quoted = !quoted,
-            ',' => return !quoted,
-            _ => {}
-        }
-        false
-    });
-    let (first, after) = match end {
-        Some(end) => (&list[..end], &list[end + 1..]),
-        None => (list, ""),
-    };
-    let first = first.trim();
-    let plain = unquoted(first).or_else(|| serde_json::from_str(first).ok());
-    (
-        plain.map_or(Cow::Borrowed(first), Cow::Owned),
-        after.trim_start(),
-    )
-}
-
-/// The string that `text` is the `Debug` form of.
-pub(crate) fn unquoted(text: &str) -> Option<String> {
-    let inside = text.strip_prefix('"')?.strip_suffix('"')?;
-    let mut plain = String::with_capacity(inside.len());
-    let mut chars = inside.chars();
-    while let Some(c) = chars.next() {
-        plain.push(match c {
-            '"' => return None,
-            '\\' => match chars.next()? {
-                't' => '\t',
-                'r' => '\r',
-                'n' => '\n',
-                '0' => '\0',
-                'u' => {
-                    let code = chars.as_str().strip_prefix('{')?.split_once('}')?.0;
-                    chars.nth(code.len() + 1);
-                    char::from_u32(u32::from_str_radix(code, 16).ok()?)?
-                }
-                c @ ('"' | '\'' | '\\') => c,
-                _ => return None,
-            },
-            c => c,
-        });
-    }
-    Some(plain)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unquoted_is_the_inverse_of_debug() {
-        for text in [
-            "",
-            "chat-42",
-            "a \"b\" \\ 'c'",
-            "\u{7f}\u{0}\n\t\r",
-            "é😀\u{200b}",
-            "\\u{41}",
-        ] {
-            assert_eq!(unquoted(&format!("{text:?}")).as_deref(), Some(text));
-        }
-    }
-
-    #[test]
-    fn what_is_not_one_debug_string_stays_as_it_is() {
-        for text in [
-            "chat-42",
-            "\"",
-            "\"a\" or \"b\"",
-            "\"open\\\"",
-            "\"\\u{}\"",
-            "\"\\x41\"",
-        ] {
-            assert_eq!(unquoted(text), None, "{text}");
         }
     }
 }

@@ -1,13 +1,12 @@
 //! How a provider exports what is in force: under which keys, and with which ids hidden.
 
-use crate::attributes::{USER_HASH, USER_ID};
+use crate::attributes::{self, SESSION_ID, USER_HASH, USER_ID};
 use crate::details::{Details, Ready};
 use crate::dialect::{Dialect, Rule, Written};
-use crate::fields::unquoted;
-use crate::held::repeats;
 use crate::privacy::{IdPolicy, Privacy, Shown};
 use crate::scope::Scope;
 use crate::session::{Id, Session};
+use crate::text::{repeats, unquoted};
 use opentelemetry::{KeyValue, Value};
 use serde_json::Value as Json;
 use std::borrow::Cow;
@@ -188,4 +187,42 @@ fn entry(value: &Json) -> Option<Value> {
         Json::String(text) => Value::String(text.clone().into()),
         Json::Array(_) | Json::Object(_) => Value::String(value.to_string().into()),
     })
+}
+
+/// A scope as the attributes of `format`.
+pub(crate) fn write_scope(
+    scope: &Scope,
+    format: Option<&Arc<Format>>,
+    write: &mut impl FnMut(KeyValue),
+) {
+    match format {
+        None => write_ids(scope, write),
+        Some(format) => format.write_ids(scope.id(), scope.user_id(), write),
+    }
+    scope.details().read(|details| {
+        for ready in details.ready(format).iter() {
+            write(ready.attribute());
+        }
+    });
+}
+
+/// The same, of values that are no scope's.
+pub(crate) fn write_values(
+    values: &Session,
+    format: Option<&Arc<Format>>,
+    write: &mut impl FnMut(KeyValue),
+) {
+    let scope = Scope::nested(None, values.into());
+    write_scope(&scope, format, write);
+}
+
+/// Its ids alone, as OpenInference's attributes.
+#[inline(always)]
+pub(crate) fn write_ids(scope: &Scope, write: &mut impl FnMut(KeyValue)) {
+    if let Some(id) = scope.id() {
+        write(attributes::attribute(SESSION_ID, id));
+    }
+    if let Some(id) = scope.user_id() {
+        write(attributes::attribute(USER_ID, id));
+    }
 }

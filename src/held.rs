@@ -10,11 +10,12 @@ use crate::attributes::{
 };
 use crate::details::{self, Details};
 use crate::diagnostic;
-use crate::fields::{self, unquoted};
-use crate::format::Format;
+use crate::fields;
+use crate::format::{self, Format};
 use crate::handover::Opening;
 use crate::scope::{Role, Scope};
 use crate::session::{Id, Session};
+use crate::text::repeats;
 use opentelemetry::trace::Span;
 use opentelemetry::{Array, KeyValue, Value};
 use serde_json::Value as Json;
@@ -257,7 +258,7 @@ impl SpanAttributes {
             self.write_more(scope, span);
         } else if let Some(scope) = scope {
             if span.is_recording() {
-                write_ids(scope, &mut |it| span.set_attribute(it));
+                format::write_ids(scope, &mut |it| span.set_attribute(it));
             }
         }
     }
@@ -268,7 +269,7 @@ impl SpanAttributes {
             held.write(scope, self.format.as_ref(), span);
         } else if let Some(scope) = scope {
             if span.is_recording() {
-                write_scope(scope, self.format.as_ref(), &mut |it| {
+                format::write_scope(scope, self.format.as_ref(), &mut |it| {
                     span.set_attribute(it)
                 });
             }
@@ -283,39 +284,6 @@ fn watched_in(scope: &Scope) -> Watched {
     } else {
         Watched::IdsAndDetails
     }
-}
-
-/// A scope as the attributes of `format`.
-pub(crate) fn write_scope(
-    scope: &Scope,
-    format: Option<&Arc<Format>>,
-    write: &mut impl FnMut(KeyValue),
-) {
-    match format {
-        None => write_ids(scope, write),
-        Some(format) => format.write_ids(scope.id(), scope.user_id(), write),
-    }
-    scope.details().read(|details| {
-        for ready in details.ready(format).iter() {
-            write(ready.attribute());
-        }
-    });
-}
-
-#[inline(always)]
-fn write_ids(scope: &Scope, write: &mut impl FnMut(KeyValue)) {
-    if let Some(id) = scope.id() {
-        write(attributes::attribute(SESSION_ID, id));
-    }
-    if let Some(id) = scope.user_id() {
-        write(attributes::attribute(USER_ID, id));
-    }
-}
-
-/// The same, of values that are no scope's.
-fn write_values(values: &Session, format: Option<&Arc<Format>>, write: &mut impl FnMut(KeyValue)) {
-    let scope = Scope::nested(None, values.into());
-    write_scope(&scope, format, write);
 }
 
 impl Held {
@@ -352,7 +320,7 @@ impl Held {
                 span.set_attribute(attribute);
             }
         };
-        write_values(&values, format, &mut write);
+        format::write_values(&values, format, &mut write);
         for attribute in own {
             let shown = match format {
                 None => Some(attribute),
@@ -410,13 +378,4 @@ fn json(value: &Value) -> Option<Json> {
         Value::String(value) => value.as_str().into(),
         _ => return None,
     })
-}
-
-/// Whether an attribute only repeats an id: what the span's field said, or what is to be hidden.
-pub(crate) fn repeats(text: &str, said: Option<&Id>) -> bool {
-    let Some(said) = said else { return false };
-    // The OpenTelemetry layer exports a field recorded with `?` in its quotes, and untrimmed.
-    said.as_str() == text
-        || Id::new(text).is_ok_and(|id| id == *said)
-        || unquoted(text).is_some_and(|text| Id::new(&text).is_ok_and(|id| id == *said))
 }

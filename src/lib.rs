@@ -43,6 +43,7 @@ mod handover;
 mod held;
 #[cfg(any(feature = "reqwest", feature = "tower"))]
 mod hosts;
+mod in_force;
 mod inbound;
 mod inherited;
 mod jaeger;
@@ -62,6 +63,7 @@ mod scope;
 mod session;
 mod shards;
 mod span;
+mod text;
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
 pub mod tower;

@@ -2,7 +2,7 @@
 
 use crate::dialect::Dialect;
 use crate::format::Format;
-use crate::held::write_scope;
+use crate::format::write_scope;
 use crate::opening;
 use crate::scope::Scope;
 use opentelemetry::Context;

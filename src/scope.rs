@@ -1,24 +1,8 @@
-//! The values in force for a piece of work, and the `Context` that carries them.
-//!
-//! OpenTelemetry's [`Context`] is the carrier: child spans, samplers, log processors and
-//! propagators all read it. [`Scope::of`] is the one answer to "which scope is in force under this
-//! `Context`". It knows two places:
-//!
-//! - an [`Entry`] in the `Context`, put there by [`attach`] and inherited with the `Context`;
-//! - [`BOUND`], for a span whose `Context` could not be given an entry: its parent was set from
-//!   outside (`set_parent`, `parent:`), or the scope was set on it when it had started already.
-//!   What is started with the `Context` of such a span does not have the entry either, so it is
-//!   bound too. Inside the first kind, [`attach_to_span`] makes up for the entry: see `tracking.rs`.
-//!
-//! [`attach`]: Scope::attach
-//! [`attach_to_span`]: Scope::attach_to_span
+//! The values in force for a piece of work. What carries them is in `in_force.rs`.
 
 use crate::details::{Details, Part, Parts};
 use crate::inherited::{Inherited, Said};
 use crate::session::{Id, Session};
-use crate::shards::Shards;
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
-use opentelemetry::{Context, ContextGuard};
 use std::fmt;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -241,74 +225,6 @@ impl Scope {
             cleared: Parts::default(),
         }
     }
-
-    /// The scope in force under `cx`.
-    pub(crate) fn of(cx: &Context) -> Option<Arc<Scope>> {
-        InForce::under(cx).scope()
-    }
-
-    /// The scope in force here.
-    pub(crate) fn current() -> Option<Arc<Scope>> {
-        Context::map_current(Scope::of)
-    }
-
-    /// `cx` with this scope in force.
-    pub(crate) fn entered(self: Arc<Self>, cx: &Context) -> Context {
-        let under = cx.span().span_context().span_id();
-        cx.with_value(Entry { scope: self, under })
-    }
-
-    /// Puts this scope in force on this thread as that of the current span, whose own `Context` does
-    /// not have it.
-    pub(crate) fn attach_to_span(self: Arc<Self>) -> ContextGuard {
-        let entry = Entry {
-            scope: self,
-            under: SpanId::INVALID,
-        };
-        Context::current_with_value(entry).attach()
-    }
-
-    /// Puts this scope in force on this thread, until the guard is dropped.
-    pub(crate) fn attach(self: Arc<Self>) -> ContextGuard {
-        Context::map_current(|cx| self.entered(cx)).attach()
-    }
-}
-
-/// The scope in force under a `Context`, by where it was found.
-pub(crate) enum InForce {
-    Nothing,
-    /// It is the entry of the `Context`, and so that of every `Context` made from it.
-    Entry(Arc<Scope>),
-    /// It is bound to the span of the `Context`.
-    Bound(Arc<Scope>),
-}
-
-impl InForce {
-    #[inline]
-    pub(crate) fn under(cx: &Context) -> Self {
-        let entry = cx.get::<Entry>();
-        let span = cx.span();
-        let span = span.span_context();
-        if let Some(scope) = bound_to(span) {
-            let is_entry =
-                |entry: &Entry| entry.under == span.span_id() || Arc::ptr_eq(&entry.scope, &scope);
-            if !entry.is_some_and(is_entry) {
-                return Self::Bound(scope);
-            }
-        }
-        match entry {
-            None => Self::Nothing,
-            Some(entry) => Self::Entry(entry.scope.clone()),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn scope(self) -> Option<Arc<Scope>> {
-        match self {
-            Self::Nothing => None,
-            Self::Entry(scope) | Self::Bound(scope) => Some(scope),
-        }
-    }
 }
 
 /// In a loop, as in `get`.
@@ -382,67 +298,4 @@ impl Latest {
             *later.write().unwrap_or_else(PoisonError::into_inner) = id;
         }
     }
-}
-
-/// A scope in a `Context`.
-struct Entry {
-    scope: Arc<Scope>,
-    /// The span that was current where the scope was attached, if it was attached inside it. Under
-    /// that span the entry is the inner one, whatever is bound to the span; under a span below it,
-    /// the entry was inherited, and what is bound to that span is the inner one.
-    under: SpanId,
-}
-
-/// Whether a scope was attached inside the span of `cx`: it stands before whatever is bound there.
-pub(crate) fn is_inside_span(cx: &Context) -> bool {
-    let span = cx.span().span_context().span_id();
-    span != SpanId::INVALID && cx.get::<Entry>().is_some_and(|entry| entry.under == span)
-}
-
-/// The scope that headers brought into `cx`, which was extracted from them on top of `outer`.
-pub(crate) fn brought(cx: &Context, outer: &Context) -> Option<Arc<Scope>> {
-    let entry = cx.get::<Entry>()?;
-    let is_new = Scope::of(outer).is_none_or(|outer| !Arc::ptr_eq(&outer, &entry.scope));
-    is_new.then(|| entry.scope.clone())
-}
-
-/// `cx`, which was extracted from headers on top of `outer`, with what is in force under `outer`:
-/// `otherwise`, where that is nothing.
-pub(crate) fn put_back(cx: Context, outer: &Context, otherwise: Option<Arc<Scope>>) -> Context {
-    let in_force = |cx| Scope::of(cx).as_ref().map(Arc::as_ptr);
-    if in_force(&cx) == in_force(outer) {
-        return cx;
-    }
-    let (scope, under) = match (InForce::under(outer), outer.get::<Entry>()) {
-        (InForce::Entry(scope), Some(entry)) => (scope, entry.under),
-        // It is that of the span, and so it gives way to what is bound to the span later.
-        (InForce::Bound(scope), _) => (scope, SpanId::INVALID),
-        _ => (otherwise.unwrap_or_else(Scope::empty), SpanId::INVALID),
-    };
-    cx.with_value(Entry { scope, under })
-}
-
-/// Scopes of spans by span id, each with its trace id to tell a chance meeting of ids.
-static BOUND: Shards<(TraceId, Arc<Scope>)> = Shards::new();
-
-fn key(span: SpanId) -> u64 {
-    u64::from_ne_bytes(span.to_bytes())
-}
-
-/// Binds `scope` to a span, until [`unbind`].
-pub(crate) fn bind(span: &SpanContext, scope: Arc<Scope>) {
-    BOUND.insert(key(span.span_id()), (span.trace_id(), scope));
-}
-
-pub(crate) fn unbind(span: &SpanContext) {
-    BOUND.remove(key(span.span_id()));
-}
-
-/// A span context that came from outside is not asked for, even if the id is that of a span here:
-/// the sender may be anybody, and what may come in with a request is not for us to decide.
-#[inline]
-fn bound_to(span: &SpanContext) -> Option<Arc<Scope>> {
-    BOUND.read(key(span.span_id()), |(trace, scope)| {
-        (*trace == span.trace_id() && !span.is_remote()).then(|| scope.clone())
-    })
 }

@@ -2,7 +2,8 @@
 
 use crate::handover::{self, Errand};
 use crate::held::SpanAttributes;
-use crate::scope::{self, Scope};
+use crate::in_force;
+use crate::scope::Scope;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Span, SpanContext, Status};
 use std::borrow::Cow;
@@ -80,7 +81,7 @@ impl<S: Span> SessionSpan<S> {
 fn bind(span: &SpanContext, scope: &Option<Arc<Scope>>) -> bool {
     match scope {
         Some(scope) if span.is_valid() => {
-            scope::bind(span, scope.clone());
+            in_force::bind(span, scope.clone());
             true
         }
         _ => false,
@@ -156,7 +157,7 @@ impl<S: Span> Drop for SessionSpan<S> {
         // A span that nobody ended ends itself when it is dropped, right after this.
         self.write();
         if self.bound {
-            scope::unbind(self.inner.span_context());
+            in_force::unbind(self.inner.span_context());
         }
     }
 }

@@ -6,8 +6,8 @@
 
 use crate::carrier::{extract_context, without_session};
 use crate::hosts::{self, Hosts};
+use crate::in_force;
 use crate::inbound::InboundPolicy;
-use crate::scope;
 use http::request::Parts;
 use http::uri::Authority;
 use http::{Request, Response, header};
@@ -121,7 +121,7 @@ impl<S> Server<S> {
     fn context(&self, request: &Parts) -> Context {
         let outer = Context::current();
         let cx = extract_context(&request.headers);
-        let is_taken = scope::brought(&cx, &outer)
+        let is_taken = in_force::brought(&cx, &outer)
             .is_some_and(|scope| self.inbound.takes(scope.to_session().id(), request));
         match is_taken {
             true => cx,
