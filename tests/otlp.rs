@@ -96,7 +96,8 @@ fn guard_sends_the_last_spans_wherever_it_is_dropped() {
     let one_thread = runtime(tokio::runtime::Builder::new_current_thread());
     let threads = runtime(tokio::runtime::Builder::new_multi_thread());
     panic::set_hook(Box::new(|_| {}));
-    let places: [(&str, &dyn Fn(&dyn Fn())); 4] = [
+    type Place<'a> = (&'a str, &'a dyn Fn(&dyn Fn()));
+    let places: [Place<'_>; 4] = [
         ("outside any runtime", &|app| app()),
         ("on a runtime of one thread", &|app| {
             one_thread.block_on(async { app() });
@@ -273,9 +274,11 @@ fn layer_of_the_application_is_the_one_that_looks_for_sessions() {
 #[test]
 fn dialect_and_privacy_decide_how_it_is_written() {
     let receiver = Receiver::start();
+    // The one under the key of the other, to be seen here.
+    let dialect = Dialect::new().with_user_key("session.id");
     let pipeline = pipeline("my-app")
         .with_endpoint(receiver.url())
-        .with_dialect(Dialect::OPENINFERENCE.with_user_key("session.id"))
+        .with_dialect(dialect.with_session_key("user.id"))
         .with_privacy(Privacy::new().with_session_ids(IdPolicy::omitted()));
     let (telemetry, _, _default) = build(pipeline);
     answer();

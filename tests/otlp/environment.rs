@@ -260,6 +260,7 @@ fn levels_are_those_that_the_environment_asks_for() {
         ("info,otlp::environment=debug", &[ANSWER, "debug - -"]),
         ("info,[span]=debug", &[ANSWER]),
         ("[span]=debug", &[ANSWER]),
+        ("info,opentelemetry=debug", &[ANSWER]),
     ] {
         let receiver = Receiver::start();
         let url = receiver.url();
@@ -271,6 +272,7 @@ fn levels_are_those_that_the_environment_asks_for() {
         assert_eq!(receiver.spans(), expected, "{levels}");
         let warning = "WARN tracing_session: tracing-session: RUST_LOG: `[span]=debug` is ignored";
         assert_eq!(said.contains(warning), levels.contains('['), "{said}");
+        assert!(!said.contains("DEBUG "), "{said}");
     }
 }
 
