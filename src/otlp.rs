@@ -275,7 +275,10 @@ impl Pipeline {
     /// ```
     pub fn install(self) -> Result<Telemetry, Error> {
         let propagator = propagator_from_env()?;
-        let (telemetry, layer) = self.build()?;
+        // What OpenTelemetry warns of in the environment is to be seen too.
+        let meanwhile = tracing_subscriber::registry().with(Warnings);
+        let built = tracing::subscriber::with_default(meanwhile, || self.build());
+        let (telemetry, layer) = built?;
         let disabled = is_disabled()?;
         let (levels, ignored) = shown::levels();
         let subscriber = tracing_subscriber::registry().with(levels).with(layer);

@@ -203,9 +203,28 @@ fn variable_that_is_not_valid_is_an_error_that_says_what_is() {
             let [name, text] = ["NAME", "TEXT"].map(|name| std::env::var(name).unwrap());
             assert_eq!(error.to_string(), format!("{name}: {text}"));
             // Nothing was set up.
-            assert!(!tracing::dispatcher::has_been_set());
+            let other = tracing_subscriber::registry();
+            tracing::subscriber::set_global_default(other).unwrap();
             return;
         }
+    }
+}
+
+#[test]
+fn what_opentelemetry_ignores_is_shown() {
+    let test = "environment::what_opentelemetry_ignores_is_shown";
+    let variables = [
+        ("OTEL_TRACES_SAMPLER", "sometimes"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "brotli"),
+    ];
+    let Some(said) = support::said_alone(test, &variables) else {
+        return drop(pipeline("my-app").install().unwrap());
+    };
+    for expected in [
+        "Unrecognized sampler type 'sometimes'",
+        "unsupported compression algorithm 'brotli'",
+    ] {
+        assert!(said.contains(expected), "{said}");
     }
 }
 
