@@ -215,7 +215,7 @@ fn guard_gives_up_after_ten_seconds() {
     answer();
     let started = Instant::now();
     drop(telemetry);
-    assert!(started.elapsed() < Duration::from_secs(11));
+    assert!(started.elapsed() < Duration::from_secs(12));
     assert_eq!(diagnostics.said().len(), 1);
 }
 
