@@ -115,24 +115,25 @@ pub(crate) fn say(dispatch: &Dispatch) {
     }
 }
 
-/// Says `message` at once: outside callbacks.
-pub(crate) fn tell(message: &str) {
-    dispatcher::get_default(|dispatch| event(dispatch, message));
+/// Says `message` at once: outside callbacks. False where there is nobody to hear it.
+pub(crate) fn tell(message: &str) -> bool {
+    dispatcher::get_default(|dispatch| event(dispatch, message))
 }
 
-fn event(dispatch: &Dispatch, message: &str) {
+fn event(dispatch: &Dispatch, message: &str) -> bool {
     if !dispatch.enabled(&METADATA) {
-        return;
+        return false;
     }
     let message = format!("tracing-session: {message}");
     let Some(field) = METADATA.fields().field("message") else {
-        return;
+        return false;
     };
     let values = [(&field, Some(&message as &dyn Value))];
     dispatch.event(&Event::new(
         &METADATA,
         &METADATA.fields().value_set(&values),
     ));
+    true
 }
 
 struct Warning;

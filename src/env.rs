@@ -87,7 +87,8 @@ fn add(propagators: &mut Propagators, name: &str) -> Option<()> {
     Some(())
 }
 
-fn variable(name: &'static str) -> Result<Option<String>, Error> {
+/// The value of a variable, where it is set and not blank.
+pub(crate) fn variable(name: &'static str) -> Result<Option<String>, Error> {
     match std::env::var(name) {
         Ok(value) => Ok(Some(value).filter(|value| !value.trim().is_empty())),
         Err(VarError::NotPresent) => Ok(None),

@@ -1,6 +1,8 @@
+#[cfg(feature = "otlp")]
+use crate::otlp::{Cause, Trouble};
 use std::fmt;
 
-/// Why an id was refused, or why there was nothing to set it on.
+/// Why an id was refused, why there was nothing to set it on, or what is wrong with the set-up.
 ///
 /// The text says what to change and never contains an id: ids are personal data.
 ///
@@ -13,12 +15,14 @@ use std::fmt;
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Error {
-    kind: ErrorKind,
+    pub(crate) kind: ErrorKind,
     /// What was refused, where it is not an id.
     noun: Option<&'static str>,
     variable: Option<&'static str>,
     /// What the error is about. Never an id.
     name: Option<Box<str>>,
+    #[cfg(feature = "otlp")]
+    pub(crate) cause: Option<Cause>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +48,8 @@ pub(crate) enum ErrorKind {
     ShortKey,
     #[cfg(feature = "hash")]
     NotSet,
+    #[cfg(feature = "otlp")]
+    Otlp(Trouble),
 }
 
 impl Error {
@@ -123,6 +129,8 @@ impl From<ErrorKind> for Error {
             noun: None,
             variable: None,
             name: None,
+            #[cfg(feature = "otlp")]
+            cause: None,
         }
     }
 }
@@ -136,6 +144,8 @@ impl ErrorKind {
         }
         f.write_str(match self {
             Self::Propagator(valid) => return write!(f, "no such propagator (valid: {valid})"),
+            #[cfg(feature = "otlp")]
+            Self::Otlp(trouble) => return fmt::Display::fmt(&trouble, f),
             Self::Conflict => "it is not the only one, and they differ",
             Self::VariableNotUnicode => "the value is not valid UTF-8",
             Self::Serialize => "the value cannot be serialised as JSON",
@@ -194,11 +204,24 @@ impl fmt::Display for Error {
     }
 }
 
-/// The text, as it is what is printed where `main` returns an error.
+/// The text, as it is what is printed where `main` returns an error, and that of its cause.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Error").field(&self.to_string()).finish()
+        use std::error::Error;
+        let text = match self.source() {
+            Some(cause) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        };
+        f.debug_tuple("Error").field(&text).finish()
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        #[cfg(feature = "otlp")]
+        if let Some(cause) = &self.cause {
+            return Some(cause.as_error());
+        }
+        None
+    }
+}

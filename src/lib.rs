@@ -1,4 +1,5 @@
-#![doc = include_str!("../README.md")]
+// Its first example needs a feature, and has to stand there as it is to be copied.
+#![cfg_attr(any(feature = "otlp", not(doctest)), doc = include_str!("../README.md"))]
 //!
 //! # How it works
 //!
@@ -53,6 +54,9 @@ mod macros;
 mod metadata;
 pub mod openinference;
 mod opening;
+#[cfg(feature = "otlp")]
+#[cfg_attr(docsrs, doc(cfg(feature = "otlp")))]
+pub mod otlp;
 mod privacy;
 mod processor;
 mod propagator;

@@ -242,9 +242,14 @@ pub fn remote() -> opentelemetry::Context {
 /// Runs the rest of a test in a process of its own, with these variables set: for what the tests of
 /// one file would share. True in that process.
 pub fn alone(test: &str, variables: &[(&str, &str)]) -> bool {
+    said_alone(test, variables).is_none()
+}
+
+/// The same, with what was printed there. None in that process.
+pub fn said_alone(test: &str, variables: &[(&str, &str)]) -> Option<String> {
     const ALONE: &str = "TEST_ALONE";
     if std::env::var_os(ALONE).is_some() {
-        return true;
+        return None;
     }
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     command
@@ -253,10 +258,14 @@ pub fn alone(test: &str, variables: &[(&str, &str)]) -> bool {
     for variable in [
         "TRACING_SESSION_ID",
         "TRACECTRL_SESSION_ID",
-        "OTEL_PROPAGATORS",
         "MIRASCOPE_PROPAGATOR",
+        "RUST_LOG",
     ] {
         command.env_remove(variable);
+    }
+    let names = std::env::vars_os().map(|(name, _)| name);
+    for name in names.filter(|name| name.to_string_lossy().starts_with("OTEL_")) {
+        command.env_remove(name);
     }
     let output = command.envs(variables.iter().copied()).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
@@ -265,5 +274,5 @@ pub fn alone(test: &str, variables: &[(&str, &str)]) -> bool {
         output.status.success() && text.contains("1 passed"),
         "{text}"
     );
-    false
+    Some(text.into_owned())
 }

@@ -1,0 +1,392 @@
+//! Everything there is to set up, in one call (feature `otlp`).
+//!
+//! ```no_run
+//! use tracing_session::{Session, otlp};
+//!
+//! fn main() -> Result<(), tracing_session::Error> {
+//!     let _telemetry = otlp::pipeline("my-app").with_project("support-bot").install()?;
+//!
+//!     Session::new("chat-42")?.in_scope(|| tracing::info_span!("answer").in_scope(|| { /* .. */ }));
+//!     Ok(())
+//! }
+//! ```
+//!
+//! [`install`](Pipeline::install) is for applications that have no subscriber of their own;
+//! [`build`](Pipeline::build) gives the layer to those that have one.
+//!
+//! # What the environment says
+//!
+//! The code wins over the environment, and the environment over the default. A variable that is
+//! blank counts as not set. One that holds what is not valid is an error where the last column says
+//! so, as the set-up is when it is noticed.
+//!
+//! | variable | default | if not valid |
+//! | --- | --- | --- |
+//! | `OTEL_EXPORTER_OTLP_PROTOCOL`, `.._TRACES_PROTOCOL`: `http/protobuf`, `grpc` | `http/protobuf` | error |
+//! | `OTEL_EXPORTER_OTLP_ENDPOINT`: over HTTP, `/v1/traces` is appended | `http://localhost:4318`, gRPC: `http://localhost:4317` | error |
+//! | `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`: nothing is appended | | error |
+//! | `OTEL_EXPORTER_OTLP_INSECURE`, `.._TRACES_INSECURE`: no TLS over gRPC, where the endpoint has no scheme | `false` | ignored |
+//! | `OTEL_EXPORTER_OTLP_HEADERS`, `.._TRACES_HEADERS`: `name=value,..`, values percent-encoded | none | ignored |
+//! | `OTEL_EXPORTER_OTLP_TIMEOUT`, `.._TRACES_TIMEOUT`: milliseconds | 10000 | error |
+//! | `OTEL_EXPORTER_OTLP_COMPRESSION`, `.._TRACES_COMPRESSION`: needs a feature of `opentelemetry-otlp`, `gzip-http`, `gzip-tonic`, .. | none | warning |
+//! | `OTEL_SERVICE_NAME`: where the code gives a blank one | `unknown_service:..` | |
+//! | `OTEL_RESOURCE_ATTRIBUTES`: also `openinference.project.name` | none | ignored |
+//! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | `parentbased_always_on` | warning |
+//! | `OTEL_BSP_SCHEDULE_DELAY`, `_MAX_QUEUE_SIZE`, `_MAX_EXPORT_BATCH_SIZE` | 5000 ms, 2048, 512 | ignored |
+//! | `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT`, `_EVENT_`, `_LINK_` | 128 | ignored |
+//! | `OTEL_TRACES_EXPORTER`: `otlp`, or `none`, when spans are made and go nowhere | `otlp` | error |
+//! | `OTEL_SDK_DISABLED`: `true`, when no spans are made; sessions are said and travel as ever | `false` | ignored |
+//! | `OTEL_PROPAGATORS`, `MIRASCOPE_PROPAGATOR`: see [`propagator_from_env`], `install` alone | `tracecontext,baggage` | error |
+//! | `RUST_LOG`: which spans are exported, `install` alone | `info` | warning |
+//!
+//! Not read are `OTEL_BSP_EXPORT_TIMEOUT`, `OTEL_LOG_LEVEL`, and the variables that name
+//! certificates.
+
+mod exporter;
+mod shown;
+mod telemetry;
+mod trouble;
+
+pub use telemetry::Telemetry;
+pub(crate) use trouble::{Cause, Trouble};
+
+use crate::diagnostic;
+use crate::dialect::Dialect;
+use crate::env::{propagator_from_env, variable};
+use crate::error::Error;
+use crate::layer::SessionLayer;
+use crate::privacy::Privacy;
+use crate::tracer::SessionTracerProvider;
+use exporter::{Wanted, invalid};
+use http::{HeaderName, HeaderValue};
+use opentelemetry::trace::TracerProvider;
+use opentelemetry::{InstrumentationScope, KeyValue, global};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use shown::Warnings;
+use std::fmt;
+use tracing::Subscriber;
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+
+/// How spans are sent.
+///
+/// ```no_run
+/// use tracing_session::otlp::{Protocol, pipeline};
+///
+/// let _telemetry = pipeline("my-app").with_protocol(Protocol::Grpc).install()?;
+/// # Ok::<(), tracing_session::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// Protobuf over HTTP. Phoenix listens for it on port 6006, a Collector on 4318.
+    #[default]
+    HttpProtobuf,
+    /// gRPC. Phoenix and a Collector listen for it on port 4317.
+    ///
+    /// Its connection runs on a thread of its own, and needs no async runtime.
+    Grpc,
+}
+
+/// Begins the set-up of an application whose spans go to an OTLP endpoint.
+///
+/// `service_name` is the attribute `service.name` of all that is exported. A blank one leaves it to
+/// the environment.
+///
+/// ```no_run
+/// let _telemetry = tracing_session::otlp::pipeline("my-app").install()?;
+/// # Ok::<(), tracing_session::Error>(())
+/// ```
+pub fn pipeline(service_name: impl Into<String>) -> Pipeline {
+    Pipeline {
+        service_name: service_name.into(),
+        project: None,
+        wanted: Wanted::default(),
+        layer: SessionLayer::new(),
+        dialect: None,
+        privacy: None,
+        error: None,
+    }
+}
+
+/// The set-up, until it is [installed](Self::install) or [built](Self::build): what
+/// [`pipeline`] makes.
+///
+/// ```no_run
+/// use tracing_session::otlp::pipeline;
+///
+/// let _telemetry = pipeline("my-app")
+///     .with_project("support-bot")
+///     .with_endpoint("http://localhost:6006")
+///     .with_api_key(std::env::var("PHOENIX_API_KEY").unwrap_or_default())
+///     .install()?;
+/// # Ok::<(), tracing_session::Error>(())
+/// ```
+#[must_use = "nothing is set up until `install` or `build`"]
+pub struct Pipeline {
+    service_name: String,
+    project: Option<String>,
+    wanted: Wanted,
+    layer: SessionLayer,
+    dialect: Option<Dialect>,
+    privacy: Option<Privacy>,
+    /// The first one made while it was configured.
+    error: Option<Error>,
+}
+
+impl Pipeline {
+    /// The project that Phoenix shows the spans in: the resource attribute
+    /// `openinference.project.name`. Default: none, which Phoenix calls `default`.
+    ///
+    /// ```
+    /// # use tracing_session::otlp::pipeline;
+    /// let pipeline = pipeline("my-app").with_project("support-bot");
+    /// ```
+    pub fn with_project(self, name: impl Into<String>) -> Self {
+        Self {
+            project: Some(name.into()),
+            ..self
+        }
+    }
+
+    /// Where spans are sent. Default: a port of this machine, 4318 over HTTP and 4317 over gRPC.
+    ///
+    /// Over HTTP `/v1/traces` is appended, unless it is there. An `https` endpoint needs the feature
+    /// `otlp-tls`; without it there is an error.
+    ///
+    /// ```
+    /// # use tracing_session::otlp::pipeline;
+    /// let phoenix = pipeline("my-app").with_endpoint("http://localhost:6006");
+    /// ```
+    pub fn with_endpoint(mut self, url: impl Into<String>) -> Self {
+        self.wanted.endpoint = Some(url.into());
+        self
+    }
+
+    /// How spans are sent. Default: [`Protocol::HttpProtobuf`].
+    ///
+    /// ```
+    /// # use tracing_session::otlp::{Protocol, pipeline};
+    /// let pipeline = pipeline("my-app").with_protocol(Protocol::Grpc);
+    /// ```
+    pub fn with_protocol(mut self, protocol: Protocol) -> Self {
+        self.wanted.protocol = Some(protocol);
+        self
+    }
+
+    /// A header of each request, over gRPC an entry of its metadata. Replaces one of the same name.
+    ///
+    /// A name or value that no header can have is an error of [`install`](Self::install) and
+    /// [`build`](Self::build).
+    ///
+    /// ```
+    /// # use tracing_session::otlp::pipeline;
+    /// let pipeline = pipeline("my-app").with_header("x-tenant", "support");
+    /// ```
+    pub fn with_header(mut self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        let (name, value) = (name.as_ref(), value.as_ref());
+        match (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
+            (Ok(name), Ok(mut value)) => {
+                value.set_sensitive(true);
+                self.wanted.headers.insert(name, value);
+            }
+            _ => {
+                let error = || Error::from(Trouble::Header).about(name);
+                self.error.get_or_insert_with(error);
+            }
+        }
+        self
+    }
+
+    /// The key of an API, sent as the header `authorization: Bearer <key>`: what Phoenix reads. A
+    /// blank one is not sent.
+    ///
+    /// ```
+    /// # use tracing_session::otlp::pipeline;
+    /// let pipeline = pipeline("my-app").with_api_key("secret");
+    /// ```
+    pub fn with_api_key(self, key: impl AsRef<str>) -> Self {
+        match key.as_ref().trim() {
+            "" => self,
+            key => self.with_header("authorization", format!("Bearer {key}")),
+        }
+    }
+
+    /// The layer that looks for sessions. Default: [`SessionLayer::new`].
+    ///
+    /// ```
+    /// use tracing_session::otlp::pipeline;
+    /// use tracing_session::{Session, SessionLayer};
+    ///
+    /// let layer = SessionLayer::new().with_default_session(Session::from_env_or_generate()?);
+    /// let pipeline = pipeline("my-app").with_layer(layer);
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn with_layer(self, layer: SessionLayer) -> Self {
+        Self { layer, ..self }
+    }
+
+    /// The keys that are written. Default: [`Dialect::OPENINFERENCE`], which Phoenix reads.
+    ///
+    /// ```
+    /// # use tracing_session::otlp::pipeline;
+    /// use tracing_session::Dialect;
+    ///
+    /// let pipeline = pipeline("my-app").with_dialect(Dialect::LANGFUSE);
+    /// ```
+    pub fn with_dialect(self, dialect: Dialect) -> Self {
+        let dialect = Some(dialect);
+        Self { dialect, ..self }
+    }
+
+    /// What is hidden on the spans. Default: nothing.
+    ///
+    /// ```
+    /// # use tracing_session::otlp::pipeline;
+    /// use tracing_session::{IdPolicy, Privacy};
+    ///
+    /// let privacy = Privacy::new().with_user_ids(IdPolicy::omitted());
+    /// let pipeline = pipeline("my-app").with_privacy(privacy);
+    /// ```
+    pub fn with_privacy(self, privacy: Privacy) -> Self {
+        let privacy = Some(privacy);
+        Self { privacy, ..self }
+    }
+
+    /// Sets all of it up, for the whole process: a subscriber, OpenTelemetry's tracer provider, and
+    /// its propagator, which is [`propagator_from_env`].
+    ///
+    /// Spans from the level INFO up are exported, or those that `RUST_LOG` names by directives such
+    /// as `info,my_app=debug`. What this crate and OpenTelemetry warn of is shown on standard error;
+    /// nothing else is logged. For more than that there is [`build`](Self::build).
+    ///
+    /// # Errors
+    ///
+    /// When a setting is not valid ([`Error::is_invalid_setting`], and
+    /// [`Error::is_unknown_propagator`]), or there is a global subscriber already
+    /// ([`Error::is_subscriber_set`]). Nothing is set up then. That nobody listens at the endpoint
+    /// is no error: the backend may come later.
+    ///
+    /// ```no_run
+    /// let _telemetry = tracing_session::otlp::pipeline("my-app").install()?;
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn install(self) -> Result<Telemetry, Error> {
+        let propagator = propagator_from_env()?;
+        // What OpenTelemetry warns of in the environment is to be seen too.
+        let meanwhile = tracing_subscriber::registry().with(Warnings);
+        let built = tracing::subscriber::with_default(meanwhile, || self.build());
+        let (telemetry, layer) = built?;
+        let disabled = is_disabled()?;
+        let (levels, ignored) = shown::levels();
+        let subscriber = tracing_subscriber::registry().with(levels).with(layer);
+        tracing::subscriber::set_global_default(subscriber.with(Warnings))
+            .map_err(|_| Trouble::Subscriber)?;
+        if let Some(ignored) = ignored {
+            diagnostic::tell(&ignored);
+        }
+        global::set_text_map_propagator(propagator);
+        if !disabled {
+            global::set_tracer_provider(telemetry.provider().clone());
+        }
+        Ok(telemetry)
+    }
+
+    /// The layer for a subscriber of your own. Nothing global is set.
+    ///
+    /// The layer goes where an OpenTelemetry layer would, and has a [`SessionLayer`] around it. A
+    /// filter is yours to put: without one, spans of every level are exported.
+    ///
+    /// # Errors
+    ///
+    /// When a setting is not valid: [`Error::is_invalid_setting`].
+    ///
+    /// ```no_run
+    /// use opentelemetry::global;
+    /// use tracing::level_filters::LevelFilter;
+    /// use tracing_session::{otlp, propagator_from_env};
+    /// use tracing_subscriber::{fmt, prelude::*};
+    ///
+    /// let (telemetry, layer) = otlp::pipeline("my-app").build()?;
+    /// let subscriber = tracing_subscriber::registry().with(layer);
+    /// subscriber.with(fmt::layer()).with(LevelFilter::INFO).init();
+    /// // For libraries that use OpenTelemetry's global tracer, and for other services.
+    /// global::set_tracer_provider(telemetry.provider().clone());
+    /// global::set_text_map_propagator(propagator_from_env()?);
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn build<S>(self) -> Result<(Telemetry, impl Layer<S>), Error>
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        let disabled = is_disabled()?;
+        let mut sdk = SdkTracerProvider::builder();
+        let mut driver = None;
+        if disabled {
+            sdk = sdk.with_sampler(Sampler::AlwaysOff);
+        } else {
+            sdk = sdk.with_resource(resource(self.service_name, self.project)?);
+            if is_exported()? {
+                let (exporter, its_driver) = self.wanted.exporter()?;
+                sdk = sdk.with_batch_exporter(exporter);
+                driver = its_driver;
+            }
+        }
+        let mut provider = SessionTracerProvider::new(sdk.build());
+        if let Some(dialect) = self.dialect {
+            provider = provider.with_dialect(dialect);
+        }
+        if let Some(privacy) = self.privacy {
+            provider = provider.with_privacy(privacy);
+        }
+        let scope = InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
+            .with_version(env!("CARGO_PKG_VERSION"))
+            .build();
+        let tracer = provider.tracer_with_scope(scope);
+        let otel = (!disabled).then(|| tracing_opentelemetry::layer().with_tracer(tracer));
+        let layer = self.layer.around(otel);
+        Ok((Telemetry::new(provider, driver), layer))
+    }
+}
+
+fn resource(service_name: String, project: Option<String>) -> Result<Resource, Error> {
+    let name = match service_name.trim() {
+        // The SDK would let `service.name` in `OTEL_RESOURCE_ATTRIBUTES` win over it.
+        "" => variable("OTEL_SERVICE_NAME")?,
+        _ => Some(service_name),
+    };
+    let name = name.map(|name| KeyValue::new("service.name", name));
+    let project = project.map(|name| KeyValue::new("openinference.project.name", name));
+    let attributes = name.into_iter().chain(project);
+    Ok(Resource::builder().with_attributes(attributes).build())
+}
+
+fn is_disabled() -> Result<bool, Error> {
+    let value = variable("OTEL_SDK_DISABLED")?;
+    Ok(value.is_some_and(|value| value.trim().eq_ignore_ascii_case("true")))
+}
+
+fn is_exported() -> Result<bool, Error> {
+    const NAME: &str = "OTEL_TRACES_EXPORTER";
+    match variable(NAME)?.as_deref().map(str::trim) {
+        None | Some("otlp") => Ok(true),
+        Some("none") => Ok(false),
+        Some(value) => Err(invalid(NAME, value, "otlp, none")),
+    }
+}
+
+/// Without the headers, and without the endpoint: a key may be in either.
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline")
+            .field("service_name", &self.service_name)
+            .field("project", &self.project)
+            .field("protocol", &self.wanted.protocol)
+            .finish_non_exhaustive()
+    }
+}

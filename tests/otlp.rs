@@ -1,0 +1,354 @@
+//! The set-up in one call, against a receiver over HTTP and over gRPC.
+
+#![allow(unreachable_pub, reason = "the modules are parts of one test")]
+
+mod support;
+
+#[path = "otlp/environment.rs"]
+mod environment;
+#[path = "otlp/receiver.rs"]
+mod receiver;
+
+use opentelemetry::trace::Tracer;
+use opentelemetry::{InstrumentationScope, global};
+use receiver::Receiver;
+use std::error::Error;
+use std::net::{Ipv4Addr, TcpListener};
+use std::panic::{self, AssertUnwindSafe};
+use std::time::{Duration, Instant};
+use support::Diagnostics;
+use tracing::{debug_span, info_span};
+use tracing_session::otlp::{Pipeline, Protocol, Telemetry, pipeline};
+use tracing_session::{Dialect, IdPolicy, Privacy, Session, SessionLayer, current_session_id};
+use tracing_subscriber::prelude::*;
+
+const PROTOCOLS: [Protocol; 2] = [Protocol::HttpProtobuf, Protocol::Grpc];
+
+fn session() -> Session {
+    Session::new("chat-42").unwrap().with_user("u-7").unwrap()
+}
+
+/// One span in a session.
+fn answer() {
+    session().in_scope(|| info_span!("answer").in_scope(|| {}));
+}
+
+const ANSWER: &str = "answer chat-42 u-7";
+
+/// With the layer on a subscriber of this thread, and what is said to its author.
+fn build(pipeline: Pipeline) -> (Telemetry, Diagnostics, tracing::subscriber::DefaultGuard) {
+    let diagnostics = Diagnostics::default();
+    let (telemetry, layer) = pipeline.build().unwrap();
+    let base = tracing_subscriber::registry().with(diagnostics.clone());
+    (telemetry, diagnostics, base.with(layer).set_default())
+}
+
+/// Nobody listens there.
+const DEAD: &str = "http://127.0.0.1:1";
+
+fn everything_arrives(protocol: Protocol) {
+    let receiver = Receiver::start();
+    let telemetry = pipeline("my-app")
+        .with_project("support-bot")
+        .with_endpoint(receiver.url())
+        .with_protocol(protocol)
+        .with_header("x-tenant", "one")
+        .with_header("X-Tenant", "two")
+        .with_api_key("key")
+        .install()
+        .unwrap();
+    session().in_scope(|| {
+        let library = || global::tracer("library").in_span("library", |_| {});
+        info_span!("answer").in_scope(library);
+    });
+    drop(telemetry);
+    assert_eq!(receiver.spans(), ["library chat-42 u-7", ANSWER]);
+    assert_eq!(receiver.resource("service.name"), "my-app");
+    assert_eq!(
+        receiver.resource("openinference.project.name"),
+        "support-bot"
+    );
+    assert_eq!(receiver.header("authorization"), "Bearer key");
+    assert_eq!(receiver.header("x-tenant"), "two");
+}
+
+#[test]
+fn everything_arrives_over_http() {
+    if support::alone("everything_arrives_over_http", &[]) {
+        everything_arrives(Protocol::HttpProtobuf);
+    }
+}
+
+/// And where there is no runtime for it.
+#[test]
+fn everything_arrives_over_grpc() {
+    if support::alone("everything_arrives_over_grpc", &[]) {
+        everything_arrives(Protocol::Grpc);
+    }
+}
+
+#[test]
+fn guard_sends_the_last_spans_wherever_it_is_dropped() {
+    if !support::alone("guard_sends_the_last_spans_wherever_it_is_dropped", &[]) {
+        return;
+    }
+    let runtime = |mut builder: tokio::runtime::Builder| builder.enable_all().build().unwrap();
+    let one_thread = runtime(tokio::runtime::Builder::new_current_thread());
+    let threads = runtime(tokio::runtime::Builder::new_multi_thread());
+    panic::set_hook(Box::new(|_| {}));
+    type Place<'a> = (&'a str, &'a dyn Fn(&dyn Fn()));
+    let places: [Place<'_>; 4] = [
+        ("outside any runtime", &|app| app()),
+        ("on a runtime of one thread", &|app| {
+            one_thread.block_on(async { app() });
+        }),
+        ("on a runtime of several threads", &|app| {
+            threads.block_on(async { app() });
+        }),
+        ("while a panic unwinds", &|app| {
+            let panics = || {
+                struct AtTheEnd<'a>(&'a dyn Fn());
+                impl Drop for AtTheEnd<'_> {
+                    fn drop(&mut self) {
+                        assert!(std::thread::panicking());
+                        (self.0)();
+                    }
+                }
+                let _guard = AtTheEnd(app);
+                panic!("of the application");
+            };
+            panic::catch_unwind(AssertUnwindSafe(panics)).unwrap_err();
+        }),
+    ];
+    for (place, run) in places {
+        for protocol in PROTOCOLS {
+            let receiver = Receiver::start();
+            let app = || {
+                let pipeline = pipeline("my-app").with_endpoint(receiver.url());
+                let (telemetry, diagnostics, _default) = build(pipeline.with_protocol(protocol));
+                answer();
+                drop(telemetry);
+                assert_eq!(diagnostics.said(), [""; 0], "{place}, {protocol:?}");
+            };
+            run(&app);
+            assert_eq!(receiver.spans(), [ANSWER], "{place}, {protocol:?}");
+        }
+    }
+}
+
+#[test]
+fn spans_that_do_not_arrive_are_an_error_of_shutdown_and_flush() {
+    for protocol in PROTOCOLS {
+        let pipeline = pipeline("my-app").with_endpoint(DEAD);
+        let (telemetry, _, _default) = build(pipeline.with_protocol(protocol));
+        answer();
+        let flushed = telemetry.force_flush().unwrap_err();
+        assert!(flushed.is_export_failed() && !flushed.is_invalid_setting());
+        telemetry.force_flush().unwrap();
+        answer();
+        let error = telemetry.shutdown().unwrap_err();
+        assert_eq!(error.to_string(), "not all spans were exported");
+        assert!(error.source().is_some());
+        assert_eq!(error, error.clone());
+    }
+}
+
+#[test]
+fn guard_tells_the_subscriber_that_spans_did_not_arrive() {
+    let receiver = Receiver::start();
+    for (endpoint, why) in [
+        (DEAD.to_owned(), "network error"),
+        (receiver.url() + "/refused", "status code: 401"),
+    ] {
+        let (telemetry, diagnostics, _default) = build(pipeline("my-app").with_endpoint(endpoint));
+        answer();
+        drop(telemetry);
+        let said = diagnostics.said();
+        let last = said.last().unwrap();
+        assert!(
+            last.starts_with("tracing-session: not all spans were exported: "),
+            "{said:?}"
+        );
+        assert!(last.contains(why), "{said:?}");
+    }
+}
+
+#[test]
+fn guard_says_on_standard_error_that_spans_did_not_arrive_where_nobody_listens() {
+    let test = "guard_says_on_standard_error_that_spans_did_not_arrive_where_nobody_listens";
+    if let Some(said) = support::said_alone(test, &[]) {
+        let expected = "\ntracing-session: not all spans were exported: ";
+        assert!(said.contains(expected), "{said}");
+        return;
+    }
+    let (telemetry, layer) = pipeline("my-app").with_endpoint(DEAD).build().unwrap();
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), answer);
+    drop(telemetry);
+}
+
+#[test]
+fn installed_subscriber_shows_why_spans_do_not_arrive() {
+    let test = "installed_subscriber_shows_why_spans_do_not_arrive";
+    if let Some(said) = support::said_alone(test, &[]) {
+        for expected in [
+            "\nWARN tracing_session: tracing-session: no spans reach 127.0.0.1:1: ",
+            "Connection refused",
+            "\nERROR opentelemetry_sdk: name=BatchSpanProcessor.ExportError",
+            "\nWARN tracing_session: tracing-session: not all spans were exported: ",
+        ] {
+            assert_eq!(said.matches(expected).count(), 1, "{expected}: {said}");
+        }
+        assert!(!said.contains("of the application"), "{said}");
+        return;
+    }
+    let telemetry = pipeline("my-app").with_endpoint(DEAD).install().unwrap();
+    answer();
+    tracing::error!("of the application");
+    drop(telemetry);
+}
+
+#[test]
+fn guard_gives_up_after_ten_seconds() {
+    let hangs = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let endpoint = format!("http://{}", hangs.local_addr().unwrap());
+    let (telemetry, diagnostics, _default) = build(pipeline("my-app").with_endpoint(endpoint));
+    answer();
+    let started = Instant::now();
+    drop(telemetry);
+    assert!(started.elapsed() < Duration::from_secs(12));
+    assert_eq!(diagnostics.said().len(), 1);
+}
+
+#[test]
+fn guard_is_silent_after_the_provider_was_shut_down() {
+    let (telemetry, diagnostics, _default) = build(pipeline("my-app").with_endpoint(DEAD));
+    telemetry.provider().shutdown().unwrap();
+    drop(telemetry);
+    assert_eq!(diagnostics.said(), [""; 0]);
+}
+
+#[test]
+fn second_install_is_an_error_and_leaves_the_first() {
+    if !support::alone("second_install_is_an_error_and_leaves_the_first", &[]) {
+        return;
+    }
+    let receiver = Receiver::start();
+    let pipeline = || pipeline("my-app").with_endpoint(receiver.url());
+    let telemetry = pipeline().install().unwrap();
+    let error = pipeline().with_project("second").install().unwrap_err();
+    assert!(error.is_subscriber_set());
+    assert!(error.to_string().contains("build()"), "{error}");
+    global::tracer_with_scope(InstrumentationScope::builder("library").build())
+        .in_span("library", |_| {});
+    answer();
+    telemetry.shutdown().unwrap();
+    assert_eq!(receiver.spans(), ["library - -", ANSWER]);
+    assert_eq!(receiver.resource("openinference.project.name"), "-");
+}
+
+#[test]
+fn path_is_appended_to_an_endpoint_that_does_not_have_it() {
+    for path in ["", "/", "/v1/traces", "/v1/traces/"] {
+        let receiver = Receiver::start();
+        let endpoint = receiver.url() + path;
+        let (telemetry, _, _default) = build(pipeline("my-app").with_endpoint(endpoint));
+        answer();
+        telemetry.shutdown().unwrap();
+        assert_eq!(receiver.spans(), [ANSWER], "{path}");
+    }
+}
+
+#[test]
+fn layer_of_the_application_is_the_one_that_looks_for_sessions() {
+    let receiver = Receiver::start();
+    let layer = SessionLayer::new().with_session_spans(["conversation"]);
+    let pipeline = pipeline("my-app").with_endpoint(receiver.url());
+    let (telemetry, _, _default) = build(pipeline.with_layer(layer));
+    info_span!("conversation", id = "chat-42").in_scope(|| {
+        assert_eq!(current_session_id().as_deref(), Some("chat-42"));
+    });
+    telemetry.shutdown().unwrap();
+    assert_eq!(receiver.spans(), ["conversation chat-42 -"]);
+}
+
+#[test]
+fn dialect_and_privacy_decide_how_it_is_written() {
+    let receiver = Receiver::start();
+    // The one under the key of the other, to be seen here.
+    let dialect = Dialect::new().with_user_key("session.id");
+    let pipeline = pipeline("my-app")
+        .with_endpoint(receiver.url())
+        .with_dialect(dialect.with_session_key("user.id"))
+        .with_privacy(Privacy::new().with_session_ids(IdPolicy::omitted()));
+    let (telemetry, _, _default) = build(pipeline);
+    answer();
+    telemetry.shutdown().unwrap();
+    assert_eq!(receiver.spans(), ["answer u-7 -"]);
+}
+
+/// Neither is lost in silence: the receiver has no certificate.
+#[cfg(feature = "otlp-tls")]
+#[test]
+fn https_endpoint_that_cannot_be_reached_is_told() {
+    let receiver = Receiver::start();
+    for protocol in PROTOCOLS {
+        let endpoint = receiver.url().replace("http:", "https:");
+        let pipeline = pipeline("my-app").with_endpoint(endpoint);
+        let (telemetry, diagnostics, _default) = build(pipeline.with_protocol(protocol));
+        answer();
+        drop(telemetry);
+        assert_eq!(diagnostics.said().len(), 1, "{:?}", diagnostics.said());
+    }
+    assert_eq!(receiver.spans(), [""; 0]);
+}
+
+#[test]
+fn levels_below_info_are_not_exported() {
+    if !support::alone("levels_below_info_are_not_exported", &[]) {
+        return;
+    }
+    let receiver = Receiver::start();
+    let pipeline = pipeline("my-app").with_endpoint(receiver.url());
+    let telemetry = pipeline.install().unwrap();
+    debug_span!("below").in_scope(answer);
+    telemetry.shutdown().unwrap();
+    assert_eq!(receiver.spans(), [ANSWER]);
+}
+
+#[test]
+fn key_and_endpoint_are_not_shown() {
+    let pipeline = pipeline("my-app")
+        .with_endpoint("http://name:secret@127.0.0.1:1")
+        .with_header("x-key", "secret")
+        .with_api_key("secret");
+    assert!(!format!("{pipeline:?}").contains("secret"));
+    let (telemetry, diagnostics, _default) = build(pipeline);
+    answer();
+    assert!(!format!("{telemetry:?}").contains("secret"));
+    let error = telemetry.shutdown().unwrap_err();
+    assert!(!format!("{error:?} {:?}", error.source()).contains("secret"));
+    assert!(!diagnostics.said().concat().contains("secret"));
+    for invalid in ["x key", "x-key"] {
+        let pipeline = tracing_session::otlp::pipeline("my-app");
+        let built = pipeline.with_header(invalid, "secret\n").install();
+        let error = built.unwrap_err();
+        assert!(error.is_invalid_setting());
+        assert!(
+            error.to_string().starts_with(&format!("`{invalid}`: ")),
+            "{error}"
+        );
+        assert!(!format!("{error:?}").contains("secret"));
+    }
+}
+
+/// What the README promises: it is compiled as the documentation's example.
+#[test]
+fn readme_needs_ten_lines() {
+    let readme = include_str!("../README.md");
+    let mut sections = readme.split("\n## ").flat_map(|it| it.split("\n### "));
+    let section = sections.find(|section| section.starts_with("Set up\n"));
+    let blocks = section.unwrap().split("```").skip(1).step_by(2);
+    let lines = blocks.flat_map(|block| block.lines().skip(1));
+    let lines = lines.filter(|line| !line.trim().is_empty());
+    assert!((1..=10).contains(&lines.count()));
+}

@@ -1,0 +1,316 @@
+//! What the environment says, and what the code says of the same.
+
+use crate::receiver::Receiver;
+use crate::{ANSWER, DEAD, answer, session, support};
+use std::collections::HashMap;
+use tracing::{debug_span, trace_span};
+use tracing_session::otlp::{Protocol, pipeline};
+use tracing_session::{current_session_id, inject_context};
+
+const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+const PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
+const TRACES_PROTOCOL: &str = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL";
+const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
+const TIMEOUT: &str = "OTEL_EXPORTER_OTLP_TIMEOUT";
+const SERVICE: &str = "OTEL_SERVICE_NAME";
+const RESOURCE: &str = "OTEL_RESOURCE_ATTRIBUTES";
+const EXPORTER: &str = "OTEL_TRACES_EXPORTER";
+const DISABLED: &str = "OTEL_SDK_DISABLED";
+const LEVELS: &str = "RUST_LOG";
+const OF_THE_ENVIRONMENT: [(&str, &str); 3] = [
+    (HEADERS, "authorization=Bearer%20environment,x-more=more"),
+    (SERVICE, "environment"),
+    (
+        RESOURCE,
+        "openinference.project.name=environment,more=more,service.name=ignored",
+    ),
+];
+
+#[test]
+fn environment_is_taken_where_the_code_says_nothing() {
+    let test = "environment::environment_is_taken_where_the_code_says_nothing";
+    for protocol in ["http/protobuf", "GRPC", ""] {
+        let receiver = Receiver::start();
+        let url = receiver.url();
+        let endpoint = [(ENDPOINT, &*url), (PROTOCOL, protocol), (TIMEOUT, "5000")];
+        if support::alone(test, &[&endpoint[..], &OF_THE_ENVIRONMENT].concat()) {
+            let telemetry = pipeline(" ").with_api_key(" ").install().unwrap();
+            answer();
+            return telemetry.shutdown().unwrap();
+        }
+        assert_eq!(receiver.spans(), [ANSWER], "{protocol}");
+        assert_eq!(receiver.header("authorization"), "Bearer environment");
+        assert_eq!(receiver.resource("service.name"), "environment");
+        let project = receiver.resource("openinference.project.name");
+        assert_eq!(project, "environment");
+    }
+}
+
+#[test]
+fn code_wins_over_the_environment() {
+    let test = "environment::code_wins_over_the_environment";
+    for (name, protocol, other) in [
+        ("http", Protocol::HttpProtobuf, "grpc"),
+        ("grpc", Protocol::Grpc, "http/protobuf"),
+    ] {
+        let receiver = Receiver::start();
+        let url = receiver.url();
+        let case = [
+            ("CASE", name),
+            ("URL", &url),
+            (ENDPOINT, DEAD),
+            (TRACES_ENDPOINT, DEAD),
+            (PROTOCOL, other),
+            (TRACES_PROTOCOL, other),
+        ];
+        if support::alone(test, &[&case[..], &OF_THE_ENVIRONMENT].concat()) {
+            let protocol = match std::env::var("CASE").unwrap() == name {
+                true => protocol,
+                false => continue,
+            };
+            let telemetry = pipeline("my-app")
+                .with_project("support-bot")
+                .with_endpoint(std::env::var("URL").unwrap())
+                .with_protocol(protocol)
+                .with_api_key("key")
+                .install()
+                .unwrap();
+            answer();
+            return telemetry.shutdown().unwrap();
+        }
+        assert_eq!(receiver.spans(), [ANSWER]);
+        assert_eq!(receiver.resource("service.name"), "my-app");
+        let project = receiver.resource("openinference.project.name");
+        assert_eq!(project, "support-bot");
+        assert_eq!(receiver.header("authorization"), "Bearer key");
+        assert_eq!(receiver.header("x-more"), "more");
+        assert_eq!(receiver.resource("more"), "more");
+    }
+}
+
+#[test]
+fn variables_about_traces_win_over_the_general_ones() {
+    let test = "environment::variables_about_traces_win_over_the_general_ones";
+    let receiver = Receiver::start();
+    let url = receiver.url() + "/v1/traces";
+    let variables = [
+        (ENDPOINT, DEAD),
+        (TRACES_ENDPOINT, &url),
+        (PROTOCOL, "grpc"),
+        (TRACES_PROTOCOL, "http/protobuf"),
+    ];
+    if support::alone(test, &variables) {
+        let telemetry = pipeline("my-app").install().unwrap();
+        answer();
+        return telemetry.shutdown().unwrap();
+    }
+    assert_eq!(receiver.spans(), [ANSWER]);
+}
+
+/// The headers that are written here.
+fn headers() -> Vec<String> {
+    let mut headers: HashMap<String, String> = HashMap::new();
+    inject_context(&mut headers);
+    let mut names: Vec<_> = headers.into_keys().collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn disabled_makes_no_spans_and_passes_the_session_on() {
+    let test = "environment::disabled_makes_no_spans_and_passes_the_session_on";
+    let receiver = Receiver::start();
+    let url = receiver.url();
+    if support::alone(
+        test,
+        &[(DISABLED, "True"), (ENDPOINT, &url), (PROTOCOL, "?")],
+    ) {
+        let telemetry = pipeline("my-app").install().unwrap();
+        session().in_scope(|| {
+            tracing::info_span!("answer").in_scope(|| {
+                assert_eq!(current_session_id().as_deref(), Some("chat-42"));
+                assert_eq!(headers(), ["baggage"]);
+            });
+        });
+        tracing_session::session!("chat-43").in_scope(|| {
+            assert_eq!(current_session_id().as_deref(), Some("chat-43"));
+        });
+        let tracer = opentelemetry::global::tracer("library");
+        opentelemetry::trace::Tracer::in_span(&tracer, "library", |_| {
+            assert_eq!(headers(), [""; 0]);
+        });
+        return telemetry.shutdown().unwrap();
+    }
+    assert_eq!(receiver.spans(), [""; 0]);
+}
+
+#[test]
+fn no_exporter_makes_spans_that_go_nowhere() {
+    let test = "environment::no_exporter_makes_spans_that_go_nowhere";
+    let receiver = Receiver::start();
+    let url = receiver.url();
+    if support::alone(test, &[(EXPORTER, "none"), (ENDPOINT, &url)]) {
+        let telemetry = pipeline("my-app").install().unwrap();
+        session().in_scope(|| {
+            let expected = ["baggage", "traceparent", "tracestate"];
+            tracing::info_span!("answer").in_scope(|| assert_eq!(headers(), expected));
+        });
+        return telemetry.shutdown().unwrap();
+    }
+    assert_eq!(receiver.spans(), [""; 0]);
+}
+
+#[test]
+fn variable_that_is_not_valid_is_an_error_that_says_what_is() {
+    const URL: &str = "the endpoint is not a URL such as http://localhost:4318";
+    let cases = [
+        (
+            PROTOCOL,
+            "http/json",
+            "`http/json`: no such value (valid: http/protobuf, grpc)",
+        ),
+        (
+            EXPORTER,
+            "console",
+            "`console`: no such value (valid: otlp, none)",
+        ),
+        (
+            TIMEOUT,
+            "10s",
+            "`10s`: no such value (valid: a number of milliseconds)",
+        ),
+        (ENDPOINT, "localhost:4318", URL),
+        (ENDPOINT, "http://", URL),
+        (TRACES_ENDPOINT, "ftp://localhost", URL),
+        (TRACES_ENDPOINT, "http://local host", URL),
+        #[cfg(not(feature = "otlp-tls"))]
+        (
+            ENDPOINT,
+            "https://localhost",
+            "an https endpoint needs the feature `otlp-tls` of tracing-session (cargo add \
+             tracing-session --features otlp-tls)",
+        ),
+    ];
+    let test = "environment::variable_that_is_not_valid_is_an_error_that_says_what_is";
+    for (variable, value, expected) in cases {
+        if support::alone(
+            test,
+            &[(variable, value), ("TEXT", expected), ("NAME", variable)],
+        ) {
+            let error = pipeline("my-app").install().unwrap_err();
+            assert!(error.is_invalid_setting() && !error.is_subscriber_set());
+            let [name, text] = ["NAME", "TEXT"].map(|name| std::env::var(name).unwrap());
+            assert_eq!(error.to_string(), format!("{name}: {text}"));
+            // Nothing was set up.
+            let other = tracing_subscriber::registry();
+            tracing::subscriber::set_global_default(other).unwrap();
+            return;
+        }
+    }
+}
+
+#[test]
+fn what_opentelemetry_ignores_is_shown() {
+    let test = "environment::what_opentelemetry_ignores_is_shown";
+    let variables = [
+        ("OTEL_TRACES_SAMPLER", "sometimes"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "brotli"),
+    ];
+    let Some(said) = support::said_alone(test, &variables) else {
+        return drop(pipeline("my-app").install().unwrap());
+    };
+    for expected in [
+        "Unrecognized sampler type 'sometimes'",
+        "unsupported compression algorithm 'brotli'",
+    ] {
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
+fn unknown_propagator_is_an_error() {
+    let test = "environment::unknown_propagator_is_an_error";
+    if support::alone(test, &[("OTEL_PROPAGATORS", "xray")]) {
+        let error = pipeline("my-app").install().unwrap_err();
+        assert!(error.is_unknown_propagator());
+    }
+}
+
+#[cfg(not(feature = "otlp-tls"))]
+#[test]
+fn https_without_tls_is_an_error_over_grpc_too() {
+    for endpoint in ["HTTPS://localhost", "localhost:4317"] {
+        let pipeline = pipeline("my-app").with_endpoint(endpoint);
+        let built = pipeline.with_protocol(Protocol::Grpc).install();
+        let error = built.unwrap_err();
+        assert!(error.to_string().contains("otlp-tls"), "{error}");
+    }
+}
+
+#[test]
+fn endpoint_over_grpc_without_a_scheme_is_insecure_where_the_environment_says_so() {
+    let test = "environment::\
+        endpoint_over_grpc_without_a_scheme_is_insecure_where_the_environment_says_so";
+    let receiver = Receiver::start();
+    let url = receiver.url();
+    let variables = [
+        (ENDPOINT, url.strip_prefix("http://").unwrap()),
+        (PROTOCOL, "grpc"),
+        ("OTEL_EXPORTER_OTLP_INSECURE", "true"),
+    ];
+    if support::alone(test, &variables) {
+        let telemetry = pipeline("my-app").install().unwrap();
+        answer();
+        return telemetry.shutdown().unwrap();
+    }
+    assert_eq!(receiver.spans(), [ANSWER]);
+}
+
+#[test]
+fn levels_are_those_that_the_environment_asks_for() {
+    const HERE: &str = "otlp::environment=debug";
+    let test = "environment::levels_are_those_that_the_environment_asks_for";
+    for (levels, expected) in [
+        ("", &[ANSWER][..]),
+        ("debug", &[ANSWER, "debug - -"]),
+        ("warn", &[]),
+        (HERE, &["debug - -"]),
+        ("info,otlp::environment=debug", &[ANSWER, "debug - -"]),
+        ("info,[span]=debug", &[ANSWER]),
+        ("[span]=debug", &[ANSWER]),
+        ("info,opentelemetry=debug", &[ANSWER]),
+    ] {
+        let receiver = Receiver::start();
+        let url = receiver.url();
+        let Some(said) = support::said_alone(test, &[(LEVELS, levels), (ENDPOINT, &url)]) else {
+            let telemetry = pipeline("my-app").install().unwrap();
+            debug_span!("debug").in_scope(answer);
+            return telemetry.shutdown().unwrap();
+        };
+        assert_eq!(receiver.spans(), expected, "{levels}");
+        let warning = "WARN tracing_session: tracing-session: RUST_LOG: `[span]=debug` is ignored";
+        assert_eq!(said.contains(warning), levels.contains('['), "{said}");
+        assert!(!said.contains("DEBUG "), "{said}");
+    }
+}
+
+/// The exporter's own connection makes spans of level TRACE.
+#[test]
+fn spans_of_the_exporter_are_not_exported() {
+    let test = "environment::spans_of_the_exporter_are_not_exported";
+    for protocol in ["grpc", "http/protobuf"] {
+        let receiver = Receiver::start();
+        let url = receiver.url();
+        let variables = [(LEVELS, "trace"), (ENDPOINT, &*url), (PROTOCOL, protocol)];
+        if support::alone(test, &variables) {
+            let telemetry = pipeline("my-app").install().unwrap();
+            for _ in 0..3 {
+                trace_span!("trace").in_scope(|| {});
+                telemetry.force_flush().unwrap();
+            }
+            return telemetry.shutdown().unwrap();
+        }
+        assert_eq!(receiver.spans(), ["trace - -"; 3], "{protocol}");
+    }
+}
