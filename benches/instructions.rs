@@ -73,16 +73,16 @@ type Promise = (&'static str, f64, fn(&Counts) -> Option<f64>);
 
 /// What this crate may cost at most.
 const PROMISES: &[Promise] = &[
-    ("wide1000 of hand_written", 0.35, |counts| {
+    ("wide1000 of hand_written", 0.36, |counts| {
         counts.of_hand_written("wide1000")
     }),
-    ("tree13 of hand_written", 0.6, |counts| {
+    ("tree13 of hand_written", 0.62, |counts| {
         counts.of_hand_written("tree13")
     }),
-    ("metadata of wide1000, both over baseline", 1.7, |counts| {
+    ("metadata of wide1000, both over baseline", 2.0, |counts| {
         counts.of_wide1000("metadata")
     }),
-    ("full of wide1000, both over baseline", 2.8, |counts| {
+    ("full of wide1000, both over baseline", 3.0, |counts| {
         counts.of_wide1000("full")
     }),
     ("remote of hand_written", 0.8, |counts| {
@@ -194,16 +194,22 @@ impl Counts {
 fn per_span(shape: &Shape, case: Case) -> Result<f64, String> {
     let few = 650_u64.div_ceil(shape.spans);
     let many = 5 * few;
-    let further = count(shape, case, many)? - count(shape, case, few)?;
-    Ok(further / ((many - few) * shape.spans) as f64)
+    // Copying takes some 30 instructions more where the stack is aligned to 16 bytes and not to 32,
+    // as the length of a path decides. Of both, the fewer count.
+    let further = |alignment| -> Result<u64, String> {
+        Ok(count(shape, case, many, alignment)? - count(shape, case, few, alignment)?)
+    };
+    let further = further("")?.min(further("sixteen bytes..")?);
+    Ok(further as f64 / ((many - few) * shape.spans) as f64)
 }
 
-fn count(shape: &Shape, case: Case, rounds: u64) -> Result<f64, String> {
+fn count(shape: &Shape, case: Case, rounds: u64, alignment: &str) -> Result<u64, String> {
     let this = std::env::current_exe().map_err(|error| error.to_string())?;
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(this)
         .args(["--run", shape.name, case.name(), &rounds.to_string()])
+        .env("ALIGNMENT", alignment)
         .output()
         .map_err(|error| format!("valgrind: {error}"))?;
     let text = String::from_utf8_lossy(&output.stderr);

@@ -10,7 +10,7 @@ use crate::text::{tags, unquoted};
 use opentelemetry::StringValue;
 use serde_json::Value as Json;
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::fmt;
 use tracing::Metadata;
 use tracing::field::{Field, Visit};
@@ -155,12 +155,12 @@ impl Names {
         for field in span.fields() {
             if let Some(role) = self.role(span, field.name()) {
                 roles.add(&field, role);
-            }
-        }
-        if roles.open() {
-            for field in span.fields().iter().filter(|field| is_detail(field.name())) {
+            } else if is_detail(field.name()) {
                 roles.details |= Roles::bit(&field);
             }
+        }
+        if !roles.open() {
+            roles.details = 0;
         }
         roles
     }
@@ -204,37 +204,36 @@ fn is_of_macro(span: &Metadata<'_>) -> bool {
 
 thread_local! {
     /// What the `Session` says that `session!` was given, besides its ids: fields cannot hold it.
-    static GIVEN: RefCell<Said> = RefCell::default();
+    static GIVEN: Cell<Option<Box<Said>>> = const { Cell::new(None) };
 }
 
 /// What was given to the macro that is making this span.
 pub(crate) fn given(span: &Metadata<'_>) -> Said {
+    let take = |given: &Cell<Option<Box<Said>>>| {
+        let said = given.take()?;
+        given.set(Some(said.clone()));
+        Some(*said)
+    };
     match is_of_macro(span) {
-        true => GIVEN
-            .try_with(|given| given.borrow().clone())
-            .unwrap_or_default(),
+        true => GIVEN.try_with(take).ok().flatten().unwrap_or_default(),
         false => Said::default(),
     }
 }
 
 /// Gives it to the span that is made while this lives.
-pub(crate) struct Giving(Said);
+pub(crate) struct Giving(Option<Box<Said>>);
 
 impl Giving {
     pub(crate) fn new(said: Said) -> Self {
-        Self(
-            GIVEN
-                .try_with(|given| given.replace(said))
-                .unwrap_or_default(),
-        )
+        let said = said.says_anything().then(|| Box::new(said));
+        Self(GIVEN.try_with(|given| given.replace(said)).ok().flatten())
     }
 }
 
 impl Drop for Giving {
     fn drop(&mut self) {
-        let outer = std::mem::take(&mut self.0);
-        // Dropped after the thread local has been let go.
-        let _given = GIVEN.try_with(|given| given.replace(outer));
+        let outer = self.0.take();
+        let _ended = GIVEN.try_with(|given| given.set(outer));
     }
 }
 

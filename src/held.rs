@@ -17,7 +17,7 @@ use crate::scope::{Role, Scope};
 use crate::session::{Id, Session};
 use crate::text::repeats;
 use opentelemetry::trace::Span;
-use opentelemetry::{Array, KeyValue, Value};
+use opentelemetry::{Array, Key, KeyValue, Value};
 use serde_json::Value as Json;
 use std::sync::Arc;
 
@@ -94,19 +94,34 @@ impl SpanAttributes {
     /// Takes what is reserved out of the attributes that the span starts with.
     #[inline]
     pub(crate) fn take_reserved(&mut self, given: &mut Vec<KeyValue>, scope: Option<&Scope>) {
-        if given.iter().any(|attribute| self.may_hold(attribute)) {
+        let may_be_id = |attribute: &KeyValue| IDS.may_be(attribute.key.as_str());
+        if self.watched != Watched::Ids || given.iter().any(may_be_id) {
             self.take(given, scope);
         }
     }
 
     #[inline(never)]
     fn take(&mut self, given: &mut Vec<KeyValue>, scope: Option<&Scope>) {
-        let is_reserved = |attribute: &KeyValue| self.reserved(attribute, scope).is_some();
-        if let Some(first) = given.iter().position(is_reserved) {
-            for attribute in given.split_off(first) {
-                given.extend(self.hold(attribute, scope));
+        let mut keys = given.iter().map(|attribute| attribute.key.as_str());
+        let first = match self.watched {
+            Watched::Ids => keys.position(|key| IDS.may_be(key)),
+            Watched::IdsAndDetails => keys.position(is_detail),
+            Watched::All => Some(0),
+        };
+        let Some(first) = first else { return };
+        let mut kept = first;
+        for at in first..given.len() {
+            if let Some(reserved) = self.reserved(&given[at], scope) {
+                let value = std::mem::replace(&mut given[at].value, Value::Bool(false));
+                self.hold(reserved, &given[at].key, value, scope);
+            } else {
+                if kept < at {
+                    given.swap(kept, at);
+                }
+                kept += 1;
             }
         }
+        given.truncate(kept);
     }
 
     /// False if the attribute is certainly to be passed on.
@@ -114,38 +129,40 @@ impl SpanAttributes {
     pub(crate) fn may_hold(&self, attribute: &KeyValue) -> bool {
         match self.watched {
             Watched::Ids => IDS.may_be(attribute.key.as_str()),
-            Watched::IdsAndDetails => {
-                let key = attribute.key.as_str();
-                IDS_AND_DETAILS.may_be(key) || key.starts_with(METADATA_FIELD)
-            }
-            Watched::All => true,
+            _ => self.may_hold_detail(attribute.key.as_str()),
         }
     }
 
+    #[inline(never)]
+    fn may_hold_detail(&self, key: &str) -> bool {
+        self.watched == Watched::All || is_detail(key)
+    }
+
     /// Holds an attribute back, or gives it again.
-    pub(crate) fn hold(&mut self, attribute: KeyValue, scope: Option<&Scope>) -> Option<KeyValue> {
-        let Some(reserved) = self.reserved(&attribute, scope) else {
-            return Some(attribute);
-        };
-        let value = attribute.value;
+    #[inline(never)]
+    pub(crate) fn set(&mut self, attribute: KeyValue, scope: Option<&Scope>) -> Option<KeyValue> {
+        match self.reserved(&attribute, scope) {
+            None => Some(attribute),
+            Some(reserved) => {
+                self.hold(reserved, &attribute.key, attribute.value, scope);
+                None
+            }
+        }
+    }
+
+    fn hold(&mut self, reserved: Reserved, key: &Key, value: Value, scope: Option<&Scope>) {
         match reserved {
             Reserved::Said => {}
             Reserved::SessionId => self.hold_own(SESSION_ID, Role::Session, &value, scope),
             Reserved::UserId => self.hold_own(USER_ID, Role::User, &value, scope),
             Reserved::PlainSession => self.held().plain_session = Some(value),
             Reserved::PlainUser => self.held().plain_user = Some(value),
-            Reserved::Detail => {
-                let held = self.held();
-                let key = attribute.key.as_str();
-                if !Details::change_if(&mut held.own.details, |own| own.set_own(key, &value)) {
-                    held.set_other(KeyValue::new(attribute.key, value));
-                }
-            }
-            Reserved::Other => self.held().set_other(KeyValue::new(attribute.key, value)),
+            Reserved::Detail => self.held().set_detail(key, value),
+            Reserved::Other => self.held().set_other(KeyValue::new(key.clone(), value)),
         }
-        None
     }
 
+    #[inline(always)]
     fn reserved(&self, attribute: &KeyValue, scope: Option<&Scope>) -> Option<Reserved> {
         if self.may_hold(attribute) {
             self.look_up(attribute, scope)
@@ -277,6 +294,13 @@ impl SpanAttributes {
     }
 }
 
+#[inline(always)]
+fn is_detail(key: &str) -> bool {
+    // Nine bytes of a known length are compared at once.
+    let start = key.as_bytes().first_chunk::<{ METADATA_FIELD.len() }>();
+    IDS_AND_DETAILS.may_be(key) || start.is_some_and(|start| start == METADATA_FIELD.as_bytes())
+}
+
 #[cold]
 fn watched_in(scope: &Scope) -> Watched {
     if scope.details().have_attributes() {
@@ -287,6 +311,13 @@ fn watched_in(scope: &Scope) -> Watched {
 }
 
 impl Held {
+    fn set_detail(&mut self, key: &Key, value: Value) {
+        let set = |own: &mut Details| own.set_own(key.as_str(), &value);
+        if !Details::change_if(&mut self.own.details, set) {
+            self.set_other(KeyValue::new(key.clone(), value));
+        }
+    }
+
     fn set_other(&mut self, attribute: KeyValue) {
         self.others.retain(|other| other.key != attribute.key);
         self.others.push(attribute);

@@ -73,6 +73,9 @@ impl Default for Inherited {
 impl Inherited {
     /// What is in force inside `outer` where `said` is said.
     pub(crate) fn nested(outer: Option<&Inherited>, said: Said) -> Self {
+        if !said.declared && !said.says_anything() {
+            return outer.cloned().unwrap_or_default();
+        }
         let nothing = Self::default();
         let outer = outer.unwrap_or(&nothing);
         let recorded = said.declared.then(Arc::default);

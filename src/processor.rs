@@ -166,16 +166,16 @@ pub(crate) fn is_there() -> bool {
     EVER.load(Ordering::Relaxed)
 }
 
-/// Starts a span that writes itself: no processor is to do it too.
+/// While this lives a span starts that writes itself: no processor is to do it too.
+pub(crate) struct Hushed(bool);
+
 #[cold]
-#[inline(never)]
-pub(crate) fn hushed<T>(start: impl FnOnce() -> T) -> T {
-    struct Outer(bool);
-    impl Drop for Outer {
-        fn drop(&mut self) {
-            HUSHED.set(self.0);
-        }
+pub(crate) fn hush() -> Hushed {
+    Hushed(HUSHED.replace(true))
+}
+
+impl Drop for Hushed {
+    fn drop(&mut self) {
+        HUSHED.set(self.0);
     }
-    let _outer = Outer(HUSHED.replace(true));
-    start()
 }

@@ -62,7 +62,7 @@ impl<S: Span> SessionSpan<S> {
 
     #[inline(never)]
     fn set_watched(&mut self, attribute: KeyValue) {
-        if let Some(attribute) = self.attributes.hold(attribute, self.scope.as_deref()) {
+        if let Some(attribute) = self.attributes.set(attribute, self.scope.as_deref()) {
             self.inner.set_attribute(attribute);
         }
     }

@@ -298,12 +298,8 @@ impl<T: Tracer> SessionTracer<T> {
     ) -> SessionSpan<T::Span> {
         // What the tracer inside does may make spans of its own: samplers and processors run there.
         let _offer = handover::hold_offer();
-        let start = || self.inner.build_with_context(builder, parent);
-        let inner = if processor::is_there() {
-            processor::hushed(start)
-        } else {
-            start()
-        };
+        let _hushed = processor::is_there().then(processor::hush);
+        let inner = self.inner.build_with_context(builder, parent);
         SessionSpan::new(inner, scope, bound, attributes)
     }
 }
