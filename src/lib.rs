@@ -1,5 +1,5 @@
-// Its first example needs a feature, and has to stand there as it is to be copied.
-#![cfg_attr(any(feature = "otlp", not(doctest)), doc = include_str!("../README.md"))]
+// Two of its examples need features, and have to stand there as they are to be copied.
+#![cfg_attr(any(all(feature = "hash", feature = "otlp"), not(doctest)), doc = include_str!("../README.md"))]
 //!
 //! # How it works
 //!
