@@ -71,6 +71,23 @@ impl App {
         }
     }
 
+    /// With a `SessionTracerProvider` that is set up by `configure`: which keys, and what is hidden.
+    pub fn with_format(
+        configure: impl FnOnce(
+            SessionTracerProvider<SdkTracerProvider>,
+        ) -> SessionTracerProvider<SdkTracerProvider>,
+    ) -> Self {
+        let exporter = InMemorySpanExporter::default();
+        let builder = SdkTracerProvider::builder().with_simple_exporter(exporter.clone());
+        let provider = configure(SessionTracerProvider::new(builder.build()));
+        let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
+        Self {
+            exporter,
+            provider,
+            ..Self::with_layer(|_| SessionLayer::new().around(otel))
+        }
+    }
+
     /// Runs `f` on another thread of this application.
     pub fn on_thread<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         let dispatch = &self.dispatch;
