@@ -5,7 +5,6 @@
 //!
 //! | file | case | why |
 //! | --- | --- | --- |
-//! | `test_session`, `test_span` | `with_attributes`, `span_with_session_attributes` | later: metadata |
 //! | `test_context` | `both_parent_and_extract_from`, `neither_parent_nor_extract_from` | an error about arguments: here they are two functions |
 //! | `test_propagation` | `invalid_format_is_logged` | the error is returned, and the caller logs it |
 //! | `test_propagation` | `sets_global`, `respects_set_global_false` | the application sets the global propagator itself |
@@ -14,10 +13,13 @@
 //! | `session.test.ts` | `array_with_undefined_first` | a list of strings holds nothing else |
 //!
 //! The tables at the end say what Mirascope 2.8.2 does with given headers and ids, and where we
-//! differ on purpose, by which rule. Left out of them are values that are no text (`None`, integers,
-//! bytes, tuples), and what is its own attributes' (`mirascope.*`, JSON).
+//! differ on purpose, by which rule; `mirascope/attributes.rs` has those about attributes and JSON. Left
+//! out of them are ids that are no text (`None`, integers, bytes, tuples).
 
 mod support;
+
+#[path = "mirascope/attributes.rs"]
+mod attributes;
 
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry::trace::{Span, SpanContext, TraceContextExt, Tracer, TracerProvider};
@@ -28,7 +30,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use support::{App, values};
 use tracing_session::{
-    SESSION_HEADER_NAME, Session, SessionPropagator, current_session, current_session_id,
+    Dialect, SESSION_HEADER_NAME, Session, SessionPropagator, current_session, current_session_id,
     extract_session_id, inject_context, propagator_from_env,
 };
 
@@ -92,6 +94,20 @@ mod test_session {
     fn context_creation() {
         assert_eq!(session("chat-42").id(), Some("chat-42"));
         assert_eq!(session("chat-42").user_id(), None);
+    }
+
+    #[test]
+    fn with_attributes() {
+        let said = session("chat-42").with_metadata("user", "alice").unwrap();
+        let said = said.with_metadata("env", "prod").unwrap();
+        said.in_scope(|| {
+            let here = current_session().unwrap();
+            assert_eq!(here.id(), Some("chat-42"));
+            assert_eq!(here.metadata("user").unwrap(), "alice");
+            assert_eq!(here.metadata("env").unwrap(), "prod");
+            assert_eq!(here.all_metadata().count(), 2);
+        });
+        assert_eq!(session("chat-42").all_metadata().count(), 0);
     }
 
     #[test]
@@ -226,6 +242,23 @@ mod test_span {
         let app = App::new();
         session("chat-42").in_scope(|| info_span!("span").in_scope(|| {}));
         app.exports("span session.id=chat-42");
+    }
+
+    /// Under the keys of OpenInference, and under Mirascope's own where these are asked for.
+    #[test]
+    fn span_with_session_attributes() {
+        let said = session("chat-42").with_metadata("user", "alice").unwrap();
+        let said = said.with_metadata("env", "prod").unwrap();
+        let app = App::new();
+        said.in_scope(|| info_span!("span").in_scope(|| {}));
+        app.exports(r#"span session.id=chat-42 metadata={"user":"alice","env":"prod"}"#);
+        drop(app);
+        let app = App::with_format(|provider| provider.with_dialect(Dialect::MIRASCOPE));
+        said.in_scope(|| info_span!("span").in_scope(|| {}));
+        app.exports(
+            "span mirascope.ops.session.id=chat-42 \
+             mirascope.ops.session.attributes={\"user\":\"alice\",\"env\":\"prod\"}",
+        );
     }
 
     #[test]

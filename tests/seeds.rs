@@ -15,7 +15,7 @@
 //! | Mirascope, session | the same, left by an exception | `mirascope_session_left_by_a_panic_gives_way_to_the_outer_one` |
 //! | Mirascope, session | `current_session` | `mirascope_current_session_is_there_inside_and_none_outside` |
 //! | Mirascope, session | the same, in asynchronous code | `mirascope_session_holds_across_awaits` |
-//! | Mirascope, session | `SessionContext.attributes` | later: metadata |
+//! | Mirascope, session | `SessionContext.attributes` | `mirascope_attributes_of_a_session_are_its_metadata` |
 //! | Mirascope, session | `SESSION_HEADER_NAME`, outgoing requests | `mirascope_session_of_the_client_is_the_servers` |
 //! | Mirascope, session | `extract_session_id` | `mirascope_extract_session_id_reads_the_header` |
 //! | Mirascope, propagation | client and server | `mirascope_headers_connect_client_and_server` |
@@ -179,6 +179,34 @@ fn mirascope_session_has_the_id_that_it_was_given() {
         call session.id=user-123
           http session.id=user-123
         ",
+    );
+}
+
+/// Mirascope: a session may have attributes, which whoever asks for the session finds. There, its
+/// spans have them as one JSON text; here they are OpenInference's metadata, which is such a text too.
+#[test]
+fn mirascope_attributes_of_a_session_are_its_metadata() {
+    let app = App::new();
+    let user_123 = session("user-123")
+        .with_metadata("user", "alice")
+        .and_then(|session| session.with_metadata("tier", "premium"))
+        .unwrap();
+    user_123.in_scope(|| {
+        let here = current_session().unwrap();
+        assert_eq!(here.id(), Some("user-123"));
+        assert_eq!(here.metadata("user").unwrap(), "alice");
+        assert_eq!(here.metadata("tier").unwrap(), "premium");
+        assert_eq!(here.metadata("other"), None);
+        call_model();
+    });
+    call_model();
+    app.exports(
+        r#"
+        call session.id=user-123 metadata={"user":"alice","tier":"premium"}
+          http session.id=user-123 metadata={"user":"alice","tier":"premium"}
+        call
+          http
+        "#,
     );
 }
 

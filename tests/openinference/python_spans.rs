@@ -90,9 +90,12 @@ fn suppress_tracing() {
     app.exports("");
 }
 
-/// What each span was sampled by: its own attributes, and the session in its `Context`.
+/// Remembers what each span was sampled by.
 #[derive(Clone, Debug, Default)]
-struct Sees(Arc<Mutex<Vec<(Vec<String>, Vec<String>)>>>);
+struct Sees(Arc<Mutex<Vec<Seen>>>);
+
+/// The span's own attributes, and those of the session in its `Context`.
+type Seen = (Vec<String>, Vec<String>);
 
 impl ShouldSample for Sees {
     fn should_sample(
