@@ -101,6 +101,8 @@ fn value_has_the_same_json_however_its_keys_were_ordered() {
 #[test]
 fn session_without_attributes_has_none() {
     assert_eq!(exported(&session("E")), [""; 0]);
+    let tagged = session("E").with_tags(["beta"]).unwrap();
+    assert_eq!(exported(&tagged), [""; 0]);
     assert_eq!(exported(&Session::default()), [""; 0]);
 }
 

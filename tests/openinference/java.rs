@@ -67,4 +67,7 @@ fn on_enter_propagates_all_context_attributes() {
 #[test]
 fn on_enter_creates_span_without_context_attributes_when_none_set() {
     assert_eq!(exported_inside(&Session::default()), [""; 0]);
+    let app = App::new();
+    unnamed_chain();
+    app.exports("unnamed_chain");
 }
