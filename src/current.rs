@@ -27,8 +27,26 @@ use tracing_opentelemetry::get_otel_context;
 /// # Ok::<(), tracing_session::Error>(())
 /// ```
 pub fn current_session() -> Option<Session> {
-    let session = opening::current_scope()?.to_session();
-    (!session.is_empty()).then_some(session)
+    Context::map_current(Session::of)
+}
+
+impl Session {
+    /// What is in force under `cx`, if anything is: for samplers, span processors and log processors,
+    /// which are given a [`Context`]. [`current_session`](crate::current_session) is what is in force
+    /// here.
+    ///
+    /// ```
+    /// use opentelemetry::Context;
+    /// use tracing_session::Session;
+    ///
+    /// let cx = Session::new("chat-42")?.in_scope(Context::current);
+    /// assert_eq!(Session::of(&cx).unwrap().id(), Some("chat-42"));
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn of(cx: &Context) -> Option<Self> {
+        let session = opening::scope_of(cx)?.to_session();
+        (!session.is_empty()).then_some(session)
+    }
 }
 
 /// The id of the session in force here: [`current_session`] has the rest.

@@ -164,7 +164,7 @@ impl Dialect {
         Self::of(&[])
     }
 
-    /// Writes the keys of `other` too.
+    /// Writes the keys of `other` too. A key that both have means what it means in this one.
     ///
     /// ```
     /// # use tracing_session::Dialect;
@@ -172,9 +172,7 @@ impl Dialect {
     /// ```
     pub fn and(mut self, other: Self) -> Self {
         for rule in other.rules.iter() {
-            if !self.rules.contains(rule) {
-                self.rules.to_mut().push(*rule);
-            }
+            self = self.with(rule.written, rule.key);
         }
         self
     }
@@ -231,7 +229,10 @@ impl Dialect {
     }
 
     fn with(mut self, written: Written, key: &'static str) -> Self {
-        self.rules.to_mut().push(rule(written, key));
+        // No key is written twice.
+        if self.rules.iter().all(|rule| rule.key != key) {
+            self.rules.to_mut().push(rule(written, key));
+        }
         self
     }
 
@@ -239,13 +240,18 @@ impl Dialect {
         &self.rules
     }
 
+    /// The rule that writes this key.
+    pub(crate) fn rule(&self, key: &str) -> Option<Rule> {
+        self.rules.iter().find(|rule| rule.key == key).copied()
+    }
+
     /// What `key` means to this dialect, or else to any.
     pub(crate) fn meaning(&self, key: &str) -> Option<Written> {
-        let meaning = |dialect: &Self| {
-            let rule = dialect.rules.iter().find(|rule| rule.key == key);
-            rule.map(|rule| rule.written)
-        };
-        meaning(self).or_else(|| ALL.iter().find_map(meaning))
+        let mut all = ALL.iter();
+        let rule = self
+            .rule(key)
+            .or_else(|| all.find_map(|dialect| dialect.rule(key)));
+        rule.map(|rule| rule.written)
     }
 }
 

@@ -4,7 +4,7 @@ use crate::attributes::{self, SESSION_ID, USER_HASH, USER_ID};
 use crate::details::{Details, Ready};
 use crate::dialect::{Dialect, Rule, Written};
 use crate::privacy::{IdPolicy, Privacy, Shown};
-use crate::scope::Scope;
+use crate::scope::{Role, Scope};
 use crate::session::{Id, Session};
 use crate::text::{repeats, unquoted};
 use opentelemetry::{KeyValue, Value};
@@ -81,7 +81,7 @@ impl Format {
                     for (name, value) in &shown.metadata {
                         let key = format!("{key}{name}");
                         // In some dialects an id is metadata with a name of its own.
-                        let is_taken = self.dialect.rules().iter().any(|rule| rule.key == key);
+                        let is_taken = self.dialect.rule(&key).is_some();
                         if let Some(value) = entry(value).filter(|_| !is_taken) {
                             write(Ready::Any(KeyValue::new(key, value)));
                         }
@@ -95,13 +95,32 @@ impl Format {
                 }
             }
         }
-        shown.write_rest(write);
+        let mut rest = |ready: Ready| {
+            if !self.writes(ready.key()) {
+                write(ready);
+            }
+        };
+        shown.write_rest(&mut rest);
+    }
+
+    /// Which id a span's author means by an attribute with this key.
+    pub(crate) fn role(&self, key: &str) -> Option<(Role, &'static str)> {
+        let rule = self.dialect.rule(key)?;
+        match rule.written {
+            Written::SessionId => Some((Role::Session, rule.key)),
+            Written::UserId => Some((Role::User, rule.key)),
+            _ => None,
+        }
+    }
+
+    /// Whether an attribute with this key is written from the scope.
+    fn writes(&self, key: &str) -> bool {
+        self.dialect.rules().iter().any(|rule| rule.is_of(key))
     }
 
     /// Whether an attribute with this key is ours to write, or to hide.
-    pub(crate) fn writes(&self, key: &str) -> bool {
-        self.dialect.rules().iter().any(|rule| rule.is_of(key))
-            || self.privacy.hides_ids() && self.is_of_id(key).is_some()
+    pub(crate) fn minds(&self, key: &str) -> bool {
+        self.writes(key) || self.privacy.hides_ids() && self.is_of_id(key).is_some()
     }
 
     /// Which id an attribute with this key holds, in this dialect or any other.

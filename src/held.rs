@@ -15,7 +15,7 @@ use crate::format::{self, Format};
 use crate::handover::Opening;
 use crate::scope::{Role, Scope};
 use crate::session::{Id, Session};
-use crate::text::repeats;
+use crate::text::{repeats, unquoted};
 use opentelemetry::trace::Span;
 use opentelemetry::{Array, Key, KeyValue, Value};
 use serde_json::Value as Json;
@@ -48,8 +48,8 @@ struct Held {
 /// Attributes that are not passed on as they come.
 #[derive(Clone, Copy)]
 enum Reserved {
-    SessionId,
-    UserId,
+    /// An id, under this key.
+    Id(Role, &'static str),
     /// A key of OpenInference that the span's scope has a value for.
     Detail,
     /// Another key that is written from the scope, or a value that is not to be seen.
@@ -153,8 +153,7 @@ impl SpanAttributes {
     fn hold(&mut self, reserved: Reserved, key: &Key, value: Value, scope: Option<&Scope>) {
         match reserved {
             Reserved::Said => {}
-            Reserved::SessionId => self.hold_own(SESSION_ID, Role::Session, &value, scope),
-            Reserved::UserId => self.hold_own(USER_ID, Role::User, &value, scope),
+            Reserved::Id(role, key) => self.hold_own(key, role, &value, scope),
             Reserved::PlainSession => self.held().plain_session = Some(value),
             Reserved::PlainUser => self.held().plain_user = Some(value),
             Reserved::Detail => self.held().set_detail(key, value),
@@ -174,8 +173,8 @@ impl SpanAttributes {
     #[inline(never)]
     fn look_up(&self, attribute: &KeyValue, scope: Option<&Scope>) -> Option<Reserved> {
         match attribute.key.as_str() {
-            SESSION_ID => Some(Reserved::SessionId),
-            USER_ID => Some(Reserved::UserId),
+            SESSION_ID => Some(Reserved::Id(Role::Session, SESSION_ID)),
+            USER_ID => Some(Reserved::Id(Role::User, USER_ID)),
             PLAIN_SESSION if self.renames_plain() => Some(Reserved::PlainSession),
             PLAIN_USER if self.renames_plain() => Some(Reserved::PlainUser),
             ID if self.opening.names_id => Some(Reserved::Said),
@@ -186,6 +185,9 @@ impl SpanAttributes {
     }
 
     fn look_up_details(&self, key: &str, value: &Value, scope: Option<&Scope>) -> Option<Reserved> {
+        if let Some((role, key)) = self.format.as_ref().and_then(|format| format.role(key)) {
+            return Some(Reserved::Id(role, key));
+        }
         // Phoenix does not see an entry by itself beside the others.
         if details::KEYS.contains(&key) || key.starts_with(METADATA_FIELD) {
             return Some(Reserved::Detail);
@@ -201,7 +203,7 @@ impl SpanAttributes {
             || self
                 .format
                 .as_ref()
-                .is_some_and(|it| it.writes(key) || is_hidden(it));
+                .is_some_and(|it| it.minds(key) || is_hidden(it));
         is_other.then_some(Reserved::Other)
     }
 
@@ -406,7 +408,10 @@ fn json(value: &Value) -> Option<Json> {
         Value::Bool(value) => (*value).into(),
         Value::I64(value) => (*value).into(),
         Value::F64(value) => (*value).into(),
-        Value::String(value) => value.as_str().into(),
+        Value::String(value) => match unquoted(value.as_str()) {
+            Some(text) => text.into(),
+            None => value.as_str().into(),
+        },
         _ => return None,
     })
 }

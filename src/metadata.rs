@@ -15,7 +15,8 @@ impl Session {
     /// All metadata is exported as `metadata`, the text of one JSON object, which is made once and
     /// not for each span. Inside another session it is merged with that one's by key.
     ///
-    /// The value keeps its JSON type. A number that JSON does not have (NaN, infinity) is null.
+    /// The value keeps its JSON type. A number that JSON does not have (NaN, infinity) is null. Keys
+    /// come in the order in which they were said, but those of an object inside a value in any.
     ///
     /// # Errors
     ///

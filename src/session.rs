@@ -11,7 +11,7 @@ use uuid::Uuid;
 /// A `Session` is a plain value, made once per conversation and cloned freely (three reference
 /// counts). It comes into force where it is [attached](Session::attach), wraps a
 /// [closure](Session::in_scope) or a [future](crate::InSession::in_session), or is given to
-/// [`session!`](crate::session). `Debug` shows which values are there, and never the values.
+/// [`session!`](crate::session). `Debug` shows which ids are there, and never a value.
 ///
 /// ```
 /// use tracing_session::{Session, current_session};
