@@ -49,8 +49,9 @@ use std::time::Duration;
 /// row among them, and only a span named `session` has no more than its `id`. Before the OpenTelemetry
 /// layer it does nothing for other spans.
 ///
-/// - `init-tracing-opentelemetry` 0.44 has no need of it: `TracingConfig` lets nobody in, but
-///   `init_tracerprovider` gives a provider to be wrapped, as in `examples/init_tracing_opentelemetry`.
+/// - `init-tracing-opentelemetry` 0.44: `TracingConfig` lets nobody in, but
+///   `init_tracerprovider` takes processors, and gives a provider that can be wrapped instead: both are
+///   in `examples/init_tracing_opentelemetry`.
 /// - `logfire` 0.13 takes processors (`with_additional_span_processor`), and stands on opentelemetry
 ///   0.32, whose processors are another type: it has to move to 0.33 first.
 ///

@@ -2,7 +2,8 @@
 //!
 //! `TracingConfig` makes a provider and an OpenTelemetry layer that nobody else gets hold of. So it is
 //! told to make none, and is given ours: around a provider that the same crate makes of the same
-//! environment variables.
+//! environment variables. With `--processor` that provider is given a processor and not wrapped, as
+//! where a framework lets nobody have its provider.
 //!
 //! It prints the spans that were exported, and fails if one of them is not in the session.
 
@@ -10,23 +11,47 @@ use init_tracing_opentelemetry::TracingConfig;
 use init_tracing_opentelemetry::otlp::traces::init_tracerprovider;
 use init_tracing_opentelemetry::resource::DetectResource;
 use opentelemetry::global;
-use opentelemetry::trace::TracerProvider;
-use opentelemetry_sdk::trace::{InMemorySpanExporter, SpanData};
+use opentelemetry::trace::{Tracer, TracerProvider};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SpanData, TracerProviderBuilder};
 use std::error::Error;
 use tracing::instrument;
-use tracing_session::{Session, SessionLayer, SessionTracerProvider, session};
+use tracing_session::{
+    Session, SessionLayer, SessionSpanProcessor, SessionTracerProvider, session,
+};
 use tracing_subscriber::prelude::*;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // For this example, beside the exporter that OTEL_EXPORTER_OTLP_ENDPOINT asks for.
     let exporter = InMemorySpanExporter::default();
     let resource = DetectResource::default().build();
-    let provider = init_tracerprovider(resource, |it| it.with_simple_exporter(exporter.clone()))?;
-    let provider = SessionTracerProvider::new(provider);
-    global::set_tracer_provider(provider.clone());
+    // For this example, beside the exporter that OTEL_EXPORTER_OTLP_ENDPOINT asks for.
+    let with_ours = |it: TracerProviderBuilder| it.with_simple_exporter(exporter.clone());
+    let provider = if std::env::args().any(|argument| argument == "--processor") {
+        // Where a provider cannot be wrapped.
+        let with_ours = |it| with_ours(it).with_span_processor(SessionSpanProcessor::new());
+        let provider = init_tracerprovider(resource, with_ours)?;
+        global::set_tracer_provider(provider.clone());
+        chat(provider.tracer("chat"))?;
+        provider
+    } else {
+        let provider = SessionTracerProvider::new(init_tracerprovider(resource, with_ours)?);
+        global::set_tracer_provider(provider.clone());
+        chat(provider.tracer("chat"))?;
+        provider.inner().clone()
+    };
+    provider.force_flush()?;
+    let checked = check(&exporter.get_finished_spans()?);
+    // The guard would do it for a provider that `TracingConfig` has made.
+    provider.shutdown()?;
+    checked
+}
+
+fn chat<T>(tracer: T) -> Result<(), Box<dyn Error>>
+where
+    T: Tracer<Span: Send + Sync> + Send + Sync + 'static,
+{
     let otel = tracing_opentelemetry::layer()
         .with_error_records_to_exceptions(true)
-        .with_tracer(provider.tracer("chat"));
+        .with_tracer(tracer);
     let otel = SessionLayer::new().around(otel);
     let _guard = TracingConfig::production()
         .with_stderr()
@@ -36,12 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     session!("chat-42").in_scope(|| answer("What is the weather?"));
     Session::new("chat-42")?.in_scope(|| answer("And tomorrow?"));
-
-    provider.force_flush()?;
-    let checked = check(&exporter.get_finished_spans()?);
-    // The guard would do it for a provider that `TracingConfig` has made.
-    provider.shutdown()?;
-    checked
+    Ok(())
 }
 
 #[instrument]
