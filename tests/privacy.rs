@@ -317,7 +317,7 @@ const WAYS: &[(&str, &Work<'static>)] = &[
         info_span!("request", user.id = %long, session.id = %long).in_scope(below);
         let span = info_span!("span");
         span.set_attribute("user.id", long);
-        span.set_attribute("session.id", format!("{CHAT}\n"));
+        span.set_attribute("session.id", format!("{CHAT}\n{USER}"));
     }),
     ("error", &|_| {
         info_span!("handler").in_scope(|| {
