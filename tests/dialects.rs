@@ -275,7 +275,13 @@ fn key_that_is_there_already_is_not_written_twice() {
     let spans = exported(dialect, |_| {
         conversation().in_scope(|| info_span!("span").in_scope(|| {}));
     });
-    for key in ["session.id", "user.id", "metadata", "tag.tags", "mlflow.traceTag.int"] {
+    for key in [
+        "session.id",
+        "user.id",
+        "metadata",
+        "tag.tags",
+        "mlflow.traceTag.int",
+    ] {
         assert_eq!(values(&spans[0], key).len(), 1, "{key}");
     }
 }
@@ -360,9 +366,8 @@ fn own_attribute_of_openinference_is_not_lost_in_another_dialect() {
             // Under its own key, or under that of the dialect.
             let is_there = |span: &SpanData| {
                 let mut attributes = attributes(span).into_iter();
-                attributes.any(|(key, value)| {
-                    value.to_string().contains("own") || key.ends_with(".own")
-                })
+                attributes
+                    .any(|(key, value)| value.to_string().contains("own") || key.ends_with(".own"))
             };
             if !with_own(&dialect, own).iter().all(is_there) {
                 lost.push(format!("{} in {name}", own.key));
@@ -390,7 +395,12 @@ fn attribute_of_the_session_under_a_key_of_the_dialect_is_not_doubled() {
 #[test]
 fn metadata_with_the_name_of_an_id_does_not_take_its_place() {
     for (dialect, prefix, session_id, user_id) in [
-        (Dialect::LANGSMITH, "langsmith.metadata.", "thread_id", "user_id"),
+        (
+            Dialect::LANGSMITH,
+            "langsmith.metadata.",
+            "thread_id",
+            "user_id",
+        ),
         (
             Dialect::TRACELOOP,
             "traceloop.association.properties.",
@@ -406,7 +416,10 @@ fn metadata_with_the_name_of_an_id_does_not_take_its_place() {
             session.in_scope(|| info_span!("span").in_scope(|| {}));
         });
         let of = |key: &str| values(&spans[0], &format!("{prefix}{key}"));
-        assert_eq!((of(session_id), of(user_id)), (vec!["chat-42".into()], vec!["u-7".into()]));
+        assert_eq!(
+            (of(session_id), of(user_id)),
+            (vec!["chat-42".into()], vec!["u-7".into()])
+        );
     }
 }
 
@@ -415,7 +428,9 @@ fn metadata_with_the_name_of_an_id_does_not_take_its_place() {
 fn metadata_with_the_name_of_an_id_is_written_where_there_is_no_id() {
     let session = Session::default().with_metadata("user_id", "metadata");
     let spans = exported(Dialect::TRACELOOP, |_| {
-        session.unwrap().in_scope(|| info_span!("span").in_scope(|| {}));
+        session
+            .unwrap()
+            .in_scope(|| info_span!("span").in_scope(|| {}));
     });
     let user = values(&spans[0], "traceloop.association.properties.user_id");
     assert_eq!(user, ["metadata"]);

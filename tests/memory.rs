@@ -124,6 +124,43 @@ fn spans_that_panic_while_they_are_made_leave_nothing() {
 }
 
 #[test]
+fn details_leave_nothing() {
+    let _default = tracing_subscriber::registry()
+        .with(SessionLayer::new().around(otel()))
+        .set_default();
+    let _connection = info_span!("session", id = "chat-42", metadata.step = 0).entered();
+    let said = Session::default().with_metadata("plan", "pro").unwrap();
+    let said = said.with_tags(["a"]).unwrap();
+    let mut step = 0;
+    does_not_grow(|| {
+        step += 1;
+        // On one span that stays, over and over.
+        tracing::Span::current()
+            .record("metadata.step", step)
+            .record("tags", "a");
+        set_session_id("chat-42").unwrap();
+        said.in_scope(|| info_span!("value").in_scope(|| {}));
+        let span = session!(said, metadata.step = tracing::field::Empty);
+        span.in_scope(|| span.record("metadata.step", step).in_scope(|| {}));
+        let own = info_span!("own");
+        OpenTelemetrySpanExt::set_attribute(&own, "metadata", r#"{"own":1}"#);
+    });
+}
+
+#[test]
+fn many_providers_with_a_dialect_leave_nothing_in_a_session() {
+    use opentelemetry::trace::{Span, Tracer};
+    use tracing_session::Dialect;
+
+    let said = Session::default().with_metadata("plan", "pro").unwrap();
+    does_not_grow(|| {
+        let provider = SessionTracerProvider::new(SdkTracerProvider::default());
+        let provider = provider.with_dialect(Dialect::LANGFUSE);
+        said.in_scope(|| provider.tracer("app").start("span").end());
+    });
+}
+
+#[test]
 fn scopes_that_follow_one_another_form_no_chain() {
     let _default = tracing_subscriber::registry()
         .with(SessionLayer::new().around(otel()))
