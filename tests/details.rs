@@ -274,7 +274,6 @@ fn each_part_of_a_default_session_can_be_cleared() {
 }
 
 #[test]
-#[ignore = "to be decided: a value that says no id takes the place of the whole default session"]
 fn value_that_clears_one_part_keeps_the_rest_of_a_default_session() {
     let app = App::with(|layer| layer.with_default_session(full()));
     let inner = Session::default().without(Part::User);
@@ -998,34 +997,61 @@ fn marked_spans_carry_it_and_pass_nothing_on() {
 #[test]
 fn own_attribute_of_a_marked_span_wins_and_is_not_doubled() {
     for when in ["before", "after"] {
-        let app = App::new();
-        let set = |span: &tracing::Span| {
-            span.set_attribute("metadata", r#"{"tenant":"own"}"#);
-            span.set_attribute("tag.tags", list(["own"]));
-            span.set_attribute("llm.prompt_template.version", "own");
-            span.set_attribute("ring", "own");
-        };
-        let request = info_span!("request");
-        request.in_scope(|| {
-            if when == "before" {
-                set(&request);
-            }
-            full().in_scope(|| info_span!("handler").in_scope(|| mark_trace().unwrap()));
-            if when == "after" {
-                set(&request);
-            }
-        });
-        drop(request);
-        let request = app.span("request");
-        lacks(&request, &[]);
-        assert_eq!(
-            values(&request, "metadata"),
-            [r#"{"tenant":"own"}"#],
-            "{when}"
+        let request = marked_with_own(
+            when,
+            &[
+                ("metadata", r#"{"tenant":"own"}"#.into()),
+                ("tag.tags", list(["own"])),
+                ("llm.prompt_template.version", "own".into()),
+            ],
         );
+        lacks(&request, &[]);
+        assert_eq!(values(&request, "metadata"), [r#"{"tenant":"own"}"#]);
         assert_eq!(values(&request, "llm.prompt_template.version"), ["own"]);
-        assert_eq!(values(&request, "ring"), ["own"]);
     }
+}
+
+#[test]
+fn own_attribute_with_the_key_of_one_that_is_marked_is_not_doubled() {
+    for when in ["before", "after"] {
+        let request = marked_with_own(when, &[("ring", "own".into())]);
+        assert_eq!(values(&request, "ring"), ["own"], "{when}");
+    }
+}
+
+#[test]
+fn own_attributes_outside_any_session_are_exported_as_they_were_set() {
+    let app = App::new();
+    let span = info_span!("span");
+    span.set_attribute("metadata", r#"{ "b": 1.0, "a": 12345678901234567890123 }"#);
+    span.set_attribute("tag.tags", "a, b");
+    drop(span);
+    exports(
+        &app,
+        &[r#"span metadata={ "b": 1.0, "a": 12345678901234567890123 } tag.tags=a, b"#],
+    );
+}
+
+/// A span with attributes of its own, that is marked with a full session from below.
+fn marked_with_own(when: &str, own: &[(&'static str, Value)]) -> SpanData {
+    let app = App::new();
+    let request = info_span!("request");
+    let set = || {
+        for (key, value) in own {
+            request.set_attribute(*key, value.clone());
+        }
+    };
+    request.in_scope(|| {
+        if when == "before" {
+            set();
+        }
+        full().in_scope(|| info_span!("handler").in_scope(|| mark_trace().unwrap()));
+        if when == "after" {
+            set();
+        }
+    });
+    drop(request);
+    app.span("request")
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn exported(
 }
 
 /// Attributes that are not the OpenTelemetry layer's, sorted by key.
-fn attributes(span: &SpanData) -> Vec<(String, Value)> {
+fn attributes(span: &SpanData) -> Attributes {
     let of_layer = ["code.", "thread.", "target", "busy_ns", "idle_ns"];
     let is_ours = |it: &&KeyValue| !of_layer.iter().any(|of| it.key.as_str().starts_with(of));
     let ours = span.attributes.iter().filter(is_ours);
@@ -40,6 +40,8 @@ fn attributes(span: &SpanData) -> Vec<(String, Value)> {
 fn list<const N: usize>(texts: [&'static str; N]) -> Value {
     Value::Array(Array::String(texts.map(StringValue::from).into()))
 }
+
+type Attributes = Vec<(String, Value)>;
 
 /// A session with a user, tags, and metadata of each type of JSON.
 fn conversation() -> Session {
@@ -64,7 +66,7 @@ const JSON: &str = concat!(
 );
 
 /// The same metadata, each by itself.
-fn entries(prefix: &str) -> Vec<(String, Value)> {
+fn entries(prefix: &str) -> Attributes {
     let entries = [
         ("text", "acme".into()),
         ("int", 3.into()),
@@ -82,7 +84,7 @@ fn entries(prefix: &str) -> Vec<(String, Value)> {
 
 /// What each dialect writes of `conversation()`. Source: the code of the backends, in the version of
 /// November 2026, and for Phoenix and MLflow what they showed of spans sent to them.
-fn table() -> Vec<(&'static str, Dialect, Vec<(String, Value)>)> {
+fn table() -> Vec<(&'static str, Dialect, Attributes)> {
     let is = |key: &str, value: &'static str| (key.to_owned(), Value::from(value));
     let with = |mut all: Vec<_>, prefix| {
         all.extend(entries(prefix));
@@ -186,7 +188,7 @@ fn table() -> Vec<(&'static str, Dialect, Vec<(String, Value)>)> {
     ]
 }
 
-fn sorted(mut attributes: Vec<(String, Value)>) -> Vec<(String, Value)> {
+fn sorted(mut attributes: Attributes) -> Attributes {
     attributes.sort_by(|one, other| one.0.cmp(&other.0));
     attributes.dedup();
     attributes
