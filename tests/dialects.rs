@@ -395,6 +395,18 @@ fn attribute_of_the_session_under_a_key_of_the_dialect_is_not_doubled() {
 }
 
 #[test]
+fn attribute_of_the_session_that_looks_like_metadata_of_the_dialect_is_not_lost() {
+    let session = conversation().with_attribute("traceloop.association.properties.tier", "gold");
+    let spans = exported(Dialect::TRACELOOP, |_| {
+        session
+            .unwrap()
+            .in_scope(|| info_span!("span").in_scope(|| {}));
+    });
+    let tier = values(&spans[0], "traceloop.association.properties.tier");
+    assert_eq!(tier, ["gold"]);
+}
+
+#[test]
 fn metadata_with_the_name_of_an_id_does_not_take_its_place() {
     for (dialect, prefix, session_id, user_id) in [
         (
