@@ -34,7 +34,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
 pub(crate) fn header(
     cx: &Context,
     ours: &[(&str, &str)],
-    hidden: &[&str],
+    hidden: impl Fn(&str, &str) -> bool,
 ) -> Option<(String, bool)> {
     let mut header = String::new();
     let mut members = 0;
@@ -46,7 +46,7 @@ pub(crate) fn header(
     }
     for (key, (value, metadata)) in cx.baggage() {
         let key = key.as_str();
-        if ours.iter().any(|(ours, _)| *ours == key) || hidden.contains(&key) {
+        if ours.iter().any(|(ours, _)| *ours == key) || hidden(key, value.as_str()) {
             continue;
         }
         fits &= push(&mut header, &mut members, |member| {

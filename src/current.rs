@@ -182,7 +182,8 @@ fn bind(session: Session) -> Result<(), Error> {
 /// that is still open and has no value of its own.
 ///
 /// Backends show the first span of a trace: with this it carries what was learnt below it. The
-/// spans above are marked, and nothing more: what is started beside them does not inherit it. Only
+/// spans above are marked, and nothing more: what is started beside them does not inherit it. They
+/// are marked with all but attributes of one's own. Only
 /// spans that `tracing` made are found, and the current one, whoever made it.
 ///
 /// # Errors

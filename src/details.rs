@@ -149,6 +149,14 @@ impl Details {
         all
     }
 
+    pub(crate) fn of(metadata: Vec<(String, Json)>, tags: Vec<StringValue>) -> Self {
+        Self {
+            metadata,
+            tags,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -175,7 +183,15 @@ impl Details {
     pub(crate) fn ready(&self, format: Option<&Arc<Format>>) -> Cow<'_, [Ready]> {
         self.ready.get(format, || {
             let mut attributes = Vec::new();
-            let mut push = |attribute| attributes.push(attribute);
+            // Of two with one key, the first holds.
+            let mut push = |attribute: Ready| {
+                if !attributes
+                    .iter()
+                    .any(|said: &Ready| said.key() == attribute.key())
+                {
+                    attributes.push(attribute);
+                }
+            };
             match format {
                 None => self.write(&mut push),
                 Some(format) => format.write_details(self, &mut push),

@@ -1,6 +1,6 @@
 //! Which keys are written: each backend reads its own.
 
-use crate::attributes::{METADATA, SESSION_ID, TAGS, USER_ID};
+use crate::attributes::{METADATA, METADATA_FIELD, SESSION_ID, TAGS, USER_ID};
 use std::borrow::Cow;
 
 /// The keys under which session, user, metadata and tags are exported.
@@ -252,6 +252,37 @@ impl Dialect {
             .rule(key)
             .or_else(|| all.find_map(|dialect| dialect.rule(key)));
         rule.map(|rule| rule.written)
+    }
+
+    /// The metadata that an attribute with `key` holds by itself, in this dialect or any other.
+    pub(crate) fn metadata_of<'a>(&self, key: &'a str) -> Option<&'a str> {
+        let name = |dialect: &Self| {
+            let mut rules = dialect.rules.iter();
+            rules.find_map(|rule| match rule.written {
+                MetadataEntry => key.strip_prefix(rule.key),
+                _ => None,
+            })
+        };
+        let own = key.strip_prefix(METADATA_FIELD);
+        own.or_else(|| name(self))
+            .or_else(|| ALL.iter().find_map(name))
+    }
+
+    /// What of OpenInference has no key of this dialect: an attribute of a span's own would be lost.
+    pub(crate) fn missing(&self) -> Self {
+        let kind = |written| match written {
+            MetadataEntry => Metadata,
+            JoinedTags => Tags,
+            other => other,
+        };
+        let is_missing = |rule: &&Rule| {
+            let mut rules = self.rules.iter();
+            rules.all(|it| kind(it.written) != kind(rule.written))
+        };
+        let missing = Self::OPENINFERENCE.rules;
+        Self {
+            rules: missing.iter().filter(is_missing).copied().collect(),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::details::Details;
 use crate::error::ErrorKind;
 use crate::inherited::Said;
 use crate::scope::Role;
-use crate::session::Id;
+use crate::session::{Id, Session};
 use crate::text::{tags, unquoted};
 use opentelemetry::StringValue;
 use serde_json::Value as Json;
@@ -204,29 +204,53 @@ fn is_of_macro(span: &Metadata<'_>) -> bool {
 
 thread_local! {
     /// What the `Session` says that `session!` was given, besides its ids: fields cannot hold it.
-    static GIVEN: Cell<Option<Box<Said>>> = const { Cell::new(None) };
+    static GIVEN: Cell<Option<Box<Given>>> = const { Cell::new(None) };
+}
+
+#[derive(Clone)]
+pub(crate) struct Given {
+    pub(crate) said: Said,
+    id: Option<Id>,
+    user_id: Option<Id>,
+}
+
+impl Given {
+    /// Whether it is for the span that says these ids. Where a field of the macro awaits something,
+    /// another task may have given its own meanwhile.
+    pub(crate) fn is_of(&self, id: Option<&Id>, user_id: Option<&Id>) -> bool {
+        match &self.id {
+            Some(given) => id == Some(given),
+            None => id.is_none() && (self.user_id.is_none() || self.user_id.as_ref() == user_id),
+        }
+    }
 }
 
 /// What was given to the macro that is making this span.
-pub(crate) fn given(span: &Metadata<'_>) -> Said {
-    let take = |given: &Cell<Option<Box<Said>>>| {
+pub(crate) fn given(span: &Metadata<'_>) -> Option<Given> {
+    let take = |given: &Cell<Option<Box<Given>>>| {
         let said = given.take()?;
         given.set(Some(said.clone()));
         Some(*said)
     };
-    match is_of_macro(span) {
-        true => GIVEN.try_with(take).ok().flatten().unwrap_or_default(),
-        false => Said::default(),
-    }
+    is_of_macro(span)
+        .then(|| GIVEN.try_with(take).ok().flatten())
+        .flatten()
 }
 
 /// Gives it to the span that is made while this lives.
-pub(crate) struct Giving(Option<Box<Said>>);
+pub(crate) struct Giving(Option<Box<Given>>);
 
 impl Giving {
-    pub(crate) fn new(said: Said) -> Self {
-        let said = said.says_anything().then(|| Box::new(said));
-        Self(GIVEN.try_with(|given| given.replace(said)).ok().flatten())
+    pub(crate) fn new(session: Option<&Session>) -> Self {
+        let given = session.map(|session| Given {
+            said: session.into(),
+            id: session.id.clone(),
+            user_id: session.user_id.clone(),
+        });
+        let given = given
+            .filter(|given| given.said.says_anything())
+            .map(Box::new);
+        Self(GIVEN.try_with(|it| it.replace(given)).ok().flatten())
     }
 }
 

@@ -79,11 +79,8 @@ impl Format {
                 Written::Metadata => write(Ready::text(key, shown.metadata_json())),
                 Written::MetadataEntry => {
                     for (name, value) in &shown.metadata {
-                        let key = format!("{key}{name}");
-                        // In some dialects an id is metadata with a name of its own.
-                        let is_taken = self.dialect.rule(&key).is_some();
-                        if let Some(value) = entry(value).filter(|_| !is_taken) {
-                            write(Ready::Any(KeyValue::new(key, value)));
+                        if let Some(value) = entry(value) {
+                            write(Ready::Any(KeyValue::new(format!("{key}{name}"), value)));
                         }
                     }
                 }
@@ -95,12 +92,7 @@ impl Format {
                 }
             }
         }
-        let mut rest = |ready: Ready| {
-            if !self.writes(ready.key()) {
-                write(ready);
-            }
-        };
-        shown.write_rest(&mut rest);
+        shown.write_rest(write);
     }
 
     /// Which id a span's author means by an attribute with this key.
@@ -120,7 +112,24 @@ impl Format {
 
     /// Whether an attribute with this key is ours to write, or to hide.
     pub(crate) fn minds(&self, key: &str) -> bool {
-        self.writes(key) || self.privacy.hides_ids() && self.is_of_id(key).is_some()
+        self.writes(key)
+            || self.privacy.hides_ids() && (key == USER_HASH || self.is_of_id(key).is_some())
+            || !self.privacy.metadata.is_empty()
+                && (self.dialect.metadata_of(key).is_some()
+                    || self.dialect.meaning(key) == Some(Written::Metadata))
+    }
+
+    /// Whether an id is written under this key.
+    fn is_taken(&self, key: &str, values: &Session) -> bool {
+        let key = match key {
+            USER_HASH if !self.privacy.user_ids.is_plain() => USER_ID,
+            key => key,
+        };
+        match self.role(key) {
+            Some((Role::Session, _)) => values.id.is_some(),
+            Some((Role::User, _)) => values.user_id.is_some(),
+            None => false,
+        }
     }
 
     /// Which id an attribute with this key holds, in this dialect or any other.
@@ -132,29 +141,38 @@ impl Format {
         }
     }
 
-    /// Whether an attribute's value is an id that is to be hidden.
-    pub(crate) fn hides(&self, value: &Value, scope: &Scope) -> bool {
-        self.privacy.hides_ids()
-            && self
-                .is_hidden(&value.as_str(), &scope.to_session())
-                .is_some()
+    fn is_hidden(&self, text: &str, known: &[Session]) -> Option<&IdPolicy> {
+        let ids = known.iter().flat_map(|values| {
+            [
+                (&values.user_id, &self.privacy.user_ids),
+                (&values.id, &self.privacy.session_ids),
+            ]
+        });
+        let mut hidden =
+            ids.filter(|(id, policy)| !policy.is_plain() && repeats(text, id.as_ref()));
+        hidden.next().map(|(_, policy)| policy)
     }
 
-    fn is_hidden(&self, text: &str, values: &Session) -> Option<&IdPolicy> {
-        let ids = [
-            (&values.user_id, &self.privacy.user_ids),
-            (&values.id, &self.privacy.session_ids),
-        ];
-        let hidden = ids
-            .into_iter()
-            .find(|(id, policy)| !policy.is_plain() && repeats(text, id.as_ref()));
-        hidden.map(|(_, policy)| policy)
-    }
-
-    /// What is exported of an attribute that the span's author set.
-    pub(crate) fn show(&self, attribute: KeyValue, values: &Session) -> Option<KeyValue> {
+    /// What is exported of an attribute that the span's author set, where all of these ids are `known`.
+    pub(crate) fn show(&self, mut attribute: KeyValue, known: &[Session]) -> Option<KeyValue> {
+        if !self.privacy.hides() {
+            return Some(attribute);
+        }
+        let key = attribute.key.as_str();
         let text = attribute.value.as_str();
-        let policy = match self.is_hidden(&text, values) {
+        if self.dialect.meaning(key) == Some(Written::Metadata) {
+            if let Some(shown) = self.shown_object(&text) {
+                attribute.value = shown.into();
+            }
+            return Some(attribute);
+        }
+        let private = self.dialect.metadata_of(key);
+        let private = private.and_then(|name| self.privacy.metadata_policy(name));
+        if let Some(policy) = private.filter(|policy| !policy.is_plain()) {
+            let shown = policy.show_text(&text)?.into_owned();
+            return Some(KeyValue::new(attribute.key, shown));
+        }
+        let policy = match self.is_hidden(&text, known) {
             Some(policy) => policy,
             None => match self.is_of_id(attribute.key.as_str()) {
                 Some(policy) if !policy.is_plain() => policy,
@@ -164,6 +182,27 @@ impl Format {
         let id = unquoted(&text).unwrap_or_else(|| text.clone().into_owned());
         let shown = policy.show_text(id.trim())?.into_owned();
         Some(KeyValue::new(attribute.key, shown))
+    }
+
+    /// The same of what a session says: metadata is hidden already.
+    fn show_said(&self, attribute: KeyValue, known: &[Session]) -> Option<KeyValue> {
+        let key = attribute.key.as_str();
+        let is_metadata = self.dialect.metadata_of(key).is_some()
+            || self.dialect.meaning(key) == Some(Written::Metadata);
+        let text = attribute.value.as_str();
+        if !self.privacy.hides_ids() || is_metadata && self.is_hidden(&text, known).is_none() {
+            return Some(attribute);
+        }
+        self.show(attribute, known)
+    }
+
+    /// The text of a JSON object with what is to be hidden, hidden.
+    fn shown_object(&self, text: &str) -> Option<String> {
+        let Ok(Json::Object(object)) = serde_json::from_str(text) else {
+            return None;
+        };
+        let details = Details::of(object.into_iter().collect(), Vec::new());
+        Some(self.shown(&details).metadata_json())
     }
 
     /// The details with what is to be hidden, hidden.
@@ -218,9 +257,25 @@ pub(crate) fn write_scope(
         None => write_ids(scope, write),
         Some(format) => format.write_ids(scope.id(), scope.user_id(), write),
     }
+    let Some(format) = format else {
+        scope.details().read(|details| {
+            for ready in details.ready(None).iter() {
+                write(ready.attribute());
+            }
+        });
+        return;
+    };
+    let known = [scope.to_session()];
     scope.details().read(|details| {
-        for ready in details.ready(format).iter() {
-            write(ready.attribute());
+        for ready in details.ready(Some(format)).iter() {
+            let attribute = ready.attribute();
+            // In some dialects an id is metadata with a name of its own.
+            if format.is_taken(attribute.key.as_str(), &known[0]) {
+                continue;
+            }
+            if let Some(attribute) = format.show_said(attribute, &known) {
+                write(attribute);
+            }
         }
     });
 }

@@ -16,6 +16,7 @@ use opentelemetry::trace::{Status, TraceContextExt};
 use opentelemetry::{Context, Key as Name, KeyValue, Value};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use tracing::field::FieldSet;
 
 /// What the tracer has to know of a span that the layer is making.
 pub(crate) struct Handover {
@@ -40,8 +41,16 @@ pub(crate) struct Opening {
     pub(crate) opens: bool,
     /// Its field `id` is the session's or the user's, and is exported as such.
     pub(crate) names_id: bool,
-    /// It has fields for metadata or tags, which are exported as these.
-    pub(crate) names_details: bool,
+    /// It has fields for metadata or tags among these, which are exported as such.
+    pub(crate) details: Option<&'static FieldSet>,
+}
+
+impl Opening {
+    /// Whether the span has this field, and it is for metadata or tags.
+    pub(crate) fn names(&self, detail: &str) -> bool {
+        self.details
+            .is_some_and(|fields| fields.field(detail).is_some())
+    }
 }
 
 thread_local! {

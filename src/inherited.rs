@@ -6,7 +6,7 @@
 
 use crate::details::{Details, Parts, merged};
 use crate::session::Session;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// The details in force in a scope.
@@ -32,8 +32,14 @@ pub(crate) struct Open {
     /// Of the span that opens the scope. `None`: it is one around that declares some.
     recorded: Option<Arc<Recorded>>,
     around: Inherited,
+    /// Attributes of one's own are among the details. They cannot be recorded.
+    has_attributes: bool,
     merged: RwLock<Option<Merged>>,
 }
+
+/// Goes up whenever something is recorded, anywhere. Until then, what was merged is still right, and
+/// nobody has to look at the scopes around.
+static RECORDED: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Default)]
 struct Recorded {
@@ -43,6 +49,8 @@ struct Recorded {
 
 /// What was merged last, and of what.
 struct Merged {
+    /// When it was last known to be right, by `RECORDED`.
+    at: u64,
     around: Option<Arc<Details>>,
     recorded: Option<Arc<Details>>,
     all: Option<Arc<Details>>,
@@ -101,6 +109,7 @@ impl Inherited {
                 outer.around.around(said, cleared.and(outer.cleared), None)
             }
             (outer, recorded) => Self::Open(Arc::new(Open {
+                has_attributes: has_attributes(said.as_ref()) || outer.have_attributes(),
                 said,
                 cleared,
                 recorded,
@@ -167,26 +176,17 @@ impl Inherited {
         matches!(self, Self::Settled(None))
     }
 
-    /// Whether attributes of one's own are among the details. They cannot be recorded.
+    /// Whether attributes of one's own are among the details.
     pub(crate) fn have_attributes(&self) -> bool {
-        let mut details = self;
-        loop {
-            let said = match details {
-                Self::Settled(said) => said,
-                Self::Open(open) => &open.said,
-            };
-            if said
-                .as_ref()
-                .is_some_and(|said| !said.attributes.is_empty())
-            {
-                return true;
-            }
-            match details {
-                Self::Settled(_) => return false,
-                Self::Open(open) => details = &open.around,
-            }
+        match self {
+            Self::Settled(details) => has_attributes(details.as_ref()),
+            Self::Open(open) => open.has_attributes,
         }
     }
+}
+
+fn has_attributes(details: Option<&Arc<Details>>) -> bool {
+    details.is_some_and(|details| !details.attributes.is_empty())
 }
 
 impl Open {
@@ -204,33 +204,44 @@ impl Open {
 
     #[cold]
     fn get(&self) -> Option<Arc<Details>> {
+        // First, so that what is recorded meanwhile is looked at the next time.
+        let now = RECORDED.load(Ordering::Acquire);
         // In a loop: spans that declare details can nest deeper than a stack is for.
-        let mut chain = vec![self];
-        let mut around = &self.around;
-        while let Inherited::Open(open) = around {
+        let mut chain = Vec::new();
+        let mut open = self;
+        let outermost = loop {
+            if let Some(all) = open.merged_at(now) {
+                break all;
+            }
             chain.push(open);
-            around = &open.around;
-        }
-        let Inherited::Settled(outermost) = around else {
-            return None;
+            match &open.around {
+                Inherited::Open(around) => open = around,
+                Inherited::Settled(details) => break details.clone(),
+            }
         };
-        let within = |around, open: &&Open| open.within(around);
-        chain.iter().rev().fold(outermost.clone(), within)
+        let within = |around, open: &&Open| open.within(around, now);
+        chain.iter().rev().fold(outermost, within)
     }
 
-    fn within(&self, around: Option<Arc<Details>>) -> Option<Arc<Details>> {
+    fn merged_at(&self, now: u64) -> Option<Option<Arc<Details>>> {
+        let merged = self.merged.read().unwrap_or_else(PoisonError::into_inner);
+        let merged = merged.as_ref().filter(|merged| merged.at == now)?;
+        Some(merged.all.clone())
+    }
+
+    fn within(&self, around: Option<Arc<Details>>, now: u64) -> Option<Arc<Details>> {
         let recorded = self.recorded.as_ref().and_then(|recorded| recorded.get());
-        if around.is_none() && recorded.is_none() {
-            return self.said.clone();
-        }
-        if let Some(merged) = &*self.merged.read().unwrap_or_else(PoisonError::into_inner) {
+        let mut merged_before = self.merged.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(merged) = &mut *merged_before {
             if is_same(&merged.around, &around) && is_same(&merged.recorded, &recorded) {
+                merged.at = merged.at.max(now);
                 return merged.all.clone();
             }
         }
         let own = merged(self.said.as_ref(), recorded.as_ref(), Parts::default());
         let all = merged(around.as_ref(), own.as_ref(), self.cleared);
-        *self.merged.write().unwrap_or_else(PoisonError::into_inner) = Some(Merged {
+        *merged_before = Some(Merged {
+            at: now,
             around,
             recorded,
             all: all.clone(),
@@ -271,5 +282,6 @@ impl Recorded {
         let mut details = self.details.write().unwrap_or_else(PoisonError::into_inner);
         Details::change(&mut details, change);
         self.any.store(true, Ordering::Release);
+        RECORDED.fetch_add(1, Ordering::AcqRel);
     }
 }

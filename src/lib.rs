@@ -73,6 +73,7 @@ mod text;
 pub mod tower;
 mod tracer;
 mod tracking;
+mod watched;
 
 pub use around::AroundLayer;
 pub use attach::{InSession, SessionGuard, WithSession};

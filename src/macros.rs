@@ -99,7 +99,6 @@ macro_rules! __open {
 #[doc(hidden)]
 pub mod __private {
     use crate::fields;
-    use crate::inherited::Said;
     use crate::session::Session;
     use std::borrow::Cow;
     use std::fmt::{self, Display};
@@ -136,7 +135,7 @@ pub mod __private {
 
         fn giving(&self) -> Giving {
             Giving {
-                _giving: fields::Giving::new(self.into()),
+                _giving: fields::Giving::new(Some(self)),
             }
         }
     }
@@ -170,7 +169,7 @@ pub mod __private {
     /// It keeps what was given to a span around from this one.
     pub fn giving_nothing() -> Giving {
         Giving {
-            _giving: fields::Giving::new(Said::default()),
+            _giving: fields::Giving::new(None),
         }
     }
 

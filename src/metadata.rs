@@ -1,6 +1,6 @@
 //! What a `Session` says besides its ids.
 
-use crate::attributes::{self, PLAIN_SESSION, PLAIN_USER, SESSION_ID, USER_ID};
+use crate::attributes::{self, METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, SESSION_ID, USER_ID};
 use crate::details::{Details, KEYS};
 use crate::error::{Error, ErrorKind};
 use crate::session::{Id, Session};
@@ -151,6 +151,7 @@ impl Session {
         let key = Id::new(key).map_err(|error| Error::of("attribute key", error))?;
         if [SESSION_ID, USER_ID, PLAIN_SESSION, PLAIN_USER].contains(&key.as_str())
             || KEYS.contains(&key.as_str())
+            || key.as_str().starts_with(METADATA_FIELD)
         {
             return Err(Error::from(ErrorKind::ReservedKey).about(key.as_str()));
         }

@@ -1,6 +1,6 @@
 //! Spans open scopes: what both layers do when a span says a session or user.
 
-use crate::details::{Details, Part};
+use crate::details::{self, Details, Part, Parts};
 use crate::diagnostic::{self, Once};
 use crate::error::ErrorKind;
 use crate::fields::{self, Heard, Names, Reading, Roles};
@@ -98,15 +98,20 @@ impl Shared {
         outer: Option<Arc<Scope>>,
     ) -> Opened {
         let (mut id, mut user_id) = (None, None);
-        let mut details = fields::given(span.metadata());
-        details.declared = details.says_anything() || roles.have_details();
+        let mut said_by_fields = None;
         span.record(
             &mut self.reading(span.metadata(), roles, |said| match said {
                 Heard::Id(Role::Session, said) => id = Some(said),
                 Heard::Id(Role::User, said) => user_id = Some(said),
-                Heard::Detail(said) => Details::change(&mut details.details, |it| said.say(it)),
+                Heard::Detail(said) => Details::change(&mut said_by_fields, |it| said.say(it)),
             }),
         );
+        let given = fields::given(span.metadata());
+        let given = given.filter(|given| given.is_of(id.as_ref(), user_id.as_ref()));
+        let mut details = given.map(|given| given.said).unwrap_or_default();
+        details.declared = details.says_anything() || roles.have_details();
+        let by_fields = said_by_fields.as_ref();
+        details.details = details::merged(details.details.as_ref(), by_fields, Parts::default());
         let late = |role, part, said| match said {
             None if !roles.have(role) => Value::Unsaid,
             None if details.cleared.have(part) => Value::LateCleared,
@@ -122,7 +127,7 @@ impl Shared {
             opening: Opening {
                 opens: true,
                 names_id: roles.names_id,
-                names_details: roles.have_details(),
+                details: roles.have_details().then(|| span.metadata().fields()),
             },
         }
     }

@@ -12,7 +12,8 @@ use std::sync::Arc;
 /// It is given to [`SessionTracerProvider::with_privacy`], and holds for every span of that
 /// provider, whoever made it: for what is inherited, for an attribute `user.id` (or one that a
 /// [`Dialect`](crate::Dialect) names) that the span's author set, and for any attribute whose whole
-/// value is an id that is to be hidden. [`SessionPropagator::with_privacy`] has the same for what is
+/// text is an id that is to be hidden (a number is one on the span that says the id, and elsewhere may
+/// be anything). [`SessionPropagator::with_privacy`] has the same for what is
 /// sent. It does not look into events, links, names of spans and longer texts.
 ///
 /// [`SessionTracerProvider::with_privacy`]: crate::SessionTracerProvider::with_privacy
@@ -99,6 +100,11 @@ impl Privacy {
         policies
             .find(|(private, _)| private == key)
             .map(|(_, policy)| policy)
+    }
+
+    /// Whether anything is hidden.
+    pub(crate) fn hides(&self) -> bool {
+        self.hides_ids() || !self.metadata.is_empty()
     }
 
     /// Whether ids are hidden.

@@ -8,8 +8,9 @@ use crate::error::{Error, ErrorKind};
 use crate::inbound::InboundPolicy;
 use crate::opening;
 use crate::privacy::{Privacy, Shown};
-use crate::scope::Scope;
+use crate::scope::{Role, Scope};
 use crate::session::{Id, Session};
+use crate::text::repeats;
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::{Context, KeyValue, Value};
@@ -247,16 +248,16 @@ impl SessionPropagator {
         Ok(session)
     }
 
-    /// What the application may have put into its baggage, and is hidden there too.
-    fn hidden(&self) -> Vec<&'static str> {
-        let policies = [
-            (SESSION_ID, &self.privacy.session_ids),
-            (USER_ID, &self.privacy.user_ids),
+    /// Whether it is hidden in the application's own baggage, too.
+    fn hides(&self, key: &str, value: &str, scope: Option<&Scope>) -> bool {
+        let ids = [
+            (SESSION_ID, Role::Session, &self.privacy.session_ids),
+            (USER_ID, Role::User, &self.privacy.user_ids),
         ];
-        let hidden = policies
-            .into_iter()
-            .filter(|(_, policy)| !policy.is_plain());
-        hidden.map(|(key, _)| key).collect()
+        ids.into_iter().any(|(of_id, role, policy)| {
+            let is_id = || repeats(value, scope.and_then(|scope| scope.get(role)).as_ref());
+            !policy.is_plain() && (key == of_id || is_id())
+        })
     }
 
     /// What is sent of the user, and as what.
@@ -318,12 +319,15 @@ impl TextMapPropagator for SessionPropagator {
         let id = id.and_then(|id| Some(self.privacy.session_ids.show(&id)?.text()));
         if self.baggage {
             let user = scope
+                .as_ref()
                 .filter(|_| self.user)
-                .and_then(|scope| self.user(&scope));
+                .and_then(|scope| self.user(scope));
             let id = id.as_deref().map(|id| (SESSION_ID, id));
             let user = user.as_ref().map(|(key, user)| (*key, &**user));
             let ours: Vec<_> = id.into_iter().chain(user).collect();
-            if let Some((header, fits)) = baggage::header(cx, &ours, &self.hidden()) {
+            if let Some((header, fits)) = baggage::header(cx, &ours, |key, value| {
+                self.hides(key, value, scope.as_deref())
+            }) {
                 if !fits {
                     tell(
                         baggage::HEADER,

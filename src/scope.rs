@@ -10,6 +10,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 pub(crate) struct Scope {
     ids: Ids,
     details: Inherited,
+    /// Some of the details are said here, or declared.
+    says_details: bool,
     /// What was recorded on the span that opens the scope, when it was there already.
     recorded: OnceLock<Box<Recorded>>,
     /// Asked for a value that is declared here and not known yet. Kept only where there is one, so
@@ -74,14 +76,21 @@ impl Scope {
     /// The scope that says `values` inside `outer`.
     pub(crate) fn nested(outer: Option<Arc<Scope>>, values: Values) -> Arc<Self> {
         let around = outer.as_ref().map(|outer| &outer.details);
+        let says_details = values.details.declared || values.details.says_anything();
         let details = Inherited::nested(around, values.details);
-        Self::with_ids(outer, values.ids, details)
+        Self::with_ids(outer, values.ids, details, says_details)
     }
 
-    fn with_ids(outer: Option<Arc<Scope>>, ids: Ids, details: Inherited) -> Arc<Self> {
+    fn with_ids(
+        outer: Option<Arc<Scope>>,
+        ids: Ids,
+        details: Inherited,
+        says_details: bool,
+    ) -> Arc<Self> {
         let mut scope = Self {
             ids,
             details,
+            says_details,
             recorded: OnceLock::new(),
             outer: None,
         };
@@ -114,8 +123,12 @@ impl Scope {
             user_id: said(Role::User),
         };
         let around = outer.as_ref().map(|outer| &outer.details);
-        let details = self.details.moved_into(around);
-        Self::with_ids(outer, ids, details)
+        // What is not said here is that of the scope that this one was made in.
+        let details = match self.says_details {
+            true => self.details.moved_into(around),
+            false => around.cloned().unwrap_or_default(),
+        };
+        Self::with_ids(outer, ids, details, self.says_details)
     }
 
     fn inherits(&self) -> bool {
@@ -126,7 +139,11 @@ impl Scope {
         self.outer.is_some()
             || !is_own(Role::Session)
             || !is_own(Role::User)
-            || self.details.inherits()
+            || if self.says_details {
+                self.details.inherits()
+            } else {
+                !self.details.are_none()
+            }
     }
 
     /// Tells what was recorded on the span that opens the scope.

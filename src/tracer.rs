@@ -3,13 +3,13 @@
 use crate::dialect::Dialect;
 use crate::format::Format;
 use crate::handover::{self, Handover, Opened, Opening};
-use crate::held::SpanAttributes;
 use crate::in_force::InForce;
 use crate::known::{self, Key};
 use crate::privacy::Privacy;
 use crate::processor;
 use crate::scope::Scope;
 use crate::span::SessionSpan;
+use crate::watched::SpanAttributes;
 use opentelemetry::trace::{SpanBuilder, Tracer, TracerProvider};
 use opentelemetry::{Context, InstrumentationScope};
 use opentelemetry_sdk::error::OTelSdkResult;

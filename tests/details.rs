@@ -426,7 +426,6 @@ fn key_that_is_written_here_is_no_attribute_of_ones_own() {
 }
 
 #[test]
-#[ignore = "with_attribute takes `metadata.step`, which Phoenix does not find beside `metadata`"]
 fn entry_of_metadata_is_no_attribute_of_ones_own() {
     assert!(
         Session::default()
@@ -751,7 +750,6 @@ fn value_given_to_a_span_is_for_no_span_that_is_made_for_its_fields() {
 }
 
 #[test]
-#[ignore = "wrong: what is given to a macro is held while its fields await"]
 fn values_given_to_spans_of_two_tasks_are_not_exchanged() {
     let app = App::new();
     let runtime = tokio::runtime::Builder::new_current_thread().build();
@@ -815,7 +813,6 @@ fn explicit_parent_gives_its_own_and_nothing_of_what_is_in_force() {
 }
 
 #[test]
-#[ignore = "wrong: a span that says ids alone keeps metadata of the scope that it was made in"]
 fn parent_that_is_set_before_the_start_takes_the_place_of_what_was_in_force() {
     let app = App::new();
     let elsewhere = full().in_scope(Context::current);
@@ -990,14 +987,14 @@ fn marked_spans_carry_it_and_pass_nothing_on() {
             span("after");
         });
     });
-    for name in ["request", "router", "handler"] {
-        lacks(&app.span(name), &[]);
-    }
+    // Attributes of one's own are not marked: the spans may have some of these names already.
+    lacks(&app.span("request"), &["ring"]);
+    lacks(&app.span("router"), &["ring"]);
+    lacks(&app.span("handler"), &[]);
     assert_eq!(line(&app.span("after")), "after");
 }
 
 #[test]
-#[ignore = "wrong: what was set before the mark is doubled"]
 fn own_attribute_of_a_marked_span_wins_and_is_not_doubled() {
     for when in ["before", "after"] {
         let request = marked_with_own(
@@ -1008,14 +1005,13 @@ fn own_attribute_of_a_marked_span_wins_and_is_not_doubled() {
                 ("llm.prompt_template.version", "own".into()),
             ],
         );
-        lacks(&request, &[]);
+        lacks(&request, &["ring"]);
         assert_eq!(values(&request, "metadata"), [r#"{"tenant":"own"}"#]);
         assert_eq!(values(&request, "llm.prompt_template.version"), ["own"]);
     }
 }
 
 #[test]
-#[ignore = "wrong: an attribute of the session is doubled on a marked span that has one"]
 fn own_attribute_with_the_key_of_one_that_is_marked_is_not_doubled() {
     for when in ["before", "after"] {
         let request = marked_with_own(when, &[("ring", "own".into())]);
@@ -1059,7 +1055,6 @@ fn marked_with_own(when: &str, own: &[(&'static str, Value)]) -> SpanData {
 }
 
 #[test]
-#[ignore = "wrong: the ids of the first, the metadata of the second"]
 fn span_marked_from_two_sessions_does_not_mix_them() {
     let app = App::new();
     info_span!("request").in_scope(|| {
@@ -1236,7 +1231,6 @@ fn own_metadata_that_is_no_object_stands_alone() {
 }
 
 #[test]
-#[ignore = "wrong: what was set first wins where it is not of the usual form"]
 fn last_of_ones_own_wins() {
     let own = |first, last| {
         [
@@ -1263,7 +1257,6 @@ fn last_of_ones_own_wins() {
 }
 
 #[test]
-#[ignore = "wrong: `metadata.key` is lost on a span that declares any metadata"]
 fn own_entry_of_metadata_is_found_beside_the_others() {
     let own = [
         KeyValue::new("metadata.step", 2),
@@ -1315,7 +1308,6 @@ fn own_template_and_attribute_win() {
 }
 
 #[test]
-#[ignore = "wrong: `tags` is lost on a span that declares any metadata"]
 fn own_attributes_that_are_not_of_the_session_are_left_alone() {
     let own = [
         KeyValue::new("tags", "own"),
@@ -1417,7 +1409,6 @@ fn text_is_made_once_for_all_spans_of_a_scope() {
 }
 
 #[test]
-#[ignore = "wrong: the time is quadratic: minutes"]
 fn spans_that_declare_metadata_can_nest_deeper_than_a_stack_is_for() {
     const DEPTH: usize = 20_000;
     let app = App::new();

@@ -354,7 +354,6 @@ fn own_attribute_under_a_key_of_the_dialect_wins_and_is_not_doubled() {
 }
 
 #[test]
-#[ignore = "wrong: it is dropped where the dialect has no key for it"]
 fn own_attribute_of_openinference_is_not_lost_in_another_dialect() {
     let own = [
         KeyValue::new("session.id", "own"),
@@ -396,7 +395,6 @@ fn attribute_of_the_session_under_a_key_of_the_dialect_is_not_doubled() {
 }
 
 #[test]
-#[ignore = "wrong: it is dropped"]
 fn attribute_of_the_session_that_looks_like_metadata_of_the_dialect_is_not_lost() {
     let session = conversation().with_attribute("traceloop.association.properties.tier", "gold");
     let spans = exported(Dialect::TRACELOOP, |_| {
@@ -440,7 +438,6 @@ fn metadata_with_the_name_of_an_id_does_not_take_its_place() {
 }
 
 #[test]
-#[ignore = "metadata under an id's key is dropped even where there is no id"]
 fn metadata_with_the_name_of_an_id_is_written_where_there_is_no_id() {
     let session = Session::default().with_metadata("user_id", "metadata");
     let spans = exported(Dialect::TRACELOOP, |_| {

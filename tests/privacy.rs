@@ -439,20 +439,8 @@ fn no_id_is_sent_whoever_set_it() {
 }
 
 #[test]
-#[ignore = "wrong: all of these leak"]
 fn no_id_is_sent_whenever_it_became_known() {
     assert_eq!(leaking(LATER), [""; 0]);
-}
-
-#[test]
-#[ignore = "to be decided: an integer that equals the user's id may be anything else"]
-fn other_attribute_with_the_number_of_the_user_is_hidden() {
-    let work: &Work<'_> = &|_| {
-        let session = Session::default().with_user(NUMBER).unwrap();
-        session.in_scope(|| info_span!("span", who = NUMBER).in_scope(|| {}));
-    };
-    let sent = sent(both(hashed()), Dialect::OPENINFERENCE, |it| it, work);
-    assert!(!sent.has_number(), "{:?}", sent.attributes());
 }
 
 #[test]
@@ -550,7 +538,6 @@ fn hash_stands_under_the_keys_of_the_dialect_and_as_user_hash() {
 }
 
 #[test]
-#[ignore = "wrong: it is doubled"]
 fn user_hash_stands_once_whoever_else_says_one() {
     let ways: &[&Work<'_>] = &[
         &|_| {
@@ -634,7 +621,6 @@ fn private_metadata_is_not_sent() {
 }
 
 #[test]
-#[ignore = "wrong: all of these leak"]
 fn private_metadata_that_a_library_sets_in_another_form_is_not_sent() {
     let ways: &[(&str, &Work<'_>)] = &[
         ("list", &|_| {
@@ -709,7 +695,6 @@ fn no_hidden_id_is_in_headers() {
 }
 
 #[test]
-#[ignore = "wrong: it is sent"]
 fn no_hidden_id_is_in_baggage_of_the_application_under_another_name() {
     let propagator = SessionPropagator::new().with_privacy(both(hashed()));
     let baggage = [

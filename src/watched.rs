@@ -1,0 +1,322 @@
+//! Which attributes of a span are held back: those that are written from its scope too, and those that
+//! are not to be seen.
+
+use crate::attributes::{
+    Glance, ID, METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, SESSION_ID, USER_ID,
+};
+use crate::details::{self, Details, Part};
+use crate::diagnostic;
+use crate::fields;
+use crate::format::{self, Format};
+use crate::handover::Opening;
+use crate::held::Held;
+use crate::scope::{Role, Scope};
+use crate::session::{Id, Session};
+use crate::text::repeats;
+use opentelemetry::trace::Span;
+use opentelemetry::{Key, KeyValue, Value};
+use std::sync::Arc;
+
+/// What a span does with attributes that are written from its scope.
+pub(crate) struct SpanAttributes {
+    opening: Opening,
+    /// Where there is none, the usual one.
+    format: Option<Arc<Format>>,
+    watched: Watched,
+    held: Option<Box<Held>>,
+}
+
+/// Attributes that are not passed on as they come.
+#[derive(Clone, Copy)]
+enum Reserved {
+    /// An id, under this key.
+    Id(Role, &'static str),
+    /// A key of OpenInference that the span's scope has a value for.
+    Detail,
+    /// The same, where it has none.
+    Alone,
+    /// Another key that is written from the scope, or a value that is not to be seen.
+    Other,
+    PlainSession,
+    PlainUser,
+    /// A field that opens the scope: it is in the scope, by the layer.
+    Said,
+}
+
+/// Which attributes are looked at.
+#[derive(Clone, Copy, PartialEq)]
+enum Watched {
+    Ids,
+    IdsAndDetails,
+    All,
+}
+
+const IDS_AND_DETAILS: Glance = Glance::of(&[SESSION_ID, USER_ID, PLAIN_SESSION, PLAIN_USER, ID])
+    .and_all(Glance::of(&details::KEYS));
+
+impl SpanAttributes {
+    #[inline]
+    pub(crate) fn new(
+        opening: Opening,
+        format: Option<&Arc<Format>>,
+        scope: Option<&Scope>,
+    ) -> Self {
+        let watched = match scope {
+            _ if format.is_some() || opening.details.is_some() => Watched::All,
+            Some(scope) if !scope.details().are_none() => watched_in(scope),
+            _ => Watched::Ids,
+        };
+        Self {
+            opening,
+            format: format.cloned(),
+            watched,
+            held: None,
+        }
+    }
+
+    /// Takes what is reserved out of the attributes that the span starts with.
+    #[inline]
+    pub(crate) fn take_reserved(&mut self, given: &mut Vec<KeyValue>, scope: Option<&Scope>) {
+        let may_be = |attribute: &KeyValue| IDS_AND_DETAILS.may_be(attribute.key.as_str());
+        if self.watched != Watched::Ids || given.iter().any(may_be) {
+            self.take(given, scope);
+        }
+    }
+
+    #[inline(never)]
+    fn take(&mut self, given: &mut Vec<KeyValue>, scope: Option<&Scope>) {
+        let mut keys = given.iter().map(|attribute| attribute.key.as_str());
+        let first = match self.watched {
+            Watched::Ids => keys.position(|key| IDS_AND_DETAILS.may_be(key)),
+            Watched::IdsAndDetails => keys.position(is_detail),
+            Watched::All => Some(0),
+        };
+        let Some(first) = first else { return };
+        let mut kept = first;
+        for at in first..given.len() {
+            if let Some(reserved) = self.reserved(&given[at], scope) {
+                let value = std::mem::replace(&mut given[at].value, Value::Bool(false));
+                self.hold(reserved, &given[at].key, value, scope);
+            } else {
+                if kept < at {
+                    given.swap(kept, at);
+                }
+                kept += 1;
+            }
+        }
+        given.truncate(kept);
+    }
+
+    /// False if the attribute is certainly to be passed on.
+    #[inline(always)]
+    pub(crate) fn may_hold(&self, attribute: &KeyValue) -> bool {
+        match self.watched {
+            Watched::Ids => IDS_AND_DETAILS.may_be(attribute.key.as_str()),
+            _ => self.may_hold_detail(attribute.key.as_str()),
+        }
+    }
+
+    #[inline(never)]
+    fn may_hold_detail(&self, key: &str) -> bool {
+        self.watched == Watched::All || is_detail(key)
+    }
+
+    /// Holds an attribute back, or gives it again.
+    #[inline(never)]
+    pub(crate) fn set(&mut self, attribute: KeyValue, scope: Option<&Scope>) -> Option<KeyValue> {
+        match self.reserved(&attribute, scope) {
+            None => Some(attribute),
+            Some(reserved) => {
+                self.hold(reserved, &attribute.key, attribute.value, scope);
+                None
+            }
+        }
+    }
+
+    fn hold(&mut self, reserved: Reserved, key: &Key, value: Value, scope: Option<&Scope>) {
+        match reserved {
+            Reserved::Said => {}
+            Reserved::Id(role, key) => self.hold_own(key, role, &value, scope),
+            Reserved::PlainSession => self.held().plain_session = Some(value),
+            Reserved::PlainUser => self.held().plain_user = Some(value),
+            Reserved::Alone => self.held().alone.push(KeyValue::new(key.clone(), value)),
+            Reserved::Detail => self.held().set_detail(key, value),
+            Reserved::Other => self.held().set_other(KeyValue::new(key.clone(), value)),
+        }
+    }
+
+    #[inline(always)]
+    fn reserved(&self, attribute: &KeyValue, scope: Option<&Scope>) -> Option<Reserved> {
+        if self.may_hold(attribute) {
+            self.look_up(attribute, scope)
+        } else {
+            None
+        }
+    }
+
+    #[inline(never)]
+    fn look_up(&self, attribute: &KeyValue, scope: Option<&Scope>) -> Option<Reserved> {
+        match attribute.key.as_str() {
+            SESSION_ID => Some(Reserved::Id(Role::Session, SESSION_ID)),
+            USER_ID => Some(Reserved::Id(Role::User, USER_ID)),
+            PLAIN_SESSION if self.renames_plain() => Some(Reserved::PlainSession),
+            PLAIN_USER if self.renames_plain() => Some(Reserved::PlainUser),
+            ID if self.opening.names_id => Some(Reserved::Said),
+            key if fields::is_detail(key) && self.opening.names(key) => Some(Reserved::Said),
+            key if self.watched == Watched::Ids => {
+                details::KEYS.contains(&key).then_some(Reserved::Alone)
+            }
+            key => self.look_up_details(key, &attribute.value, scope),
+        }
+    }
+
+    fn look_up_details(&self, key: &str, value: &Value, scope: Option<&Scope>) -> Option<Reserved> {
+        if let Some((role, key)) = self.format.as_ref().and_then(|format| format.role(key)) {
+            return Some(Reserved::Id(role, key));
+        }
+        // Phoenix does not see an entry by itself beside the others.
+        if details::KEYS.contains(&key) || key.starts_with(METADATA_FIELD) {
+            return Some(Reserved::Detail);
+        }
+        let is_said = |said: Arc<Details>| said.attributes.iter().any(|it| it.key.as_str() == key);
+        // The id may become known later.
+        let may_be_hidden = |format: &Format| {
+            let may_be_id = self.opening.opens || matches!(value, Value::String(_));
+            may_be_id && format.privacy.hides_ids()
+        };
+        let is_other = scope
+            .and_then(|scope| scope.details().get())
+            .is_some_and(is_said)
+            || self
+                .format
+                .as_ref()
+                .is_some_and(|it| it.minds(key) || may_be_hidden(it));
+        is_other.then_some(Reserved::Other)
+    }
+
+    fn renames_plain(&self) -> bool {
+        self.format
+            .as_ref()
+            .is_none_or(|format| format.renames_plain)
+    }
+
+    /// Another scope is set inside the one that the span's fields opened: what is recorded from now
+    /// on is still of the fields.
+    pub(crate) fn keep_opened(&mut self, scope: Option<Arc<Scope>>) {
+        if self.opening.opens {
+            let opened = &mut self.held().opened;
+            *opened = opened.take().or(scope);
+        }
+    }
+
+    fn opened<'a>(&'a self, scope: Option<&'a Scope>) -> Option<&'a Scope> {
+        let kept = self.held.as_ref().and_then(|held| held.opened.as_deref());
+        kept.or(scope).filter(|_| self.opening.opens)
+    }
+
+    fn hold_own(&mut self, key: &'static str, role: Role, value: &Value, scope: Option<&Scope>) {
+        let text = value.as_str();
+        let said = self.opened(scope).and_then(|opened| opened.get(role));
+        let own = if repeats(&text, said.as_ref()) {
+            None
+        } else {
+            match Id::new(&text) {
+                Ok(id) => Some(id),
+                Err(error) => {
+                    // Of a field the layer has told already, with its place in the code.
+                    if !self.opening.opens {
+                        diagnostic::own_attribute_ignored(key, error);
+                    }
+                    return;
+                }
+            }
+        };
+        if own.is_some() || self.held.is_some() {
+            let held = self.held();
+            match role {
+                Role::Session => held.own.id = own,
+                Role::User => held.own.user_id = own,
+            }
+        }
+    }
+
+    fn held(&mut self) -> &mut Held {
+        self.held.get_or_insert_default()
+    }
+
+    /// Keeps of `session` what the span has no value for.
+    pub(crate) fn mark(&mut self, session: Session, scope: Option<&Scope>) {
+        let held = self.held();
+        let present = held.resolve(scope);
+        // Not what another conversation says, or one with another user.
+        let agrees = |present: &Option<Id>, said: &Option<Id>| present.is_none() || present == said;
+        if agrees(&present.id, &session.id) && agrees(&present.user_id, &session.user_id) {
+            held.marked.details = session.details;
+            if let Some(details) = held
+                .marked
+                .details
+                .as_ref()
+                .filter(|it| !it.attributes.is_empty())
+            {
+                // Whether the span has attributes of these names by now, nobody knows.
+                let mut details = Some(details.clone());
+                Details::change(&mut details, |it| it.forget(Part::Attributes));
+                held.marked.details = details;
+            }
+        }
+        if held.marked.details.is_some() {
+            for attribute in std::mem::take(&mut held.alone) {
+                held.set_detail(&attribute.key, attribute.value);
+            }
+            self.watched = Watched::All;
+        }
+        let held = self.held();
+        if present.id.is_none() {
+            held.marked.id = session.id;
+        }
+        if present.user_id.is_none() {
+            held.marked.user_id = session.user_id;
+        }
+    }
+
+    /// Writes what the span is exported with.
+    #[inline]
+    pub(crate) fn write(&mut self, scope: Option<&Scope>, span: &mut impl Span) {
+        if self.watched != Watched::Ids || self.held.is_some() {
+            self.write_more(scope, span);
+        } else if let Some(scope) = scope {
+            if span.is_recording() {
+                format::write_ids(scope, &mut |it| span.set_attribute(it));
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn write_more(&mut self, scope: Option<&Scope>, span: &mut impl Span) {
+        if let Some(held) = self.held.take() {
+            held.write(scope, self.format.as_ref(), span);
+        } else if let Some(scope) = scope {
+            if span.is_recording() {
+                format::write_scope(scope, self.format.as_ref(), &mut |it| {
+                    span.set_attribute(it)
+                });
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn is_detail(key: &str) -> bool {
+    // Nine bytes of a known length are compared at once.
+    let start = key.as_bytes().first_chunk::<{ METADATA_FIELD.len() }>();
+    IDS_AND_DETAILS.may_be(key) || start.is_some_and(|start| start == METADATA_FIELD.as_bytes())
+}
+
+#[cold]
+fn watched_in(scope: &Scope) -> Watched {
+    if scope.details().have_attributes() {
+        Watched::All
+    } else {
+        Watched::IdsAndDetails
+    }
+}
