@@ -45,14 +45,6 @@ pub(crate) struct Opening {
     pub(crate) details: Option<&'static FieldSet>,
 }
 
-impl Opening {
-    /// Whether the span has this field, and it is for metadata or tags.
-    pub(crate) fn names(&self, detail: &str) -> bool {
-        self.details
-            .is_some_and(|fields| fields.field(detail).is_some())
-    }
-}
-
 thread_local! {
     /// The number of the span whose handover is on offer on this thread, or 0.
     static OFFERED: Cell<u64> = const { Cell::new(0) };

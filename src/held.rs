@@ -17,10 +17,13 @@ use opentelemetry::trace::Span;
 use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
 use serde_json::Value as Json;
 use std::sync::Arc;
+use tracing::field::FieldSet;
 
 /// Only for spans that have any of this.
 #[derive(Default)]
 pub(crate) struct Held {
+    /// Those of the span, if metadata or tags are among them.
+    pub(crate) fields: Option<&'static FieldSet>,
     /// Set on this span by its author.
     pub(crate) own: Session,
     /// The same, of what is not known to `Session`.
@@ -36,6 +39,13 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    pub(crate) fn of_fields(fields: &'static FieldSet) -> Box<Self> {
+        Box::new(Self {
+            fields: Some(fields),
+            ..Self::default()
+        })
+    }
+
     pub(crate) fn set_detail(&mut self, key: &Key, value: Value) {
         let set = |own: &mut Details| own.set_own(key.as_str(), &value);
         if Details::change_if(&mut self.own.details, set) {

@@ -19,7 +19,10 @@ use std::sync::Arc;
 
 /// What a span does with attributes that are written from its scope.
 pub(crate) struct SpanAttributes {
-    opening: Opening,
+    /// The span opens a scope: what its fields say is in the scope already.
+    opens: bool,
+    /// Its field `id` is the session's or the user's.
+    names_id: bool,
     /// Where there is none, the usual one.
     format: Option<Arc<Format>>,
     watched: Watched,
@@ -67,10 +70,11 @@ impl SpanAttributes {
             _ => Watched::Ids,
         };
         Self {
-            opening,
+            opens: opening.opens,
+            names_id: opening.names_id,
             format: format.cloned(),
             watched,
-            held: None,
+            held: opening.details.map(Held::of_fields),
         }
     }
 
@@ -161,8 +165,8 @@ impl SpanAttributes {
             USER_ID => Some(Reserved::Id(Role::User, USER_ID)),
             PLAIN_SESSION if self.renames_plain() => Some(Reserved::PlainSession),
             PLAIN_USER if self.renames_plain() => Some(Reserved::PlainUser),
-            ID if self.opening.names_id => Some(Reserved::Said),
-            key if fields::is_detail(key) && self.opening.names(key) => Some(Reserved::Said),
+            ID if self.names_id => Some(Reserved::Said),
+            key if fields::is_detail(key) && self.names(key) => Some(Reserved::Said),
             key if self.watched == Watched::Ids => {
                 details::KEYS.contains(&key).then_some(Reserved::Alone)
             }
@@ -181,7 +185,7 @@ impl SpanAttributes {
         let is_said = |said: Arc<Details>| said.attributes.iter().any(|it| it.key.as_str() == key);
         // The id may become known later.
         let may_be_hidden = |format: &Format| {
-            let may_be_id = self.opening.opens || matches!(value, Value::String(_));
+            let may_be_id = self.opens || matches!(value, Value::String(_));
             may_be_id && format.privacy.hides_ids()
         };
         let is_other = scope
@@ -203,7 +207,7 @@ impl SpanAttributes {
     /// Another scope is set inside the one that the span's fields opened: what is recorded from now
     /// on is still of the fields.
     pub(crate) fn keep_opened(&mut self, scope: Option<Arc<Scope>>) {
-        if self.opening.opens {
+        if self.opens {
             let opened = &mut self.held().opened;
             *opened = opened.take().or(scope);
         }
@@ -211,7 +215,7 @@ impl SpanAttributes {
 
     fn opened<'a>(&'a self, scope: Option<&'a Scope>) -> Option<&'a Scope> {
         let kept = self.held.as_ref().and_then(|held| held.opened.as_deref());
-        kept.or(scope).filter(|_| self.opening.opens)
+        kept.or(scope).filter(|_| self.opens)
     }
 
     fn hold_own(&mut self, key: &'static str, role: Role, value: &Value, scope: Option<&Scope>) {
@@ -224,7 +228,7 @@ impl SpanAttributes {
                 Ok(id) => Some(id),
                 Err(error) => {
                     // Of a field the layer has told already, with its place in the code.
-                    if !self.opening.opens {
+                    if !self.opens {
                         diagnostic::own_attribute_ignored(key, error);
                     }
                     return;
@@ -238,6 +242,12 @@ impl SpanAttributes {
                 Role::User => held.own.user_id = own,
             }
         }
+    }
+
+    /// Whether the span has this field, which is for metadata or tags.
+    fn names(&self, detail: &str) -> bool {
+        let fields = self.held.as_ref().and_then(|held| held.fields);
+        fields.is_some_and(|fields| fields.field(detail).is_some())
     }
 
     fn held(&mut self) -> &mut Held {
