@@ -10,7 +10,7 @@ use crate::text::{repeats, unquoted};
 use opentelemetry::{KeyValue, Value};
 use serde_json::Value as Json;
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Where there is none, it is the default: nearly everywhere.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub(crate) struct Format {
     pub(crate) privacy: Privacy,
     /// Attributes named `session` and `user`, beside an id.
     pub(crate) renames_plain: bool,
+    /// For what OpenInference has and the dialect has not.
+    missing: OnceLock<Option<Arc<Format>>>,
 }
 
 impl Default for Format {
@@ -27,13 +29,30 @@ impl Default for Format {
             dialect: Dialect::OPENINFERENCE,
             privacy: Privacy::new(),
             renames_plain: true,
+            missing: OnceLock::new(),
         }
     }
 }
 
 impl Format {
     pub(crate) fn change(this: &mut Option<Arc<Self>>, change: impl FnOnce(&mut Self)) {
-        change(Arc::make_mut(this.get_or_insert_default()));
+        let format = Arc::make_mut(this.get_or_insert_default());
+        format.missing = OnceLock::new();
+        change(format);
+    }
+
+    /// How a span's own is written where the dialect has no key for it: it would be lost.
+    pub(crate) fn missing(&self) -> Option<&Arc<Self>> {
+        let missing = || {
+            let dialect = self.dialect.missing();
+            let missing = Self {
+                dialect,
+                privacy: self.privacy.clone(),
+                ..Self::default()
+            };
+            (!missing.dialect.rules().is_empty()).then(|| Arc::new(missing))
+        };
+        self.missing.get_or_init(missing).as_ref()
     }
 
     #[cold]

@@ -5,8 +5,8 @@
 //! twice.
 
 use crate::attributes::{
-    self, METADATA, METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, PROMPT_TEMPLATE,
-    PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, TAGS,
+    METADATA, METADATA_FIELD, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED,
+    PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, TAGS,
 };
 use crate::details::Details;
 use crate::format::{self, Format};
@@ -22,6 +22,8 @@ use tracing::field::FieldSet;
 /// Only for spans that have any of this.
 #[derive(Default)]
 pub(crate) struct Held {
+    /// Where there is none, the usual one.
+    pub(crate) format: Option<Arc<Format>>,
     /// Those of the span, if metadata or tags are among them.
     pub(crate) fields: Option<&'static FieldSet>,
     /// Set on this span by its author.
@@ -39,11 +41,14 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    pub(crate) fn of_fields(fields: &'static FieldSet) -> Box<Self> {
-        Box::new(Self {
-            fields: Some(fields),
-            ..Self::default()
-        })
+    /// Whether nothing came from anywhere but the scope.
+    fn is_of_scope(&self) -> bool {
+        self.own.is_empty()
+            && self.marked.is_empty()
+            && self.others.is_empty()
+            && self.alone.is_empty()
+            && self.plain_session.is_none()
+            && self.plain_user.is_none()
     }
 
     pub(crate) fn set_detail(&mut self, key: &Key, value: Value) {
@@ -68,75 +73,59 @@ impl Held {
     }
 
     #[cold]
-    pub(crate) fn write(
-        self,
-        scope: Option<&Scope>,
-        format: Option<&Arc<Format>>,
-        span: &mut impl Span,
-    ) {
+    pub(crate) fn write(self, scope: Option<&Scope>, span: &mut impl Span) {
+        let format = self.format.as_ref();
+        if let Some(scope) = scope.filter(|_| self.is_of_scope()) {
+            return format::write_scope(scope, format, &mut |it| span.set_attribute(it));
+        }
         let values = self.resolve(scope);
-        // Whatever was in force on the span is not to be seen, even where another value wins.
-        let session = |scope: &Scope| scope.to_session();
-        let known = [
-            values.clone(),
-            scope.map(session).unwrap_or_default(),
-            self.opened.as_deref().map(session).unwrap_or_default(),
-            self.own.clone(),
-            self.marked.clone(),
-        ];
         let beside = values.id.is_some() || values.user_id.is_some();
         let plain = [
-            (
-                self.plain_session,
-                PLAIN_SESSION,
-                attributes::PLAIN_SESSION_RENAMED,
-            ),
-            (self.plain_user, PLAIN_USER, attributes::PLAIN_USER_RENAMED),
+            (&self.plain_session, PLAIN_SESSION, PLAIN_SESSION_RENAMED),
+            (&self.plain_user, PLAIN_USER, PLAIN_USER_RENAMED),
         ];
-        let mut own = self.others;
-        for attribute in self.alone {
-            span.set_attribute(attribute);
-        }
-        for (value, key, renamed) in plain {
-            own.extend(value.map(|it| KeyValue::new(if beside { renamed } else { key }, it)));
-        }
-        let keys: Vec<_> = own.iter().map(|attribute| attribute.key.clone()).collect();
+        let plain = plain.into_iter().filter_map(|(value, key, renamed)| {
+            let key = if beside { renamed } else { key };
+            Some(KeyValue::new(key, value.clone()?))
+        });
+        let own: Vec<_> = self.others.iter().cloned().chain(plain).collect();
         let mut write = |attribute: KeyValue| {
-            if !keys.contains(&attribute.key) {
+            if own.iter().all(|own| own.key != attribute.key) {
                 span.set_attribute(attribute);
             }
         };
         format::write_values(&values, format, &mut write);
-        if let Some(format) = format {
-            let missing = Format {
-                dialect: format.dialect.missing(),
-                ..Format::clone(format)
-            };
+        let Some(format) = format else {
+            let own = self.alone.into_iter().chain(own);
+            return own.for_each(|attribute| span.set_attribute(attribute));
+        };
+        if let Some(missing) = format.missing() {
+            let details = self.own.details.as_deref().map(Details::metadata_and_tags);
             let own = Session {
-                details: self
-                    .own
-                    .details
-                    .as_ref()
-                    .map(|own| Arc::new(own.without_rest())),
-                ..self.own
+                details: details.map(Arc::new),
+                ..self.own.clone()
             };
-            format::write_values(&own, Some(&Arc::new(missing)), &mut write);
+            format::write_values(&own, Some(missing), &mut write);
         }
+        // Whatever was in force on the span is not to be seen, even where another value wins.
+        let session = |scope: &Scope| scope.to_session();
+        let known = [
+            values,
+            scope.map(session).unwrap_or_default(),
+            self.opened.as_deref().map(session).unwrap_or_default(),
+            self.own,
+            self.marked,
+        ];
         for attribute in own {
-            let shown = match format {
-                None => Some(attribute),
-                Some(format) => format.show(attribute, &known),
-            };
-            if let Some(attribute) = shown {
-                span.set_attribute(attribute);
+            if let Some(shown) = format.show(attribute, &known) {
+                span.set_attribute(shown);
             }
         }
     }
 }
 
 impl Details {
-    /// Metadata and tags.
-    fn without_rest(&self) -> Self {
+    fn metadata_and_tags(&self) -> Self {
         Self::of(self.metadata.clone(), self.tags.clone())
     }
 

@@ -16,6 +16,7 @@ use crate::text::repeats;
 use opentelemetry::trace::Span;
 use opentelemetry::{Key, KeyValue, Value};
 use std::sync::Arc;
+use tracing::field::FieldSet;
 
 /// What a span does with attributes that are written from its scope.
 pub(crate) struct SpanAttributes {
@@ -23,8 +24,6 @@ pub(crate) struct SpanAttributes {
     opens: bool,
     /// Its field `id` is the session's or the user's.
     names_id: bool,
-    /// Where there is none, the usual one.
-    format: Option<Arc<Format>>,
     watched: Watched,
     held: Option<Box<Held>>,
 }
@@ -58,24 +57,32 @@ const IDS_AND_DETAILS: Glance = Glance::of(&[SESSION_ID, USER_ID, PLAIN_SESSION,
     .and_all(Glance::of(&details::KEYS));
 
 impl SpanAttributes {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(
         opening: Opening,
         format: Option<&Arc<Format>>,
         scope: Option<&Scope>,
     ) -> Self {
-        let watched = match scope {
-            _ if format.is_some() || opening.details.is_some() => Watched::All,
-            Some(scope) if !scope.details().are_none() => watched_in(scope),
-            _ => Watched::Ids,
-        };
-        Self {
+        let mut attributes = Self {
             opens: opening.opens,
             names_id: opening.names_id,
-            format: format.cloned(),
-            watched,
-            held: opening.details.map(Held::of_fields),
+            watched: Watched::Ids,
+            held: None,
+        };
+        if format.is_some() || opening.details.is_some() {
+            attributes.watch_all(format, opening.details);
+        } else if let Some(scope) = scope.filter(|scope| !scope.details().are_none()) {
+            attributes.watched = watched_in(scope);
         }
+        attributes
+    }
+
+    #[cold]
+    fn watch_all(&mut self, format: Option<&Arc<Format>>, fields: Option<&'static FieldSet>) {
+        self.watched = Watched::All;
+        let held = self.held();
+        held.format = format.cloned();
+        held.fields = fields;
     }
 
     /// Takes what is reserved out of the attributes that the span starts with.
@@ -114,15 +121,7 @@ impl SpanAttributes {
     /// False if the attribute is certainly to be passed on.
     #[inline(always)]
     pub(crate) fn may_hold(&self, attribute: &KeyValue) -> bool {
-        match self.watched {
-            Watched::Ids => IDS_AND_DETAILS.may_be(attribute.key.as_str()),
-            _ => self.may_hold_detail(attribute.key.as_str()),
-        }
-    }
-
-    #[inline(never)]
-    fn may_hold_detail(&self, key: &str) -> bool {
-        self.watched == Watched::All || is_detail(key)
+        self.watched != Watched::Ids || IDS_AND_DETAILS.may_be(attribute.key.as_str())
     }
 
     /// Holds an attribute back, or gives it again.
@@ -151,7 +150,13 @@ impl SpanAttributes {
 
     #[inline(always)]
     fn reserved(&self, attribute: &KeyValue, scope: Option<&Scope>) -> Option<Reserved> {
-        if self.may_hold(attribute) {
+        let key = attribute.key.as_str();
+        let may_be_ours = match self.watched {
+            Watched::Ids => IDS_AND_DETAILS.may_be(key),
+            Watched::IdsAndDetails => is_detail(key),
+            Watched::All => true,
+        };
+        if may_be_ours {
             self.look_up(attribute, scope)
         } else {
             None
@@ -175,7 +180,7 @@ impl SpanAttributes {
     }
 
     fn look_up_details(&self, key: &str, value: &Value, scope: Option<&Scope>) -> Option<Reserved> {
-        if let Some((role, key)) = self.format.as_ref().and_then(|format| format.role(key)) {
+        if let Some((role, key)) = self.format().and_then(|format| format.role(key)) {
             return Some(Reserved::Id(role, key));
         }
         // Phoenix does not see an entry by itself beside the others.
@@ -192,16 +197,17 @@ impl SpanAttributes {
             .and_then(|scope| scope.details().get())
             .is_some_and(is_said)
             || self
-                .format
-                .as_ref()
+                .format()
                 .is_some_and(|it| it.minds(key) || may_be_hidden(it));
         is_other.then_some(Reserved::Other)
     }
 
     fn renames_plain(&self) -> bool {
-        self.format
-            .as_ref()
-            .is_none_or(|format| format.renames_plain)
+        self.format().is_none_or(|format| format.renames_plain)
+    }
+
+    fn format(&self) -> Option<&Format> {
+        self.held.as_ref()?.format.as_deref()
     }
 
     /// Another scope is set inside the one that the span's fields opened: what is recorded from now
@@ -304,12 +310,10 @@ impl SpanAttributes {
     #[inline(never)]
     fn write_more(&mut self, scope: Option<&Scope>, span: &mut impl Span) {
         if let Some(held) = self.held.take() {
-            held.write(scope, self.format.as_ref(), span);
+            held.write(scope, span);
         } else if let Some(scope) = scope {
             if span.is_recording() {
-                format::write_scope(scope, self.format.as_ref(), &mut |it| {
-                    span.set_attribute(it)
-                });
+                format::write_scope(scope, None, &mut |it| span.set_attribute(it));
             }
         }
     }
