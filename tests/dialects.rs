@@ -354,6 +354,20 @@ fn own_attribute_under_a_key_of_the_dialect_wins_and_is_not_doubled() {
 }
 
 #[test]
+fn own_id_under_a_key_of_the_dialect_is_one_id_for_all_keys() {
+    let session = Session::new("chat-42").unwrap();
+    let work = |own: &'static str| {
+        let spans = exported(Dialect::OPENINFERENCE.and(Dialect::LANGFUSE), |_| {
+            session.in_scope(|| info_span!("span", langfuse.session.id = own).in_scope(|| {}));
+        });
+        ["session.id", "langfuse.session.id"].map(|key| values(&spans[0], key))
+    };
+    assert_eq!(work(" own "), [["own"], ["own"]]);
+    // A blank one is ignored, as it is under OpenInference's key.
+    assert_eq!(work(" "), [["chat-42"], ["chat-42"]]);
+}
+
+#[test]
 fn own_attribute_of_openinference_is_not_lost_in_another_dialect() {
     let own = [
         KeyValue::new("session.id", "own"),
