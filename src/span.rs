@@ -62,8 +62,10 @@ impl<S: Span> SessionSpan<S> {
 
     #[inline(never)]
     fn set_watched(&mut self, attribute: KeyValue) {
-        if let Some(attribute) = self.attributes.set(attribute, self.scope.as_deref()) {
-            self.inner.set_attribute(attribute);
+        let scope = self.scope.as_deref();
+        match self.attributes.reserved(&attribute, scope) {
+            None => self.inner.set_attribute(attribute),
+            Some(reserved) => self.attributes.hold(reserved, attribute, scope),
         }
     }
 

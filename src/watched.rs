@@ -30,7 +30,7 @@ pub(crate) struct SpanAttributes {
 
 /// Attributes that are not passed on as they come.
 #[derive(Clone, Copy)]
-enum Reserved {
+pub(crate) enum Reserved {
     /// An id, under this key.
     Id(Role, &'static str),
     /// A key of OpenInference that the span's scope has a value for.
@@ -107,7 +107,7 @@ impl SpanAttributes {
         for at in first..given.len() {
             if let Some(reserved) = self.reserved(&given[at], scope) {
                 let value = std::mem::replace(&mut given[at].value, Value::Bool(false));
-                self.hold(reserved, &given[at].key, value, scope);
+                self.hold_value(reserved, &given[at].key, value, scope);
             } else {
                 if kept < at {
                     given.swap(kept, at);
@@ -124,19 +124,12 @@ impl SpanAttributes {
         self.watched != Watched::Ids || IDS_AND_DETAILS.may_be(attribute.key.as_str())
     }
 
-    /// Holds an attribute back, or gives it again.
-    #[inline(never)]
-    pub(crate) fn set(&mut self, attribute: KeyValue, scope: Option<&Scope>) -> Option<KeyValue> {
-        match self.reserved(&attribute, scope) {
-            None => Some(attribute),
-            Some(reserved) => {
-                self.hold(reserved, &attribute.key, attribute.value, scope);
-                None
-            }
-        }
+    /// Holds an attribute back.
+    pub(crate) fn hold(&mut self, reserved: Reserved, given: KeyValue, scope: Option<&Scope>) {
+        self.hold_value(reserved, &given.key, given.value, scope);
     }
 
-    fn hold(&mut self, reserved: Reserved, key: &Key, value: Value, scope: Option<&Scope>) {
+    fn hold_value(&mut self, reserved: Reserved, key: &Key, value: Value, scope: Option<&Scope>) {
         match reserved {
             Reserved::Said => {}
             Reserved::Id(role, key) => self.hold_own(key, role, &value, scope),
@@ -148,8 +141,9 @@ impl SpanAttributes {
         }
     }
 
+    /// What an attribute is, if it is not to be passed on.
     #[inline(always)]
-    fn reserved(&self, attribute: &KeyValue, scope: Option<&Scope>) -> Option<Reserved> {
+    pub(crate) fn reserved(&self, attribute: &KeyValue, scope: Option<&Scope>) -> Option<Reserved> {
         let key = attribute.key.as_str();
         let may_be_ours = match self.watched {
             Watched::Ids => IDS_AND_DETAILS.may_be(key),
