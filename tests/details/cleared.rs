@@ -102,3 +102,23 @@ fn what_is_cleared_on_a_span_may_be_recorded_on_it() {
     assert_eq!(values(&span, "metadata"), [r#"{"step":2}"#]);
     assert_eq!(values(&span, "user.id"), ["u-8"]);
 }
+
+#[test]
+fn session_forgets_what_it_is_without() {
+    for (part, keys) in PARTS {
+        let app = App::new();
+        let session = full().without(part);
+        session.in_scope(|| span("inside"));
+        session!(session).in_scope(|| {});
+        lacks(&app.span("inside"), keys);
+        lacks(&app.span("session"), keys);
+    }
+}
+
+#[test]
+fn nothing_is_in_force_where_all_is_cleared() {
+    let parts = PARTS.into_iter().map(|(part, _)| part);
+    let nothing = parts.fold(Session::default(), Session::without);
+    let here = || nothing.in_scope(current_session);
+    assert_eq!(full().in_scope(here), None);
+}

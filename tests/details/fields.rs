@@ -1,7 +1,7 @@
 //! What the fields of a span say.
 
 use crate::support::{App, values};
-use crate::{exports, full, span};
+use crate::{exports, full, list, span};
 use opentelemetry::{Array, StringValue, Value};
 use tracing::field::{debug, display};
 use tracing::{info_span, instrument};
@@ -138,4 +138,14 @@ fn tags_that_break_the_rule_are_ignored_with_a_warning() {
             "{said}"
         );
     }
+}
+
+#[test]
+fn quote_inside_a_tag_does_not_end_it() {
+    let app = App::new();
+    drop(session!("chat-42", tags = ?["a\", b", "c"]));
+    let span = app.span("session");
+    let mut attributes = span.attributes.iter();
+    let tags = attributes.find(|it| it.key.as_str() == "tag.tags");
+    assert_eq!(tags.unwrap().value, list(["a\", b", "c"]));
 }

@@ -110,6 +110,29 @@ fn parent_that_is_set_before_the_start_takes_the_place_of_what_was_in_force() {
 }
 
 #[test]
+fn span_that_says_its_ids_alone_takes_nothing_below_a_parent_from_outside() {
+    let app = App::new();
+    let around = info_span!("around", session.id = "chat-43", metadata.tenant = "secret");
+    around.in_scope(|| {
+        let span = info_span!("inside", session.id = "chat-44");
+        span.set_parent(remote()).unwrap();
+        span.in_scope(|| info_span!("below").in_scope(|| {}));
+    });
+    for name in ["inside", "below"] {
+        assert_eq!(line(&app.span(name)), format!("{name} session.id=chat-44"));
+    }
+}
+
+#[test]
+fn session_of_a_context_is_that_of_no_other() {
+    let elsewhere = full().in_scope(Context::current);
+    Session::new("chat-43").unwrap().in_scope(|| {
+        assert_eq!(Session::of(&elsewhere), Some(full()));
+        assert_eq!(Session::of(&Context::new()), None);
+    });
+}
+
+#[test]
 fn hidden_span_still_says_it() {
     let app = App::with_layer(|otel| {
         SessionLayer::new()

@@ -87,3 +87,21 @@ fn span_marked_from_two_sessions_does_not_mix_them() {
         [format!(r#"{{"of":"{id}"}}"#)]
     );
 }
+
+#[test]
+fn span_marked_by_two_users_does_not_mix_them() {
+    let app = App::new();
+    info_span!("request").in_scope(|| {
+        for id in ["u-1", "u-2"] {
+            let session = Session::new("chat-42").unwrap().with_user(id).unwrap();
+            let session = with_metadata(session, "of", id);
+            session.in_scope(|| info_span!("handler").in_scope(|| mark_trace().unwrap()));
+        }
+    });
+    let request = app.span("request");
+    let id = values(&request, "user.id").concat();
+    assert_eq!(
+        values(&request, "metadata"),
+        [format!(r#"{{"of":"{id}"}}"#)]
+    );
+}

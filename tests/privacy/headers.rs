@@ -69,3 +69,20 @@ fn hash_in_headers_is_that_on_spans_and_goes_on() {
     assert_eq!(sent.texts("user.hash"), [USER_HASH]);
     assert_eq!(sent.texts("session.id"), [CHAT_HASH]);
 }
+
+#[test]
+fn sessions_and_users_are_hidden_each_by_their_own_policy() {
+    let users = Privacy::new().with_user_ids(hashed());
+    let sessions = Privacy::new().with_session_ids(hashed());
+    for (privacy, expected) in [
+        (users, format!("session.id={CHAT},user.hash={USER_HASH}")),
+        (sessions, format!("session.id={CHAT_HASH},user.id={USER}")),
+    ] {
+        let propagator = SessionPropagator::new()
+            .with_user(true)
+            .with_privacy(privacy);
+        let mut headers = HashMap::new();
+        conversation().in_scope(|| propagator.inject(&mut headers));
+        assert_eq!(headers["baggage"], expected);
+    }
+}

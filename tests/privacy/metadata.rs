@@ -9,7 +9,7 @@ use opentelemetry::{Array, KeyValue, Value};
 use tracing::field::Empty;
 use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::{Dialect, IdPolicy, Session, session};
+use tracing_session::{Dialect, IdPolicy, Privacy, Session, session};
 
 #[test]
 fn private_metadata_is_not_sent() {
@@ -101,4 +101,20 @@ fn private_metadata_of_any_type_is_hashed_as_its_json() {
     let sent = sent(both(hashed()), Dialect::OPENINFERENCE, |it| it, work);
     let expected = format!(r#"{{"number":"{NUMBER_HASH}","plan":"pro"}}"#);
     assert_eq!(sent.texts("metadata"), [expected]);
+}
+
+#[test]
+fn policy_that_is_given_last_for_a_key_holds() {
+    let work: &Work<'_> = &|_| {
+        let session = conversation().with_metadata("email", EMAIL).unwrap();
+        session.in_scope(below);
+    };
+    let last = |first, last| {
+        let privacy = Privacy::new().with_metadata(["email"], first);
+        let privacy = privacy.with_metadata(["email"], last);
+        sent(privacy, Dialect::OPENINFERENCE, |it| it, work).texts("metadata")
+    };
+    assert_eq!(last(IdPolicy::plain(), IdPolicy::omitted()), [""; 0]);
+    let hashed_last = last(IdPolicy::omitted(), hashed());
+    assert_eq!(hashed_last, [format!(r#"{{"email":"{EMAIL_HASH}"}}"#)]);
 }
