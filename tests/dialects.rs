@@ -289,6 +289,21 @@ fn key_that_is_there_already_is_not_written_twice() {
 }
 
 #[test]
+fn key_of_two_dialects_means_what_it_means_in_the_first() {
+    let of_session = Dialect::new().with_session_key("acme.id");
+    let of_user = Dialect::new().with_user_key("acme.id");
+    for (dialect, id) in [
+        (of_session.clone().and(of_user.clone()), "chat-42"),
+        (of_user.and(of_session), "u-7"),
+    ] {
+        let spans = exported(dialect, |_| {
+            conversation().in_scope(|| info_span!("span").in_scope(|| {}));
+        });
+        assert_eq!(values(&spans[0], "acme.id"), [id]);
+    }
+}
+
+#[test]
 fn prompt_template_and_attributes_of_ones_own_have_the_same_keys_in_all() {
     let session = Session::default()
         .with_prompt_template("Say {word}")

@@ -1,0 +1,124 @@
+//! What is not inherited.
+
+use crate::support::{App, values};
+use crate::{full, lacks, span, with_metadata};
+use tracing::field::Empty;
+use tracing::info_span;
+use tracing_session::{Part, Session, current_session, session};
+
+const PARTS: [(Part, &[&str]); 6] = [
+    (Part::Session, &["session.id"]),
+    (Part::User, &["user.id"]),
+    (Part::Metadata, &["metadata"]),
+    (Part::Tags, &["tag.tags"]),
+    (
+        Part::PromptTemplate,
+        &[
+            "llm.prompt_template.template",
+            "llm.prompt_template.variables",
+            "llm.prompt_template.version",
+        ],
+    ),
+    (Part::Attributes, &["ring"]),
+];
+
+#[test]
+fn each_part_can_be_cleared_inside_and_is_back_afterwards() {
+    for (part, keys) in PARTS {
+        let app = App::new();
+        full().in_scope(|| {
+            Session::default().without(part).in_scope(|| {
+                info_span!("value").in_scope(|| info_span!("below").in_scope(|| {}));
+                let here = current_session().unwrap().attributes();
+                assert!(here.into_iter().all(|it| !keys.contains(&it.key.as_str())));
+            });
+            info_span!("between").in_scope(|| {});
+            session!(Session::default().without(part))
+                .in_scope(|| info_span!("in the span").in_scope(|| {}));
+            info_span!("at last").in_scope(|| {});
+        });
+        for name in ["value", "below", "session", "in the span"] {
+            lacks(&app.span(name), keys);
+        }
+        for name in ["between", "at last"] {
+            lacks(&app.span(name), &[]);
+        }
+    }
+}
+
+#[test]
+fn each_part_of_a_default_session_can_be_cleared() {
+    for (part, keys) in PARTS {
+        let app = App::with(|layer| layer.with_default_session(full()));
+        info_span!("outside").in_scope(|| {});
+        let inner = Session::default().without(part);
+        session!(inner).in_scope(|| info_span!("in the span").in_scope(|| {}));
+        info_span!("at last").in_scope(|| {});
+        lacks(&app.span("outside"), &[]);
+        lacks(&app.span("session"), keys);
+        lacks(&app.span("in the span"), keys);
+        lacks(&app.span("at last"), &[]);
+    }
+}
+
+#[test]
+fn value_that_clears_one_part_keeps_the_rest_of_a_default_session() {
+    let app = App::with(|layer| layer.with_default_session(full()));
+    let inner = Session::default().without(Part::User);
+    inner.in_scope(|| info_span!("in the value").in_scope(|| {}));
+    lacks(&app.span("in the value"), &["user.id"]);
+}
+
+#[test]
+fn what_is_cleared_can_be_said_anew() {
+    let app = App::new();
+    full().in_scope(|| {
+        let inner = full().without(Part::Metadata).without(Part::Tags);
+        let inner = with_metadata(inner, "step", 2).with_tags(["eu"]).unwrap();
+        let inner = inner.without(Part::User).with_user("u-8").unwrap();
+        inner.in_scope(|| span("inside"));
+        session!(inner).in_scope(|| {});
+    });
+    for span in app.spans() {
+        assert_eq!(values(&span, "metadata"), [r#"{"step":2}"#]);
+        assert_eq!(values(&span, "tag.tags"), [r#"["eu"]"#]);
+        assert_eq!(values(&span, "user.id"), ["u-8"]);
+    }
+}
+
+#[test]
+fn what_is_cleared_on_a_span_may_be_recorded_on_it() {
+    let app = App::new();
+    full().in_scope(|| {
+        let inner = Session::default()
+            .without(Part::User)
+            .without(Part::Metadata);
+        let inner = session!(inner, metadata.step = Empty);
+        let entered = inner.enter();
+        inner.record("user.id", "u-8").record("metadata.step", 2);
+        drop(entered);
+    });
+    let span = app.span("session");
+    assert_eq!(values(&span, "metadata"), [r#"{"step":2}"#]);
+    assert_eq!(values(&span, "user.id"), ["u-8"]);
+}
+
+#[test]
+fn session_forgets_what_it_is_without() {
+    for (part, keys) in PARTS {
+        let app = App::new();
+        let session = full().without(part);
+        session.in_scope(|| span("inside"));
+        session!(session).in_scope(|| {});
+        lacks(&app.span("inside"), keys);
+        lacks(&app.span("session"), keys);
+    }
+}
+
+#[test]
+fn nothing_is_in_force_where_all_is_cleared() {
+    let parts = PARTS.into_iter().map(|(part, _)| part);
+    let nothing = parts.fold(Session::default(), Session::without);
+    let here = || nothing.in_scope(current_session);
+    assert_eq!(full().in_scope(here), None);
+}

@@ -1,0 +1,107 @@
+//! Spans that are marked.
+
+use crate::support::{App, values};
+use crate::{full, lacks, line, list, span, with_metadata};
+use opentelemetry::Value;
+use opentelemetry_sdk::trace::SpanData;
+use tracing::info_span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_session::{Session, mark_trace};
+
+#[test]
+fn marked_spans_carry_it_and_pass_nothing_on() {
+    let app = App::new();
+    info_span!("request").in_scope(|| {
+        info_span!("router").in_scope(|| {
+            full().in_scope(|| info_span!("handler").in_scope(|| mark_trace().unwrap()));
+            span("after");
+        });
+    });
+    // Attributes of one's own are not marked: the spans may have some of these names already.
+    lacks(&app.span("request"), &["ring"]);
+    lacks(&app.span("router"), &["ring"]);
+    lacks(&app.span("handler"), &[]);
+    assert_eq!(line(&app.span("after")), "after");
+}
+
+#[test]
+fn own_attribute_of_a_marked_span_wins_and_is_not_doubled() {
+    for when in ["before", "after"] {
+        let request = marked_with_own(
+            when,
+            &[
+                ("metadata", r#"{"tenant":"own"}"#.into()),
+                ("tag.tags", list(["own"])),
+                ("llm.prompt_template.version", "own".into()),
+            ],
+        );
+        lacks(&request, &["ring"]);
+        assert_eq!(values(&request, "metadata"), [r#"{"tenant":"own"}"#]);
+        assert_eq!(values(&request, "llm.prompt_template.version"), ["own"]);
+    }
+}
+
+#[test]
+fn own_attribute_with_the_key_of_one_that_is_marked_is_not_doubled() {
+    for when in ["before", "after"] {
+        let request = marked_with_own(when, &[("ring", "own".into())]);
+        assert_eq!(values(&request, "ring"), ["own"], "{when}");
+    }
+}
+
+/// A span with attributes of its own, that is marked with a full session from below.
+fn marked_with_own(when: &str, own: &[(&'static str, Value)]) -> SpanData {
+    let app = App::new();
+    let request = info_span!("request");
+    let set = || {
+        for (key, value) in own {
+            request.set_attribute(*key, value.clone());
+        }
+    };
+    request.in_scope(|| {
+        if when == "before" {
+            set();
+        }
+        full().in_scope(|| info_span!("handler").in_scope(|| mark_trace().unwrap()));
+        if when == "after" {
+            set();
+        }
+    });
+    drop(request);
+    app.span("request")
+}
+
+#[test]
+fn span_marked_from_two_sessions_does_not_mix_them() {
+    let app = App::new();
+    info_span!("request").in_scope(|| {
+        for id in ["chat-1", "chat-2"] {
+            let session = with_metadata(Session::new(id).unwrap(), "of", id);
+            session.in_scope(|| info_span!("handler").in_scope(|| mark_trace().unwrap()));
+        }
+    });
+    let request = app.span("request");
+    let id = values(&request, "session.id").concat();
+    assert_eq!(
+        values(&request, "metadata"),
+        [format!(r#"{{"of":"{id}"}}"#)]
+    );
+}
+
+#[test]
+fn span_marked_by_two_users_does_not_mix_them() {
+    let app = App::new();
+    info_span!("request").in_scope(|| {
+        for id in ["u-1", "u-2"] {
+            let session = Session::new("chat-42").unwrap().with_user(id).unwrap();
+            let session = with_metadata(session, "of", id);
+            session.in_scope(|| info_span!("handler").in_scope(|| mark_trace().unwrap()));
+        }
+    });
+    let request = app.span("request");
+    let id = values(&request, "user.id").concat();
+    assert_eq!(
+        values(&request, "metadata"),
+        [format!(r#"{{"of":"{id}"}}"#)]
+    );
+}

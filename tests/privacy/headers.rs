@@ -1,0 +1,88 @@
+//! What other services get.
+
+use crate::{CHAT, CHAT_HASH, USER, USER_HASH, Work, below, both, conversation, hashed, sent};
+use opentelemetry::baggage::BaggageExt;
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::{Context, KeyValue};
+use std::collections::HashMap;
+use tracing_session::{Dialect, IdPolicy, Privacy, Session, SessionPropagator};
+
+#[test]
+fn no_hidden_id_is_in_headers() {
+    for policy in [hashed(), IdPolicy::omitted()] {
+        let propagator = SessionPropagator::new()
+            .with_user(true)
+            .with_header("x-conversation")
+            .unwrap()
+            .with_privacy(both(policy));
+        let baggage = [
+            KeyValue::new("user.id", USER),
+            KeyValue::new("session.id", CHAT),
+            KeyValue::new("tenant", "acme"),
+        ];
+        let cx = Context::new().with_baggage(baggage);
+        for session in [
+            conversation(),
+            Session::default(),
+            Session::new("another").unwrap(),
+        ] {
+            let _attached = cx.clone().attach();
+            let mut headers = HashMap::new();
+            session.in_scope(|| propagator.inject(&mut headers));
+            let all = format!("{headers:?}");
+            assert!(!all.contains(USER) && !all.contains(CHAT), "{all}");
+            assert!(all.contains("tenant=acme"), "{all}");
+        }
+    }
+}
+
+#[test]
+fn no_hidden_id_is_in_baggage_of_the_application_under_another_name() {
+    let propagator = SessionPropagator::new().with_privacy(both(hashed()));
+    let baggage = [
+        KeyValue::new("langfuse_user_id", USER),
+        KeyValue::new("chat", CHAT),
+    ];
+    let _attached = Context::new().with_baggage(baggage).attach();
+    let mut headers = HashMap::new();
+    conversation().in_scope(|| propagator.inject(&mut headers));
+    let all = format!("{headers:?}");
+    assert!(!all.contains(USER) && !all.contains(CHAT), "{all}");
+}
+
+#[test]
+fn hash_in_headers_is_that_on_spans_and_goes_on() {
+    let front = SessionPropagator::new()
+        .with_user(true)
+        .with_privacy(both(hashed()));
+    let mut headers = HashMap::new();
+    conversation().in_scope(|| front.inject(&mut headers));
+    let behind = SessionPropagator::new().with_user(true);
+    let work: &Work<'_> = &|_| {
+        let _attached = behind.extract(&headers).attach();
+        below();
+        let mut further = HashMap::new();
+        behind.inject(&mut further);
+        assert_eq!(further, headers);
+    };
+    let sent = sent(Privacy::new(), Dialect::OPENINFERENCE, |it| it, work);
+    assert_eq!(sent.texts("user.hash"), [USER_HASH]);
+    assert_eq!(sent.texts("session.id"), [CHAT_HASH]);
+}
+
+#[test]
+fn sessions_and_users_are_hidden_each_by_their_own_policy() {
+    let users = Privacy::new().with_user_ids(hashed());
+    let sessions = Privacy::new().with_session_ids(hashed());
+    for (privacy, expected) in [
+        (users, format!("session.id={CHAT},user.hash={USER_HASH}")),
+        (sessions, format!("session.id={CHAT_HASH},user.id={USER}")),
+    ] {
+        let propagator = SessionPropagator::new()
+            .with_user(true)
+            .with_privacy(privacy);
+        let mut headers = HashMap::new();
+        conversation().in_scope(|| propagator.inject(&mut headers));
+        assert_eq!(headers["baggage"], expected);
+    }
+}
