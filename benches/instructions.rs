@@ -79,10 +79,10 @@ const PROMISES: &[Promise] = &[
     ("tree13 of hand_written", 0.6, |counts| {
         counts.of_hand_written("tree13")
     }),
-    ("metadata of wide1000, both over baseline", 2.2, |counts| {
+    ("metadata of wide1000, both over baseline", 2.1, |counts| {
         counts.of_wide1000("metadata")
     }),
-    ("full of wide1000, both over baseline", 3.3, |counts| {
+    ("full of wide1000, both over baseline", 3.2, |counts| {
         counts.of_wide1000("full")
     }),
     ("remote of hand_written", 0.8, |counts| {
