@@ -13,7 +13,7 @@ use std::fmt::Display;
 use tracing::{Dispatch, dispatcher};
 use tracing_opentelemetry::get_otel_context;
 
-/// The session and user in force here, if there is either.
+/// What is in force here, if anything is: a session, a user, metadata, tags and the rest.
 ///
 /// It looks in OpenTelemetry's current `Context`, and at the default session of the
 /// [`SessionLayer`](crate::SessionLayer) if there is nothing.
@@ -183,12 +183,12 @@ fn bind(session: Session) -> Result<(), Error> {
 ///
 /// Backends show the first span of a trace: with this it carries what was learnt below it. The
 /// spans above are marked, and nothing more: what is started beside them does not inherit it. They
-/// are marked with all but attributes of one's own. Only
-/// spans that `tracing` made are found, and the current one, whoever made it.
+/// are marked with all but attributes of one's own. Only spans that `tracing` made are found, and the
+/// current one, whoever made it.
 ///
 /// # Errors
 ///
-/// When no session or user is in force here, and when there is no span.
+/// When nothing is in force here, and when there is no span.
 ///
 /// ```
 /// # use opentelemetry::trace::TracerProvider;

@@ -10,6 +10,8 @@ use std::borrow::Cow;
 /// written at once where they are joined by [`and`](Self::and). A prompt template and attributes of
 /// one's own have the same keys in all of them.
 ///
+/// [`Dialect::new`], which is also the [`Default`], has no key at all: alone, it exports no session.
+///
 /// Cost: an attribute for each key, on each span.
 ///
 /// ```
@@ -20,7 +22,7 @@ use std::borrow::Cow;
 /// let provider = SessionTracerProvider::new(provider)
 ///     .with_dialect(Dialect::OPENINFERENCE.and(Dialect::GEN_AI));
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dialect {
     rules: Cow<'static, [Rule]>,
 }
@@ -60,6 +62,13 @@ impl Rule {
 
 const fn rule(written: Written, key: &'static str) -> Rule {
     Rule { written, key }
+}
+
+impl Default for Dialect {
+    /// [`Dialect::OPENINFERENCE`]. [`Dialect::new`] is the one without a key.
+    fn default() -> Self {
+        Self::OPENINFERENCE
+    }
 }
 
 impl Dialect {

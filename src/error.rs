@@ -151,11 +151,10 @@ impl ErrorKind {
             Self::Serialize => "the value cannot be serialised as JSON",
             Self::NotAnObject => "the value is not a JSON object",
             Self::ReservedKey => {
-                "the key is not one for an attribute of one's own: Session has methods for what is \
-                 written there"
+                "the key is kept for what a Session says: set it with the method of Session for it"
             }
             #[cfg(feature = "hash")]
-            Self::ShortKey => "a key is at least 16 bytes of random",
+            Self::ShortKey => "the key is too short: 16 random bytes are the least",
             #[cfg(feature = "hash")]
             Self::NotSet => "the environment variable is not set",
             Self::HeaderName => "not a name for a header of the session's own",

@@ -212,15 +212,20 @@ pub(crate) struct Given {
     pub(crate) said: Said,
     id: Option<Id>,
     user_id: Option<Id>,
+    /// Another was given before it, and its span is not made yet: it cannot be told from this one.
+    doubtful: bool,
 }
 
 impl Given {
     /// Whether it is for the span that says these ids. Where a field of the macro awaits something,
     /// another task may have given its own meanwhile.
     pub(crate) fn is_of(&self, id: Option<&Id>, user_id: Option<&Id>) -> bool {
+        // A field `user.id` of one's own stands for the one that was given.
+        let is_user = self.user_id.is_none() || self.user_id.as_ref() == user_id;
         match &self.id {
-            Some(given) => id == Some(given),
-            None => id.is_none() && (self.user_id.is_none() || self.user_id.as_ref() == user_id),
+            Some(given) => id == Some(given) && (is_user || !self.doubtful),
+            None if self.user_id.is_none() && self.doubtful => false,
+            None => id.is_none() && is_user,
         }
     }
 }
@@ -246,11 +251,18 @@ impl Giving {
             said: session.into(),
             id: session.id.clone(),
             user_id: session.user_id.clone(),
+            doubtful: false,
         });
         let given = given
             .filter(|given| given.said.says_anything())
             .map(Box::new);
-        Self(GIVEN.try_with(|it| it.replace(given)).ok().flatten())
+        let give = |it: &Cell<Option<Box<Given>>>| {
+            let outer = it.take();
+            let doubtful = outer.is_some();
+            it.set(given.map(|given| Box::new(Given { doubtful, ..*given })));
+            outer
+        };
+        Self(GIVEN.try_with(give).ok().flatten())
     }
 }
 

@@ -99,7 +99,9 @@ impl Format {
                 Written::MetadataEntry => {
                     for (name, value) in &shown.metadata {
                         if let Some(value) = entry(value) {
-                            write(Ready::Any(KeyValue::new(format!("{key}{name}"), value)));
+                            // Every span shares both.
+                            let key: Arc<str> = format!("{key}{name}").into();
+                            write(Ready::Any(KeyValue::new(key, value)));
                         }
                     }
                 }
@@ -208,8 +210,12 @@ impl Format {
         let key = attribute.key.as_str();
         let is_metadata = self.dialect.metadata_of(key).is_some()
             || self.dialect.meaning(key) == Some(Written::Metadata);
+        // In some dialects the key of metadata is that of an id.
+        let is_id = self.is_of_id(key).is_some_and(|it| !it.is_plain());
         let text = attribute.value.as_str();
-        if !self.privacy.hides_ids() || is_metadata && self.is_hidden(&text, known).is_none() {
+        if !self.privacy.hides_ids()
+            || is_metadata && !is_id && self.is_hidden(&text, known).is_none()
+        {
             return Some(attribute);
         }
         self.show(attribute, known)
@@ -253,16 +259,17 @@ impl Format {
 
 /// One metadata as an attribute by itself.
 fn entry(value: &Json) -> Option<Value> {
+    let shared = |text: &str| Value::String(Arc::<str>::from(text).into());
     Some(match value {
         Json::Null => return None,
         Json::Bool(value) => Value::Bool(*value),
         Json::Number(number) => match (number.as_i64(), number.as_f64()) {
             (Some(integer), _) => Value::I64(integer),
             (None, Some(float)) if number.is_f64() => Value::F64(float),
-            _ => Value::String(number.to_string().into()),
+            _ => shared(&number.to_string()),
         },
-        Json::String(text) => Value::String(text.clone().into()),
-        Json::Array(_) | Json::Object(_) => Value::String(value.to_string().into()),
+        Json::String(text) => shared(text),
+        Json::Array(_) | Json::Object(_) => shared(&value.to_string()),
     })
 }
 

@@ -41,14 +41,14 @@ impl Session {
         Ok(self)
     }
 
-    /// The same session with these tags too.
+    /// The same session with these tags too. A tag is trimmed.
     ///
     /// They are exported as `tag.tags`, a list of strings. Inside another session they are joined
     /// with that one's, without doubles.
     ///
     /// # Errors
     ///
-    /// When a tag is blank, longer than 1,024 bytes, or has a control character. It is trimmed.
+    /// When a tag is blank, longer than 1,024 bytes, or has a control character.
     ///
     /// ```
     /// use tracing_session::Session;
@@ -252,7 +252,8 @@ impl Session {
     }
 
     /// All that the session says, as OpenInference's attributes: for spans, logs and requests that
-    /// people make themselves.
+    /// people make themselves. The values are as they are: a [`Dialect`](crate::Dialect) and
+    /// [`Privacy`](crate::Privacy) are a provider's, and do nothing here.
     ///
     /// ```
     /// use tracing_session::{Session, current_session};

@@ -12,9 +12,17 @@ use std::sync::Arc;
 /// It is given to [`SessionTracerProvider::with_privacy`], and holds for every span of that
 /// provider, whoever made it: for what is inherited, for an attribute `user.id` (or one that a
 /// [`Dialect`](crate::Dialect) names) that the span's author set, and for any attribute whose whole
-/// text is an id that is to be hidden (a number is one on the span that says the id, and elsewhere may
-/// be anything). [`SessionPropagator::with_privacy`] has the same for what is
-/// sent. It does not look into events, links, names of spans and longer texts.
+/// text is an id that is to be hidden. A number counts as one only on a span whose own fields say an
+/// id: elsewhere it may be anything. [`SessionPropagator::with_privacy`] has the same for what is
+/// sent.
+///
+/// It does not look into events, links, names of spans, descriptions of a status, lists and longer
+/// texts, to which the JSON of `metadata` belongs: [`with_metadata`](Self::with_metadata) hides what
+/// is in there.
+///
+/// An id may become known after a span has started. So where ids are hidden, texts are held back until
+/// the span ends: samplers, and what span processors do when a span starts, do not see them, and of
+/// more attributes than the SDK allows they are the first that are lost.
 ///
 /// [`SessionTracerProvider::with_privacy`]: crate::SessionTracerProvider::with_privacy
 /// [`SessionPropagator::with_privacy`]: crate::SessionPropagator::with_privacy

@@ -260,7 +260,14 @@ impl SpanAttributes {
         let present = held.resolve(scope);
         // Not what another conversation says, or one with another user.
         let agrees = |present: &Option<Id>, said: &Option<Id>| present.is_none() || present == said;
-        if agrees(&present.id, &session.id) && agrees(&present.user_id, &session.user_id) {
+        let agree = |present: &Session| {
+            agrees(&present.id, &session.id) && agrees(&present.user_id, &session.user_id)
+        };
+        if !agree(&held.marked) {
+            return;
+        }
+        let is_same = held.marked.id.is_some() || held.marked.user_id.is_some();
+        if agree(&present) && !(is_same && session.details.is_none()) {
             held.marked.details = session.details;
             if let Some(details) = held
                 .marked
@@ -303,12 +310,14 @@ impl SpanAttributes {
 
     #[inline(never)]
     fn write_more(&mut self, scope: Option<&Scope>, span: &mut impl Span) {
-        if let Some(held) = self.held.take() {
+        let held = self.held.take();
+        if !span.is_recording() {
+            return;
+        }
+        if let Some(held) = held {
             held.write(scope, span);
         } else if let Some(scope) = scope {
-            if span.is_recording() {
-                format::write_scope(scope, None, &mut |it| span.set_attribute(it));
-            }
+            format::write_scope(scope, None, &mut |it| span.set_attribute(it));
         }
     }
 }

@@ -92,7 +92,7 @@ fn every_way_to_say_an_id_has_the_same_hash() {
 fn short_key_is_an_error_that_does_not_show_it() {
     for key in ["", "fifteen-letters"] {
         let error = IdPolicy::hashed(key).unwrap_err();
-        assert_eq!(error.to_string(), "a key is at least 16 bytes of random");
+        assert_eq!(error.to_string(), "the key is too short: 16 random bytes are the least");
         assert!(!error.is_invalid_id());
     }
     assert!(IdPolicy::hashed("sixteen-letters!").is_ok());
@@ -131,7 +131,7 @@ fn key_comes_from_the_environment() {
     let error = IdPolicy::hashed_from_env("SHORT_KEY").unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`SHORT_KEY`: a key is at least 16 bytes of random"
+        "`SHORT_KEY`: the key is too short: 16 random bytes are the least"
     );
     let error = IdPolicy::hashed_from_env("NO_SUCH_KEY").unwrap_err();
     assert_eq!(
