@@ -10,7 +10,7 @@ use std::borrow::Cow;
 /// written at once where they are joined by [`and`](Self::and). A prompt template and attributes of
 /// one's own have the same keys in all of them.
 ///
-/// [`Dialect::new`], which is also the [`Default`], has no key at all: alone, it exports no session.
+/// [`Dialect::new`] has no key at all: alone, it exports no session.
 ///
 /// Cost: an attribute for each key, on each span.
 ///

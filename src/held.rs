@@ -16,6 +16,7 @@ use crate::text::unquoted;
 use opentelemetry::trace::Span;
 use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
 use serde_json::Value as Json;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tracing::field::FieldSet;
 
@@ -29,9 +30,11 @@ pub(crate) struct Held {
     /// Set on this span by its author.
     pub(crate) own: Session,
     /// The same, of what is not known to `Session`.
-    pub(crate) others: Vec<KeyValue>,
+    pub(crate) others: BTreeMap<Key, Value>,
     /// The same, as it was set where no metadata and the like is in force: it may be marked later.
-    pub(crate) alone: Vec<KeyValue>,
+    pub(crate) alone: BTreeMap<Key, Value>,
+    /// The ids that were in force before, where ids are hidden.
+    earlier: Vec<Session>,
     /// Set from below, by `mark_trace`.
     pub(crate) marked: Session,
     pub(crate) plain_session: Option<Value>,
@@ -54,16 +57,20 @@ impl Held {
     pub(crate) fn set_detail(&mut self, key: &Key, value: Value) {
         let set = |own: &mut Details| own.set_own(key.as_str(), &value);
         if Details::change_if(&mut self.own.details, set) {
-            // What was set last is what counts.
-            self.others.retain(|other| other.key != *key);
+            self.others.remove(key);
         } else {
-            self.set_other(KeyValue::new(key.clone(), value));
+            self.others.insert(key.clone(), value);
         }
     }
 
-    pub(crate) fn set_other(&mut self, attribute: KeyValue) {
-        self.others.retain(|other| other.key != attribute.key);
-        self.others.push(attribute);
+    /// Keeps the ids of now, as another may take their place.
+    pub(crate) fn remember_ids(&mut self, scope: Option<&Scope>) {
+        const MOST: usize = 64;
+        let now = self.resolve(scope);
+        let is_known = |known: &Session| (&known.id, &known.user_id) == (&now.id, &now.user_id);
+        if !self.earlier.iter().any(is_known) && self.earlier.len() < MOST {
+            self.earlier.push(now);
+        }
     }
 
     /// The values that the span would be exported with now.
@@ -88,7 +95,9 @@ impl Held {
             let key = if beside { renamed } else { key };
             Some(KeyValue::new(key, value.clone()?))
         });
-        let own: Vec<_> = self.others.iter().cloned().chain(plain).collect();
+        let others = self.others.iter();
+        let others = others.map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+        let own: Vec<_> = others.chain(plain).collect();
         let mut write = |attribute: KeyValue| {
             if own.iter().all(|own| own.key != attribute.key) {
                 span.set_attribute(attribute);
@@ -96,8 +105,9 @@ impl Held {
         };
         format::write_values(&values, format, &mut write);
         let Some(format) = format else {
-            let own = self.alone.into_iter().chain(own);
-            return own.for_each(|attribute| span.set_attribute(attribute));
+            let alone = self.alone.into_iter();
+            let alone = alone.map(|(key, value)| KeyValue::new(key, value));
+            return alone.chain(own).for_each(|it| span.set_attribute(it));
         };
         if let Some(missing) = format.missing() {
             let details = self.own.details.as_deref().map(Details::metadata_and_tags);
@@ -109,13 +119,10 @@ impl Held {
         }
         // Whatever was in force on the span is not to be seen, even where another value wins.
         let session = |scope: &Scope| scope.to_session();
-        let known = [
-            values,
-            scope.map(session).unwrap_or_default(),
-            self.opened.as_deref().map(session).unwrap_or_default(),
-            self.own,
-            self.marked,
-        ];
+        let mut known = self.earlier;
+        known.extend([values, self.own, self.marked]);
+        known.extend(scope.map(session));
+        known.extend(self.opened.as_deref().map(session));
         for attribute in own {
             if let Some(shown) = format.show(attribute, &known) {
                 span.set_attribute(shown);

@@ -44,7 +44,7 @@ impl Session {
     /// The same session with these tags too. A tag is trimmed.
     ///
     /// They are exported as `tag.tags`, a list of strings. Inside another session they are joined
-    /// with that one's, without doubles.
+    /// with that one's, without doubles, and so are tags that a span's field is recorded with again.
     ///
     /// # Errors
     ///
@@ -82,6 +82,7 @@ impl Session {
     ///     .with_prompt_template_variables(BTreeMap::from([("city", "Oslo")]))?;
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
+    #[must_use = "it is another session"]
     pub fn with_prompt_template(mut self, template: impl AsRef<str>) -> Self {
         let template = shared(template.as_ref());
         Details::change(&mut self.details, |it| it.template = Some(template));
@@ -95,6 +96,7 @@ impl Session {
     /// let session = Session::default().with_prompt_template_version("v2");
     /// assert_eq!(session.prompt_template_version(), Some("v2"));
     /// ```
+    #[must_use = "it is another session"]
     pub fn with_prompt_template_version(mut self, version: impl AsRef<str>) -> Self {
         let version = shared(version.as_ref());
         Details::change(&mut self.details, |it| it.template_version = Some(version));

@@ -160,6 +160,7 @@ impl Session {
     /// assert_eq!(here.id(), Some("chat-42"));
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
+    #[must_use = "it is another session"]
     pub fn without(mut self, part: Part) -> Self {
         self.cleared = self.cleared.with(part);
         match part {

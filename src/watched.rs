@@ -135,10 +135,11 @@ impl SpanAttributes {
             Reserved::Id(role, key) => self.hold_own(key, role, &value, scope),
             Reserved::PlainSession => self.held().plain_session = Some(value),
             Reserved::PlainUser => self.held().plain_user = Some(value),
-            Reserved::Alone => self.held().alone.push(KeyValue::new(key.clone(), value)),
+            Reserved::Alone => drop(self.held().alone.insert(key.clone(), value)),
             Reserved::Detail => self.held().set_detail(key, value),
-            Reserved::Other => self.held().set_other(KeyValue::new(key.clone(), value)),
+            Reserved::Other => drop(self.held().others.insert(key.clone(), value)),
         }
+        self.remember_ids(scope);
     }
 
     /// What an attribute is, if it is not to be passed on.
@@ -207,9 +208,20 @@ impl SpanAttributes {
     /// Another scope is set inside the one that the span's fields opened: what is recorded from now
     /// on is still of the fields.
     pub(crate) fn keep_opened(&mut self, scope: Option<Arc<Scope>>) {
+        self.remember_ids(scope.as_deref());
         if self.opens {
             let opened = &mut self.held().opened;
             *opened = opened.take().or(scope);
+        }
+    }
+
+    /// An id that is to be hidden is so on the whole span, even if another takes its place.
+    fn remember_ids(&mut self, scope: Option<&Scope>) {
+        if self
+            .format()
+            .is_some_and(|format| format.privacy.hides_ids())
+        {
+            self.held().remember_ids(scope);
         }
     }
 
@@ -260,14 +272,10 @@ impl SpanAttributes {
         let present = held.resolve(scope);
         // Not what another conversation says, or one with another user.
         let agrees = |present: &Option<Id>, said: &Option<Id>| present.is_none() || present == said;
-        let agree = |present: &Session| {
-            agrees(&present.id, &session.id) && agrees(&present.user_id, &session.user_id)
-        };
-        if !agree(&held.marked) {
-            return;
-        }
-        let is_same = held.marked.id.is_some() || held.marked.user_id.is_some();
-        if agree(&present) && !(is_same && session.details.is_none()) {
+        let agree = agrees(&present.id, &session.id) && agrees(&present.user_id, &session.user_id);
+        // A second mark takes nothing back.
+        let is_first = held.marked.id.is_none() && held.marked.user_id.is_none();
+        if agree && (is_first || session.details.is_some()) {
             held.marked.details = session.details;
             if let Some(details) = held
                 .marked
@@ -282,8 +290,8 @@ impl SpanAttributes {
             }
         }
         if held.marked.details.is_some() {
-            for attribute in std::mem::take(&mut held.alone) {
-                held.set_detail(&attribute.key, attribute.value);
+            for (key, value) in std::mem::take(&mut held.alone) {
+                held.set_detail(&key, value);
             }
             self.watched = Watched::All;
         }

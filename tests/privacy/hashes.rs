@@ -92,7 +92,10 @@ fn every_way_to_say_an_id_has_the_same_hash() {
 fn short_key_is_an_error_that_does_not_show_it() {
     for key in ["", "fifteen-letters"] {
         let error = IdPolicy::hashed(key).unwrap_err();
-        assert_eq!(error.to_string(), "the key is too short: 16 random bytes are the least");
+        assert_eq!(
+            error.to_string(),
+            "the key is too short: 16 random bytes are the least"
+        );
         assert!(!error.is_invalid_id());
     }
     assert!(IdPolicy::hashed("sixteen-letters!").is_ok());

@@ -375,3 +375,30 @@ fn user_hash_stands_once_whoever_else_says_one() {
         );
     }
 }
+
+#[test]
+fn id_that_another_took_the_place_of_is_still_hidden() {
+    let ways: &[&Work<'_>] = &[
+        &|_| {
+            let span = info_span!("span", user.id = USER, who = USER);
+            span.record("user.id", "another");
+        },
+        &|_| {
+            info_span!("span", who = USER).in_scope(|| {
+                set_user_id(USER).unwrap();
+                set_user_id("another").unwrap();
+            });
+        },
+        &|provider| {
+            let mut span = provider.tracer("library").start("library");
+            for (key, value) in [("user.id", USER), ("who", USER), ("user.id", "another")] {
+                span.set_attribute(KeyValue::new(key, value));
+            }
+            span.end();
+        },
+    ];
+    for (way, work) in ways.iter().enumerate() {
+        let sent = sent(both(hashed()), Dialect::OPENINFERENCE, |it| it, *work);
+        assert!(!sent.has(USER), "{way}: {:?}", sent.attributes());
+    }
+}
