@@ -243,33 +243,48 @@ pub(crate) fn given(span: &Metadata<'_>) -> Option<Given> {
 }
 
 /// Gives it to the span that is made while this lives.
-pub(crate) struct Giving(Option<Box<Given>>);
+pub(crate) struct Giving {
+    outer: Option<Box<Given>>,
+    is_given: bool,
+}
 
 impl Giving {
-    pub(crate) fn new(session: Option<&Session>) -> Self {
-        let given = session.map(|session| Given {
+    #[inline]
+    pub(crate) fn nothing() -> Self {
+        Self {
+            outer: GIVEN.try_with(Cell::take).ok().flatten(),
+            is_given: false,
+        }
+    }
+
+    pub(crate) fn new(session: &Session) -> Self {
+        let given = Given {
             said: session.into(),
             id: session.id.clone(),
             user_id: session.user_id.clone(),
             doubtful: false,
-        });
-        let given = given
-            .filter(|given| given.said.says_anything())
-            .map(Box::new);
+        };
+        let given = given.said.says_anything().then(|| Box::new(given));
         let give = |it: &Cell<Option<Box<Given>>>| {
             let outer = it.take();
             let doubtful = outer.is_some();
             it.set(given.map(|given| Box::new(Given { doubtful, ..*given })));
             outer
         };
-        Self(GIVEN.try_with(give).ok().flatten())
+        Self {
+            outer: GIVEN.try_with(give).ok().flatten(),
+            is_given: true,
+        }
     }
 }
 
 impl Drop for Giving {
+    #[inline]
     fn drop(&mut self) {
-        let outer = self.0.take();
-        let _ended = GIVEN.try_with(|given| given.set(outer));
+        if self.is_given || self.outer.is_some() {
+            let outer = self.outer.take();
+            let _ended = GIVEN.try_with(|given| given.set(outer));
+        }
     }
 }
 

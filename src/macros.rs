@@ -135,7 +135,7 @@ pub mod __private {
 
         fn giving(&self) -> Giving {
             Giving {
-                _giving: fields::Giving::new(Some(self)),
+                _giving: fields::Giving::new(self),
             }
         }
     }
@@ -167,9 +167,10 @@ pub mod __private {
     }
 
     /// It keeps what was given to a span around from this one.
+    #[inline]
     pub fn giving_nothing() -> Giving {
         Giving {
-            _giving: fields::Giving::new(None),
+            _giving: fields::Giving::nothing(),
         }
     }
 

@@ -216,6 +216,7 @@ impl SpanAttributes {
     }
 
     /// An id that is to be hidden is so on the whole span, even if another takes its place.
+    #[inline(always)]
     fn remember_ids(&mut self, scope: Option<&Scope>) {
         if self
             .format()
