@@ -145,7 +145,6 @@ impl Details {
         for attribute in &self.attributes {
             all.set_attribute(attribute.clone());
         }
-        all.ready = ReadyMade::default();
         all
     }
 

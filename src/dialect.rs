@@ -12,7 +12,7 @@ use std::borrow::Cow;
 ///
 /// [`Dialect::new`] has no key at all: alone, it exports no session.
 ///
-/// Cost: an attribute for each key, on each span.
+/// Cost: an attribute for each key, and an allocation, on each span. The default takes none.
 ///
 /// ```
 /// use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -76,6 +76,11 @@ impl Dialect {
     /// `metadata`, `tag.tags`.
     ///
     /// Source: OpenInference's semantic conventions, "Context Attributes".
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let default = Dialect::OPENINFERENCE;
+    /// ```
     pub const OPENINFERENCE: Self = Self::of(&[
         rule(SessionId, SESSION_ID),
         rule(UserId, USER_ID),
@@ -93,6 +98,11 @@ impl Dialect {
 
     /// Langfuse: `langfuse.session.id`, `langfuse.user.id`, `langfuse.trace.metadata.<key>`,
     /// `langfuse.trace.tags`.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let both = Dialect::OPENINFERENCE.and(Dialect::LANGFUSE);
+    /// ```
     pub const LANGFUSE: Self = Self::of(&[
         rule(SessionId, "langfuse.session.id"),
         rule(UserId, "langfuse.user.id"),
@@ -102,6 +112,11 @@ impl Dialect {
 
     /// LangSmith: `langsmith.metadata.thread_id`, `langsmith.metadata.user_id`,
     /// `langsmith.metadata.<key>`, `langsmith.span.tags` (one string, with commas).
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let both = Dialect::OPENINFERENCE.and(Dialect::LANGSMITH);
+    /// ```
     pub const LANGSMITH: Self = Self::of(&[
         rule(SessionId, "langsmith.metadata.thread_id"),
         rule(UserId, "langsmith.metadata.user_id"),
@@ -112,6 +127,11 @@ impl Dialect {
     /// MLflow: OpenInference's `session.id` and `user.id`, and `mlflow.traceTag.<key>` for metadata,
     /// which it reads on the root span. It refuses all that comes with a session id of more than 250
     /// characters.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let both = Dialect::OPENINFERENCE.and(Dialect::MLFLOW);
+    /// ```
     pub const MLFLOW: Self = Self::of(&[
         rule(SessionId, SESSION_ID),
         rule(UserId, USER_ID),
@@ -119,6 +139,11 @@ impl Dialect {
     ]);
 
     /// Traceloop: `traceloop.association.properties.<key>`, with `session_id` and `user_id`.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let both = Dialect::OPENINFERENCE.and(Dialect::TRACELOOP);
+    /// ```
     pub const TRACELOOP: Self = Self::of(&[
         rule(SessionId, "traceloop.association.properties.session_id"),
         rule(UserId, "traceloop.association.properties.user_id"),
@@ -127,6 +152,11 @@ impl Dialect {
 
     /// PostHog: `$ai_session_id` and `posthog.distinct_id`, and for its tracing `sessionId` and
     /// `posthogDistinctId`.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let both = Dialect::OPENINFERENCE.and(Dialect::POSTHOG);
+    /// ```
     pub const POSTHOG: Self = Self::of(&[
         rule(SessionId, "$ai_session_id"),
         rule(SessionId, "sessionId"),
@@ -135,6 +165,11 @@ impl Dialect {
     ]);
 
     /// Weave: `wandb.thread_id` and `weave.conversation.id`, `wandb.attributes.<key>`.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let both = Dialect::OPENINFERENCE.and(Dialect::WEAVE);
+    /// ```
     pub const WEAVE: Self = Self::of(&[
         rule(SessionId, "wandb.thread_id"),
         rule(SessionId, "weave.conversation.id"),
@@ -143,6 +178,11 @@ impl Dialect {
 
     /// Mirascope: `mirascope.ops.session.id`, `mirascope.ops.session.attributes` (one JSON object),
     /// `mirascope.trace.tags`.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let both = Dialect::OPENINFERENCE.and(Dialect::MIRASCOPE);
+    /// ```
     pub const MIRASCOPE: Self = Self::of(&[
         rule(SessionId, "mirascope.ops.session.id"),
         rule(Metadata, "mirascope.ops.session.attributes"),
@@ -150,6 +190,11 @@ impl Dialect {
     ]);
 
     /// TraceCtrl: `tracectrl.session_id`.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let both = Dialect::OPENINFERENCE.and(Dialect::TRACECTRL);
+    /// ```
     pub const TRACECTRL: Self = Self::of(&[rule(SessionId, "tracectrl.session_id")]);
 
     const fn of(rules: &'static [Rule]) -> Self {

@@ -134,7 +134,7 @@ impl Format {
     /// Whether an attribute with this key is ours to write, or to hide.
     pub(crate) fn minds(&self, key: &str) -> bool {
         self.writes(key)
-            || self.privacy.hides_ids() && (key == USER_HASH || self.is_of_id(key).is_some())
+            || self.privacy.hides_ids() && (key == USER_HASH || self.policy_of_key(key).is_some())
             || !self.privacy.metadata.is_empty()
                 && (self.dialect.metadata_of(key).is_some()
                     || self.dialect.meaning(key) == Some(Written::Metadata))
@@ -153,8 +153,8 @@ impl Format {
         }
     }
 
-    /// Which id an attribute with this key holds, in this dialect or any other.
-    fn is_of_id(&self, key: &str) -> Option<&IdPolicy> {
+    /// What becomes of the id under this key, if it is one of this dialect or any other.
+    fn policy_of_key(&self, key: &str) -> Option<&IdPolicy> {
         match self.dialect.meaning(key)? {
             Written::SessionId => Some(&self.privacy.session_ids),
             Written::UserId => Some(&self.privacy.user_ids),
@@ -162,7 +162,8 @@ impl Format {
         }
     }
 
-    fn is_hidden(&self, text: &str, known: &[Session]) -> Option<&IdPolicy> {
+    /// What becomes of a text that is an id to be hidden.
+    fn policy_of_text(&self, text: &str, known: &[Session]) -> Option<&IdPolicy> {
         let ids = known.iter().flat_map(|values| {
             [
                 (&values.user_id, &self.privacy.user_ids),
@@ -193,9 +194,9 @@ impl Format {
             let shown = policy.show_text(&text)?.into_owned();
             return Some(KeyValue::new(attribute.key, shown));
         }
-        let policy = match self.is_hidden(&text, known) {
+        let policy = match self.policy_of_text(&text, known) {
             Some(policy) => policy,
-            None => match self.is_of_id(attribute.key.as_str()) {
+            None => match self.policy_of_key(attribute.key.as_str()) {
                 Some(policy) if !policy.is_plain() => policy,
                 _ => return Some(attribute),
             },
@@ -211,10 +212,10 @@ impl Format {
         let is_metadata = self.dialect.metadata_of(key).is_some()
             || self.dialect.meaning(key) == Some(Written::Metadata);
         // In some dialects the key of metadata is that of an id.
-        let is_id = self.is_of_id(key).is_some_and(|it| !it.is_plain());
+        let is_id = self.policy_of_key(key).is_some_and(|it| !it.is_plain());
         let text = attribute.value.as_str();
         if !self.privacy.hides_ids()
-            || is_metadata && !is_id && self.is_hidden(&text, known).is_none()
+            || is_metadata && !is_id && self.policy_of_text(&text, known).is_none()
         {
             return Some(attribute);
         }

@@ -60,6 +60,7 @@ pub mod otlp;
 mod privacy;
 mod processor;
 mod propagator;
+mod received;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub mod reqwest;

@@ -2,20 +2,18 @@
 
 use crate::attributes::{SESSION_ID, USER_HASH, USER_ID};
 use crate::baggage::{self, Member};
-use crate::details::Details;
 use crate::diagnostic::{self, Once};
 use crate::error::{Error, ErrorKind};
 use crate::inbound::InboundPolicy;
 use crate::opening;
 use crate::privacy::{Privacy, Shown};
+use crate::received::Refused;
 use crate::scope::{Role, Scope};
-use crate::session::{Id, Session};
 use crate::text::repeats;
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
-use opentelemetry::{Context, KeyValue, Value};
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
-use std::borrow::Cow;
+use opentelemetry::{Context, Value};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use std::sync::{Arc, LazyLock};
 
 /// The header that Mirascope sends and reads. Its documentation also writes
@@ -28,7 +26,6 @@ use std::sync::{Arc, LazyLock};
 /// # Ok::<(), tracing_session::Error>(())
 /// ```
 pub const SESSION_HEADER_NAME: &str = "Mirascope-Session-Id";
-const X_SESSION_HEADER_NAME: &str = "X-Mirascope-Session-Id";
 
 /// Carries the session of a `Context` in the headers of a call, to be composed with
 /// `TraceContextPropagator` and others.
@@ -41,7 +38,7 @@ const X_SESSION_HEADER_NAME: &str = "X-Mirascope-Session-Id";
 /// Only the session's id leaves the process; the user's id does where it is
 /// [asked for](Self::with_user).
 ///
-/// What comes in is not trusted: an id has to obey the rule of [`Session::new`], several that differ
+/// What comes in is not trusted: an id has to obey the rule of [`Session::new`](crate::Session::new), several that differ
 /// are ignored, and [`with_inbound`](Self::with_inbound) may refuse it. An accepted one replaces, for
 /// what runs under the extracted `Context`, whatever is in force outside it.
 ///
@@ -64,9 +61,9 @@ const X_SESSION_HEADER_NAME: &str = "X-Mirascope-Session-Id";
 #[derive(Clone, Debug)]
 pub struct SessionPropagator {
     baggage: bool,
-    headers: Vec<String>,
-    percent_encoded: bool,
-    user: bool,
+    pub(crate) headers: Vec<String>,
+    pub(crate) percent_encoded: bool,
+    pub(crate) user: bool,
     privacy: Privacy,
     inbound: InboundPolicy,
     /// The names of all of these.
@@ -201,53 +198,6 @@ impl SessionPropagator {
         self
     }
 
-    /// The session that the headers name. `Err` if it is not to be used.
-    fn read(&self, extractor: &dyn Extractor, members: &[&str]) -> Result<Session, Refused> {
-        let mut session = Session::default();
-        let mut user_hash = None;
-        let mut with_spaces = None;
-        for member in baggage::members(members) {
-            let value = member.value.as_deref();
-            if member.is(SESSION_ID) {
-                take(&mut session.id, value).map_err(Refused::member("a `session.id`"))?;
-                with_spaces = member.with_spaces();
-            } else if self.user && member.is(USER_ID) {
-                take(&mut session.user_id, value).map_err(Refused::member("a `user.id`"))?;
-            } else if self.user && member.is(USER_HASH) {
-                take(&mut user_hash, value).map_err(Refused::member("a `user.hash`"))?;
-            }
-        }
-        for header in &self.headers {
-            let mut names = vec![header.as_str()];
-            if header.eq_ignore_ascii_case(SESSION_HEADER_NAME) {
-                names.push(X_SESSION_HEADER_NAME);
-            }
-            for name in names {
-                for value in extractor.get_all(name).unwrap_or_default() {
-                    if value.len() > baggage::MAX_BYTES {
-                        // It would be decoded for nothing.
-                        return Err(Refused::header(name)(ErrorKind::TooLong));
-                    }
-                    let value = match self.percent_encoded {
-                        true => percent_decode_str(value).decode_utf8().ok(),
-                        false => Some(Cow::Borrowed(value)),
-                    };
-                    // A Python service that sends both means the same by them.
-                    let with_spaces = with_spaces.take();
-                    if with_spaces.is_some() && value.as_deref() == with_spaces.as_deref() {
-                        session.id = None;
-                    }
-                    take(&mut session.id, value.as_deref()).map_err(Refused::header(name))?;
-                }
-            }
-        }
-        if let Some(hash) = user_hash {
-            let hash = KeyValue::new(USER_HASH, hash.into_shared());
-            Details::change(&mut session.details, |it| it.set_attribute(hash));
-        }
-        Ok(session)
-    }
-
     /// Whether it is hidden in the application's own baggage, too.
     fn hides(&self, key: &str, value: &str, scope: Option<&Scope>) -> bool {
         let ids = [
@@ -272,36 +222,6 @@ impl SessionPropagator {
         match self.privacy.user_ids.show(&id)? {
             shown @ Shown::Plain(_) => Some((USER_ID, shown.text())),
             shown @ Shown::Hash(_) => Some((USER_HASH, shown.text())),
-        }
-    }
-}
-
-/// An id that is not used: the header, what it is there, and why.
-struct Refused(String, &'static str, ErrorKind);
-
-impl Refused {
-    fn member(what: &'static str) -> impl Fn(ErrorKind) -> Self {
-        move |error| Self(baggage::HEADER.to_owned(), what, error)
-    }
-
-    fn header(name: &str) -> impl Fn(ErrorKind) -> Self {
-        move |error| Self(name.to_owned(), "an id", error)
-    }
-}
-
-/// Takes what a header says. Blank is nothing.
-fn take(taken: &mut Option<Id>, value: Option<&str>) -> Result<(), ErrorKind> {
-    let value = value.ok_or(ErrorKind::NotUnicode)?;
-    if taken.as_ref().is_some_and(|taken| taken.as_str() == value) {
-        return Ok(());
-    }
-    match (Id::new(value), &taken) {
-        (Err(ErrorKind::Blank), _) => Ok(()),
-        (Err(error), _) => Err(error),
-        (Ok(id), Some(other)) if id != *other => Err(ErrorKind::Conflict),
-        (Ok(id), _) => {
-            *taken = Some(id);
-            Ok(())
         }
     }
 }

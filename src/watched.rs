@@ -48,12 +48,14 @@ pub(crate) enum Reserved {
 /// Which attributes are looked at.
 #[derive(Clone, Copy, PartialEq)]
 enum Watched {
-    Ids,
-    IdsAndDetails,
+    /// Those with a key that is ours.
+    Keys,
+    /// And entries of metadata, each by itself.
+    Entries,
     All,
 }
 
-const IDS_AND_DETAILS: Glance = Glance::of(&[SESSION_ID, USER_ID, PLAIN_SESSION, PLAIN_USER, ID])
+const OURS: Glance = Glance::of(&[SESSION_ID, USER_ID, PLAIN_SESSION, PLAIN_USER, ID])
     .and_all(Glance::of(&details::KEYS));
 
 impl SpanAttributes {
@@ -66,7 +68,7 @@ impl SpanAttributes {
         let mut attributes = Self {
             opens: opening.opens,
             names_id: opening.names_id,
-            watched: Watched::Ids,
+            watched: Watched::Keys,
             held: None,
         };
         if format.is_some() || opening.details.is_some() {
@@ -88,8 +90,8 @@ impl SpanAttributes {
     /// Takes what is reserved out of the attributes that the span starts with.
     #[inline]
     pub(crate) fn take_reserved(&mut self, given: &mut Vec<KeyValue>, scope: Option<&Scope>) {
-        let may_be = |attribute: &KeyValue| IDS_AND_DETAILS.may_be(attribute.key.as_str());
-        if self.watched != Watched::Ids || given.iter().any(may_be) {
+        let may_be = |attribute: &KeyValue| OURS.may_be(attribute.key.as_str());
+        if self.watched != Watched::Keys || given.iter().any(may_be) {
             self.take(given, scope);
         }
     }
@@ -98,8 +100,8 @@ impl SpanAttributes {
     fn take(&mut self, given: &mut Vec<KeyValue>, scope: Option<&Scope>) {
         let mut keys = given.iter().map(|attribute| attribute.key.as_str());
         let first = match self.watched {
-            Watched::Ids => keys.position(|key| IDS_AND_DETAILS.may_be(key)),
-            Watched::IdsAndDetails => keys.position(is_detail),
+            Watched::Keys => keys.position(|key| OURS.may_be(key)),
+            Watched::Entries => keys.position(is_ours_or_entry),
             Watched::All => Some(0),
         };
         let Some(first) = first else { return };
@@ -121,7 +123,7 @@ impl SpanAttributes {
     /// False if the attribute is certainly to be passed on.
     #[inline(always)]
     pub(crate) fn may_hold(&self, attribute: &KeyValue) -> bool {
-        self.watched != Watched::Ids || IDS_AND_DETAILS.may_be(attribute.key.as_str())
+        self.watched != Watched::Keys || OURS.may_be(attribute.key.as_str())
     }
 
     /// Holds an attribute back.
@@ -147,8 +149,8 @@ impl SpanAttributes {
     pub(crate) fn reserved(&self, attribute: &KeyValue, scope: Option<&Scope>) -> Option<Reserved> {
         let key = attribute.key.as_str();
         let may_be_ours = match self.watched {
-            Watched::Ids => IDS_AND_DETAILS.may_be(key),
-            Watched::IdsAndDetails => is_detail(key),
+            Watched::Keys => OURS.may_be(key),
+            Watched::Entries => is_ours_or_entry(key),
             Watched::All => true,
         };
         if may_be_ours {
@@ -167,7 +169,7 @@ impl SpanAttributes {
             PLAIN_USER if self.renames_plain() => Some(Reserved::PlainUser),
             ID if self.names_id => Some(Reserved::Said),
             key if fields::is_detail(key) && self.names(key) => Some(Reserved::Said),
-            key if self.watched == Watched::Ids => {
+            key if self.watched == Watched::Keys => {
                 details::KEYS.contains(&key).then_some(Reserved::Alone)
             }
             key => self.look_up_details(key, &attribute.value, scope),
@@ -277,18 +279,7 @@ impl SpanAttributes {
         // A second mark takes nothing back.
         let is_first = held.marked.id.is_none() && held.marked.user_id.is_none();
         if agree && (is_first || session.details.is_some()) {
-            held.marked.details = session.details;
-            if let Some(details) = held
-                .marked
-                .details
-                .as_ref()
-                .filter(|it| !it.attributes.is_empty())
-            {
-                // Whether the span has attributes of these names by now, nobody knows.
-                let mut details = Some(details.clone());
-                Details::change(&mut details, |it| it.forget(Part::Attributes));
-                held.marked.details = details;
-            }
+            held.marked.details = markable(session.details);
         }
         if held.marked.details.is_some() {
             for (key, value) in std::mem::take(&mut held.alone) {
@@ -308,7 +299,7 @@ impl SpanAttributes {
     /// Writes what the span is exported with.
     #[inline]
     pub(crate) fn write(&mut self, scope: Option<&Scope>, span: &mut impl Span) {
-        if self.watched != Watched::Ids || self.held.is_some() {
+        if self.watched != Watched::Keys || self.held.is_some() {
             self.write_more(scope, span);
         } else if let Some(scope) = scope {
             if span.is_recording() {
@@ -332,10 +323,18 @@ impl SpanAttributes {
 }
 
 #[inline(always)]
-fn is_detail(key: &str) -> bool {
+fn is_ours_or_entry(key: &str) -> bool {
     // Nine bytes of a known length are compared at once.
     let start = key.as_bytes().first_chunk::<{ METADATA_FIELD.len() }>();
-    IDS_AND_DETAILS.may_be(key) || start.is_some_and(|start| start == METADATA_FIELD.as_bytes())
+    OURS.may_be(key) || start.is_some_and(|start| start == METADATA_FIELD.as_bytes())
+}
+
+/// All but attributes of one's own: whether the span has some of these names by now, nobody knows.
+fn markable(mut details: Option<Arc<Details>>) -> Option<Arc<Details>> {
+    if details.as_ref().is_some_and(|it| !it.attributes.is_empty()) {
+        Details::change(&mut details, |it| it.forget(Part::Attributes));
+    }
+    details.filter(|details| !details.is_empty())
 }
 
 #[cold]
@@ -343,6 +342,6 @@ fn watched_in(scope: &Scope) -> Watched {
     if scope.details().have_attributes() {
         Watched::All
     } else {
-        Watched::IdsAndDetails
+        Watched::Entries
     }
 }

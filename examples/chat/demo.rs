@@ -3,7 +3,6 @@
 use crate::Outcome;
 use crate::receiver::Receiver;
 use crate::report::{self, attribute};
-use crate::telemetry::Provider;
 use axum::http::header::{CONTENT_TYPE, COOKIE, SET_COOKIE};
 use futures_util::future::try_join_all;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -11,6 +10,7 @@ use reqwest::Client;
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
+use tracing_session::otlp::Telemetry;
 
 /// A user, a conversation, and its questions.
 type Conversation = (&'static str, &'static str, &'static [&'static str]);
@@ -39,7 +39,7 @@ struct Turn {
 /// Whether what arrives is right.
 pub(crate) async fn run(
     url: &str,
-    provider: &Provider,
+    telemetry: &Telemetry,
     receiver: Option<&Receiver>,
 ) -> Outcome<bool> {
     let client = Client::builder().no_proxy().build()?;
@@ -51,7 +51,7 @@ pub(crate) async fn run(
     let until = Instant::now() + Duration::from_secs(10);
     loop {
         sleep(Duration::from_millis(100)).await;
-        provider.force_flush()?;
+        telemetry.force_flush()?;
         let Some(receiver) = receiver else {
             println!("Nothing is verified, as the spans went elsewhere.");
             return Ok(true);

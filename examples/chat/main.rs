@@ -1,6 +1,6 @@
 //! A chat in the browser, whose conversations Phoenix shows as sessions.
 //!
-//!     cargo run --example chat
+//!     cargo run --example chat --features otlp
 //!
 //! and open <http://127.0.0.1:8008> (`CHAT_ADDR` changes the address). It needs no network: what
 //! stands in for a model is in `model.rs`. The spans go
@@ -88,7 +88,8 @@ async fn main() -> Outcome<ExitCode> {
     let is_demo = env::args().any(|argument| argument == "--demo");
     let destination = telemetry::destination(is_demo).await?;
     println!("Spans go to {}.", destination.name);
-    let provider = telemetry::set_up(destination.exporter);
+    // Everything there is to set up.
+    let telemetry = destination.pipeline.install()?;
 
     let address = if is_demo {
         "127.0.0.1:0".to_owned()
@@ -102,8 +103,8 @@ async fn main() -> Outcome<ExitCode> {
 
     if is_demo {
         tokio::spawn(async { server.await });
-        let is_right = demo::run(&url, &provider, destination.receiver.as_ref()).await?;
-        provider.shutdown()?;
+        let is_right = demo::run(&url, &telemetry, destination.receiver.as_ref()).await?;
+        telemetry.shutdown()?;
         return Ok(if is_right {
             ExitCode::SUCCESS
         } else {
@@ -112,9 +113,8 @@ async fn main() -> Outcome<ExitCode> {
     }
     let stop = async { drop(tokio::signal::ctrl_c().await) };
     server.with_graceful_shutdown(stop).await?;
-    // Sends what the batch processor still holds. `shutdown` does so too, but not say if it fails.
-    provider.force_flush()?;
-    provider.shutdown()?;
+    // Sends the last spans, and tells if they do not arrive.
+    telemetry.shutdown()?;
     if let Some(receiver) = destination.receiver {
         report::print(&receiver.spans());
     }

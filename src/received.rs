@@ -1,0 +1,102 @@
+//! The session that comes in with headers, and why it is not used.
+
+use crate::attributes::{SESSION_ID, USER_HASH, USER_ID};
+use crate::baggage;
+use crate::details::Details;
+use crate::error::ErrorKind;
+use crate::propagator::{SESSION_HEADER_NAME, SessionPropagator};
+use crate::session::{Id, Session};
+use opentelemetry::KeyValue;
+use opentelemetry::propagation::Extractor;
+use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
+
+/// What Mirascope's documentation calls its header, beside [`SESSION_HEADER_NAME`].
+const X_SESSION_HEADER_NAME: &str = "X-Mirascope-Session-Id";
+
+impl SessionPropagator {
+    /// The session that the headers name. `Err` if it is not to be used.
+    pub(crate) fn read(
+        &self,
+        extractor: &dyn Extractor,
+        members: &[&str],
+    ) -> Result<Session, Refused> {
+        let mut session = Session::default();
+        let mut user_hash = None;
+        let mut with_spaces = None;
+        for member in baggage::members(members) {
+            let value = member.value.as_deref();
+            if member.is(SESSION_ID) {
+                take(&mut session.id, value).map_err(Refused::member("a `session.id`"))?;
+                with_spaces = member.with_spaces();
+            } else if self.user && member.is(USER_ID) {
+                take(&mut session.user_id, value).map_err(Refused::member("a `user.id`"))?;
+            } else if self.user && member.is(USER_HASH) {
+                take(&mut user_hash, value).map_err(Refused::member("a `user.hash`"))?;
+            }
+        }
+        for header in &self.headers {
+            let mut names = vec![header.as_str()];
+            if header.eq_ignore_ascii_case(SESSION_HEADER_NAME) {
+                names.push(X_SESSION_HEADER_NAME);
+            }
+            for name in names {
+                for value in extractor.get_all(name).unwrap_or_default() {
+                    if value.len() > baggage::MAX_BYTES {
+                        // It would be decoded for nothing.
+                        return Err(Refused::header(name)(ErrorKind::TooLong));
+                    }
+                    let value = match self.percent_encoded {
+                        true => percent_decode_str(value).decode_utf8().ok(),
+                        false => Some(Cow::Borrowed(value)),
+                    };
+                    // A Python service that sends both means the same by them.
+                    let with_spaces = with_spaces.take();
+                    if with_spaces.is_some() && value.as_deref() == with_spaces.as_deref() {
+                        session.id = None;
+                    }
+                    take(&mut session.id, value.as_deref()).map_err(Refused::header(name))?;
+                }
+            }
+        }
+        if let Some(hash) = user_hash {
+            let hash = KeyValue::new(USER_HASH, hash.into_shared());
+            Details::change(&mut session.details, |it| it.set_attribute(hash));
+        }
+        Ok(session)
+    }
+}
+
+/// An id that is not used: the header, what it is there, and why.
+pub(crate) struct Refused(
+    pub(crate) String,
+    pub(crate) &'static str,
+    pub(crate) ErrorKind,
+);
+
+impl Refused {
+    fn member(what: &'static str) -> impl Fn(ErrorKind) -> Self {
+        move |error| Self(baggage::HEADER.to_owned(), what, error)
+    }
+
+    fn header(name: &str) -> impl Fn(ErrorKind) -> Self {
+        move |error| Self(name.to_owned(), "an id", error)
+    }
+}
+
+/// Takes what a header says. Blank is nothing.
+fn take(taken: &mut Option<Id>, value: Option<&str>) -> Result<(), ErrorKind> {
+    let value = value.ok_or(ErrorKind::NotUnicode)?;
+    if taken.as_ref().is_some_and(|taken| taken.as_str() == value) {
+        return Ok(());
+    }
+    match (Id::new(value), &taken) {
+        (Err(ErrorKind::Blank), _) => Ok(()),
+        (Err(error), _) => Err(error),
+        (Ok(id), Some(other)) if id != *other => Err(ErrorKind::Conflict),
+        (Ok(id), _) => {
+            *taken = Some(id);
+            Ok(())
+        }
+    }
+}
