@@ -10,6 +10,9 @@ pub(crate) const SESSION_ID: &str = "session.id";
 /// Whom the conversation is with.
 pub(crate) const USER_ID: &str = "user.id";
 
+/// The session that this one goes on from. Source: OpenTelemetry's semantic conventions.
+pub(crate) const PREVIOUS_SESSION_ID: &str = "session.previous_id";
+
 /// In place of the user's id, where it is hidden. Source: OpenTelemetry's semantic conventions.
 pub(crate) const USER_HASH: &str = "user.hash";
 /// One JSON object.

@@ -36,6 +36,10 @@ pub(crate) enum ErrorKind {
     NoProvider,
     InsideValue,
     NothingToMark,
+    NotATraceId,
+    NotASpanId,
+    MalformedState,
+    StateVersion(u64),
     Conflict,
     HeaderName,
     VariableNotUnicode,
@@ -97,6 +101,22 @@ impl Error {
         matches!(self.kind, ErrorKind::Serialize | ErrorKind::NotAnObject)
     }
 
+    /// What was to go on from is not what it should be: the state of a conversation, or the id of a
+    /// trace or span.
+    ///
+    /// ```
+    /// # use tracing_session::link_context;
+    /// let error = link_context("tr_0123", "sp_0123456789abcdef").unwrap_err();
+    /// assert!(error.is_invalid_state());
+    /// ```
+    pub fn is_invalid_state(&self) -> bool {
+        use ErrorKind::*;
+        matches!(
+            self.kind,
+            NotATraceId | NotASpanId | StateVersion(_) | MalformedState
+        )
+    }
+
     /// Something other than an id was refused.
     pub(crate) fn of(noun: &'static str, kind: ErrorKind) -> Self {
         Self {
@@ -146,6 +166,15 @@ impl ErrorKind {
             Self::Propagator(valid) => return write!(f, "no such propagator (valid: {valid})"),
             #[cfg(feature = "otlp")]
             Self::Otlp(trouble) => return fmt::Display::fmt(&trouble, f),
+            Self::NotATraceId => "not a trace id: 32 hexadecimal digits, or Tracia's `tr_` and 16",
+            Self::NotASpanId => "not a span id: 16 hexadecimal digits, or Tracia's `sp_` and 16",
+            Self::StateVersion(version) => {
+                return write!(
+                    f,
+                    "conversation state is of version {version}, and 1 is what this release reads"
+                );
+            }
+            Self::MalformedState => "missing or malformed in the state of the conversation",
             Self::Conflict => "it is not the only one, and they differ",
             Self::VariableNotUnicode => "the value is not valid UTF-8",
             Self::Serialize => "the value cannot be serialised as JSON",

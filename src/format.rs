@@ -1,6 +1,6 @@
 //! How a provider exports what is in force: under which keys, and with which ids hidden.
 
-use crate::attributes::{self, SESSION_ID, USER_HASH, USER_ID};
+use crate::attributes::{self, PREVIOUS_SESSION_ID, SESSION_ID, USER_HASH, USER_ID};
 use crate::details::{Details, Ready};
 use crate::dialect::{Dialect, Rule, Written};
 use crate::privacy::{IdPolicy, Privacy, Shown};
@@ -155,6 +155,9 @@ impl Format {
 
     /// What becomes of the id under this key, if it is one of this dialect or any other.
     fn policy_of_key(&self, key: &str) -> Option<&IdPolicy> {
+        if key == PREVIOUS_SESSION_ID {
+            return Some(&self.privacy.session_ids);
+        }
         match self.dialect.meaning(key)? {
             Written::SessionId => Some(&self.privacy.session_ids),
             Written::UserId => Some(&self.privacy.user_ids),

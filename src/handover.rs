@@ -32,6 +32,17 @@ pub(crate) struct Opened {
     /// The scope as it is if the span is started under the `Context` that it was made in.
     pub(crate) scope: Arc<Scope>,
     pub(crate) opening: Opening,
+    /// The span is the root of a trace of its own, unless it turns out to be inside one.
+    pub(crate) is_root: bool,
+}
+
+/// Where the span of a turn stands, if its maker says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// A trace begins with it.
+    Root,
+    /// It goes on with the trace of the turn before.
+    Next,
 }
 
 /// How the fields of a span that opens a scope are exported.

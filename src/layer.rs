@@ -141,6 +141,29 @@ impl SessionLayer {
         self.configure(|shared| shared.default = scope)
     }
 
+    /// Makes each turn the root of a trace of its own: each span that says the id of a session, unless
+    /// it is inside another one that says the same. Default: it is a child of the span that it is in.
+    ///
+    /// For applications that are traced from end to end. Phoenix shows the root spans of a session
+    /// as its turns, and takes first input and last output from them; under the span of an HTTP server,
+    /// or that of a caller elsewhere, a session has none. The root has a span link to the span that
+    /// would have been its parent, and whatever is in force there still is.
+    ///
+    /// The id has to be there when the span is made: what is recorded later, or set by
+    /// [`set_session_id`](crate::set_session_id), finds the span started. A span that a filter hides
+    /// begins no trace. The sampler is asked anew for each root; it gets to see the session, the
+    /// baggage and the link, and nothing else of what surrounds the turn.
+    ///
+    /// Cost: some 500 instructions for each such span.
+    ///
+    /// ```
+    /// # use tracing_session::SessionLayer;
+    /// let layer = SessionLayer::new().with_root_turns();
+    /// ```
+    pub fn with_root_turns(self) -> Self {
+        self.configure(|shared| shared.root_turns = true)
+    }
+
     /// A filter for the OpenTelemetry layer, under which the spans that it hides still open their
     /// scopes.
     ///

@@ -31,6 +31,8 @@ mod attributes;
 mod b3;
 mod baggage;
 mod carrier;
+mod conversation;
+mod conversation_state;
 mod current;
 mod details;
 mod diagnostic;
@@ -50,6 +52,8 @@ mod inherited;
 mod jaeger;
 mod known;
 mod layer;
+mod lifecycle;
+mod link;
 mod macros;
 mod metadata;
 pub mod openinference;
@@ -82,6 +86,8 @@ pub use carrier::{
     Carrier, PropagatedContext, TraceHeaders, WithPropagated, extract_context, extract_session_id,
     inject_context, propagated_context,
 };
+pub use conversation::{Conversation, Turn};
+pub use conversation_state::ConversationState;
 pub use current::{
     current_session, current_session_id, mark_trace, new_session, set_session_id, set_user_id,
 };
@@ -92,6 +98,7 @@ pub use error::Error;
 pub use filtered::FilteredSessionLayer;
 pub use inbound::InboundPolicy;
 pub use layer::SessionLayer;
+pub use link::{link_context, parent_context};
 pub use opening::SpanSession;
 pub use privacy::{IdPolicy, Privacy};
 pub use processor::SessionSpanProcessor;

@@ -135,7 +135,7 @@ pub mod __private {
 
         fn giving(&self) -> Giving {
             Giving {
-                _giving: fields::Giving::new(self),
+                _giving: fields::Giving::new(self, None),
             }
         }
     }

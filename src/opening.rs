@@ -4,9 +4,9 @@ use crate::details::{self, Details, Part, Parts};
 use crate::diagnostic::{self, Once};
 use crate::error::ErrorKind;
 use crate::fields::{self, Heard, Names, Reading, Roles};
-use crate::handover::{Opened, Opening};
+use crate::handover::{Opened, Opening, Turn};
 use crate::known::{self, Key, Remembered};
-use crate::scope::{Ids, Role, Scope, Value, Values};
+use crate::scope::{Ids, Role, Scope, Value, Values, is_in_turn};
 use crate::session::Session;
 use opentelemetry::Context;
 use std::fmt;
@@ -26,6 +26,8 @@ use tracing_subscriber::registry::LookupSpan;
 pub(crate) struct Shared {
     pub(crate) names: Names,
     pub(crate) default: Option<Arc<Scope>>,
+    /// A span that says a session's id begins a trace.
+    pub(crate) root_turns: bool,
     dispatch: OnceLock<WeakDispatch>,
     reach: OnceLock<Reach>,
     /// How often it was looked whether there is an OpenTelemetry layer beside us.
@@ -108,6 +110,14 @@ impl Shared {
         );
         let given = fields::given(span.metadata());
         let given = given.filter(|given| given.is_of(id.as_ref(), user_id.as_ref()));
+        let outer = outer.or_else(|| self.default.clone());
+        let turn = given.as_ref().and_then(|given| given.turn);
+        let is_turn = turn.is_some() || self.root_turns && id.is_some();
+        let is_root = is_turn
+            && match turn {
+                Some(turn) => turn == Turn::Root,
+                None => !is_in_turn(outer.as_deref(), id.as_ref()),
+            };
         let mut details = given.map(|given| given.said).unwrap_or_default();
         details.declared = details.says_anything() || roles.have_details();
         let by_fields = said_by_fields.as_ref();
@@ -121,14 +131,19 @@ impl Shared {
             id: late(Role::Session, Part::Session, id),
             user_id: late(Role::User, Part::User, user_id),
         };
-        let outer = outer.or_else(|| self.default.clone());
+        let values = Values {
+            ids,
+            details,
+            is_turn,
+        };
         Opened {
-            scope: Scope::nested(outer, Values { ids, details }),
+            scope: Scope::nested(outer, values),
             opening: Opening {
                 opens: true,
                 names_id: roles.names_id,
                 details: roles.have_details().then(|| span.metadata().fields()),
             },
+            is_root,
         }
     }
 

@@ -12,6 +12,8 @@ pub(crate) struct Scope {
     details: Inherited,
     /// Some of the details are said here, or declared.
     says_details: bool,
+    /// Inside a turn of this session: a trace has begun with it.
+    in_turn: bool,
     /// What was recorded on the span that opens the scope, when it was there already.
     recorded: OnceLock<Box<Recorded>>,
     /// Asked for a value that is declared here and not known yet. Kept only where there is one, so
@@ -31,6 +33,8 @@ pub(crate) enum Role {
 pub(crate) struct Values {
     pub(crate) ids: Ids,
     pub(crate) details: Said,
+    /// A turn of the session begins here.
+    pub(crate) is_turn: bool,
 }
 
 /// One for each role.
@@ -78,7 +82,7 @@ impl Scope {
         let around = outer.as_ref().map(|outer| &outer.details);
         let says_details = values.details.declared || values.details.says_anything();
         let details = Inherited::nested(around, values.details);
-        Self::with_ids(outer, values.ids, details, says_details)
+        Self::with_ids(outer, values.ids, details, says_details, values.is_turn)
     }
 
     fn with_ids(
@@ -86,11 +90,15 @@ impl Scope {
         ids: Ids,
         details: Inherited,
         says_details: bool,
+        is_turn: bool,
     ) -> Arc<Self> {
+        let around = outer.as_deref();
+        let in_turn = is_turn || around.is_some_and(|outer| outer.in_turn && ids.stay_in(outer));
         let mut scope = Self {
             ids,
             details,
             says_details,
+            in_turn,
             recorded: OnceLock::new(),
             outer: None,
         };
@@ -128,7 +136,7 @@ impl Scope {
             true => self.details.moved_into(around),
             false => around.cloned().unwrap_or_default(),
         };
-        Self::with_ids(outer, ids, details, self.says_details)
+        Self::with_ids(outer, ids, details, self.says_details, self.in_turn)
     }
 
     fn inherits(&self) -> bool {
@@ -254,9 +262,25 @@ impl Drop for Scope {
     }
 }
 
+/// Whether a turn of this session has begun in `scope`.
+pub(crate) fn is_in_turn(scope: Option<&Scope>, session: Option<&Id>) -> bool {
+    scope.is_some_and(|scope| scope.in_turn && scope.id().as_ref() == session)
+}
+
 impl fmt::Debug for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.to_session().fmt(f)
+    }
+}
+
+impl Ids {
+    /// Whether no other session than that of `outer` is said.
+    fn stay_in(&self, outer: &Scope) -> bool {
+        match &self.id {
+            Value::Fixed(id) | Value::Late(Some(id)) => outer.id().as_ref() == Some(id),
+            Value::Cleared | Value::LateCleared => false,
+            Value::Unsaid | Value::Late(None) | Value::LateOf(_) | Value::In(_) => true,
+        }
     }
 }
 
@@ -288,6 +312,7 @@ impl From<&Session> for Values {
                 user_id: fixed(&session.user_id, Part::User),
             },
             details: session.into(),
+            is_turn: false,
         }
     }
 }

@@ -2,16 +2,17 @@
 
 use crate::dialect::Dialect;
 use crate::format::Format;
-use crate::handover::{self, Handover, Opened, Opening};
+use crate::handover::{self, Handover, Opening};
 use crate::in_force::InForce;
-use crate::known::{self, Key};
+use crate::known;
 use crate::privacy::Privacy;
 use crate::processor;
-use crate::scope::Scope;
+use crate::scope::{Scope, is_in_turn};
 use crate::span::SessionSpan;
 use crate::watched::SpanAttributes;
-use opentelemetry::trace::{SpanBuilder, Tracer, TracerProvider};
-use opentelemetry::{Context, InstrumentationScope};
+use opentelemetry::baggage::{Baggage, BaggageExt, BaggageMetadata};
+use opentelemetry::trace::{Link, SpanBuilder, TraceContextExt, Tracer, TracerProvider};
+use opentelemetry::{Context, InstrumentationScope, Key, StringValue};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use std::borrow::Cow;
@@ -245,31 +246,44 @@ impl<T: Tracer> SessionTracer<T> {
         mut builder: SpanBuilder,
         parent: &Context,
         around: InForce,
-        span: Key,
+        span: known::Key,
         told: Handover,
     ) -> SessionSpan<T::Span> {
         let is_entry = matches!(around, InForce::Entry(_));
         let around = around.scope();
-        let (scope, opening) = match told.opened {
-            None => (around.clone().or(told.otherwise), Opening::default()),
+        let (scope, opening, is_root) = match told.opened {
+            None => (around.clone().or(told.otherwise), Opening::default(), false),
             // Started under the `Context` that it was made in.
-            Some(Opened { scope, opening }) if is_same(&around, &scope) => (Some(scope), opening),
+            Some(opened) if is_same(&around, &opened.scope) => {
+                (Some(opened.scope), opened.opening, opened.is_root)
+            }
             // Its parent was set from outside: what is in force there is the outer scope.
-            Some(Opened { scope, opening }) => {
+            Some(opened) => {
                 let outer = around.clone().or(told.otherwise);
-                (Some(scope.moved_into(outer)), opening)
+                let is_root =
+                    opened.is_root && !is_in_turn(outer.as_deref(), opened.scope.id().as_ref());
+                (
+                    Some(opened.scope.moved_into(outer)),
+                    opened.opening,
+                    is_root,
+                )
             }
         };
         let attributes = self.attributes(&mut builder, scope.as_deref(), opening);
-        match scope {
-            Some(scope) if !(is_entry && is_same(&around, &scope)) => {
-                // For samplers and processors, which know the span only by this `Context`.
-                let shown = scope.clone().entered(parent);
+        // For samplers and processors, which know the span only by this `Context`.
+        let mut shown = Cow::Borrowed(parent);
+        let mut bound = false;
+        if let Some(scope) = &scope {
+            bound = !(is_entry && is_same(&around, scope));
+            if bound {
+                shown = Cow::Owned(scope.clone().entered(parent));
                 known::track(span, scope.clone(), false);
-                self.start(builder, &shown, Some(scope), true, attributes)
             }
-            scope => self.start(builder, parent, scope, false, attributes),
+            if is_root && !parent.is_telemetry_suppressed() {
+                shown = Cow::Owned(rooted(&mut builder, parent, scope));
+            }
         }
+        self.start(builder, &shown, scope, bound, attributes)
     }
 
     /// Takes what is ours to write out of the attributes of a builder.
@@ -302,6 +316,25 @@ impl<T: Tracer> SessionTracer<T> {
         let inner = self.inner.build_with_context(builder, parent);
         SessionSpan::new(inner, scope, bound, attributes)
     }
+}
+
+/// Makes the span that is built the root of a trace, linked to the one that would be its parent.
+///
+/// The `Context` to start it under has no span at all: one that is not valid would be a parent that
+/// is not sampled to `Sampler::ParentBased`. So it has of `parent` only what can be asked for: the
+/// scope and the baggage. What is started below the span inherits all the same: its `Context` is made of
+/// `parent`, which the tracer only gets to see.
+fn rooted(builder: &mut SpanBuilder, parent: &Context, scope: &Arc<Scope>) -> Context {
+    let span = parent.span().span_context().clone();
+    if span.is_valid() {
+        let links = builder.links.get_or_insert_default();
+        links.push(Link::with_context(span));
+    }
+    let member = |(key, (value, metadata)): (&Key, &(StringValue, BaggageMetadata))| {
+        (key.clone(), (value.clone(), metadata.clone()))
+    };
+    let baggage: Baggage = parent.baggage().iter().map(member).collect();
+    scope.clone().entered(&Context::new().with_baggage(baggage))
 }
 
 fn is_same(around: &Option<Arc<Scope>>, scope: &Arc<Scope>) -> bool {

@@ -1,0 +1,454 @@
+//! A conversation: turns of one session, each linked to the turn before.
+
+use crate::attributes::{self, PREVIOUS_SESSION_ID};
+use crate::conversation_state::ConversationState;
+use crate::details::Details;
+use crate::error::Error;
+use crate::fields;
+use crate::handover::Turn as Place;
+use crate::link;
+use crate::session::{Id, Session};
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use std::sync::{Arc, Mutex, PoisonError};
+use tracing::field::Empty;
+use tracing::{Span, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+/// A conversation of which each turn, a question and its answer, is linked to the turn before.
+///
+/// Each turn is a trace of its own, which is what Phoenix shows as the turns of a session, with a
+/// span link to the turn before it; or all of them are [one trace](Self::in_one_trace), each turn a
+/// child of the turn before.
+///
+/// The conversation moves on when a turn is [finished](Turn::finish). One that has failed, was
+/// cancelled, or is still streaming does not move it, and of two turns that are under way at once both
+/// follow the one that was finished last.
+///
+/// It is a few values, and holds no span: between requests, keep it, or its [state](Self::state).
+///
+/// ```
+/// # use opentelemetry::trace::TracerProvider;
+/// # use opentelemetry_sdk::trace::SdkTracerProvider;
+/// # use tracing_session::{SessionLayer, SessionTracerProvider};
+/// # use tracing_subscriber::prelude::*;
+/// # let provider = SessionTracerProvider::new(SdkTracerProvider::default());
+/// # let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("chat"));
+/// # let _default = tracing_subscriber::registry().with(SessionLayer::new().around(otel)).set_default();
+/// use tracing::Instrument;
+/// use tracing_session::{Conversation, Session};
+///
+/// # async fn ask(question: &str) -> Result<String, tracing_session::Error> { Ok(question.into()) }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tracing_session::Error> {
+/// let mut chat = Conversation::new(Session::new("chat-42")?);
+///
+/// let turn = chat.turn("weather");
+/// let reply = ask("What is the weather?").instrument(turn.span()).await?;
+/// turn.finish();
+///
+/// let turn = chat.turn("tomorrow"); // linked to the first
+/// let reply = ask("And tomorrow?").instrument(turn.span()).await?;
+/// turn.finish();
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Conversation {
+    pub(crate) session: Session,
+    pub(crate) previous_id: Option<Id>,
+    pub(crate) in_one_trace: bool,
+    /// Where the turns go on as long as none is finished: the first one of the trace, or a trace of
+    /// which no span is known.
+    pub(crate) origin: Option<SpanContext>,
+    /// The turn that was finished last. Turns that are under way hold it too, so that one of before a
+    /// [`reset`](Self::reset) moves nothing any more.
+    pub(crate) last: Arc<Mutex<Option<SpanContext>>>,
+    pub(crate) has_events: bool,
+    pub(crate) has_started: bool,
+}
+
+impl Conversation {
+    /// A new conversation. A session without an id gets [a new one](Session::generate).
+    ///
+    /// ```
+    /// use tracing_session::{Conversation, Session};
+    ///
+    /// let chat = Conversation::new(Session::new("chat-42")?.with_user("u-7")?);
+    /// assert_eq!(chat.session().id(), Some("chat-42"));
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn new(session: Session) -> Self {
+        let session = match session.id {
+            Some(_) => session,
+            None => session.or(Session::generate()),
+        };
+        Self {
+            session,
+            previous_id: None,
+            in_one_trace: false,
+            origin: None,
+            last: Arc::default(),
+            has_events: false,
+            has_started: false,
+        }
+    }
+
+    /// All turns in one trace, each the child of the turn before. Default: a trace per turn.
+    ///
+    /// For backends that show a conversation as one tree. A long one becomes a trace that they
+    /// cannot show, and Phoenix takes its first turn alone for a turn.
+    ///
+    /// ```
+    /// use tracing_session::{Conversation, Session};
+    ///
+    /// let chat = Conversation::new(Session::generate()).in_one_trace();
+    /// ```
+    #[must_use = "it is the conversation"]
+    pub fn in_one_trace(mut self) -> Self {
+        self.in_one_trace = true;
+        self
+    }
+
+    /// Tells when the session starts and ends, as events. Default: it does not.
+    ///
+    /// [`Session::emit_start`] is called with the first turn, and [`Session::emit_end`] by
+    /// [`reset`](Self::reset) and [`end`](Self::end).
+    ///
+    /// ```
+    /// use tracing_session::{Conversation, Session};
+    ///
+    /// let chat = Conversation::new(Session::generate()).with_lifecycle_events();
+    /// ```
+    #[must_use = "it is the conversation"]
+    pub fn with_lifecycle_events(mut self) -> Self {
+        self.has_events = true;
+        self
+    }
+
+    /// What its turns say, besides the id of its session, which stays: a user, metadata, tags.
+    ///
+    /// ```
+    /// use tracing_session::{Conversation, ConversationState, Session};
+    ///
+    /// fn of_request(state: ConversationState, user: &str) -> Result<Conversation, tracing_session::Error> {
+    ///     let session = Session::default().with_user(user)?;
+    ///     Ok(Conversation::resume(state).with_session(session))
+    /// }
+    /// ```
+    #[must_use = "it is the conversation"]
+    pub fn with_session(mut self, session: Session) -> Self {
+        let id = self.session.id.take();
+        self.session = Session { id, ..session };
+        self
+    }
+
+    /// Goes on with a trace, from its last span where it is known: with the ids that a client sends
+    /// along. [`resume`](Self::resume) takes all that there is to know.
+    ///
+    /// Without a span, the next turn of [one trace](Self::in_one_trace) stands below a parent that
+    /// backends do not have: no span can be made in a trace otherwise. With a trace per turn it is
+    /// linked to nothing. The trace counts as sampled.
+    ///
+    /// Ids are hexadecimal, as [`trace_id`](Self::trace_id) and [`last_span_id`](Self::last_span_id)
+    /// display, or Tracia's: see [`link_context`](crate::link_context).
+    ///
+    /// # Errors
+    ///
+    /// When an id is not one: [`Error::is_invalid_state`].
+    ///
+    /// ```
+    /// use tracing_session::{Conversation, Session};
+    ///
+    /// let (trace_id, span_id) = ("4bf92f3577b34da6a3ce929d0e0e4736", Some("00f067aa0ba902b7"));
+    /// let chat = Conversation::new(Session::new("chat-42")?).resume_trace(trace_id, span_id)?;
+    /// assert_eq!(chat.trace_id().unwrap().to_string(), trace_id);
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn resume_trace(
+        mut self,
+        trace_id: &str,
+        last_span_id: Option<&str>,
+    ) -> Result<Self, Error> {
+        self.resume_at(
+            link::trace_id(trace_id)?,
+            last_span_id.map(link::span_id).transpose()?,
+            TraceFlags::SAMPLED,
+            TraceState::NONE,
+        );
+        Ok(self)
+    }
+
+    pub(crate) fn resume_at(
+        &mut self,
+        trace: TraceId,
+        last: Option<SpanId>,
+        flags: TraceFlags,
+        state: TraceState,
+    ) {
+        let context = |span| SpanContext::new(trace, span, flags, true, state);
+        match last {
+            Some(span) => self.last = Arc::new(Mutex::new(Some(context(span)))),
+            None => self.origin = Some(context(stand_in(trace))),
+        }
+        self.has_started = true;
+    }
+
+    /// Makes the span of the next turn, and starts it. `name` is the name that it is exported under.
+    ///
+    /// A trace begins with it, whatever the span that it is made in; a span link leads there. What is
+    /// in force there still is: a user, say, stands on the turn unless the session says another.
+    /// In `tracing` the span is called `turn`, with the target `tracing_session` and the level
+    /// `INFO`: a filter has to let it pass.
+    ///
+    /// The turn has ended when the [`Turn`] is finished or dropped, and all [spans](Turn::span)
+    /// taken from it are.
+    ///
+    /// Cost: that of a span that opens a scope, and some 1,500 instructions.
+    ///
+    /// ```
+    /// # use tracing_session::{Conversation, Session};
+    /// let mut chat = Conversation::new(Session::generate());
+    /// let turn = chat.turn("weather");
+    /// turn.span().in_scope(|| { /* in the session */ });
+    /// turn.finish();
+    /// ```
+    pub fn turn(&mut self, name: &str) -> Turn {
+        let last = last(&self.last);
+        let before = || last.clone().or_else(|| self.origin.clone());
+        let parent = self.in_one_trace.then(before).flatten();
+        let place = match parent {
+            Some(_) => Place::Next,
+            None => Place::Root,
+        };
+        let giving = fields::Giving::new(&self.session, Some(place));
+        let span = info_span!(
+            target: "tracing_session",
+            "turn",
+            tracing_session = Empty,
+            otel.name = name,
+            session.id = self.session.id(),
+            user.id = self.session.user_id(),
+            { PREVIOUS_SESSION_ID } = self.previous_id(),
+        );
+        drop(giving);
+        if let Some(parent) = parent {
+            // Without an OpenTelemetry layer there is nothing to be a child of.
+            let _ = span.set_parent(link::under(parent));
+        } else if let Some(last) = last {
+            span.add_link(last);
+        }
+        // It starts here, so that its ids are known from now on.
+        let context = span.context().span().span_context().clone();
+        if self.in_one_trace && context.is_valid() {
+            self.origin.get_or_insert_with(|| context.clone());
+        }
+        if self.has_events && !std::mem::replace(&mut self.has_started, true) {
+            span.in_scope(|| self.with_previous_id().emit_start());
+        }
+        Turn {
+            span,
+            context,
+            last: self.last.clone(),
+        }
+    }
+
+    /// The trace of the turn that was finished last; with [one trace](Self::in_one_trace), that of all
+    /// turns, from the first one on. It displays as 32 hexadecimal digits.
+    ///
+    /// ```
+    /// # use tracing_session::{Conversation, Session};
+    /// assert_eq!(Conversation::new(Session::generate()).trace_id(), None);
+    /// ```
+    pub fn trace_id(&self) -> Option<TraceId> {
+        let context = last(&self.last).or_else(|| self.origin.clone())?;
+        Some(context.trace_id())
+    }
+
+    /// The span of the turn that was finished last. It displays as 16 hexadecimal digits.
+    ///
+    /// ```
+    /// # use tracing_session::{Conversation, Session};
+    /// assert_eq!(Conversation::new(Session::generate()).last_span_id(), None);
+    /// ```
+    pub fn last_span_id(&self) -> Option<SpanId> {
+        Some(last(&self.last)?.span_id())
+    }
+
+    /// The session of the turns to come.
+    ///
+    /// ```
+    /// # use tracing_session::{Conversation, Session};
+    /// let chat = Conversation::new(Session::new("chat-42")?);
+    /// assert_eq!(chat.session().id(), Some("chat-42"));
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The id of the session before the last [`reset`](Self::reset).
+    ///
+    /// ```
+    /// # use tracing_session::{Conversation, Session};
+    /// assert_eq!(Conversation::new(Session::generate()).previous_id(), None);
+    /// ```
+    pub fn previous_id(&self) -> Option<&str> {
+        self.previous_id.as_ref().map(Id::as_str)
+    }
+
+    /// What the next request needs to go on from here, to be kept in between or given to the client.
+    ///
+    /// ```
+    /// use tracing_session::{Conversation, ConversationState, Session};
+    ///
+    /// let chat = Conversation::new(Session::new("chat-42")?);
+    /// let response = serde_json::to_string(&chat.state()).unwrap();
+    ///
+    /// let state: ConversationState = serde_json::from_str(&response).unwrap();
+    /// assert_eq!(Conversation::resume(state).session().id(), Some("chat-42"));
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn state(&self) -> ConversationState {
+        ConversationState::of(self, last(&self.last))
+    }
+
+    /// Goes on with the conversation that was in this state.
+    ///
+    /// See [`ConversationState`] for what is in it, and whom to trust with it.
+    ///
+    /// ```
+    /// # use tracing_session::{Conversation, Session};
+    /// # let chat = Conversation::new(Session::generate());
+    /// let mut chat = Conversation::resume(chat.state());
+    /// chat.turn("next").finish();
+    /// ```
+    pub fn resume(state: ConversationState) -> Self {
+        state.into()
+    }
+
+    /// Begins anew: a session with a new id, of which the one before is the
+    /// [previous](Self::previous_id). All else that the session says stays.
+    ///
+    /// The next turn follows no other, and turns that are under way still belong to the session before.
+    /// `session.previous_id` stands on the spans of the turns.
+    ///
+    /// ```
+    /// use tracing_session::{Conversation, Session};
+    ///
+    /// let mut chat = Conversation::new(Session::new("chat-42")?);
+    /// chat.reset();
+    /// assert_ne!(chat.session().id(), Some("chat-42"));
+    /// assert_eq!(chat.previous_id(), Some("chat-42"));
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn reset(&mut self) {
+        self.emit_end();
+        self.previous_id = self.session.id.take();
+        self.session.id = Session::generate().id;
+        self.origin = None;
+        self.last = Arc::default();
+        self.has_started = false;
+    }
+
+    /// Ends the conversation: [`Session::emit_end`], where its [events](Self::with_lifecycle_events)
+    /// are wanted and a turn was begun. Nothing else: to drop a conversation does not end the session.
+    ///
+    /// ```
+    /// # use tracing_session::{Conversation, Session};
+    /// Conversation::new(Session::generate()).with_lifecycle_events().end();
+    /// ```
+    pub fn end(self) {
+        self.emit_end();
+    }
+
+    fn emit_end(&self) {
+        if self.has_events && self.has_started {
+            self.session.emit_end();
+        }
+    }
+
+    fn with_previous_id(&self) -> Session {
+        let mut session = self.session.clone();
+        if let Some(previous) = &self.previous_id {
+            let attribute = attributes::attribute(PREVIOUS_SESSION_ID, previous.clone());
+            Details::change(&mut session.details, |it| it.set_attribute(attribute));
+        }
+        session
+    }
+}
+
+/// For the parent that a span in `trace` has to have, where none is known: the same one everywhere.
+fn stand_in(trace: TraceId) -> SpanId {
+    let [high, low] = [0, 8].map(|at| {
+        let mut half = [0; 8];
+        half.copy_from_slice(&trace.to_bytes()[at..at + 8]);
+        SpanId::from_bytes(half)
+    });
+    if low == SpanId::INVALID { high } else { low }
+}
+
+fn last(last: &Mutex<Option<SpanContext>>) -> Option<SpanContext> {
+    last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// A turn of a [`Conversation`], under way.
+///
+/// Dropped without being finished it leaves the conversation where it was: the turn has failed, or was
+/// cancelled. A streamed answer keeps it until the stream has ended.
+#[derive(Debug)]
+#[must_use = "the conversation moves on when the turn is finished"]
+pub struct Turn {
+    span: Span,
+    context: SpanContext,
+    last: Arc<Mutex<Option<SpanContext>>>,
+}
+
+impl Turn {
+    /// The span of the turn, to do the work in.
+    ///
+    /// ```
+    /// # use tracing_session::{Conversation, Session};
+    /// use tracing_session::openinference::{OpenInferenceSpanExt, SpanKind};
+    ///
+    /// let turn = Conversation::new(Session::generate()).turn("weather");
+    /// turn.span().set_kind(SpanKind::Agent);
+    /// turn.span().in_scope(|| { /* ... */ });
+    /// ```
+    pub fn span(&self) -> Span {
+        self.span.clone()
+    }
+
+    /// The id of the span, or `None` where it is not exported: without an OpenTelemetry layer, or hidden
+    /// by a filter.
+    ///
+    /// ```
+    /// # use tracing_session::{Conversation, Session};
+    /// let turn = Conversation::new(Session::generate()).turn("weather");
+    /// assert_eq!(turn.span_id(), None); // no subscriber here
+    /// ```
+    pub fn span_id(&self) -> Option<SpanId> {
+        self.context.is_valid().then(|| self.context.span_id())
+    }
+
+    /// The trace of the turn, as for [`span_id`](Self::span_id).
+    ///
+    /// ```
+    /// # use tracing_session::{Conversation, Session};
+    /// let turn = Conversation::new(Session::generate()).turn("weather");
+    /// assert_eq!(turn.trace_id(), None); // no subscriber here
+    /// ```
+    pub fn trace_id(&self) -> Option<TraceId> {
+        self.context.is_valid().then(|| self.context.trace_id())
+    }
+
+    /// The turn has ended well: those that are made from now on follow it.
+    ///
+    /// ```
+    /// # use tracing_session::{Conversation, Session};
+    /// Conversation::new(Session::generate()).turn("weather").finish();
+    /// ```
+    pub fn finish(self) {
+        if self.context.is_valid() {
+            let last = Some(self.context);
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = last;
+        }
+    }
+}
