@@ -8,10 +8,11 @@ use crate::fields;
 use crate::handover::Turn as Place;
 use crate::link;
 use crate::session::{Id, Session};
+use crate::turn::{Last, Turn};
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tracing::field::Empty;
-use tracing::{Span, info_span};
+use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// A conversation of which each turn, a question and its answer, is linked to the turn before.
@@ -60,7 +61,7 @@ pub struct Conversation {
     pub(crate) origin: Option<SpanContext>,
     /// The turn that was finished last. Turns that are under way hold it too, so that one of before a
     /// [`reset`](Self::reset) moves nothing any more.
-    pub(crate) last: Arc<Mutex<Option<SpanContext>>>,
+    pub(crate) last: Arc<Last>,
     pub(crate) has_events: bool,
     pub(crate) has_started: bool,
 }
@@ -184,8 +185,10 @@ impl Conversation {
         state: TraceState,
     ) {
         let context = |span| SpanContext::new(trace, span, flags, true, state);
+        self.last = Arc::default();
+        self.origin = None;
         match last {
-            Some(span) => self.last = Arc::new(Mutex::new(Some(context(span)))),
+            Some(span) => self.last.set(context(span)),
             None => self.origin = Some(context(stand_in(trace))),
         }
         self.has_started = true;
@@ -211,7 +214,7 @@ impl Conversation {
     /// turn.finish();
     /// ```
     pub fn turn(&mut self, name: &str) -> Turn {
-        let last = last(&self.last);
+        let last = self.last.get();
         let before = || last.clone().or_else(|| self.origin.clone());
         let parent = self.in_one_trace.then(before).flatten();
         let place = match parent {
@@ -258,7 +261,7 @@ impl Conversation {
     /// assert_eq!(Conversation::new(Session::generate()).trace_id(), None);
     /// ```
     pub fn trace_id(&self) -> Option<TraceId> {
-        let context = last(&self.last).or_else(|| self.origin.clone())?;
+        let context = self.last.get().or_else(|| self.origin.clone())?;
         Some(context.trace_id())
     }
 
@@ -269,7 +272,7 @@ impl Conversation {
     /// assert_eq!(Conversation::new(Session::generate()).last_span_id(), None);
     /// ```
     pub fn last_span_id(&self) -> Option<SpanId> {
-        Some(last(&self.last)?.span_id())
+        Some(self.last.get()?.span_id())
     }
 
     /// The session of the turns to come.
@@ -307,7 +310,7 @@ impl Conversation {
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
     pub fn state(&self) -> ConversationState {
-        ConversationState::of(self, last(&self.last))
+        ConversationState::of(self)
     }
 
     /// Goes on with the conversation that was in this state.
@@ -383,72 +386,4 @@ fn stand_in(trace: TraceId) -> SpanId {
         SpanId::from_bytes(half)
     });
     if low == SpanId::INVALID { high } else { low }
-}
-
-fn last(last: &Mutex<Option<SpanContext>>) -> Option<SpanContext> {
-    last.lock().unwrap_or_else(PoisonError::into_inner).clone()
-}
-
-/// A turn of a [`Conversation`], under way.
-///
-/// Dropped without being finished it leaves the conversation where it was: the turn has failed, or was
-/// cancelled. A streamed answer keeps it until the stream has ended.
-#[derive(Debug)]
-#[must_use = "the conversation moves on when the turn is finished"]
-pub struct Turn {
-    span: Span,
-    context: SpanContext,
-    last: Arc<Mutex<Option<SpanContext>>>,
-}
-
-impl Turn {
-    /// The span of the turn, to do the work in.
-    ///
-    /// ```
-    /// # use tracing_session::{Conversation, Session};
-    /// use tracing_session::openinference::{OpenInferenceSpanExt, SpanKind};
-    ///
-    /// let turn = Conversation::new(Session::generate()).turn("weather");
-    /// turn.span().set_kind(SpanKind::Agent);
-    /// turn.span().in_scope(|| { /* ... */ });
-    /// ```
-    pub fn span(&self) -> Span {
-        self.span.clone()
-    }
-
-    /// The id of the span, or `None` where it is not exported: without an OpenTelemetry layer, or hidden
-    /// by a filter.
-    ///
-    /// ```
-    /// # use tracing_session::{Conversation, Session};
-    /// let turn = Conversation::new(Session::generate()).turn("weather");
-    /// assert_eq!(turn.span_id(), None); // no subscriber here
-    /// ```
-    pub fn span_id(&self) -> Option<SpanId> {
-        self.context.is_valid().then(|| self.context.span_id())
-    }
-
-    /// The trace of the turn, as for [`span_id`](Self::span_id).
-    ///
-    /// ```
-    /// # use tracing_session::{Conversation, Session};
-    /// let turn = Conversation::new(Session::generate()).turn("weather");
-    /// assert_eq!(turn.trace_id(), None); // no subscriber here
-    /// ```
-    pub fn trace_id(&self) -> Option<TraceId> {
-        self.context.is_valid().then(|| self.context.trace_id())
-    }
-
-    /// The turn has ended well: those that are made from now on follow it.
-    ///
-    /// ```
-    /// # use tracing_session::{Conversation, Session};
-    /// Conversation::new(Session::generate()).turn("weather").finish();
-    /// ```
-    pub fn finish(self) {
-        if self.context.is_valid() {
-            let last = Some(self.context);
-            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = last;
-        }
-    }
 }

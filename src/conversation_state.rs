@@ -6,7 +6,7 @@ use crate::link;
 use crate::session::{Id, Session};
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use std::fmt;
 use std::str::FromStr;
 
@@ -41,7 +41,7 @@ use std::str::FromStr;
 /// assert_eq!(error.to_string(), "conversation state is of version 2, and 1 is what this release reads");
 /// ```
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Stored", into = "Stored")]
+#[serde(try_from = "Json", into = "Json")]
 pub struct ConversationState {
     /// Its id alone.
     session: Session,
@@ -61,7 +61,7 @@ struct At {
 }
 
 impl ConversationState {
-    pub(crate) fn of(conversation: &Conversation, last: Option<SpanContext>) -> Self {
+    pub(crate) fn of(conversation: &Conversation) -> Self {
         let at = |context: &SpanContext, last| At {
             trace: context.trace_id(),
             last,
@@ -76,7 +76,7 @@ impl ConversationState {
             previous_id: conversation.previous_id.clone(),
             in_one_trace: conversation.in_one_trace,
             has_started: conversation.has_started,
-            at: match (last, &conversation.origin) {
+            at: match (conversation.last.get(), &conversation.origin) {
                 (Some(last), _) => Some(at(&last, Some(last.span_id()))),
                 (None, Some(origin)) => Some(at(origin, None)),
                 (None, None) => None,
@@ -129,91 +129,57 @@ const VERSION: u64 = 1;
 /// What W3C wants to be passed on at least.
 const MAX_TRACE_STATE_BYTES: usize = 512;
 
-/// As it is serialised. What is malformed is told by us: `serde` would show the value.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(default)]
-struct Stored {
-    version: Json,
-    session_id: Json,
-    #[serde(skip_serializing_if = "Json::is_null")]
-    previous_session_id: Json,
-    #[serde(skip_serializing_if = "is_false")]
-    in_one_trace: Json,
-    #[serde(skip_serializing_if = "is_false")]
-    started: Json,
-    #[serde(skip_serializing_if = "Json::is_null")]
-    trace_id: Json,
-    #[serde(skip_serializing_if = "Json::is_null")]
-    last_span_id: Json,
-    #[serde(skip_serializing_if = "Json::is_null")]
-    trace_flags: Json,
-    #[serde(skip_serializing_if = "Json::is_null")]
-    trace_state: Json,
-}
-
-fn is_false(value: &Json) -> bool {
-    *value == Json::Bool(false)
-}
-
-impl From<ConversationState> for Stored {
+impl From<ConversationState> for Json {
     fn from(state: ConversationState) -> Self {
-        let mut stored = Self {
-            version: VERSION.into(),
-            session_id: state.session_id().into(),
-            previous_session_id: state.previous_id.as_ref().map(Id::as_str).into(),
-            in_one_trace: state.in_one_trace.into(),
-            started: state.has_started.into(),
-            ..Self::default()
+        let mut stored = json!({ "version": VERSION, "session_id": state.session_id() });
+        let mut store = |name: &str, value: Option<Json>| {
+            if let Some(value) = value {
+                stored[name] = value;
+            }
         };
+        let previous_id = state.previous_id.as_ref().map(Id::as_str);
+        store("previous_session_id", previous_id.map(Json::from));
+        store("in_one_trace", state.in_one_trace.then_some(true.into()));
+        store("started", state.has_started.then_some(true.into()));
         if let Some(at) = state.at {
-            stored.trace_id = at.trace.to_string().into();
-            stored.last_span_id = at.last.map(|id| id.to_string()).into();
-            stored.trace_flags = at.flags.to_u8().into();
             let members = at.state.header();
-            stored.trace_state = (!members.is_empty()).then_some(members).into();
+            store("trace_id", Some(at.trace.to_string().into()));
+            store("last_span_id", at.last.map(|id| id.to_string().into()));
+            store("trace_flags", Some(at.flags.to_u8().into()));
+            store("trace_state", (!members.is_empty()).then(|| members.into()));
         }
         stored
     }
 }
 
-impl TryFrom<Stored> for ConversationState {
+/// What is malformed is told by us: `serde` would show the value.
+impl TryFrom<Json> for ConversationState {
     type Error = Error;
 
-    fn try_from(stored: Stored) -> Result<Self, Error> {
-        match stored.version.as_u64() {
+    fn try_from(stored: Json) -> Result<Self, Error> {
+        let stored = Stored(stored);
+        match stored.get("version").and_then(Json::as_u64) {
             Some(VERSION) => {}
             Some(other) => return Err(ErrorKind::StateVersion(other).into()),
             None => return Err(malformed("version")),
         }
-        let id = |value: &Json, name: &'static str| match text(value, name)? {
-            Some(text) => match Id::new(text) {
-                Ok(id) => Ok(Some(id)),
-                Err(error) => Err(Error::from(error).about(name)),
-            },
-            None => Ok(None),
-        };
-        let session_id = id(&stored.session_id, "session_id")?;
+        let session_id = stored.id("session_id")?;
         let session_id = session_id.ok_or_else(|| malformed("session_id"))?;
-        let flags = match &stored.trace_flags {
-            Json::Null => TraceFlags::SAMPLED,
-            flags => {
-                let flags = flags.as_u64().and_then(|flags| u8::try_from(flags).ok());
-                TraceFlags::new(flags.ok_or_else(|| malformed("trace_flags"))?)
-            }
-        };
-        let trace_state = text(&stored.trace_state, "trace_state")?.unwrap_or_default();
-        let state = match TraceState::from_str(trace_state) {
-            Ok(state) if trace_state.len() <= MAX_TRACE_STATE_BYTES => state,
-            _ => return Err(malformed("trace_state")),
-        };
-        let last = text(&stored.last_span_id, "last_span_id")?;
+        let flags = stored.read("trace_flags", |flags| u8::try_from(flags.as_u64()?).ok())?;
+        let state = stored.read("trace_state", |state| {
+            let state = state
+                .as_str()
+                .filter(|it| it.len() <= MAX_TRACE_STATE_BYTES)?;
+            TraceState::from_str(state).ok()
+        })?;
+        let last = stored.text("last_span_id")?;
         let last = last.map(link::span_id).transpose()?;
-        let at = match text(&stored.trace_id, "trace_id")? {
+        let at = match stored.text("trace_id")? {
             Some(trace) => Some(At {
                 trace: link::trace_id(trace)?,
                 last,
-                flags,
-                state,
+                flags: flags.map_or(TraceFlags::SAMPLED, TraceFlags::new),
+                state: state.unwrap_or_default(),
             }),
             None if last.is_some() => return Err(malformed("trace_id")),
             None => None,
@@ -223,30 +189,43 @@ impl TryFrom<Stored> for ConversationState {
                 id: Some(session_id),
                 ..Session::default()
             },
-            previous_id: id(&stored.previous_session_id, "previous_session_id")?,
-            in_one_trace: flag(&stored.in_one_trace, "in_one_trace")?,
-            has_started: flag(&stored.started, "started")?,
+            previous_id: stored.id("previous_session_id")?,
+            in_one_trace: stored.read("in_one_trace", Json::as_bool)?.unwrap_or(false),
+            has_started: stored.read("started", Json::as_bool)?.unwrap_or(false),
             at,
         })
     }
 }
 
+struct Stored(Json);
+
+impl Stored {
+    fn get(&self, name: &str) -> Option<&Json> {
+        self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    /// `None` where there is none, and an error where `read` gives nothing.
+    fn read<'a, T>(
+        &'a self,
+        name: &'static str,
+        read: impl FnOnce(&'a Json) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let value = self.get(name).map(read);
+        value
+            .map(|it| it.ok_or_else(|| malformed(name)))
+            .transpose()
+    }
+
+    fn text(&self, name: &'static str) -> Result<Option<&str>, Error> {
+        self.read(name, Json::as_str)
+    }
+
+    fn id(&self, name: &'static str) -> Result<Option<Id>, Error> {
+        let id = self.text(name)?.map(Id::new).transpose();
+        id.map_err(|error| Error::from(error).about(name))
+    }
+}
+
 fn malformed(name: &'static str) -> Error {
     Error::from(ErrorKind::MalformedState).about(name)
-}
-
-fn text<'a>(value: &'a Json, name: &'static str) -> Result<Option<&'a str>, Error> {
-    match value {
-        Json::Null => Ok(None),
-        Json::String(text) => Ok(Some(text)),
-        _ => Err(malformed(name)),
-    }
-}
-
-fn flag(value: &Json, name: &'static str) -> Result<bool, Error> {
-    match value {
-        Json::Null => Ok(false),
-        Json::Bool(flag) => Ok(*flag),
-        _ => Err(malformed(name)),
-    }
 }

@@ -78,6 +78,7 @@ mod text;
 pub mod tower;
 mod tracer;
 mod tracking;
+mod turn;
 mod watched;
 
 pub use around::AroundLayer;
@@ -86,7 +87,7 @@ pub use carrier::{
     Carrier, PropagatedContext, TraceHeaders, WithPropagated, extract_context, extract_session_id,
     inject_context, propagated_context,
 };
-pub use conversation::{Conversation, Turn};
+pub use conversation::Conversation;
 pub use conversation_state::ConversationState;
 pub use current::{
     current_session, current_session_id, mark_trace, new_session, set_session_id, set_user_id,
@@ -106,6 +107,7 @@ pub use propagator::{SESSION_HEADER_NAME, SessionPropagator};
 pub use session::Session;
 pub use span::SessionSpan;
 pub use tracer::{SessionTracer, SessionTracerProvider};
+pub use turn::Turn;
 
 #[doc(hidden)]
 pub use macros::__private;

@@ -1,4 +1,4 @@
-//! What the other systems' documentation shows, said in Rust. What is propagated is in `seeds/`.
+//! What the other systems' documentation shows, said in Rust. What is propagated, and conversations, are in `seeds/`.
 //!
 //! Every sample, and where it is covered:
 //!
@@ -37,12 +37,13 @@
 //! | TraceCtrl | threads are isolated | `tracectrl_sessions_are_isolated_between_threads` |
 //! | TraceCtrl | asynchronous tasks are isolated | `tracectrl_sessions_are_isolated_between_tasks` |
 //! | TraceCtrl | agent A sends a header, agent B reads it | `tracectrl_agents_share_session_and_trace`, and the same `.._by_hand` |
-//! | Tracia | a conversation of three turns | `tracia_turns_of_a_conversation_carry_one_session`; their linking later: conversations |
+//! | Tracia | `create_session()`, a conversation of three turns | `tracia_turns_of_a_conversation_are_linked`, and as a trace each: `tracia_turns_may_be_traces_of_their_own` |
 //! | Tracia | `run_local`, `arun_local` | `tracia_turns_may_be_sync_or_async` |
-//! | Tracia | streaming | `tracia_streamed_answer_carries_the_session` |
-//! | Tracia | `create_session` with a trace to go on with; a Django view | later: conversations |
-//! | Tracia | `trace_id`, `last_span_id`, `reset()` | later: conversations |
-//! | Tracia | linking by hand | later: conversations |
+//! | Tracia | `trace_id`, `last_span_id`, `reset()` | `tracia_ids_are_none_before_the_first_turn_and_after_a_reset`, `tracia_failed_first_turn_makes_the_trace_and_no_last_span` |
+//! | Tracia | `create_session(trace_id, parent_span_id)` | `tracia_trace_is_continued_from_its_ids` |
+//! | Tracia | a trace continued across requests, a view of Django | `tracia_trace_is_continued_across_requests`, and with more in the state: `tracia_conversation_is_continued_across_requests` |
+//! | Tracia | linking by hand | `tracia_spans_are_linked_by_hand` |
+//! | Tracia | streaming | `tracia_streamed_turn_moves_the_conversation_when_it_has_ended`, `tracia_streamed_answer_carries_the_session` |
 
 mod support;
 
@@ -51,8 +52,9 @@ mod support;
 mod http;
 #[path = "seeds/propagation.rs"]
 mod propagation;
+#[path = "seeds/tracia.rs"]
+mod tracia;
 
-use futures_util::StreamExt;
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use support::{App, values};
@@ -475,82 +477,4 @@ fn same_trace(
     other: &opentelemetry_sdk::trace::SpanData,
 ) -> bool {
     one.span_context.trace_id() == other.span_context.trace_id()
-}
-
-// Tracia. There, a session is one trace, to which each call adds a span below the one before. Here a
-// session is many traces, one for each turn. How the turns are linked comes with conversations.
-
-/// Tracia: three calls of one conversation, each with the messages of those before.
-#[test]
-fn tracia_turns_of_a_conversation_carry_one_session() {
-    let app = App::new();
-    let conversation = Session::generate();
-    let mut messages = Vec::new();
-    for question in ["What is the weather?", "What about tomorrow?", "Thanks!"] {
-        messages.push(question);
-        conversation.in_scope(|| {
-            info_span!("turn", messages = messages.len()).in_scope(call_model);
-        });
-    }
-    let id = conversation.id().unwrap();
-    let turn = |messages| {
-        format!(
-            "turn messages={messages} session.id={id}\n  call session.id={id}\n    \
-             http session.id={id}\n"
-        )
-    };
-    app.exports(&[1, 2, 3].map(turn).concat());
-    let traces: HashSet<_> = app
-        .spans()
-        .iter()
-        .map(|span| span.span_context.trace_id())
-        .collect();
-    assert_eq!(traces.len(), 3, "each turn is a trace of its own");
-}
-
-/// Tracia: a call that blocks and a call that is awaited, of the same session.
-#[tokio::test]
-async fn tracia_turns_may_be_sync_or_async() {
-    let app = App::new();
-    let conversation = session("weather");
-    conversation.in_scope(call_model);
-    call_model_async().in_session(conversation).await;
-    let marked = "
-        call session.id=weather
-          http session.id=weather
-        ";
-    app.exports(&marked.repeat(2));
-}
-
-/// Tracia: the answer arrives in pieces. What is done for each piece is in the session, and the
-/// call's own span, which lasts as long as the stream.
-#[tokio::test]
-async fn tracia_streamed_answer_carries_the_session() {
-    let app = App::new();
-    let conversation = session("poem");
-    let answer = async {
-        let call = info_span!("call");
-        let chunks = futures_util::stream::iter(["Roses ", "are ", "red."]).then(move |chunk| {
-            let chunk = async move {
-                tokio::task::yield_now().await;
-                chunk
-            };
-            chunk.instrument(info_span!(parent: &call, "chunk"))
-        });
-        chunks.in_session(conversation.clone())
-    };
-    let stream = answer.in_session(conversation.clone()).await;
-    let text: String = stream.collect().await;
-    assert_eq!(text, "Roses are red.");
-    assert_eq!(current_session(), None);
-    info_span!("after").in_scope(|| {});
-    app.exports(
-        "
-        call session.id=poem
-          chunk session.id=poem
-          chunk session.id=poem
-          chunk session.id=poem
-        after
-        ",
-    );
 }
