@@ -92,8 +92,10 @@ pub struct SessionSampler {
     threshold: Threshold,
     /// Where there is none, the id of the trace takes the place of the session's.
     fallback: Option<Box<dyn ShouldSample>>,
-    keeps: Option<Arc<dyn Fn(&Session) -> bool + Send + Sync>>,
+    keeps: Option<Arc<Keeps>>,
 }
+
+type Keeps = dyn Fn(&Session) -> bool + Send + Sync;
 
 impl SessionSampler {
     /// Keeps this share of all sessions, from 0 (none) to 1 (all).
@@ -203,10 +205,9 @@ impl ShouldSample for SessionSampler {
         };
         let of_session = || Some(Randomness::of_session(id.as_ref()?.as_str()));
         let explicit = Randomness::of(state).or_else(of_session);
-        let threshold = if always {
-            Threshold::ALL
-        } else {
-            self.threshold
+        let threshold = match always {
+            true => Threshold::ALL,
+            false => self.threshold,
         };
         let kept = threshold.keeps(explicit.unwrap_or_else(|| Randomness::of_trace(trace_id)));
         SamplingResult {
