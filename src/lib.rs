@@ -31,6 +31,8 @@ mod attributes;
 mod b3;
 mod baggage;
 mod carrier;
+#[cfg(feature = "sampler")]
+mod consistent;
 mod conversation;
 mod conversation_state;
 mod current;
@@ -68,6 +70,8 @@ mod received;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub mod reqwest;
+#[cfg(feature = "sampler")]
+mod sampler;
 mod scope;
 mod session;
 mod shards;
@@ -104,6 +108,9 @@ pub use opening::SpanSession;
 pub use privacy::{IdPolicy, Privacy};
 pub use processor::SessionSpanProcessor;
 pub use propagator::{SESSION_HEADER_NAME, SessionPropagator};
+#[cfg(feature = "sampler")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sampler")))]
+pub use sampler::SessionSampler;
 pub use session::Session;
 pub use span::SessionSpan;
 pub use tracer::{SessionTracer, SessionTracerProvider};

@@ -1,0 +1,232 @@
+//! Head sampling by session. How OpenTelemetry writes such decisions is in `consistent.rs`.
+
+use crate::consistent::{Randomness, Threshold, with_decision};
+use crate::diagnostic;
+use crate::opening;
+use crate::scope::Scope;
+use crate::session::Session;
+use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId, TraceState};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
+use std::fmt;
+use std::sync::Arc;
+
+/// Keeps a share of all sessions: a conversation is kept whole or dropped whole.
+///
+/// The session's id decides, by a [function](#the-function) that has no other input. So every
+/// service, in every language and after every restart, decides alike, and nobody has to be asked; and
+/// a sampler with a lower ratio keeps some of those sessions that one with a higher ratio keeps.
+///
+/// ```
+/// use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+/// use tracing_session::{SessionSampler, SessionTracerProvider};
+///
+/// let sampler = SessionSampler::new(0.1).always_keep(|session| session.user_id() == Some("u-7"));
+/// let provider = SdkTracerProvider::builder()
+///     // .with_batch_exporter(exporter)
+///     .with_sampler(Sampler::parent_based(sampler))
+///     .build();
+/// let provider = SessionTracerProvider::new(provider);
+/// # drop(provider);
+/// ```
+///
+/// # Roots decide
+///
+/// Under [`Sampler::parent_based`] the sampler decides on roots, and the rest of a trace follows its
+/// root, in this process and in others. By itself it decides on each span: then a service keeps its
+/// part of a session even where the root of the trace was dropped, or the other way about.
+///
+/// Not `Sampler::ParentBased(Box::new(..))`: of what its root sampler says, opentelemetry_sdk 0.33
+/// takes the decision and loses the `tracestate`. Nothing else is lost.
+///
+/// The session is the one in force in the `Context` that the span is started under: that of a
+/// `Session` value, of a span around, of headers that came in, the default session, or what the span
+/// says itself when it is made ([`session!`](crate::session), a field). A span keeps nothing when it is
+/// dropped, but passes the session on as ever.
+///
+/// **An id that is learnt after the root was started comes too late**: by
+/// [`set_session_id`](crate::set_session_id), a field that is recorded late, an attribute `session.id`
+/// set by OpenTelemetry's API. Such a root was decided on as one outside any session, and its trace
+/// may be dropped when other traces of the session are kept. Have the id before:
+///
+/// - it comes in with a request: extract it before the root is made.
+///   [`propagated_context`](crate::propagated_context) and [`tower::server`] outside the layer that
+///   makes the span see to it;
+/// - it is in a path or a body: read it, and start the root
+///   [`in_session`](crate::InSession::in_session);
+/// - it is made here: let the span that says it be the root, or start the root inside the
+///   [`Session`].
+///
+/// What is left is for a tail sampler: `docs/scaling.md` has the OpenTelemetry Collector decide again,
+/// when all is known.
+///
+/// [`Sampler::parent_based`]: opentelemetry_sdk::trace::Sampler::parent_based
+/// [`tower::server`]: https://docs.rs/tracing-session/latest/tracing_session/tower/fn.server.html
+///
+/// # What is written
+///
+/// The `tracestate` of a span has, as OpenTelemetry's [consistent probability sampling] wants it,
+/// `ot=rv:<randomness>;th:<threshold>`: whoever samples further down can tell what was done, and decide
+/// alike without knowing the session. `th` is missing where a span was dropped. Other members of the
+/// `tracestate` and other parts of `ot` stay. Where `ot` would be longer than 256 characters, it says
+/// nothing new and has no `th`.
+///
+/// Where the `tracestate` of the parent has an `rv`, that one stays and decides, for OpenTelemetry
+/// forbids to change it: the trace had been decided on. It is the session's, where a `SessionSampler`
+/// made the root.
+///
+/// The id is hashed as it is, whatever [`Privacy`](crate::Privacy) makes of it in what is exported. So
+/// `rv`, which goes along in headers, tells 56 bits of an unsalted hash: whoever has an id, or guesses
+/// it, can confirm that a request is of that session. Nobody gets an id out of it that he could not
+/// guess.
+///
+/// [consistent probability sampling]: https://opentelemetry.io/docs/specs/otel/trace/tracestate-probability-sampling/
+///
+/// # Cost
+///
+/// Of a span that is decided on, see [the table](#what-it-costs). Under `parent_based` the others cost
+/// nothing.
+#[doc = include_str!("../docs/sampling.md")]
+#[derive(Clone)]
+pub struct SessionSampler {
+    threshold: Threshold,
+    /// Where there is none, the id of the trace takes the place of the session's.
+    fallback: Option<Box<dyn ShouldSample>>,
+    keeps: Option<Arc<Keeps>>,
+}
+
+type Keeps = dyn Fn(&Session) -> bool + Send + Sync;
+
+impl SessionSampler {
+    /// Keeps this share of all sessions, from 0 (none) to 1 (all).
+    ///
+    /// Less than 0 and NaN count as 0, more than 1 counts as 1, and one warning says so, as soon as a
+    /// span is made on this thread. The least share that is not none is 2⁻⁵⁶.
+    ///
+    /// ```
+    /// use tracing_session::SessionSampler;
+    ///
+    /// let one_session_in_ten = SessionSampler::new(0.1);
+    /// ```
+    pub fn new(ratio: f64) -> Self {
+        if !(0.0..=1.0).contains(&ratio) {
+            let share = if ratio > 1.0 { "every" } else { "no" };
+            diagnostic::wait(format!(
+                "the ratio {ratio} of a SessionSampler is not between 0 and 1: it keeps {share} session"
+            ));
+        }
+        Self {
+            threshold: Threshold::of_ratio(ratio),
+            fallback: None,
+            keeps: None,
+        }
+    }
+
+    /// Decides on spans that are in no session. Default: the same ratio, decided by the id of the
+    /// trace, as OpenTelemetry's consistent sampling has it.
+    ///
+    /// What it says of the span is taken as it is. The SDK's `TraceIdRatioBased` writes no `th`, so that
+    /// a Collector which equalises samples its spans a second time; the default does.
+    ///
+    /// ```
+    /// use opentelemetry_sdk::trace::Sampler;
+    /// use tracing_session::SessionSampler;
+    ///
+    /// // Nothing but conversations.
+    /// let sampler = SessionSampler::new(0.1).with_fallback(Sampler::AlwaysOff);
+    /// ```
+    pub fn with_fallback(self, fallback: impl Into<Box<dyn ShouldSample>>) -> Self {
+        Self {
+            fallback: Some(fallback.into()),
+            ..self
+        }
+    }
+
+    /// Keeps all sessions of which this is true, whatever the ratio: those of a user with a problem,
+    /// say. Called a second time, it replaces what was given first.
+    ///
+    /// It is asked about each span that is decided on where a session or a user is in force, with all
+    /// that is in force; so it makes a [`Session`] for each, and has to be quick. What it asks about has
+    /// to be known when the root is started: a session whose user becomes known later is not kept for
+    /// the user's sake.
+    ///
+    /// Such spans have `th:0`: they stand for themselves alone, with the `rv` of their session as ever.
+    /// A Collector that samples at a lower ratio goes by that `rv` and may drop them. A policy of its
+    /// tail sampler that asks for the same user or session keeps them.
+    ///
+    /// ```
+    /// use tracing_session::SessionSampler;
+    ///
+    /// let sampler = SessionSampler::new(0.01)
+    ///     .always_keep(|session| session.metadata("debug").is_some());
+    /// ```
+    pub fn always_keep(self, keeps: impl Fn(&Session) -> bool + Send + Sync + 'static) -> Self {
+        Self {
+            keeps: Some(Arc::new(keeps)),
+            ..self
+        }
+    }
+
+    fn always_keeps(&self, scope: Option<&Scope>) -> bool {
+        match (&self.keeps, scope) {
+            (Some(keeps), Some(scope)) => keeps(&scope.to_session()),
+            _ => false,
+        }
+    }
+}
+
+impl ShouldSample for SessionSampler {
+    fn should_sample(
+        &self,
+        parent_context: Option<&Context>,
+        trace_id: TraceId,
+        name: &str,
+        span_kind: &SpanKind,
+        attributes: &[KeyValue],
+        links: &[Link],
+    ) -> SamplingResult {
+        let scope = parent_context.and_then(opening::scope_of);
+        let always = self.always_keeps(scope.as_deref());
+        let id = scope.and_then(|scope| scope.id());
+        if let (Some(fallback), None, false) = (&self.fallback, &id, always) {
+            return fallback.should_sample(
+                parent_context,
+                trace_id,
+                name,
+                span_kind,
+                attributes,
+                links,
+            );
+        }
+        let parent = parent_context.map(|cx| cx.span());
+        let state = match &parent {
+            Some(parent) => parent.span_context().trace_state(),
+            None => &TraceState::NONE,
+        };
+        let of_session = || Some(Randomness::of_session(id.as_ref()?.as_str()));
+        let explicit = Randomness::of(state).or_else(of_session);
+        let threshold = match always {
+            true => Threshold::ALL,
+            false => self.threshold,
+        };
+        let kept = threshold.keeps(explicit.unwrap_or_else(|| Randomness::of_trace(trace_id)));
+        SamplingResult {
+            decision: match kept {
+                true => SamplingDecision::RecordAndSample,
+                false => SamplingDecision::Drop,
+            },
+            attributes: Vec::new(),
+            trace_state: with_decision(state, explicit, kept.then_some(threshold)),
+        }
+    }
+}
+
+/// Without the functions that it was given.
+impl fmt::Debug for SessionSampler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionSampler")
+            .field("ratio", &self.threshold.ratio())
+            .field("fallback", &self.fallback)
+            .finish_non_exhaustive()
+    }
+}
