@@ -222,12 +222,12 @@ def healthy(url, process, limit=180):
     return False
 
 
-def quickstart(protocol, port, **settings):
-    """Runs the quickstart against a backend: the conversations it held."""
+def example(name, *arguments, protocol, port, **settings):
+    """Runs an example against a backend: what it prints."""
     settings["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{port}"
     settings["OTEL_EXPORTER_OTLP_PROTOCOL"] = protocol
     ran = subprocess.run(
-        ["cargo", "run", "--quiet", "--example", "quickstart", "--", "--json"],
+        ["cargo", "run", "--quiet", "--example", name, "--", *arguments],
         cwd=REPOSITORY,
         env=environment(**settings),
         stdout=subprocess.PIPE,
@@ -235,7 +235,13 @@ def quickstart(protocol, port, **settings):
         check=True,
         timeout=1200,  # The first run compiles it.
     )
-    conversations = [Conversation(**json.loads(line)) for line in ran.stdout.splitlines()]
+    return ran.stdout
+
+
+def quickstart(protocol, port, **settings):
+    """Runs the quickstart against a backend: the conversations it held."""
+    printed = example("quickstart", "--json", protocol=protocol, port=port, **settings)
+    conversations = [Conversation(**json.loads(line)) for line in printed.splitlines()]
     if not conversations:
         raise RuntimeError("the quickstart held no conversation")
     return conversations

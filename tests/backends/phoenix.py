@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """The quickstart against a real Phoenix: what its Sessions page shows is what was said, and its filters find it.
 
+And conversations of many turns: each turn is there, in its place.
+
 Installs Phoenix at the first run (about 850 MB in the user's cache folder).
 """
 
@@ -38,6 +40,23 @@ SESSIONS = """query ($condition: String) {
   }
 }"""
 
+TURNS = """query {
+  getProjectByName(name: "conversation") {
+    recordCount
+    sessions(first: 1000) {
+      edges { node {
+        sessionId userId
+        firstInput { value }
+        lastOutput { value }
+        traces(first: 1000) { edges { node {
+          rootSpan { input { value } }
+          spans(first: 1000) { edges { node { name spanId parentId input { value } } } }
+        } } }
+      } }
+    }
+  }
+}"""
+
 
 def test(checks):
     phoenix = backend.virtual_environment("phoenix", REQUIREMENT, constraints=CONSTRAINTS) / "phoenix"
@@ -60,6 +79,53 @@ def test(checks):
             spans = backend.arrived(lambda: spans_in(url), conversations)
             check(checks, conversations, spans, sessions_with_costs(url, conversations))
             check_filters(checks, conversations, url)
+            if protocol == backend.PROTOCOLS[0]:
+                backend.example("conversation", protocol=protocol, port=http)
+                check_turns(checks, url)
+
+
+def check_turns(checks, url):
+    """The example `conversation`: three sessions of 20 turns, traced in three ways."""
+    questions = [f"question {number}" for number in range(1, 21)]
+    sessions = turns_in(url, spans=20 * (2 + 2 + 3))
+    names = ["a trace per turn", "full stack", "one trace"]
+    checks.equal("sessions of the example", sorted(sessions), names)
+    for name in names:
+        session = sessions.get(name)
+        if session is None:
+            continue  # Named as missing above.
+        # In one trace the first turn is around all others, and its input and output are the session's.
+        turns, last = (questions[:1], 1) if name == "one trace" else (questions, 20)
+        checks.equal(f"{name}: first input", value(session["firstInput"]), "question 1")
+        checks.equal(f"{name}: last output", value(session["lastOutput"]), f"answer to question {last}")
+        checks.equal(f"{name}: user", session["userId"], "u-7")
+        roots = [trace["rootSpan"] for trace in nodes(session["traces"])]
+        roots = [root for root in roots if root]
+        checks.equal(f"{name}: turns, in their order", [value(root["input"]) for root in roots], turns)
+    # As a tree: each turn below the one before.
+    [trace] = nodes(sessions["one trace"]["traces"])
+    spans = {span["spanId"]: span for span in nodes(trace["spans"])}
+    spans = {name: span for name, span in spans.items() if span["name"] == "turn"}
+    below, chain = {span["parentId"]: span for span in spans.values()}, []
+    span = below.get(None)
+    while span and len(chain) < len(spans):
+        chain.append(value(span["input"]))
+        span = below.get(span["spanId"])
+    checks.equal("one trace: turns, each below the one before", chain, questions)
+
+
+def turns_in(url, spans, limit=30):
+    """The sessions of the example, once as many spans are there or the time is up."""
+    deadline = time.monotonic() + limit
+    while True:
+        answer = backend.get_json(f"{url}/graphql", {"query": TURNS})
+        if errors := answer.get("errors"):
+            raise RuntimeError(errors)
+        project = answer["data"]["getProjectByName"]
+        sessions = {session["sessionId"]: session for session in nodes(project["sessions"])} if project else {}
+        if project and project["recordCount"] >= spans or time.monotonic() > deadline:
+            return sessions
+        time.sleep(1)
 
 
 def check(checks, conversations, spans, sessions):
