@@ -43,6 +43,7 @@
 //! certificates.
 
 mod exporter;
+mod settings;
 mod shown;
 mod telemetry;
 mod trouble;
@@ -52,17 +53,17 @@ pub(crate) use trouble::{Cause, Trouble};
 
 use crate::diagnostic;
 use crate::dialect::Dialect;
-use crate::env::{propagator_from_env, variable};
+use crate::env::propagator_from_env;
 use crate::error::Error;
 use crate::layer::SessionLayer;
 use crate::privacy::Privacy;
 use crate::tracer::SessionTracerProvider;
-use exporter::{Wanted, invalid};
+use exporter::Wanted;
 use http::{HeaderName, HeaderValue};
 use opentelemetry::trace::TracerProvider;
-use opentelemetry::{InstrumentationScope, KeyValue, global};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use opentelemetry::{InstrumentationScope, global};
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, ShouldSample};
+use settings::{is_disabled, is_exported, resource};
 use shown::Warnings;
 use std::fmt;
 use tracing::Subscriber;
@@ -107,6 +108,7 @@ pub fn pipeline(service_name: impl Into<String>) -> Pipeline {
         layer: SessionLayer::new(),
         dialect: None,
         privacy: None,
+        sampler: None,
         error: None,
     }
 }
@@ -132,6 +134,7 @@ pub struct Pipeline {
     layer: SessionLayer,
     dialect: Option<Dialect>,
     privacy: Option<Privacy>,
+    sampler: Option<Box<dyn ShouldSample>>,
     /// The first one made while it was configured.
     error: Option<Error>,
 }
@@ -255,6 +258,21 @@ impl Pipeline {
         Self { privacy, ..self }
     }
 
+    /// Which traces are kept. Default: what `OTEL_TRACES_SAMPLER` says, or else all.
+    ///
+    /// ```
+    /// use opentelemetry_sdk::trace::Sampler;
+    ///
+    /// let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(0.1)));
+    /// let pipeline = tracing_session::otlp::pipeline("my-app").with_sampler(sampler);
+    /// ```
+    pub fn with_sampler(self, sampler: impl Into<Box<dyn ShouldSample>>) -> Self {
+        Self {
+            sampler: Some(sampler.into()),
+            ..self
+        }
+    }
+
     /// Sets all of it up, for the whole process: a subscriber, OpenTelemetry's tracer provider, and
     /// its propagator, which is [`propagator_from_env`].
     ///
@@ -326,6 +344,9 @@ impl Pipeline {
         }
         let disabled = is_disabled()?;
         let mut sdk = SdkTracerProvider::builder();
+        if let Some(sampler) = self.sampler {
+            sdk = sdk.with_sampler(sampler);
+        }
         let mut driver = None;
         if disabled {
             sdk = sdk.with_sampler(Sampler::AlwaysOff);
@@ -351,32 +372,6 @@ impl Pipeline {
         let otel = (!disabled).then(|| tracing_opentelemetry::layer().with_tracer(tracer));
         let layer = self.layer.around(otel);
         Ok((Telemetry::new(provider, driver), layer))
-    }
-}
-
-fn resource(service_name: String, project: Option<String>) -> Result<Resource, Error> {
-    let name = match service_name.trim() {
-        // The SDK would let `service.name` in `OTEL_RESOURCE_ATTRIBUTES` win over it.
-        "" => variable("OTEL_SERVICE_NAME")?,
-        _ => Some(service_name),
-    };
-    let name = name.map(|name| KeyValue::new("service.name", name));
-    let project = project.map(|name| KeyValue::new("openinference.project.name", name));
-    let attributes = name.into_iter().chain(project);
-    Ok(Resource::builder().with_attributes(attributes).build())
-}
-
-fn is_disabled() -> Result<bool, Error> {
-    let value = variable("OTEL_SDK_DISABLED")?;
-    Ok(value.is_some_and(|value| value.trim().eq_ignore_ascii_case("true")))
-}
-
-fn is_exported() -> Result<bool, Error> {
-    const NAME: &str = "OTEL_TRACES_EXPORTER";
-    match variable(NAME)?.as_deref().map(str::trim) {
-        None | Some("otlp") => Ok(true),
-        Some("none") => Ok(false),
-        Some(value) => Err(invalid(NAME, value, "otlp, none")),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::receiver::Receiver;
 use crate::{ANSWER, DEAD, answer, session, support};
+use opentelemetry_sdk::trace::Sampler;
 use std::collections::HashMap;
 use tracing::{debug_span, trace_span};
 use tracing_session::otlp::{Protocol, pipeline};
@@ -63,6 +64,7 @@ fn code_wins_over_the_environment() {
             (TRACES_ENDPOINT, DEAD),
             (PROTOCOL, other),
             (TRACES_PROTOCOL, other),
+            ("OTEL_TRACES_SAMPLER", "always_off"),
         ];
         if support::alone(test, &[&case[..], &OF_THE_ENVIRONMENT].concat()) {
             let protocol = match std::env::var("CASE").unwrap() == name {
@@ -74,6 +76,7 @@ fn code_wins_over_the_environment() {
                 .with_endpoint(std::env::var("URL").unwrap())
                 .with_protocol(protocol)
                 .with_api_key("key")
+                .with_sampler(Sampler::AlwaysOn)
                 .install()
                 .unwrap();
             answer();

@@ -402,3 +402,25 @@ fn id_that_another_took_the_place_of_is_still_hidden() {
         assert!(!sent.has(USER), "{way}: {:?}", sent.attributes());
     }
 }
+
+/// A conversation says two sessions: its own, and the one before.
+#[test]
+fn conversation_hides_the_session_before_too() {
+    use tracing_session::Conversation;
+    for (policy, shown) in [(hashed(), vec![CHAT_HASH]), (IdPolicy::omitted(), vec![])] {
+        let work = |_: &_| {
+            let mut chat = Conversation::new(conversation()).with_lifecycle_events();
+            chat.turn("one").finish();
+            chat.reset();
+            chat.turn("two").finish();
+            // The attribute may be said by anybody.
+            let own = Session::generate().with_attribute("session.previous_id", CHAT);
+            own.unwrap().in_scope(below);
+            set_own(&info_span!("own"), &[("session.previous_id", CHAT)]);
+        };
+        let sent = sent(both(policy), Dialect::OPENINFERENCE, |layer| layer, &work);
+        assert!(!sent.has(CHAT) && !sent.has(USER));
+        let previous = sent.texts("session.previous_id");
+        assert_eq!(previous, shown.repeat(3));
+    }
+}
