@@ -27,6 +27,9 @@ pub(crate) const NO_ACTIVATION: &str = "the OpenTelemetry layer was made with \
      with_context_activation(false): Session values and current_session() do not reach into its \
      spans (leave context activation on)";
 
+pub(crate) const TURN_FILTERED: &str = "the turns of a Conversation are not traced, as a filter disables their spans \
+     (let the target tracing_session pass at the level INFO)";
+
 /// A field of a span that opens a scope holds no id, or no tags.
 pub(crate) fn field_ignored(span: &Metadata<'_>, field: &str, error: ErrorKind) {
     let noun = if field == TAGS_FIELD { "tag" } else { "id" };

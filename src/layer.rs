@@ -154,7 +154,7 @@ impl SessionLayer {
     /// begins no trace. The sampler is asked anew for each root; it gets to see the session, the
     /// baggage and the link, and nothing else of what surrounds the turn.
     ///
-    /// Cost: some 500 instructions for each such span.
+    /// Cost: some 1,500 instructions for each such span.
     ///
     /// ```
     /// # use tracing_session::SessionLayer;

@@ -330,11 +330,15 @@ fn rooted(builder: &mut SpanBuilder, parent: &Context, scope: &Arc<Scope>) -> Co
         let links = builder.links.get_or_insert_default();
         links.push(Link::with_context(span));
     }
-    let member = |(key, (value, metadata)): (&Key, &(StringValue, BaggageMetadata))| {
-        (key.clone(), (value.clone(), metadata.clone()))
-    };
-    let baggage: Baggage = parent.baggage().iter().map(member).collect();
-    scope.clone().entered(&Context::new().with_baggage(baggage))
+    let mut root = Context::new();
+    let baggage = parent.baggage();
+    if !baggage.is_empty() {
+        let member = |(key, (value, metadata)): (&Key, &(StringValue, BaggageMetadata))| {
+            (key.clone(), (value.clone(), metadata.clone()))
+        };
+        root = root.with_baggage(baggage.iter().map(member).collect::<Baggage>());
+    }
+    scope.clone().entered(&root)
 }
 
 fn is_same(around: &Option<Arc<Scope>>, scope: &Arc<Scope>) -> bool {

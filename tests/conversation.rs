@@ -405,3 +405,35 @@ fn turn_that_is_not_sampled_moves_it_all_the_same() {
     assert_eq!(chat.trace_id(), first.0);
     assert!(app.spans().is_empty());
 }
+
+/// Said once for the process, so in a process of its own.
+#[test]
+fn turn_that_a_filter_disables_is_told_of_once() {
+    use tracing_subscriber::filter::Targets;
+    use tracing_subscriber::prelude::*;
+    if !support::alone("turn_that_a_filter_disables_is_told_of_once", &[]) {
+        return;
+    }
+    let mut chat = chat();
+    // Nobody expects it there.
+    take(&mut chat, "without a subscriber");
+    let app = App::new();
+    let filter = Targets::new()
+        .with_target("tracing_session", tracing::Level::WARN)
+        .with_default(tracing::Level::INFO);
+    let subscriber = tracing_subscriber::registry().with(app.diagnostics.clone());
+    let _default = subscriber
+        .with(SessionLayer::new())
+        .with(filter)
+        .set_default();
+    for _ in 0..2 {
+        take(&mut chat, "one");
+    }
+    assert_eq!(
+        app.diagnostics.said(),
+        [
+            "tracing-session: the turns of a Conversation are not traced, as a filter disables their \
+             spans (let the target tracing_session pass at the level INFO)"
+        ]
+    );
+}
