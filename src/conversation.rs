@@ -3,20 +3,12 @@
 use crate::attributes::{self, PREVIOUS_SESSION_ID};
 use crate::conversation_state::ConversationState;
 use crate::details::Details;
-use crate::diagnostic::{self, TURN_FILTERED};
 use crate::error::Error;
-use crate::fields;
-use crate::handover::Turn as Place;
 use crate::link;
-use crate::opening::Shared;
 use crate::session::{Id, Session};
-use crate::turn::{Last, Turn};
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use crate::turn::{Follows, Last, Turn};
+use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use tracing::field::Empty;
-use tracing::{Dispatch, dispatcher, info_span};
-use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// A conversation of which each turn, a question and its answer, is linked to the turn before.
 ///
@@ -218,45 +210,20 @@ impl Conversation {
     /// ```
     pub fn turn(&mut self, name: &str) -> Turn {
         let last = self.last.get();
-        let before = || last.clone().or_else(|| self.origin.clone());
-        let parent = self.in_one_trace.then(before).flatten();
-        let place = match parent {
-            Some(_) => Place::Next,
-            None => Place::Root,
+        let follows = match (self.in_one_trace, last, &self.origin) {
+            (true, Some(last), _) => Follows::AsChild(last),
+            (true, None, Some(origin)) => Follows::AsChild(origin.clone()),
+            (false, Some(last), _) => Follows::ByLink(last),
+            (_, None, _) => Follows::Nothing,
         };
-        let giving = fields::Giving::new(&self.session, Some(place));
-        let span = info_span!(
-            target: "tracing_session",
-            "turn",
-            tracing_session = Empty,
-            otel.name = name,
-            session.id = self.session.id(),
-            user.id = self.session.user_id(),
-            { PREVIOUS_SESSION_ID } = self.previous_id(),
-        );
-        drop(giving);
-        if span.is_disabled() {
-            tell_of_filter();
-        }
-        if let Some(parent) = parent {
-            // Without an OpenTelemetry layer there is nothing to be a child of.
-            let _ = span.set_parent(link::under(parent));
-        } else if let Some(last) = last {
-            span.add_link(last);
-        }
-        // It starts here, so that its ids are known from now on.
-        let context = span.context().span().span_context().clone();
-        if self.in_one_trace && context.is_valid() {
-            self.origin.get_or_insert_with(|| context.clone());
+        let turn = Turn::start(name, self, follows);
+        if self.in_one_trace && turn.context.is_valid() {
+            self.origin.get_or_insert_with(|| turn.context.clone());
         }
         if self.has_events && !std::mem::replace(&mut self.has_started, true) {
-            span.in_scope(|| self.with_previous_id().emit_start());
+            turn.span.in_scope(|| self.with_previous_id().emit_start());
         }
-        Turn {
-            span,
-            context,
-            last: self.last.clone(),
-        }
+        turn
     }
 
     /// The trace of the turn that was finished last; with [one trace](Self::in_one_trace), that of all
@@ -381,15 +348,6 @@ impl Conversation {
             Details::change(&mut session.details, |it| it.set_attribute(attribute));
         }
         session
-    }
-}
-
-/// Where there is no layer of ours, nobody expects a span.
-fn tell_of_filter() {
-    static SAID: AtomicBool = AtomicBool::new(false);
-    let is_ours = |dispatch: &Dispatch| dispatch.downcast_ref::<Shared>().is_some();
-    if dispatcher::get_default(is_ours) && !SAID.load(Ordering::Relaxed) {
-        SAID.fetch_or(diagnostic::tell(TURN_FILTERED), Ordering::Relaxed);
     }
 }
 

@@ -1,8 +1,26 @@
 //! A turn of a conversation.
 
-use opentelemetry::trace::{SpanContext, SpanId, TraceId};
+use crate::attributes::PREVIOUS_SESSION_ID;
+use crate::conversation::Conversation;
+use crate::diagnostic::{self, TURN_FILTERED};
+use crate::fields;
+use crate::handover;
+use crate::link;
+use crate::opening::Shared;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tracing::Span;
+use tracing::field::Empty;
+use tracing::{Dispatch, Span, dispatcher, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+/// How a turn follows the one before.
+pub(crate) enum Follows {
+    Nothing,
+    /// As the root of a trace of its own.
+    ByLink(SpanContext),
+    AsChild(SpanContext),
+}
 
 /// The turn that was finished last.
 #[derive(Debug, Default)]
@@ -30,10 +48,45 @@ impl Last {
 pub struct Turn {
     pub(crate) span: Span,
     pub(crate) context: SpanContext,
-    pub(crate) last: Arc<Last>,
+    last: Arc<Last>,
 }
 
 impl Turn {
+    /// Makes the span of a turn, and starts it: so its ids are known from now on.
+    pub(crate) fn start(name: &str, conversation: &Conversation, follows: Follows) -> Self {
+        let session = conversation.session();
+        let place = match follows {
+            Follows::Nothing | Follows::ByLink(_) => handover::Turn::Root,
+            Follows::AsChild(_) => handover::Turn::Next,
+        };
+        let giving = fields::Giving::new(session, Some(place));
+        let span = info_span!(
+            target: "tracing_session",
+            "turn",
+            tracing_session = Empty,
+            otel.name = name,
+            session.id = session.id(),
+            user.id = session.user_id(),
+            { PREVIOUS_SESSION_ID } = conversation.previous_id(),
+        );
+        drop(giving);
+        if span.is_disabled() {
+            tell_of_filter();
+        }
+        match follows {
+            Follows::Nothing => {}
+            Follows::ByLink(before) => span.add_link(before),
+            // Without an OpenTelemetry layer there is nothing to be a child of.
+            Follows::AsChild(before) => drop(span.set_parent(link::under(before))),
+        }
+        let context = span.context().span().span_context().clone();
+        Self {
+            span,
+            context,
+            last: conversation.last.clone(),
+        }
+    }
+
     /// The span of the turn, to do the work in.
     ///
     /// ```
@@ -81,5 +134,14 @@ impl Turn {
         if self.context.is_valid() {
             self.last.set(self.context);
         }
+    }
+}
+
+/// Where there is no layer of ours, nobody expects a span.
+fn tell_of_filter() {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    let is_ours = |dispatch: &Dispatch| dispatch.downcast_ref::<Shared>().is_some();
+    if dispatcher::get_default(is_ours) && !SAID.load(Ordering::Relaxed) {
+        SAID.fetch_or(diagnostic::tell(TURN_FILTERED), Ordering::Relaxed);
     }
 }
