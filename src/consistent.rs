@@ -3,7 +3,6 @@
 
 use opentelemetry::trace::{TraceId, TraceState};
 use sha2::{Digest, Sha256};
-use std::fmt::{self, Write};
 
 /// The member of a `tracestate` that is OpenTelemetry's.
 const MEMBER: &str = "ot";
@@ -42,12 +41,6 @@ impl Randomness {
     }
 }
 
-impl fmt::Display for Randomness {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:014x}", self.0)
-    }
-}
-
 /// Below which nothing is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Threshold(u64);
@@ -74,16 +67,9 @@ impl Threshold {
     }
 }
 
-impl fmt::Display for Threshold {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 == 0 {
-            return f.write_str("0");
-        }
-        // Zeros at the end are not written.
-        let zeros = self.0.trailing_zeros() / 4;
-        let digits = 14 - zeros as usize;
-        write!(f, "{:0digits$x}", self.0 >> (4 * zeros))
-    }
+/// In 14 hexadecimal digits. Made by hand, for it takes a tenth of what formatting takes.
+fn digits(value: u64) -> [u8; 14] {
+    std::array::from_fn(|at| b"0123456789abcdef"[(value >> (52 - 4 * at)) as usize & 0xf])
 }
 
 /// The parts of OpenTelemetry's member that are well formed: for the sake of one that is not, readers
@@ -111,18 +97,24 @@ pub(crate) fn with_decision(
     let others = before.into_iter().flat_map(parts);
     let others = others.filter(|(key, _)| !["rv", "th"].contains(key));
     let mut member = String::with_capacity(LONGEST.len() + before.map_or(0, str::len));
-    let mut push = |key: &str, value: &dyn fmt::Display| {
+    let mut push = |key: &str, value: &str| {
         let separator = if member.is_empty() { "" } else { ";" };
-        // Writing into a string does not fail.
-        let _ = write!(member, "{separator}{key}:{value}");
+        member.extend([separator, key, ":", value]);
     };
-    if let Some(randomness) = randomness {
-        push("rv", &randomness);
+    if let Some(Randomness(value)) = randomness {
+        push(
+            "rv",
+            std::str::from_utf8(&digits(value)).unwrap_or_default(),
+        );
     }
-    if let Some(threshold) = threshold {
-        push("th", &threshold);
+    if let Some(Threshold(value)) = threshold {
+        let digits = digits(value);
+        match std::str::from_utf8(&digits).map(|digits| digits.trim_end_matches('0')) {
+            Ok("") | Err(_) => push("th", "0"),
+            Ok(digits) => push("th", digits),
+        }
     }
-    others.for_each(|(key, value)| push(key, &value));
+    others.for_each(|(key, value)| push(key, value));
     match before {
         _ if member.len() > MAX_MEMBER_BYTES => {
             // Without what is new it is no longer than it was.

@@ -1,5 +1,5 @@
-// Two of its examples need features, and have to stand there as they are to be copied.
-#![cfg_attr(any(all(feature = "hash", feature = "otlp"), not(doctest)), doc = include_str!("../README.md"))]
+// Some of its examples need features, and have to stand there as they are to be copied.
+#![cfg_attr(any(all(feature = "hash", feature = "otlp", feature = "sampler"), not(doctest)), doc = include_str!("../README.md"))]
 //!
 //! # How it works
 //!

@@ -278,3 +278,27 @@ fn a_new_session_in_a_trace_leaves_the_decision_as_it_is() {
     });
     assert_eq!(kept(&app), ["call", "session"]);
 }
+
+#[cfg(feature = "tower")]
+#[test]
+fn a_request_by_the_servers_layer_where_it_is_outside_what_makes_the_span() {
+    use std::convert::Infallible;
+    use tower::{Layer, ServiceExt, service_fn};
+    use tracing::Instrument;
+    use tracing_session::tower::{ServerBody, server};
+
+    global::set_text_map_propagator(propagator());
+    decides(2, |app, id| {
+        let traced = service_fn(|_: http::Request<ServerBody<String>>| {
+            let answer = async {
+                info_span!("call").in_scope(|| {});
+                Ok::<_, Infallible>(http::Response::new(String::new()))
+            };
+            answer.instrument(info_span!("request"))
+        });
+        let server = server().layer(traced);
+        let request = http::Request::builder().header("baggage", format!("session.id={id}"));
+        let answer = server.oneshot(request.body(String::new()).unwrap());
+        app.runtime().block_on(answer).unwrap();
+    });
+}
