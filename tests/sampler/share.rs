@@ -40,7 +40,7 @@ fn decides_as_the_documented_vectors_say() {
 #[test]
 fn writes_the_documented_thresholds() {
     let thresholds = rows::<2>("ratio");
-    assert_eq!(thresholds.len(), 10);
+    assert_eq!(thresholds.len(), 11);
     // The randomness that every threshold keeps.
     let highest = super::remote("ot=rv:ffffffffffffff", true);
     for [ratio, th] in thresholds {

@@ -54,11 +54,12 @@ fn what_else_is_in_the_tracestate_stays() {
         ("ot=th:zz;p:8", format!("ot={rv};p:8")),
         // One part that is malformed, and a reader takes none of them.
         (
-            "ot=p:8;garbage;:1;1:2;k:a b;ok:",
+            "ot=p:8;garbage;:1;1:2;oK:1;k:a b;ok:",
             format!("ot={rv};p:8;ok:"),
         ),
         ("ot=rv:e667;p:8", format!("ot={rv};p:8")),
         ("ot=rv:e66729392fa79g", format!("ot={rv}")),
+        ("ot=p:ffffffffffffff", format!("ot={rv};p:ffffffffffffff")),
         ("ot=rv:+66729392fa79f", format!("ot={rv}")),
     ] {
         assert_eq!(after(AT_TENTH, before), expected, "{before}");
