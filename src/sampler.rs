@@ -52,6 +52,9 @@ use std::sync::Arc;
 ///     .with_remote_parent_not_sampled(sampler);
 /// ```
 ///
+/// A trace that is taken up by its ids alone, as by
+/// [`Conversation::resume_trace`](crate::Conversation::resume_trace), counts as one that was kept.
+///
 /// # Which session
 ///
 /// The session is the one in force in the `Context` that the span is started under: that of a

@@ -11,8 +11,8 @@ use support::{App, values};
 use tracing::{Span, info_span, instrument};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{
-    IdPolicy, InSession, Privacy, Session, SessionLayer, SessionPropagator, SessionSampler,
-    SessionTracerProvider, new_session, session, set_session_id,
+    Conversation, IdPolicy, InSession, Privacy, Session, SessionLayer, SessionPropagator,
+    SessionSampler, SessionTracerProvider, new_session, session, set_session_id,
 };
 
 use crate::support;
@@ -301,4 +301,37 @@ fn a_request_by_the_servers_layer_where_it_is_outside_what_makes_the_span() {
         let answer = server.oneshot(request.body(String::new()).unwrap());
         app.runtime().block_on(answer).unwrap();
     });
+}
+
+#[test]
+fn turns_of_a_conversation_in_both_shapes_and_from_its_state() {
+    let talk = |mut chat: Conversation| {
+        for turn in ["first", "second", "third"] {
+            let turn = chat.turn(turn);
+            turn.span().in_scope(|| info_span!("call").in_scope(|| {}));
+            turn.finish();
+            // As between two requests, which different processes answer.
+            chat = Conversation::resume(chat.state());
+        }
+    };
+    decides(6, |_, id| {
+        talk(Conversation::new(Session::new(id).unwrap()))
+    });
+    decides(6, |_, id| {
+        talk(Conversation::new(Session::new(id).unwrap()).in_one_trace())
+    });
+}
+
+#[test]
+fn roots_that_sessions_are_made_by_the_layer_decide_for_themselves() {
+    for (id, expected) in [(AT_TENTH, ["call", "session"].as_slice()), (NEVER, &[])] {
+        let app = App::with_provider(
+            |builder| builder.with_sampler(tenth()),
+            |otel| SessionLayer::new().with_root_turns().around(otel),
+        );
+        // The caller's decision, which is another one, is about his trace.
+        let _request = super::remote("ot=rv:80000000000000", id == NEVER).attach();
+        session!(id).in_scope(|| info_span!("call").in_scope(|| {}));
+        assert_eq!(kept(&app), expected, "{id}");
+    }
 }
