@@ -13,7 +13,7 @@ const MAX_MEMBER_BYTES: usize = 256;
 const VALUES: u64 = 1 << 56;
 
 /// What decides: kept is what is not below the threshold.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Randomness(u64);
 
 impl Randomness {

@@ -89,9 +89,10 @@ use std::sync::Arc;
 /// `tracestate` and other parts of `ot` stay. Where `ot` would be longer than 256 characters, it says
 /// nothing new and has no `th`.
 ///
-/// Where the `tracestate` of the parent has an `rv`, that one stays and decides, for OpenTelemetry
-/// forbids to change it: the trace had been decided on. It is the session's, where a `SessionSampler`
-/// made the root.
+/// Where the `tracestate` of the parent has an `rv` already, that one stays, for OpenTelemetry forbids to
+/// change it. It is the session's, where a `SessionSampler` made the root. Where it is another, the
+/// session decides all the same, and `th` is missing: the two would contradict each other. Outside a
+/// session it decides.
 ///
 /// The id is hashed as it is, whatever [`Privacy`](crate::Privacy) makes of it in what is exported. So
 /// `rv` is 56 bits of an unsalted hash of the session's id, and goes wherever the trace goes: to hosts
@@ -223,20 +224,24 @@ impl ShouldSample for SessionSampler {
             Some(parent) => parent.span_context().trace_state(),
             None => &TraceState::NONE,
         };
-        let of_session = || Some(Randomness::of_session(id.as_ref()?.as_str()));
-        let explicit = Randomness::of(state).or_else(of_session);
+        let of_state = Randomness::of(state);
+        let of_session = id.map(|id| Randomness::of_session(id.as_str()));
+        let explicit = of_state.or(of_session);
         let threshold = match always {
             true => Threshold::ALL,
             false => self.threshold,
         };
-        let kept = threshold.keeps(explicit.unwrap_or_else(|| Randomness::of_trace(trace_id)));
+        let decides = of_session.or(of_state);
+        let kept = threshold.keeps(decides.unwrap_or_else(|| Randomness::of_trace(trace_id)));
+        // It would say that the trace was kept for the sake of the randomness beside it.
+        let is_said = kept && (always || decides == explicit);
         SamplingResult {
             decision: match kept {
                 true => SamplingDecision::RecordAndSample,
                 false => SamplingDecision::Drop,
             },
             attributes: Vec::new(),
-            trace_state: with_decision(state, explicit, kept.then_some(threshold)),
+            trace_state: with_decision(state, explicit, is_said.then_some(threshold)),
         }
     }
 }

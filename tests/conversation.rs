@@ -168,10 +168,9 @@ fn turn_inherits_what_is_in_force_around_it_and_says_its_own() {
     let mut chat = chat();
     user!("u-7").in_scope(|| take(&mut chat, "of the user around"));
     session!("chat-1").in_scope(|| take(&mut chat, "in another session"));
-    let session = Session::default()
-        .with_user("u-8")
-        .unwrap()
-        .with_metadata("plan", "pro");
+    // Its id stays, whatever the session that is given.
+    let session = Session::new("chat-1").unwrap().with_user("u-8").unwrap();
+    let session = session.with_metadata("plan", "pro");
     let mut chat = chat.with_session(session.unwrap());
     user!("u-7").in_scope(|| take(&mut chat, "with a user of its own"));
     let said = |name| {
@@ -231,6 +230,14 @@ fn turn_that_is_dropped_does_not_move_it() {
         };
         assert_eq!(follows, id(&app, "one"));
     }
+}
+
+#[test]
+fn first_turn_that_is_dropped_is_no_trace_to_go_on_with() {
+    let _app = App::new();
+    let mut chat = chat();
+    drop(chat.turn("failed"));
+    assert_eq!((chat.trace_id(), chat.last_span_id()), (None, None));
 }
 
 #[tokio::test]
@@ -353,15 +360,16 @@ fn reset_begins_a_session_that_knows_the_one_before() {
 
 #[test]
 fn without_a_subscriber_nothing_breaks() {
-    let mut chat = chat();
-    for _ in 0..2 {
-        let turn = chat.turn("one");
-        assert_eq!((turn.span_id(), turn.trace_id()), (None, None));
-        turn.finish();
+    for mut chat in [chat(), chat().in_one_trace()] {
+        for _ in 0..2 {
+            let turn = chat.turn("one");
+            assert_eq!((turn.span_id(), turn.trace_id()), (None, None));
+            turn.finish();
+        }
+        assert_eq!((chat.trace_id(), chat.last_span_id()), (None, None));
+        chat.reset();
+        assert_eq!(chat.previous_id(), Some("chat-42"));
     }
-    assert_eq!((chat.trace_id(), chat.last_span_id()), (None, None));
-    chat.reset();
-    assert_eq!(chat.previous_id(), Some("chat-42"));
 }
 
 #[test]
@@ -418,14 +426,18 @@ fn turn_that_a_filter_disables_is_told_of_once() {
     // Nobody expects it there.
     take(&mut chat, "without a subscriber");
     let app = App::new();
-    let filter = Targets::new()
-        .with_target("tracing_session", tracing::Level::WARN)
-        .with_default(tracing::Level::INFO);
-    let subscriber = tracing_subscriber::registry().with(app.diagnostics.clone());
-    let _default = subscriber
-        .with(SessionLayer::new())
-        .with(filter)
-        .set_default();
+    let filter = || {
+        Targets::new()
+            .with_target("tracing_session", tracing::Level::WARN)
+            .with_default(tracing::Level::INFO)
+    };
+    let subscriber = || tracing_subscriber::registry().with(app.diagnostics.clone());
+    let none_of_ours = subscriber().with(filter()).set_default();
+    take(&mut chat, "without a layer of ours");
+    drop(none_of_ours);
+    assert_eq!(app.diagnostics.said(), Vec::<String>::new());
+    let subscriber = subscriber().with(SessionLayer::new()).with(filter());
+    let _default = subscriber.set_default();
     for _ in 0..2 {
         take(&mut chat, "one");
     }

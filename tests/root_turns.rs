@@ -180,6 +180,43 @@ fn span_that_says_the_session_of_its_turn_again_stays_in_the_turn() {
     assert_eq!(trace(&app, "other again"), trace(&app, "other"));
 }
 
+#[test]
+fn span_that_is_moved_into_a_turn_of_its_session_stays_there() {
+    let app = app();
+    let turn = session!("chat-42", otel.name = "turn").entered();
+    let (same, other) = std::thread::scope(|scope| {
+        let dispatch = app.dispatch.clone();
+        let made = move || {
+            let _default = tracing::dispatcher::set_default(&dispatch);
+            (
+                session!("chat-42", otel.name = "same"),
+                session!("chat-43", otel.name = "other"),
+            )
+        };
+        scope.spawn(made).join().unwrap()
+    });
+    for span in [&same, &other] {
+        span.set_parent(turn.context()).unwrap();
+        span.in_scope(|| {});
+    }
+    drop((same, other, turn));
+    assert_eq!(trace(&app, "same"), trace(&app, "turn"));
+    assert!(linked(&app.span("same")).is_empty());
+    assert!(is_root(&app.span("other")));
+}
+
+#[test]
+fn turn_whose_parent_was_set_from_outside_is_a_turn_to_those_below() {
+    let app = app();
+    let _user = user!("u-7").entered();
+    let turn = session!("chat-42", otel.name = "turn");
+    turn.set_parent(remote()).unwrap();
+    turn.in_scope(|| session!("chat-42", otel.name = "again").in_scope(|| {}));
+    drop(turn);
+    assert!(is_root(&app.span("turn")));
+    assert_eq!(trace(&app, "again"), trace(&app, "turn"));
+}
+
 /// A header has said the session already, and a value may have: there is no turn for it yet.
 #[test]
 fn span_in_a_session_that_no_span_has_said_begins_a_trace() {

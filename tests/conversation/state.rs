@@ -69,12 +69,14 @@ fn state_is_kept_as_it_is_documented() {
     });
     assert_eq!(serde_json::to_value(chat.state()).unwrap(), expected);
     chat.reset();
-    let mut state = serde_json::to_value(chat.in_one_trace().state()).unwrap();
+    chat = chat.in_one_trace();
+    let mut state = serde_json::to_value(chat.state()).unwrap();
     let fresh = state["session_id"].take();
     assert!(fresh.as_str().is_some_and(|id| id != "chat-42"));
     let expected = json!({ "version": 1, "session_id": null,
         "previous_session_id": "chat-42", "in_one_trace": true });
     assert_eq!(state, expected);
+    assert_eq!(sent(&chat).previous_id(), Some("chat-42"));
 }
 
 #[test]
@@ -152,7 +154,8 @@ fn state_of_another_version_is_refused() {
 fn malformed_state_is_refused_by_the_name_of_its_field_and_without_its_value() {
     const SECRET: &str = "secret-7f3a";
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-    let long = format!("a={}", "b".repeat(511));
+    let member = |name| format!("{name}={}", "b".repeat(200));
+    let long = ["a", "b", "c"].map(member).join(",");
     let cases = [
         (
             json!({}),

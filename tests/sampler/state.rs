@@ -7,6 +7,7 @@ use super::{
 use opentelemetry::Context;
 use opentelemetry::trace::{TraceContextExt, TraceId, Tracer, TracerProvider};
 use opentelemetry_sdk::trace::Sampler;
+use opentelemetry_sdk::trace::SamplingDecision::{Drop, RecordAndSample};
 use std::collections::HashMap;
 use tracing_session::{Part, Session, SessionSampler};
 
@@ -71,25 +72,71 @@ fn what_else_is_in_the_tracestate_stays() {
 }
 
 #[test]
-fn randomness_that_is_there_stays_and_decides() {
+fn randomness_of_somebody_else_stays_and_the_session_decides_without_a_threshold() {
+    let sampler = SessionSampler::new(0.1);
+    let decided = |session: &str, state: &str| {
+        let cx = remote(state, true);
+        let _attached = cx.attach();
+        let cx = Session::new(session).unwrap().in_scope(Context::current);
+        let said = asked(&sampler, &cx);
+        (said.decision, said.trace_state.header())
+    };
     let highest = "ot=rv:ffffffffffffff;th:c;p:8,a=1";
-    assert_eq!(
-        after(NEVER, highest),
-        "ot=rv:ffffffffffffff;th:e6666666666666;p:8,a=1"
-    );
     let lowest = "ot=p:8;rv:00000000000000;th:0";
-    assert_eq!(after(AT_TENTH, lowest), "ot=rv:00000000000000;p:8");
+    let (highest_after, lowest_after) =
+        ("ot=rv:ffffffffffffff;p:8,a=1", "ot=rv:00000000000000;p:8");
+    for (session, state, after, decision) in [
+        (AT_TENTH, highest, highest_after, RecordAndSample),
+        (AT_TENTH, lowest, lowest_after, RecordAndSample),
+        (NEVER, highest, highest_after, Drop),
+        (NEVER, lowest, lowest_after, Drop),
+    ] {
+        assert_eq!(decided(session, state), (decision, after.to_owned()));
+    }
+    // All are kept, whatever the randomness.
+    let sampler = SessionSampler::new(0.1).always_keep(|_| true);
+    let cx = remote(lowest, true);
+    let _attached = cx.attach();
+    let cx = Session::new(NEVER).unwrap().in_scope(Context::current);
+    assert_eq!(
+        asked(&sampler, &cx).trace_state.header(),
+        "ot=rv:00000000000000;th:0;p:8"
+    );
+}
+
+#[test]
+fn randomness_of_somebody_else_decides_outside_a_session() {
+    let after = |state: &str| {
+        let said = asked(&SessionSampler::new(0.1), &remote(state, true));
+        (said.decision, said.trace_state.header())
+    };
+    assert_eq!(
+        after("ot=rv:ffffffffffffff;th:c;p:8,a=1"),
+        (
+            RecordAndSample,
+            "ot=rv:ffffffffffffff;th:e6666666666666;p:8,a=1".to_owned()
+        )
+    );
     // At the threshold it is kept, and below it is not.
     assert_eq!(
-        after(NEVER, "ot=rv:e6666666666666"),
-        "ot=rv:e6666666666666;th:e6666666666666"
+        after("ot=rv:e6666666666666"),
+        (
+            RecordAndSample,
+            "ot=rv:e6666666666666;th:e6666666666666".to_owned()
+        )
     );
-    assert_eq!(after(NEVER, "ot=rv:e6666666666665"), "ot=rv:e6666666666665");
-    // Outside a session too.
-    let said = asked(&SessionSampler::new(0.1), &remote(highest, true));
     assert_eq!(
-        said.trace_state.header(),
-        "ot=rv:ffffffffffffff;th:e6666666666666;p:8,a=1"
+        after("ot=rv:e6666666666665"),
+        (Drop, "ot=rv:e6666666666665".to_owned())
+    );
+}
+
+#[test]
+fn randomness_of_the_session_is_decided_on_again() {
+    let state = format!("ot=rv:{AT_TENTH_RV};th:8");
+    assert_eq!(
+        after(AT_TENTH, &state),
+        format!("ot=rv:{AT_TENTH_RV};th:e6666666666666")
     );
 }
 
