@@ -3,13 +3,11 @@
 //! runs that shape alone.
 //!
 //! It fails where a promise is not kept: see [`PROMISES`].
-//!
-//! Each case is a process of its own, run twice with different numbers of rounds: the difference
-//! leaves out what starting and stopping cost.
 
+mod callgrind;
 mod workload;
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use workload::{Case, SHAPES, Shape};
 
 fn main() -> ExitCode {
@@ -121,7 +119,8 @@ impl Counts {
     /// Counts each case of a shape, side by side.
     fn add(&mut self, shape: &Shape) -> Result<(), String> {
         let counts: Vec<Result<f64, String>> = std::thread::scope(|scope| {
-            let count = |case| scope.spawn(move || per_span(shape, case));
+            let per_span = |case: Case| callgrind::per_item(shape.name, case.name(), shape.spans);
+            let count = |case| scope.spawn(move || per_span(case));
             let threads: Vec<_> = shape.cases.iter().map(|case| count(*case)).collect();
             threads
                 .into_iter()
@@ -188,37 +187,4 @@ impl Counts {
             );
         }
     }
-}
-
-/// What a further span costs.
-fn per_span(shape: &Shape, case: Case) -> Result<f64, String> {
-    let few = 650_u64.div_ceil(shape.spans);
-    let many = 5 * few;
-    // Copying takes some 30 instructions more where the stack is aligned to 16 bytes and not to 32,
-    // as the length of a path decides. Of both, the fewer count.
-    let further = |alignment| -> Result<u64, String> {
-        Ok(count(shape, case, many, alignment)? - count(shape, case, few, alignment)?)
-    };
-    let further = further("")?.min(further("sixteen bytes..")?);
-    Ok(further as f64 / ((many - few) * shape.spans) as f64)
-}
-
-fn count(shape: &Shape, case: Case, rounds: u64, alignment: &str) -> Result<u64, String> {
-    let this = std::env::current_exe().map_err(|error| error.to_string())?;
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .arg(this)
-        .args(["--run", shape.name, case.name(), &rounds.to_string()])
-        .env("ALIGNMENT", alignment)
-        .output()
-        .map_err(|error| format!("valgrind: {error}"))?;
-    let text = String::from_utf8_lossy(&output.stderr);
-    let collected = text
-        .lines()
-        .find_map(|line| line.split_once("Collected : "));
-    let (_, collected) = collected.ok_or_else(|| format!("no count in:\n{text}"))?;
-    collected
-        .trim()
-        .parse()
-        .map_err(|error| format!("{collected}: {error}"))
 }

@@ -238,6 +238,7 @@ where
     }
 
     fn event_enabled(&self, event: &Event<'_>, ctx: Context<'_, S>) -> bool {
+        self.shared.before_event();
         self.inner.event_enabled(event, ctx)
     }
 

@@ -163,6 +163,8 @@ where
     }
 
     fn event_enabled(&self, event: &Event<'_>, ctx: Context<'_, S>) -> bool {
+        // The other half is not asked about events that its filter turns off.
+        self.shared.before_event();
         self.inner.event_enabled(event, ctx)
     }
 

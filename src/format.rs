@@ -283,10 +283,7 @@ pub(crate) fn write_scope(
     format: Option<&Arc<Format>>,
     write: &mut impl FnMut(KeyValue),
 ) {
-    match format {
-        None => write_ids(scope, write),
-        Some(format) => format.write_ids(scope.id(), scope.user_id(), write),
-    }
+    write_ids_of(scope, format, write);
     let Some(format) = format else {
         scope.details().read(|details| {
             for ready in details.ready(None).iter() {
@@ -320,7 +317,19 @@ pub(crate) fn write_values(
     write_scope(&scope, format, write);
 }
 
-/// Its ids alone, as OpenInference's attributes.
+/// The ids of a scope, as the attributes of `format`.
+pub(crate) fn write_ids_of(
+    scope: &Scope,
+    format: Option<&Arc<Format>>,
+    write: &mut impl FnMut(KeyValue),
+) {
+    match format {
+        None => write_ids(scope, write),
+        Some(format) => format.write_ids(scope.id(), scope.user_id(), write),
+    }
+}
+
+/// The same, as OpenInference's attributes.
 #[inline(always)]
 pub(crate) fn write_ids(scope: &Scope, write: &mut impl FnMut(KeyValue)) {
     if let Some(id) = scope.id() {

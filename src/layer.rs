@@ -9,7 +9,7 @@ use std::any::TypeId;
 use std::borrow::Cow;
 use std::sync::Arc;
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Dispatch, Subscriber};
+use tracing::{Dispatch, Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
@@ -250,6 +250,11 @@ where
 
     fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
         self.shared.track_record(id, values, &ctx);
+    }
+
+    fn event_enabled(&self, _: &Event<'_>, _: Context<'_, S>) -> bool {
+        self.shared.before_event();
+        true
     }
 
     fn on_enter(&self, id: &Id, _: Context<'_, S>) {

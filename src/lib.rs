@@ -1,5 +1,17 @@
 // Some of its examples need features, and have to stand there as they are to be copied.
-#![cfg_attr(any(all(feature = "hash", feature = "otlp", feature = "sampler"), not(doctest)), doc = include_str!("../README.md"))]
+#![cfg_attr(
+    any(
+        all(
+            feature = "fmt",
+            feature = "hash",
+            feature = "logs",
+            feature = "otlp",
+            feature = "sampler"
+        ),
+        not(doctest)
+    ),
+    doc = include_str!("../README.md")
+)]
 //!
 //! # How it works
 //!
@@ -41,8 +53,13 @@ mod diagnostic;
 mod dialect;
 mod env;
 mod error;
+#[cfg(any(feature = "fmt", feature = "logs"))]
+mod events;
 mod fields;
 mod filtered;
+#[cfg(feature = "fmt")]
+#[cfg_attr(docsrs, doc(cfg(feature = "fmt")))]
+pub mod fmt;
 mod format;
 mod handover;
 mod held;
@@ -56,6 +73,8 @@ mod known;
 mod layer;
 mod lifecycle;
 mod link;
+#[cfg(feature = "logs")]
+mod logs;
 mod macros;
 mod metadata;
 pub mod openinference;
@@ -104,6 +123,9 @@ pub use filtered::FilteredSessionLayer;
 pub use inbound::InboundPolicy;
 pub use layer::SessionLayer;
 pub use link::{link_context, parent_context};
+#[cfg(feature = "logs")]
+#[cfg_attr(docsrs, doc(cfg(feature = "logs")))]
+pub use logs::SessionLogProcessor;
 pub use opening::SpanSession;
 pub use privacy::{IdPolicy, Privacy};
 pub use processor::SessionSpanProcessor;

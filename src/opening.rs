@@ -224,6 +224,13 @@ impl Shared {
         }
     }
 
+    /// An event is about to be written by the layers of the subscriber.
+    #[inline]
+    pub(crate) fn before_event(&self) {
+        #[cfg(any(feature = "fmt", feature = "logs"))]
+        crate::events::before(self.default.as_ref());
+    }
+
     /// A span of the subscriber that the layer is on.
     #[inline]
     pub(crate) fn key(&self, span: &SpanId) -> Key {

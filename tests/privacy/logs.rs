@@ -1,20 +1,33 @@
 //! What is logged.
 
-use crate::{CHAT, USER, both, conversation, hashed};
+use crate::{
+    CHAT, CHAT_HASH, EMAIL, EMAIL_HASH, Receiver, USER, USER_HASH, both, conversation, hashed,
+};
+use opentelemetry::logs::{LogRecord, Logger, LoggerProvider};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+use opentelemetry_otlp::{LogExporter, Protocol, WithExportConfig};
 use opentelemetry_sdk::logs::{InMemoryLogExporter, SdkLoggerProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
-use tracing::info_span;
+use std::io;
+use std::sync::{Arc, Mutex};
+use tracing::{Level, info, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::{SessionLayer, SessionTracerProvider, session};
-use tracing_subscriber::prelude::*;
+use tracing_session::fmt::with_session;
+use tracing_session::{
+    Dialect, IdPolicy, Privacy, Session, SessionLayer, SessionLogProcessor, SessionTracerProvider,
+    session, set_session_id, set_user_id,
+};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::{fmt, prelude::*};
 
 #[test]
 fn no_id_is_in_logs_that_do_not_say_it() {
     let exporter = InMemoryLogExporter::default();
-    let logs = SdkLoggerProvider::builder().with_simple_exporter(exporter.clone());
-    let logs = logs.build();
+    let logs = SdkLoggerProvider::builder()
+        .with_log_processor(SessionLogProcessor::new().with_privacy(both(hashed())))
+        .with_simple_exporter(exporter.clone())
+        .build();
     let spans = SdkTracerProvider::builder().with_simple_exporter(InMemorySpanExporter::default());
     let provider = SessionTracerProvider::new(spans.build()).with_privacy(both(hashed()));
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
@@ -40,4 +53,147 @@ fn no_id_is_in_logs_that_do_not_say_it() {
         "{logs}"
     );
     assert!(!logs.contains(USER) && !logs.contains(CHAT), "{logs}");
+    // The session is on them all the same.
+    assert!(logs.contains(USER_HASH) && logs.contains(CHAT_HASH));
+}
+
+type Work = fn(&SdkLoggerProvider);
+
+/// All that puts an id on a record that does not say it itself.
+const WAYS: &[(&str, Work)] = &[
+    ("value", |_| conversation().in_scope(|| info!("line"))),
+    ("span", |_| {
+        session!(CHAT, user.id = USER).in_scope(|| info!("line"))
+    }),
+    ("fields", |_| {
+        let span = info_span!("chat", session.id = CHAT, user.id = tracing::field::Empty);
+        span.in_scope(|| info!("early"));
+        span.record("user.id", USER);
+        span.in_scope(|| info_span!("below").in_scope(|| info!("late")));
+    }),
+    ("set", |_| {
+        info_span!("chat").in_scope(|| {
+            set_session_id(CHAT).unwrap();
+            set_user_id(USER).unwrap();
+            info!("line");
+        });
+    }),
+    ("OpenTelemetry's API", |logs| {
+        let logger = logs.logger("api");
+        let mut record = logger.create_log_record();
+        record.set_body("line".into());
+        conversation().in_scope(|| logger.emit(record));
+    }),
+    ("default session", |_| info!("line")),
+    ("metadata", |_| {
+        let session = conversation().with_metadata("email", EMAIL).unwrap();
+        session.in_scope(|| info!("line"));
+    }),
+    ("attribute", |_| {
+        let session = conversation().with_attribute("who", USER).unwrap();
+        let session = session.with_attribute("langfuse.session.id", CHAT).unwrap();
+        session.in_scope(|| info!("line"));
+    }),
+    ("own", |_| {
+        let line = || info!(session.id = "another", user.id = "another", "line");
+        conversation().in_scope(line);
+    }),
+];
+
+/// The records that are sent of `work`, over the real protocol.
+fn sent(name: &str, privacy: Privacy, dialect: Dialect, work: Work) -> Vec<u8> {
+    let receiver = Receiver::start();
+    let exporter = LogExporter::builder()
+        .with_http()
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(format!("http://{}/v1/logs", receiver.address))
+        .build()
+        .unwrap();
+    let ours = SessionLogProcessor::new().with_dialect(dialect.clone());
+    let logs = SdkLoggerProvider::builder()
+        .with_log_processor(ours.with_privacy(privacy.clone()))
+        .with_batch_exporter(exporter)
+        .build();
+    let spans = SdkTracerProvider::builder().with_simple_exporter(InMemorySpanExporter::default());
+    let provider = SessionTracerProvider::new(spans.build()).with_privacy(privacy);
+    let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
+    let layer = match name {
+        "default session" => SessionLayer::new().with_default_session(conversation()),
+        _ => SessionLayer::new(),
+    };
+    let ours = Targets::new().with_target("privacy", Level::TRACE);
+    let subscriber = tracing_subscriber::registry()
+        .with(layer.around(otel))
+        .with(OpenTelemetryTracingBridge::new(&logs).with_filter(ours));
+    tracing::subscriber::with_default(subscriber, || work(&logs));
+    logs.force_flush().unwrap();
+    logs.shutdown().unwrap();
+    let bytes = receiver.bodies.lock().unwrap().concat();
+    assert!(!bytes.is_empty(), "{name}: nothing was sent");
+    bytes
+}
+
+fn has(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|it| it == text.as_bytes())
+}
+
+#[test]
+fn no_id_is_in_the_records_that_are_sent() {
+    let both_dialects = || Dialect::OPENINFERENCE.and(Dialect::LANGFUSE);
+    for (name, work) in WAYS {
+        // So that the test could fail: everything is there, were it not hidden.
+        let plain = sent(name, Privacy::new(), Dialect::OPENINFERENCE, *work);
+        let expected = if *name == "own" { "another" } else { CHAT };
+        assert!(has(&plain, expected), "{name}");
+        for dialect in [Dialect::OPENINFERENCE, both_dialects(), Dialect::GEN_AI] {
+            let hashes = sent(name, both(hashed()), dialect.clone(), *work);
+            let nothing = sent(name, both(IdPolicy::omitted()), dialect, *work);
+            for id in [USER, CHAT, EMAIL] {
+                assert!(!has(&hashes, id), "{name}: {id}");
+                assert!(!has(&nothing, id), "{name}: {id}");
+            }
+            for hash in [USER_HASH, CHAT_HASH, EMAIL_HASH] {
+                assert!(!has(&nothing, hash), "{name}: {hash}");
+            }
+            assert!(*name == "own" || has(&hashes, CHAT_HASH), "{name}");
+        }
+    }
+}
+
+#[derive(Clone, Default)]
+struct Printed(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Printed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Of what the spans say, the formatters print all.
+#[test]
+fn no_id_of_a_value_is_printed() {
+    for privacy in [both(hashed()), both(IdPolicy::omitted())] {
+        let printed = Printed::default();
+        let (text, json) = (printed.clone(), printed.clone());
+        let text = fmt::layer().with_writer(move || text.clone());
+        let json = fmt::layer().json().with_writer(move || json.clone());
+        let again = privacy.clone();
+        let subscriber = tracing_subscriber::registry()
+            .with(SessionLayer::new())
+            .with(text.map_event_format(|it| with_session(it).with_privacy(again)))
+            .with(json.map_event_format(|it| with_session(it).with_privacy(privacy)));
+        tracing::subscriber::with_default(subscriber, || {
+            conversation().in_scope(|| info!("line"));
+            let user = Session::default().with_user(USER).unwrap();
+            info_span!("span").in_scope(|| user.in_scope(|| info!("line")));
+        });
+        let printed = printed.0.lock().unwrap();
+        assert!(has(&printed, "line"));
+        assert!(!has(&printed, USER) && !has(&printed, CHAT));
+    }
 }

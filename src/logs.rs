@@ -1,0 +1,199 @@
+//! A log processor: what is in force, on log records.
+
+use crate::attributes::{USER_HASH, USER_ID};
+use crate::dialect::Dialect;
+use crate::events;
+use crate::format::{self, Format};
+use crate::privacy::Privacy;
+use crate::scope::{Role, Scope};
+use crate::session::Session;
+use crate::text::unquoted;
+use opentelemetry::logs::{AnyValue, LogRecord, Severity};
+use opentelemetry::{Array, InstrumentationScope, KeyValue, StringValue, Value};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::logs::{LogProcessor, SdkLogRecord};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Writes session, user and what else is in force on log records: those of
+/// `opentelemetry-appender-tracing`, and those made by OpenTelemetry's API.
+///
+/// Add it *before* the processor that exports: what comes after that one is not exported.
+///
+/// A record gets what [`current_session`](crate::current_session) answers where it is written, the
+/// default session among it, as the attributes that a span gets there. A value that becomes known
+/// later is missing.
+///
+/// | case | what a record carries |
+/// | --- | --- |
+/// | it has an attribute with the same key: an event with a field `session.id` | its own, and not ours beside it |
+/// | the same, where a [`Dialect`] has more than one key for the id | the own id under these keys too |
+/// | an event with an explicit `parent:` | what is in force where it is written: that is also whose trace it is in |
+/// | in a span that `SessionLayer::with_filter` hides | the session as ever |
+/// | outside any session | nothing |
+///
+/// Nothing can be taken out of a record. So [`Privacy`] hides what we write, and neither an own
+/// attribute nor what the text of the record says.
+///
+/// There is nothing of the kind for metrics. A measurement with a session id is a time series of its
+/// own, kept by the SDK for as long as the process runs, and by the backend for as long as it keeps
+/// anything. Ask the spans or the logs.
+///
+/// # Cost
+///
+/// Some 460 instructions for a record in a session and 730 where there is a user too, and 200 for any
+/// other, which is looking for a session. The same written by hand, as `session.id = %id`, takes 630
+/// and 1,260.
+///
+/// ```
+/// use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+/// # use opentelemetry_sdk::logs::InMemoryLogExporter;
+/// use opentelemetry_sdk::logs::SdkLoggerProvider;
+/// use tracing_session::{SessionLayer, SessionLogProcessor};
+/// use tracing_subscriber::prelude::*;
+///
+/// # let exporter = InMemoryLogExporter::default();
+/// let logs = SdkLoggerProvider::builder()
+///     .with_log_processor(SessionLogProcessor::new())
+///     .with_batch_exporter(exporter)
+///     .build();
+/// let subscriber = tracing_subscriber::registry()
+///     .with(SessionLayer::new()) // `.around(otel)`, if there are spans to export
+///     .with(OpenTelemetryTracingBridge::new(&logs));
+/// # drop(subscriber);
+/// ```
+#[derive(Debug, Default)]
+pub struct SessionLogProcessor {
+    /// Where there is none, OpenInference's.
+    format: Option<Arc<Format>>,
+}
+
+impl SessionLogProcessor {
+    /// A processor, to be added to the builder of a provider.
+    ///
+    /// ```
+    /// use opentelemetry_sdk::logs::SdkLoggerProvider;
+    /// use tracing_session::SessionLogProcessor;
+    ///
+    /// let logs = SdkLoggerProvider::builder().with_log_processor(SessionLogProcessor::new());
+    /// ```
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The keys that are written. Default: [`Dialect::OPENINFERENCE`].
+    ///
+    /// ```
+    /// use tracing_session::{Dialect, SessionLogProcessor};
+    ///
+    /// let dialect = Dialect::OPENINFERENCE.and(Dialect::GEN_AI);
+    /// let processor = SessionLogProcessor::new().with_dialect(dialect);
+    /// ```
+    pub fn with_dialect(mut self, dialect: Dialect) -> Self {
+        Format::change(&mut self.format, |format| format.dialect = dialect);
+        self
+    }
+
+    /// What is hidden of what the processor writes. Default: nothing.
+    ///
+    /// Give it what [`SessionTracerProvider::with_privacy`] was given.
+    ///
+    /// [`SessionTracerProvider::with_privacy`]: crate::SessionTracerProvider::with_privacy
+    ///
+    /// ```
+    /// use tracing_session::{IdPolicy, Privacy, SessionLogProcessor};
+    ///
+    /// let nobody = Privacy::new().with_user_ids(IdPolicy::omitted());
+    /// let processor = SessionLogProcessor::new().with_privacy(nobody);
+    /// ```
+    pub fn with_privacy(mut self, privacy: Privacy) -> Self {
+        Format::change(&mut self.format, |format| format.privacy = privacy);
+        self
+    }
+}
+
+impl LogProcessor for SessionLogProcessor {
+    fn emit(&self, record: &mut SdkLogRecord, _: &InstrumentationScope) {
+        if let Some(scope) = events::scope() {
+            write(&scope, self.format.as_ref(), record);
+        }
+    }
+
+    /// No record is made for the sake of this processor.
+    fn event_enabled(&self, _: Severity, _: &str, _: Option<&str>) -> bool {
+        false
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+}
+
+/// Writes what the record does not say itself.
+fn write(scope: &Scope, format: Option<&Arc<Format>>, record: &mut SdkLogRecord) {
+    let own = format.map(|format| own_ids(format, record));
+    let mut write = |attribute: KeyValue| {
+        let key = attribute.key.as_str();
+        let is_own = |own: &str| own == key || own == USER_ID && key == USER_HASH;
+        if !record
+            .attributes_iter()
+            .any(|(own, _)| is_own(own.as_str()))
+        {
+            record.add_attribute(attribute.key, any(attribute.value));
+        }
+    };
+    match own.filter(|own| !own.is_empty()) {
+        None => format::write_scope(scope, format, &mut write),
+        Some(own) => format::write_values(&own.or(scope.to_session()), format, &mut write),
+    }
+}
+
+/// The ids that the author of the record wrote.
+fn own_ids(format: &Format, record: &SdkLogRecord) -> Session {
+    let mut own = Session::default();
+    for (key, value) in record.attributes_iter() {
+        let Some((role, _)) = format.role(key.as_str()) else {
+            continue;
+        };
+        let AnyValue::String(text) = value else {
+            continue;
+        };
+        let unquoted = unquoted(text.as_str());
+        let id = Session::new(unquoted.as_deref().unwrap_or(text.as_str()));
+        let said = match role {
+            Role::Session => &mut own.id,
+            Role::User => &mut own.user_id,
+        };
+        *said = said.take().or_else(|| id.ok()?.id);
+    }
+    own
+}
+
+#[inline]
+fn any(value: Value) -> AnyValue {
+    match value {
+        Value::String(text) => AnyValue::String(text),
+        other => other_any(other),
+    }
+}
+
+#[cold]
+fn other_any(value: Value) -> AnyValue {
+    fn list<T: Into<AnyValue>>(values: Vec<T>) -> AnyValue {
+        values.into_iter().collect()
+    }
+    match value {
+        Value::Bool(value) => value.into(),
+        Value::I64(value) => value.into(),
+        Value::F64(value) => value.into(),
+        Value::Array(Array::Bool(values)) => list(values),
+        Value::Array(Array::I64(values)) => list(values),
+        Value::Array(Array::F64(values)) => list(values),
+        Value::Array(Array::String(values)) => list::<StringValue>(values),
+        other => other.to_string().into(),
+    }
+}

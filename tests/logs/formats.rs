@@ -1,0 +1,86 @@
+//! Under which keys a record carries what is in force, and what is hidden.
+
+use crate::{App, chat};
+use std::collections::BTreeMap;
+use tracing::info;
+use tracing_session::{Dialect, IdPolicy, Privacy, Session, SessionLogProcessor};
+
+fn full() -> Session {
+    let session = chat()
+        .with_metadata("tenant", "acme")
+        .and_then(|it| it.with_metadata("seats", 12))
+        .and_then(|it| it.with_tags(["beta", "web"]))
+        .and_then(|it| it.with_attribute("deployment.ring", 2))
+        .and_then(|it| it.with_attribute("deployment.canary", true))
+        .unwrap();
+    session
+        .with_prompt_template("What is the weather in {city}?")
+        .with_prompt_template_variables(BTreeMap::from([("city", "Oslo")]))
+        .unwrap()
+}
+
+const TEMPLATE: &str = "llm.prompt_template.template=What is the weather in {city}? \
+    llm.prompt_template.variables={\"city\":\"Oslo\"} deployment.ring=2 deployment.canary=true";
+
+#[test]
+fn record_carries_all_that_a_session_says() {
+    let app = App::new();
+    full().in_scope(|| info!("full"));
+    app.exports(&[&format!(
+        "full session.id=chat-42 user.id=u-7 metadata={{\"tenant\":\"acme\",\"seats\":12}} \
+         tag.tags=[\"beta\", \"web\"] {TEMPLATE}"
+    )]);
+}
+
+#[test]
+fn each_dialect_has_its_keys() {
+    let cases = [
+        (Dialect::GEN_AI, "gen_ai.conversation.id=chat-42"),
+        (
+            Dialect::LANGFUSE,
+            "langfuse.session.id=chat-42 langfuse.user.id=u-7 \
+             langfuse.trace.metadata.tenant=acme langfuse.trace.metadata.seats=12 \
+             langfuse.trace.tags=[\"beta\", \"web\"]",
+        ),
+        (
+            Dialect::new().with_session_key("acme.conversation"),
+            "acme.conversation=chat-42",
+        ),
+    ];
+    for (dialect, expected) in cases {
+        let app = App::with_processor(SessionLogProcessor::new().with_dialect(dialect));
+        full().in_scope(|| info!("full"));
+        app.exports(&[&format!("full {expected} {TEMPLATE}")]);
+    }
+}
+
+#[test]
+fn what_is_private_is_left_out() {
+    let privacy = Privacy::new()
+        .with_user_ids(IdPolicy::omitted())
+        .with_metadata(["tenant"], IdPolicy::omitted());
+    let app = App::with_processor(SessionLogProcessor::new().with_privacy(privacy));
+    full().in_scope(|| info!("full"));
+    chat().in_scope(|| info!(user.id = "own", "cannot be taken out"));
+    app.exports(&[
+        &format!(
+            "full session.id=chat-42 metadata={{\"seats\":12}} tag.tags=[\"beta\", \"web\"] {TEMPLATE}"
+        ),
+        "cannot be taken out user.id=own session.id=chat-42",
+    ]);
+}
+
+#[cfg(feature = "hash")]
+#[test]
+fn hash_of_the_user_stands_not_beside_an_own_id() {
+    let privacy = Privacy::new().with_user_ids(IdPolicy::hashed("at least sixteen bytes").unwrap());
+    let app = App::with_processor(SessionLogProcessor::new().with_privacy(privacy));
+    chat().in_scope(|| {
+        info!("hashed");
+        info!(user.id = "own", "own");
+    });
+    let lines = app.lines();
+    assert!(lines[0].starts_with("hashed session.id=chat-42 user.hash="));
+    assert!(!lines[0].contains("u-7"));
+    assert_eq!(lines[1], "own user.id=own session.id=chat-42");
+}

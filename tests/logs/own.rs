@@ -1,0 +1,61 @@
+//! What a record says itself.
+
+use crate::{App, chat};
+use tracing::info;
+use tracing_session::{Dialect, Session, SessionLogProcessor, session};
+
+#[test]
+fn own_id_wins_and_is_not_doubled() {
+    let app = App::new();
+    chat().in_scope(|| {
+        info!(session.id = "own", "session");
+        info!(user.id = "own", "user");
+        info!(session.id = %"own", user.id = ?"own", "both");
+        info!("neither");
+    });
+    info!(session.id = "own", "outside");
+    app.exports(&[
+        "session session.id=own user.id=u-7",
+        "user user.id=own session.id=chat-42",
+        "both session.id=own user.id=\"own\"",
+        "neither session.id=chat-42 user.id=u-7",
+        "outside session.id=own",
+    ]);
+}
+
+#[test]
+fn own_id_holds_under_the_other_keys_of_the_dialect() {
+    let dialect = Dialect::OPENINFERENCE.and(Dialect::LANGFUSE);
+    let app = App::with_processor(SessionLogProcessor::new().with_dialect(dialect));
+    chat().in_scope(|| {
+        info!(session.id = "own", "session");
+        info!(langfuse.user.id = ?"own", "user");
+        info!(session.id = "\n", "no id");
+    });
+    app.exports(&[
+        "session session.id=own langfuse.session.id=own user.id=u-7 langfuse.user.id=u-7",
+        "user langfuse.user.id=\"own\" session.id=chat-42 langfuse.session.id=chat-42 user.id=own",
+        "no id session.id=\n langfuse.session.id=chat-42 user.id=u-7 langfuse.user.id=u-7",
+    ]);
+}
+
+#[test]
+fn own_metadata_and_tags_stand_in_place_of_the_sessions() {
+    let app = App::new();
+    let session = Session::new("chat-42").unwrap();
+    let session = session.with_metadata("tenant", "acme").unwrap();
+    let session = session.with_tags(["beta"]).unwrap();
+    session.in_scope(|| info!(metadata = "{}", tag.tags = "own", "own"));
+    app.exports(&["own metadata={} tag.tags=own session.id=chat-42"]);
+}
+
+/// Fields of an event open no scope, unlike those of a span.
+#[test]
+fn own_id_goes_no_further() {
+    let app = App::new();
+    session!("chat-42").in_scope(|| {
+        info!(session.id = "own", "own");
+        info!("next");
+    });
+    app.exports(&["own session.id=own", "next session.id=chat-42"]);
+}
