@@ -14,7 +14,8 @@ use std::sync::Arc;
 /// [`Dialect`](crate::Dialect) names) that the span's author set, and for any attribute whose whole
 /// text is an id that is to be hidden. A number counts as one only on a span whose own fields say an
 /// id: elsewhere it may be anything. [`SessionPropagator::with_privacy`] has the same for what is
-/// sent.
+/// sent, and `SessionLogProcessor::with_privacy` and `fmt::with_session` for what they write on logs:
+/// there nothing can be hidden that the author of a record wrote himself.
 ///
 /// It does not look into events, links, names of spans, descriptions of a status, lists and longer
 /// texts, to which the JSON of `metadata` belongs: [`with_metadata`](Self::with_metadata) hides what

@@ -288,3 +288,22 @@ fn processor_makes_no_record_that_nobody_exports() {
     assert!(!logger.event_enabled(Severity::Error, "target", None));
     assert!(logs.force_flush().is_ok() && logs.shutdown().is_ok());
 }
+
+#[test]
+fn event_that_tells_of_a_session_carries_it_and_the_one_before() {
+    let app = App::new();
+    let next = chat()
+        .with_attribute("session.previous_id", "chat-41")
+        .unwrap();
+    next.emit_start();
+    next.emit_end();
+    let records = app.exporter.get_emitted_logs().unwrap();
+    let ours = records.iter().map(|it| &it.record);
+    let ours = ours.filter(|it| it.target().is_some_and(|it| it == "tracing_session"));
+    let names: Vec<_> = ours.map(|it| it.event_name()).collect();
+    assert_eq!(names, [Some("session.start"), Some("session.end")]);
+    app.exports(&[
+        "session.start session.id=chat-42 user.id=u-7 session.previous_id=chat-41",
+        "session.end session.id=chat-42 user.id=u-7 session.previous_id=chat-41",
+    ]);
+}
