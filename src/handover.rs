@@ -32,8 +32,6 @@ pub(crate) struct Opened {
     /// The scope as it is if the span is started under the `Context` that it was made in.
     pub(crate) scope: Arc<Scope>,
     pub(crate) opening: Opening,
-    /// The span is the root of a trace of its own, unless it turns out to be inside one.
-    pub(crate) is_root: bool,
 }
 
 /// Where the span of a turn stands, if its maker says so.
@@ -52,6 +50,8 @@ pub(crate) struct Opening {
     pub(crate) opens: bool,
     /// Its field `id` is the session's or the user's, and is exported as such.
     pub(crate) names_id: bool,
+    /// It is the root of a trace of its own.
+    pub(crate) is_root: bool,
     /// It has fields for metadata or tags among these, which are exported as such.
     pub(crate) details: Option<&'static FieldSet>,
 }

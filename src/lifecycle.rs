@@ -11,7 +11,7 @@ impl Session {
     /// of `opentelemetry-appender-tracing` makes a log record of it, with this event name, and the
     /// OpenTelemetry layer an event of the span that is current, if there is one. It has no ids itself: the
     /// session is in force for it, and is written on the record, with what is to be hidden hidden, by
-    /// `SessionLogProcessor`.
+    /// `SessionLogProcessor` (feature `logs`).
     ///
     /// A session that goes on from another one says so with the attribute `session.previous_id`;
     /// a [`Conversation`](crate::Conversation) that was reset does.

@@ -67,13 +67,16 @@ macro_rules! __open {
     (@session [$($options:tt)*] $id:expr $(, $($fields:tt)*)?) => {
         match &$id {
             given => {
-                let _giving = $crate::__private::Given::giving(given);
+                #[allow(unused_imports)]
+                use $crate::__private::Displayed as _;
+                let given = $crate::__private::Given(given);
+                let _giving = given.giving();
                 $crate::__private::span!(
                     $($options)*
                     "session",
                     tracing_session = $crate::__private::Empty,
-                    session.id = $crate::__private::Given::session_id(given).as_deref(),
-                    user.id = $crate::__private::Given::user_id(given),
+                    session.id = given.session_id().as_deref(),
+                    user.id = given.user_id(),
                     $($($fields)*)?
                 )
             }
@@ -105,54 +108,70 @@ pub mod __private {
     pub use tracing::field::Empty;
     pub use tracing::{Level, span};
 
-    /// What `session!` takes: an id, or a `Session`.
-    pub trait Given {
+    /// What `session!` was given: a `Session`, text, or else anything that displays, which has to be
+    /// made a text first. Inherent methods stand before those of a trait.
+    #[allow(clippy::exhaustive_structs)]
+    pub struct Given<T>(pub T);
+
+    impl<T> fmt::Debug for Given<T> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Given")
+        }
+    }
+
+    pub trait Displayed {
         fn session_id(&self) -> Option<Cow<'_, str>>;
 
+        #[inline]
         fn user_id(&self) -> Option<&str> {
             None
         }
 
+        #[inline]
         fn giving(&self) -> Giving {
             giving_nothing()
         }
     }
 
-    impl<T: Display + ?Sized> Given for T {
+    impl<T: Display + ?Sized> Displayed for Given<&T> {
         fn session_id(&self) -> Option<Cow<'_, str>> {
-            Some(text(self).into())
+            Some(text(self.0).into())
         }
     }
 
-    impl Given for Session {
-        fn session_id(&self) -> Option<Cow<'_, str>> {
-            self.id().map(Cow::Borrowed)
-        }
-
-        fn user_id(&self) -> Option<&str> {
-            Session::user_id(self)
-        }
-
-        fn giving(&self) -> Giving {
-            Giving {
-                _giving: fields::Giving::new(self, None),
+    macro_rules! texts {
+        ($($text:ty),*) => {$(
+            impl Given<&$text> {
+                #[inline]
+                pub fn session_id(&self) -> Option<Cow<'_, str>> {
+                    let text: &str = self.0;
+                    Some(text.into())
+                }
             }
-        }
+        )*};
     }
+    texts!(str, &str, String, &String);
 
-    impl Given for &Session {
-        fn session_id(&self) -> Option<Cow<'_, str>> {
-            (*self).session_id()
-        }
+    macro_rules! sessions {
+        ($($session:ty),*) => {$(
+            impl Given<&$session> {
+                pub fn session_id(&self) -> Option<Cow<'_, str>> {
+                    self.0.id().map(Cow::Borrowed)
+                }
 
-        fn user_id(&self) -> Option<&str> {
-            Session::user_id(self)
-        }
+                pub fn user_id(&self) -> Option<&str> {
+                    self.0.user_id()
+                }
 
-        fn giving(&self) -> Giving {
-            (*self).giving()
-        }
+                pub fn giving(&self) -> Giving {
+                    Giving {
+                        _giving: fields::Giving::new(self.0, None),
+                    }
+                }
+            }
+        )*};
     }
+    sessions!(Session, &Session);
 
     /// What no field can hold reaches the span while this lives.
     #[must_use]

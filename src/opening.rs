@@ -142,8 +142,8 @@ impl Shared {
                 opens: true,
                 names_id: roles.names_id,
                 details: roles.have_details().then(|| span.metadata().fields()),
+                is_root,
             },
-            is_root,
         }
     }
 

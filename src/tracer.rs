@@ -2,7 +2,7 @@
 
 use crate::dialect::Dialect;
 use crate::format::Format;
-use crate::handover::{self, Handover, Opening};
+use crate::handover::{self, Handover, Opened, Opening};
 use crate::in_force::InForce;
 use crate::known;
 use crate::privacy::Privacy;
@@ -251,39 +251,35 @@ impl<T: Tracer> SessionTracer<T> {
     ) -> SessionSpan<T::Span> {
         let is_entry = matches!(around, InForce::Entry(_));
         let around = around.scope();
-        let (scope, opening, is_root) = match told.opened {
-            None => (around.clone().or(told.otherwise), Opening::default(), false),
+        let (scope, opening) = match told.opened {
+            None => (around.clone().or(told.otherwise), Opening::default()),
             // Started under the `Context` that it was made in.
-            Some(opened) if is_same(&around, &opened.scope) => {
-                (Some(opened.scope), opened.opening, opened.is_root)
-            }
+            Some(Opened { scope, opening }) if is_same(&around, &scope) => (Some(scope), opening),
             // Its parent was set from outside: what is in force there is the outer scope.
-            Some(opened) => {
+            Some(Opened { scope, mut opening }) => {
                 let outer = around.clone().or(told.otherwise);
-                let is_root =
-                    opened.is_root && !is_in_turn(outer.as_deref(), opened.scope.id().as_ref());
-                (
-                    Some(opened.scope.moved_into(outer)),
-                    opened.opening,
-                    is_root,
-                )
+                opening.is_root &= !is_in_turn(outer.as_deref(), scope.id().as_ref());
+                (Some(scope.moved_into(outer)), opening)
             }
         };
         let attributes = self.attributes(&mut builder, scope.as_deref(), opening);
-        // For samplers and processors, which know the span only by this `Context`.
-        let mut shown = Cow::Borrowed(parent);
+        // For samplers and processors, which know the span only by its `Context`.
+        let (entered, root);
+        let mut shown = parent;
         let mut bound = false;
         if let Some(scope) = &scope {
             bound = !(is_entry && is_same(&around, scope));
             if bound {
-                shown = Cow::Owned(scope.clone().entered(parent));
+                entered = scope.clone().entered(parent);
+                shown = &entered;
                 known::track(span, scope.clone(), false);
             }
-            if is_root && !parent.is_telemetry_suppressed() {
-                shown = Cow::Owned(rooted(&mut builder, parent, scope));
+            if opening.is_root && !parent.is_telemetry_suppressed() {
+                root = rooted(&mut builder, parent, scope);
+                shown = &root;
             }
         }
-        self.start(builder, &shown, scope, bound, attributes)
+        self.start(builder, shown, scope, bound, attributes)
     }
 
     /// Takes what is ours to write out of the attributes of a builder.
@@ -324,6 +320,7 @@ impl<T: Tracer> SessionTracer<T> {
 /// is not sampled to `Sampler::ParentBased`. So it has of `parent` only what can be asked for: the
 /// scope and the baggage. What is started below the span inherits all the same: its `Context` is made of
 /// `parent`, which the tracer only gets to see.
+#[inline(never)]
 fn rooted(builder: &mut SpanBuilder, parent: &Context, scope: &Arc<Scope>) -> Context {
     let span = parent.span().span_context().clone();
     if span.is_valid() {
