@@ -27,14 +27,14 @@ use std::sync::Arc;
 /// # use opentelemetry_sdk::trace::SdkTracerProvider;
 /// # use tracing_session::{SessionLayer, SessionTracerProvider};
 /// # use tracing_subscriber::prelude::*;
-/// # let provider = SessionTracerProvider::new(SdkTracerProvider::default());
-/// # let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("chat"));
-/// # let _default = tracing_subscriber::registry().with(SessionLayer::new().around(otel)).set_default();
 /// use tracing::Instrument;
 /// use tracing_session::{Conversation, Session};
 ///
 /// # async fn ask(question: &str) -> Result<String, tracing_session::Error> { Ok(question.into()) }
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tracing_session::Error> {
+/// # let provider = SessionTracerProvider::new(SdkTracerProvider::default());
+/// # let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("chat"));
+/// # let _default = tracing_subscriber::registry().with(SessionLayer::new().around(otel)).set_default();
 /// let mut chat = Conversation::new(Session::new("chat-42")?);
 ///
 /// let turn = chat.turn("weather");
@@ -43,7 +43,9 @@ use std::sync::Arc;
 ///
 /// let turn = chat.turn("tomorrow"); // linked to the first
 /// let reply = ask("And tomorrow?").instrument(turn.span()).await?;
+/// # let id = turn.span_id();
 /// turn.finish();
+/// # assert!(id.is_some() && id == chat.last_span_id());
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
