@@ -196,7 +196,9 @@ impl Conversation {
     /// A trace begins with it, whatever the span that it is made in; a span link leads there. What is
     /// in force there still is: a user, say, stands on the turn unless the session says another.
     /// In `tracing` the span is called `turn`, with the target `tracing_session` and the level
-    /// `INFO`: filters have to let it pass (`RUST_LOG=info`, or `my_app=debug,tracing_session=info`).
+    /// `INFO`: filters have to let it pass (`RUST_LOG=info`, or `my_app=debug,tracing_session=info`). Where
+    /// one does not, the turn has no span, and what runs in it is not in the session. One warning says
+    /// so, which `my_app=debug` alone hides too.
     ///
     /// The turn has ended when the [`Turn`] is finished or dropped, and all [spans](Turn::span)
     /// taken from it are.

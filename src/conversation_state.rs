@@ -21,12 +21,14 @@ use std::str::FromStr;
 ///
 /// A state that comes back from a client is the client's word. Each id in it has to obey the rules, and
 /// nothing else is known of it: see that the [session](Self::session_id) belongs to who asks, as you
-/// would with one in a header.
+/// would with one in a header. In [one trace](Conversation::in_one_trace) it also says whether the trace is
+/// sampled, which a parent-based sampler follows.
 ///
 /// # Errors
 ///
 /// To deserialize it is an error where it is malformed, of another version, or holds an id that
-/// [`Session::new`] refuses. The error names the field, and no value.
+/// [`Session::new`] refuses. The error tells what is wrong, and no value. Fields that are not known are
+/// ignored.
 ///
 /// ```
 /// use tracing_session::ConversationState;

@@ -16,6 +16,8 @@ impl Session {
     /// A session that goes on from another one says so with the attribute `session.previous_id`;
     /// a [`Conversation`](crate::Conversation) that was reset does.
     ///
+    /// Filters have to let it pass: `my_app=debug` alone does not.
+    ///
     /// ```
     /// use tracing_session::Session;
     ///

@@ -87,7 +87,9 @@ impl Turn {
         }
     }
 
-    /// The span of the turn, to do the work in.
+    /// The span of the turn, to do the work in: by `in_scope`, or, for what is awaited, by
+    /// [`Instrument`](tracing::Instrument). A span that is entered across an `await` is entered for
+    /// other tasks too.
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};
@@ -101,8 +103,8 @@ impl Turn {
         self.span.clone()
     }
 
-    /// The id of the span, or `None` where it is not exported: without an OpenTelemetry layer, or hidden
-    /// by a filter.
+    /// The id of the span, or `None` where there is none: without an OpenTelemetry layer, or hidden by a
+    /// filter. One that is not sampled has an id.
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};
