@@ -258,12 +258,21 @@ impl Pipeline {
         Self { privacy, ..self }
     }
 
-    /// Which traces are kept. Default: what `OTEL_TRACES_SAMPLER` says, or else all.
+    /// Which traces are kept: by the id of each, as here, or whole sessions, by
+    #[cfg_attr(
+        feature = "sampler",
+        doc = "[`SessionSampler`](crate::SessionSampler)."
+    )]
+    #[cfg_attr(
+        not(feature = "sampler"),
+        doc = "`SessionSampler`, of the feature `sampler`."
+    )]
+    /// Default: what `OTEL_TRACES_SAMPLER` says, or else all.
     ///
     /// ```
     /// use opentelemetry_sdk::trace::Sampler;
     ///
-    /// let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(0.1)));
+    /// let sampler = Sampler::parent_based(Sampler::TraceIdRatioBased(0.1));
     /// let pipeline = tracing_session::otlp::pipeline("my-app").with_sampler(sampler);
     /// ```
     pub fn with_sampler(self, sampler: impl Into<Box<dyn ShouldSample>>) -> Self {
