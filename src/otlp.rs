@@ -286,7 +286,8 @@ impl Pipeline {
     /// its propagator, which is [`propagator_from_env`].
     ///
     /// Spans from the level INFO up are exported, or those that `RUST_LOG` names by directives such
-    /// as `info,my_app=debug`. What this crate and OpenTelemetry warn of is shown on standard error;
+    /// as `info,my_app=debug`. The turns of a [`Conversation`](crate::Conversation) are exported unless it
+    /// asks for less of all, as `warn`, or of `tracing_session`. What this crate and OpenTelemetry warn of is shown on standard error;
     /// nothing else is logged. For more than that there is [`build`](Self::build).
     ///
     /// # Errors

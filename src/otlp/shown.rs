@@ -15,8 +15,8 @@ const OPENTELEMETRY: &str = "opentelemetry";
 
 /// The levels that `RUST_LOG` asks for, and what is to be said of directives that are ignored.
 ///
-/// Warnings are let through unless they are named there: whoever asks for the spans of one crate
-/// has not asked for mistakes to be hidden.
+/// Warnings are let through unless they are named there, and the turns of a `Conversation`, which are
+/// ours: whoever asks for the spans of one crate has not asked for mistakes or turns to be hidden.
 pub(super) fn levels() -> (Targets, Option<String>) {
     let asked = std::env::var("RUST_LOG").unwrap_or_default();
     let directives = asked.split(',').map(str::trim).filter(|it| !it.is_empty());
@@ -27,9 +27,11 @@ pub(super) fn levels() -> (Targets, Option<String>) {
         Ok(levels) if !valid.is_empty() => levels,
         _ => Targets::new().with_default(LevelFilter::INFO),
     };
-    for target in [OURS, OPENTELEMETRY] {
+    let asked_of_all = levels.default_level().unwrap_or(LevelFilter::INFO);
+    let turns = asked_of_all.clamp(LevelFilter::WARN, LevelFilter::INFO);
+    for (target, level) in [(OURS, turns), (OPENTELEMETRY, LevelFilter::WARN)] {
         if !levels.iter().any(|(named, _)| named == target) {
-            levels = levels.with_target(target, LevelFilter::WARN);
+            levels = levels.with_target(target, level);
         }
     }
     let ignored = ignored.first().map(|directive| {

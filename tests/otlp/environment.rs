@@ -6,7 +6,7 @@ use opentelemetry_sdk::trace::Sampler;
 use std::collections::HashMap;
 use tracing::{debug_span, trace_span};
 use tracing_session::otlp::{Protocol, pipeline};
-use tracing_session::{current_session_id, inject_context};
+use tracing_session::{Conversation, Session, current_session_id, inject_context};
 
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
@@ -295,6 +295,33 @@ fn levels_are_those_that_the_environment_asks_for() {
         let warning = "WARN tracing_session: tracing-session: RUST_LOG: `[span]=debug` is ignored";
         assert_eq!(said.contains(warning), levels.contains('['), "{said}");
         assert!(!said.contains("DEBUG "), "{said}");
+    }
+}
+
+/// Their target is ours, which nobody thinks of who names his own.
+#[test]
+fn turns_are_exported_unless_less_is_asked_of_all_or_of_ours() {
+    let test = "environment::turns_are_exported_unless_less_is_asked_of_all_or_of_ours";
+    for (levels, exported) in [
+        ("", true),
+        ("debug", true),
+        ("otlp::environment=debug", true),
+        ("warn,tracing_session=info", true),
+        ("warn", false),
+        ("info,tracing_session=warn", false),
+    ] {
+        let receiver = Receiver::start();
+        let url = receiver.url();
+        let Some(said) = support::said_alone(test, &[(LEVELS, levels), (ENDPOINT, &url)]) else {
+            let telemetry = pipeline("my-app").install().unwrap();
+            let chat = Session::new("chat-42").unwrap();
+            Conversation::new(chat).turn("turn").finish();
+            return telemetry.shutdown().unwrap();
+        };
+        let turns: &[_] = if exported { &["turn chat-42 -"] } else { &[] };
+        assert_eq!(receiver.spans(), turns, "{levels}");
+        let warning = "the turns of a Conversation are not traced";
+        assert_eq!(said.contains(warning), !exported, "{levels}: {said}");
     }
 }
 
