@@ -198,7 +198,7 @@ impl Conversation {
     /// In `tracing` the span is called `turn`, with the target `tracing_session` and the level
     /// `INFO`: filters have to let it pass (`RUST_LOG=info`, or `my_app=debug,tracing_session=info`). Where
     /// one does not, the turn has no span, and what runs in it is not in the session. One warning says
-    /// so, which `my_app=debug` alone hides too.
+    /// so, on standard error where the filter hides it as well.
     ///
     /// The turn has ended when the [`Turn`] is finished or dropped, and all [spans](Turn::span)
     /// taken from it are.

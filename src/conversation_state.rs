@@ -27,7 +27,7 @@ use std::str::FromStr;
 /// # Errors
 ///
 /// To deserialize it is an error where it is malformed, of another version, or holds an id that
-/// [`Session::new`] refuses. The error tells what is wrong, and no value. Fields that are not known are
+/// [`Session::new`] refuses. The error names the field, and no value. Fields that are not known are
 /// ignored.
 ///
 /// ```
@@ -140,7 +140,7 @@ impl From<ConversationState> for Json {
             }
         };
         let previous_id = state.previous_id.as_ref().map(Id::as_str);
-        store("previous_session_id", previous_id.map(Json::from));
+        store("previous_id", previous_id.map(Json::from));
         store("in_one_trace", state.in_one_trace.then_some(true.into()));
         store("started", state.has_started.then_some(true.into()));
         if let Some(at) = state.at {
@@ -174,11 +174,11 @@ impl TryFrom<Json> for ConversationState {
                 .filter(|it| it.len() <= MAX_TRACE_STATE_BYTES)?;
             TraceState::from_str(state).ok()
         })?;
-        let last = stored.text("last_span_id")?;
-        let last = last.map(link::span_id).transpose()?;
+        let last = stored.text("last_span_id")?.map(link::span_id);
+        let last = last.transpose().map_err(|it| it.about("last_span_id"))?;
         let at = match stored.text("trace_id")? {
             Some(trace) => Some(At {
-                trace: link::trace_id(trace)?,
+                trace: link::trace_id(trace).map_err(|it| it.about("trace_id"))?,
                 last,
                 flags: flags.map_or(TraceFlags::SAMPLED, TraceFlags::new),
                 state: state.unwrap_or_default(),
@@ -191,7 +191,7 @@ impl TryFrom<Json> for ConversationState {
                 id: Some(session_id),
                 ..Session::default()
             },
-            previous_id: stored.id("previous_session_id")?,
+            previous_id: stored.id("previous_id")?,
             in_one_trace: stored.read("in_one_trace", Json::as_bool)?.unwrap_or(false),
             has_started: stored.read("started", Json::as_bool)?.unwrap_or(false),
             at,

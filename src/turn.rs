@@ -8,6 +8,7 @@ use crate::handover;
 use crate::link;
 use crate::opening::Shared;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tracing::field::Empty;
@@ -143,7 +144,12 @@ impl Turn {
 fn tell_of_filter() {
     static SAID: AtomicBool = AtomicBool::new(false);
     let is_ours = |dispatch: &Dispatch| dispatch.downcast_ref::<Shared>().is_some();
-    if dispatcher::get_default(is_ours) && !SAID.load(Ordering::Relaxed) {
-        SAID.fetch_or(diagnostic::tell(TURN_FILTERED), Ordering::Relaxed);
+    // A filter that disables the turns is often one that lets no warning of ours pass either.
+    if dispatcher::get_default(is_ours)
+        && !SAID.swap(true, Ordering::Relaxed)
+        && !diagnostic::tell(TURN_FILTERED)
+    {
+        // `eprintln!` would panic where standard error is closed.
+        let _closed = writeln!(io::stderr(), "tracing-session: {TURN_FILTERED}");
     }
 }

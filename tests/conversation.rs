@@ -449,3 +449,24 @@ fn turn_that_a_filter_disables_is_told_of_once() {
         ]
     );
 }
+
+/// As `RUST_LOG=my_app=debug` is: then nobody would hear the warning.
+#[test]
+fn turn_that_a_filter_disables_with_our_warnings_is_told_of_on_standard_error() {
+    use tracing_subscriber::filter::Targets;
+    use tracing_subscriber::prelude::*;
+    let test = "turn_that_a_filter_disables_with_our_warnings_is_told_of_on_standard_error";
+    let Some(printed) = support::said_alone(test, &[]) else {
+        let filter = Targets::new().with_target("my_app", tracing::Level::DEBUG);
+        let subscriber = tracing_subscriber::registry().with(SessionLayer::new());
+        let _default = subscriber.with(filter).set_default();
+        let mut chat = chat();
+        for _ in 0..2 {
+            take(&mut chat, "one");
+        }
+        return;
+    };
+    let said = "tracing-session: the turns of a Conversation are not traced";
+    assert_eq!(printed.matches(said).count(), 1, "{printed}");
+    assert!(!printed.contains("chat-42"));
+}

@@ -74,7 +74,7 @@ fn state_is_kept_as_it_is_documented() {
     let fresh = state["session_id"].take();
     assert!(fresh.as_str().is_some_and(|id| id != "chat-42"));
     let expected = json!({ "version": 1, "session_id": null,
-        "previous_session_id": "chat-42", "in_one_trace": true });
+        "previous_id": "chat-42", "in_one_trace": true });
     assert_eq!(state, expected);
     assert_eq!(sent(&chat).previous_id(), Some("chat-42"));
 }
@@ -179,16 +179,16 @@ fn malformed_state_is_refused_by_the_name_of_its_field_and_without_its_value() {
             "`session_id`: id is longer than 1024 bytes",
         ),
         (
-            json!({ "previous_session_id": format!("{SECRET}\n.") }),
-            "`previous_session_id`: id has a control character",
+            json!({ "previous_id": format!("{SECRET}\n.") }),
+            "`previous_id`: id has a control character",
         ),
         (
             json!({ "trace_id": SECRET }),
-            "not a trace id: 32 hexadecimal digits, or Tracia's `tr_` and 16",
+            "`trace_id`: not a trace id: 32 hexadecimal digits, or Tracia's `tr_` and 16",
         ),
         (
             json!({ "trace_id": trace, "last_span_id": SECRET }),
-            "not a span id: 16 hexadecimal digits, or Tracia's `sp_` and 16",
+            "`last_span_id`: not a span id: 16 hexadecimal digits, or Tracia's `sp_` and 16",
         ),
         (
             json!({ "last_span_id": "00f067aa0ba902b7" }),
