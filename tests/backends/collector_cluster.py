@@ -34,7 +34,6 @@ def built():
             raise backend.Skip("there is no Go to build the Collector with")
         go = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off", "GOBIN": str(folder)}
         with TemporaryDirectory(dir=backend.CACHE) as work:
-            # Twice where a download fails: Go keeps what it has got so far.
             backend.downloading(["go", "install", BUILDER], env=go)
             build = [folder / "builder", "--config", MANIFEST]
             backend.downloading(build, env=go, cwd=work)
@@ -120,21 +119,25 @@ class Cluster:
         self.processes[name].kill()
         self.processes[name].wait()
 
+    def stop(self, name):
+        """As a machine is taken out of service: what is there is finished."""
+        backend.stop(self.processes[name])
+
     def route_to(self, ring):
         """Restarts the first tier with other Collectors to route to."""
         self.ring = ring
         for name in ("gateway-1", "gateway-2"):
-            backend.stop(self.processes[name])
+            self.stop(name)
             self.start(name)
 
     @contextmanager
-    def load(self, ratio):
+    def load(self, ratio, outside="ratio"):
         """Two services, each of which sends to a Collector of its own where there are two."""
         first = [name for name in self.addresses if name not in self.ring]
         urls = [f"http://{self.addresses[name]['HTTP_ENDPOINT']}/v1/traces" for name in (first[0], first[-1])]
         command = ["cargo", "run", "--quiet", "--features", "sampler", "--example", "collector_load", "--"]
         process = subprocess.Popen(
-            [*command, self.service, str(ratio), *urls],
+            [*command, self.service, str(ratio), outside, *urls],
             cwd=backend.REPOSITORY,
             env=backend.environment(),
             stdin=subprocess.PIPE,
@@ -160,7 +163,7 @@ class Cluster:
         port = self.addresses[name]["METRICS_PORT"]
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
             text = response.read().decode()
-        found = re.findall(rf"^otelcol_{metric}(?:_total|__spans__total)?{{.*}} (\S+)$", text, re.MULTILINE)
+        found = re.findall(rf"^otelcol_{metric}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
         return int(sum(map(float, found)))
 
     def usage(self, name):

@@ -1,8 +1,9 @@
 //! The load that `collector.py` sends through its Collectors: sessions of several traces, each made by two services.
 //!
-//! Arguments: the name of the service, the ratio of its `SessionSampler`, and where each of the two services exports to. Then, from
-//! the standard input, a line for each thing to do: `<cohort> <sessions> <turn> <bytes>` holds one turn in each session of a cohort,
-//! with a text of so many bytes on each span, and answers with one line of JSON when all its spans are exported.
+//! Arguments: the name of the services, the ratio of their `SessionSampler`, whether it keeps all roots that are in no session
+//! (`all`, or else `ratio`), and where each of the two exports to. Then, from the standard input, a line for each thing to do:
+//! `<cohort> <sessions> <turn> <bytes>` holds one turn in each session of a cohort, with a text of so many bytes on each span,
+//! and answers with one line of JSON when all its spans are exported.
 
 use opentelemetry::trace::{Span, Status, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, KeyValue};
@@ -21,10 +22,14 @@ type Failure = Box<dyn Error + Send + Sync>;
 type Provider = SessionTracerProvider<SdkTracerProvider>;
 
 fn main() -> Result<(), Failure> {
-    let [service, ratio, endpoints @ ..] = &*env::args().skip(1).collect::<Vec<_>>() else {
-        return Err("a service, a ratio and two endpoints".into());
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    let [service, ratio, outside, endpoints @ ..] = &*arguments else {
+        return Err("a service, a ratio, what to do outside sessions, and two endpoints".into());
     };
-    let sampler = SessionSampler::new(ratio.parse()?);
+    let mut sampler = SessionSampler::new(ratio.parse()?);
+    if outside == "all" {
+        sampler = sampler.with_fallback(Sampler::AlwaysOn);
+    }
     let providers: Vec<_> = endpoints
         .iter()
         .zip(["frontend", "backend"])
@@ -42,12 +47,16 @@ fn main() -> Result<(), Failure> {
         let [cohort, sessions, turn, bytes] = &*line.split(' ').collect::<Vec<_>>() else {
             return Err("a cohort, how many sessions, the turn, and how many bytes".into());
         };
-        let turn = turn.parse()?;
+        let (count, turn) = (sessions.parse()?, turn.parse()?);
         let text = "x".repeat(bytes.parse()?);
-        let held = (0..sessions.parse()?)
-            .map(|number| services.turn(cohort, number, turn, &text))
-            .collect::<Result<Vec<_>, _>>()?;
-        providers.iter().try_for_each(|it| it.force_flush())?;
+        let mut held = Vec::<Value>::new();
+        for number in 0..count {
+            held.push(services.turn(cohort, number, turn, &text)?);
+            // In parts, for a flush has no more than 5 seconds.
+            if number % 500 == 499 || number + 1 == count {
+                providers.iter().try_for_each(|it| it.force_flush())?;
+            }
+        }
         println!("{}", Value::from(held));
     }
     Ok(())
