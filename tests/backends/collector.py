@@ -128,7 +128,9 @@ def sampling(checks, tiers):
         checks.equal("spans from before a session was learnt: some arrived, some did not", 0 < outside < of, True)
         print(f"        {outside} of {of} such spans arrived")
 
-        spans = [span for span in spans if span.session]
+        foreign = names(sessions, "foreign")
+        checks.none("the tracestate of somebody else is as it came", changed(spans, foreign))
+        spans = [span for span in spans if span.session and span.session not in foreign]
         checks.none("rv is that of the session", wrong_rv(spans))
         thresholds = {(span.session in failed, span.state("th")) for span in spans if span.turn < 2}
         checks.equal("th, of those that failed and the others", thresholds, {(True, "0"), (False, "c")})
@@ -146,10 +148,11 @@ def sampled_by_services(checks, tiers):
                 sessions = load.turns(outside, SESSIONS, [1, 3])  # In which none fails.
                 time.sleep(WAIT + 3)
                 found = {session: turns for session, turns in turns_of(tiers.settled()).items() if outside in session}
-            late, kept = names(sessions, "late"), names(sessions, "sampled")
+            late, foreign = names(sessions, "late"), names(sessions, "foreign")
+            kept = names(sessions, "sampled") - foreign  # Of which somebody else decides, and keeps all.
             chosen = {session for session in names(sessions) if keeps(session)}
             print(f"        services that keep, of roots in no session, {outside}")
-            same(checks, "sessions that they kept: those that the Collectors choose", kept - late, chosen - late)
+            same(checks, "sessions that they kept: those that the Collectors choose", kept - late, chosen - late - foreign)
             same(checks, "of these, in the end: none is sampled twice", set(found) - late, chosen - late)
             checks.none("each with both turns", [session for session in chosen - late if found[session] != 2])
             # Whatever the Collectors do, what the services dropped is gone.
@@ -172,6 +175,9 @@ def stateless(checks, tiers):
         same(checks, "sessions that arrived", homes_of(spans), chosen)
         turns = turns_of(spans)
         checks.none("each with both turns", [session for session in turns if turns[session] != 2])
+        foreign = names(sessions, "foreign")
+        checks.none("the tracestate of somebody else is as it came", changed(spans, foreign))
+        spans = [span for span in spans if span.session not in foreign]
         checks.none("rv is that of the session", wrong_rv(spans))
         checks.equal("th", {span.state("th") for span in spans}, {"c"})
     default = {"stateless": ["processors::probabilistic_sampler::mode=hash_seed"]}
@@ -214,6 +220,17 @@ def keeps(session):
 
 def wrong_rv(spans):
     return sorted({span.session for span in spans if span.state("rv") != rv(span.session)})
+
+
+def changed(spans, foreign):
+    """The sessions whose traces somebody else started, and that do not have his `tracestate` any more. See `load.rs`."""
+
+    def his(span):
+        number = int(span.session.rsplit("-")[-1])
+        return format(((number << 8 | span.turn) + 1) * 0x9E37_79B9_7F4A_7C15 % 2**64 >> 8, "014x"), "0"
+
+    states = {(span.session, (span.state("rv"), span.state("th")) == his(span)) for span in spans if span.session in foreign}
+    return sorted(session for session, is_his in states if not is_his)
 
 
 def names(sessions, only=None):

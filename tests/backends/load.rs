@@ -5,12 +5,16 @@
 //! `<cohort> <sessions> <turn> <bytes>` holds one turn in each session of a cohort, with a text of so many bytes on each span,
 //! and answers with one line of JSON when all its spans are exported.
 
-use opentelemetry::trace::{Span, Status, TraceContextExt, Tracer, TracerProvider};
+use opentelemetry::trace::{
+    Span, SpanContext, SpanId, Status, TraceContextExt, TraceFlags, TraceState, Tracer,
+    TracerProvider,
+};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider,
+    BatchConfigBuilder, BatchSpanProcessor, IdGenerator, RandomIdGenerator, Sampler, SdkTracer,
+    SdkTracerProvider,
 };
 use serde_json::{Value, json};
 use std::env;
@@ -99,11 +103,13 @@ struct Services {
 
 impl Services {
     /// A trace of six spans. In every fifth session the id is learnt after the root was made, as by a handler that reads it
-    /// from the body: the first two spans are in no session. Some sessions fail in their first turn, others in their third.
+    /// from the body: the first two spans are in no session. In another the trace is somebody else's, with a randomness of its
+    /// own in the `tracestate`. Some sessions fail in their first turn, others in their third.
     fn turn(&self, cohort: &str, number: usize, turn: i64, text: &str) -> Result<Value, Failure> {
         let session = Session::new(format!("{cohort}-{number}"))?;
         let id = session.id().unwrap_or_default().to_owned();
         let is_late = number % 5 == 1;
+        let is_foreign = number % 5 == 4;
         let fails = matches!((number % 10, turn), (3 | 6, 0) | (7, 2));
         let start = |tracer: &SessionTracer<SdkTracer>, name: &'static str, cx: &Context| {
             let mut span = tracer.start_with_context(name, cx);
@@ -113,7 +119,11 @@ impl Services {
         };
         let outside = Context::new();
         let inside = session.in_scope(Context::current);
-        let first = if is_late { &outside } else { &inside };
+        let first = match (is_late, is_foreign) {
+            (true, _) => &outside,
+            (_, true) => &inside.with_remote_span_context(somebody_else(number, turn)?),
+            _ => &inside,
+        };
 
         let root = first.with_span(start(&self.frontend, "turn", first));
         drop(start(&self.frontend, "login", &root));
@@ -132,8 +142,22 @@ impl Services {
         Ok(json!({
             "session": id,
             "late": is_late,
+            "foreign": is_foreign,
             "fails": fails,
             "sampled": caller.is_sampled(),
         }))
     }
+}
+
+/// A caller who samples consistently, but knows of no session.
+fn somebody_else(number: usize, turn: i64) -> Result<SpanContext, Failure> {
+    let unique = ((number as u64) << 8) | turn as u64;
+    let random = (unique + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    Ok(SpanContext::new(
+        RandomIdGenerator::default().new_trace_id(),
+        SpanId::from(random),
+        TraceFlags::SAMPLED,
+        true,
+        format!("ot=rv:{:014x};th:0", random >> 8).parse::<TraceState>()?,
+    ))
 }
