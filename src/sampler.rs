@@ -149,6 +149,9 @@ impl SessionSampler {
     /// What it says of the span is taken as it is. The SDK's `TraceIdRatioBased` writes no `th`, so that
     /// a Collector which equalises samples its spans a second time; the default does.
     ///
+    /// `Sampler::AlwaysOn` leaves the spans of sessions that become known too late to a Collector, which can
+    /// still keep or drop such sessions whole: see `docs/scaling.md`.
+    ///
     /// ```
     /// use opentelemetry_sdk::trace::Sampler;
     /// use tracing_session::SessionSampler;

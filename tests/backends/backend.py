@@ -129,11 +129,11 @@ def environment(**settings):
     return {name: value for name, value in os.environ.items() if not name.startswith(steering)} | settings
 
 
-def downloading(command, env=None):
+def downloading(command, env=None, cwd=None):
     """Runs a command that downloads, again when it fails: package managers keep what they have got so far."""
     for pause in (5, 30, None):
         try:
-            return subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout
+            return subprocess.run(command, env=env, cwd=cwd, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout
         except subprocess.CalledProcessError as error:
             if pause is None:
                 raise
@@ -189,14 +189,14 @@ def get_json(url, body=None):
 
 @contextmanager
 def server(command, health, **settings):
-    """A server that runs in a temporary folder, from when it is healthy until the block is left."""
+    """A server that runs in a temporary folder, from when it is healthy until the block is left: its process."""
     with TemporaryDirectory(prefix="tracing-session-") as folder, open(f"{folder}/log", "w+b") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment(**settings), stdout=log, stderr=log)
         try:
             if not healthy(health, process):
                 log.seek(0)
                 raise RuntimeError(f"{command[0]} did not become healthy:\n{log.read().decode()}")
-            yield
+            yield process
         finally:
             stop(process)
 
