@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "sampler/hostile.rs"]
+mod hostile;
 #[path = "sampler/share.rs"]
 mod share;
 #[path = "sampler/sources.rs"]
