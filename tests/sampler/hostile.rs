@@ -1,6 +1,6 @@
 //! Whatever comes in as a `tracestate`: the session decides, and what goes out is in order.
 
-use super::{asked, in_session, remote};
+use super::{asked, in_session, is_kept, remote};
 use opentelemetry::Context;
 use opentelemetry::trace::TraceState;
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ fn header() -> impl Strategy<Value = String> {
         "rv:[0-9a-fA-F+]{13,15}",
         "th:[0-9a-f]{0,15}",
     ];
-    let ours = prop::collection::vec(part, 0..20).prop_map(|parts| parts.join(";"));
+    let ours = prop::collection::vec(part, 0..25).prop_map(|parts| parts.join(";"));
     let others = "([a-z0-9]{1,5}=[!-~&&[^,=]]{1,6},){0,3}";
     let last = "(,[a-z]{1,4}=[0-9]{1,3}){0,31}";
     (others, ours, last).prop_map(|(others, ours, last)| format!("{others}ot={ours}{last}"))
@@ -42,9 +42,12 @@ proptest! {
         let cx = Session::new(&id).unwrap().in_scope(Context::current);
         drop(remote);
         let said = asked(&sampler, &cx);
+        let is_kept = is_kept(&said);
         prop_assert_eq!(said.decision, alone);
         let after = said.trace_state;
         prop_assert_eq!(&after.header().parse::<TraceState>().unwrap(), &after);
+        let mut ours = after.get("ot").unwrap_or_default().split(';');
+        prop_assert!(is_kept || ours.all(|it| !it.starts_with("th:")));
         let length = |state: &TraceState| state.get("ot").map_or(0, str::len);
         prop_assert!(length(&after) <= 256.max(length(&before)));
         let others = |state: &TraceState| {
