@@ -68,7 +68,7 @@ impl ConversationState {
             trace: context.trace_id(),
             last,
             flags: context.trace_flags(),
-            state: context.trace_state().clone(),
+            state: passed_on(context.trace_state()),
         };
         Self {
             session: Session {
@@ -130,6 +130,15 @@ impl From<ConversationState> for Conversation {
 const VERSION: u64 = 1;
 /// What W3C wants to be passed on at least.
 const MAX_TRACE_STATE_BYTES: usize = 512;
+
+/// Nothing of one that would be refused when it comes back.
+fn passed_on(state: &TraceState) -> TraceState {
+    if state.header().len() <= MAX_TRACE_STATE_BYTES {
+        state.clone()
+    } else {
+        TraceState::NONE
+    }
+}
 
 impl From<ConversationState> for Json {
     fn from(state: ConversationState) -> Self {

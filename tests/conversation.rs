@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "conversation/hostile.rs"]
+mod hostile;
 #[path = "conversation/lifecycle.rs"]
 mod lifecycle;
 #[path = "conversation/links.rs"]

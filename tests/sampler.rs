@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "sampler/hostile.rs"]
+mod hostile;
 #[path = "sampler/share.rs"]
 mod share;
 #[path = "sampler/sources.rs"]
@@ -127,4 +129,8 @@ fn debug_output_has_the_ratio() {
         format!("{sampler:?}"),
         "SessionSampler { ratio: 0.25, fallback: None, .. }"
     );
+    let of = |ratio| format!("{:?}", SessionSampler::new(ratio));
+    assert!(of(0.0).contains("ratio: 0.0,"));
+    // 2^-56: nobody who wants some sessions gets none.
+    assert!(of(f64::MIN_POSITIVE).contains("ratio: 1.3877787807814457e-17,"));
 }

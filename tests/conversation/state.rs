@@ -92,29 +92,33 @@ fn user_and_metadata_are_not_in_the_state() {
     assert_eq!(back.session(), &Session::new("chat-42").unwrap());
 }
 
-#[test]
-fn trace_that_was_not_sampled_or_has_a_trace_state_goes_on_so() {
-    #[derive(Clone, Debug)]
-    struct WritesState;
-    impl opentelemetry_sdk::trace::ShouldSample for WritesState {
-        fn should_sample(
-            &self,
-            _: Option<&opentelemetry::Context>,
-            _: TraceId,
-            _: &str,
-            _: &opentelemetry::trace::SpanKind,
-            _: &[opentelemetry::KeyValue],
-            _: &[opentelemetry::trace::Link],
-        ) -> SamplingResult {
-            SamplingResult {
-                decision: SamplingDecision::Drop,
-                attributes: Vec::new(),
-                trace_state: "ot=rv:6e6d1a75832a2f".parse().unwrap(),
-            }
+/// Drops all, and writes this `tracestate`.
+#[derive(Clone, Debug)]
+struct WritesState(String);
+
+impl opentelemetry_sdk::trace::ShouldSample for WritesState {
+    fn should_sample(
+        &self,
+        _: Option<&opentelemetry::Context>,
+        _: TraceId,
+        _: &str,
+        _: &opentelemetry::trace::SpanKind,
+        _: &[opentelemetry::KeyValue],
+        _: &[opentelemetry::trace::Link],
+    ) -> SamplingResult {
+        SamplingResult {
+            decision: SamplingDecision::Drop,
+            attributes: Vec::new(),
+            trace_state: self.0.parse().unwrap(),
         }
     }
+}
+
+#[test]
+fn trace_that_was_not_sampled_or_has_a_trace_state_goes_on_so() {
+    let state = "ot=rv:6e6d1a75832a2f".to_owned();
     let app = App::with_provider(
-        |builder| builder.with_sampler(Sampler::parent_based(WritesState)),
+        |builder| builder.with_sampler(Sampler::parent_based(WritesState(state))),
         |otel| SessionLayer::new().around(otel),
     );
     let mut chat = chat().in_one_trace();
@@ -132,6 +136,24 @@ fn trace_that_was_not_sampled_or_has_a_trace_state_goes_on_so() {
         (&json!(0), &json!("ot=rv:6e6d1a75832a2f"))
     );
     assert!(app.spans().is_empty());
+}
+
+/// What would be refused is not written: nobody has to pass on more than 512 bytes.
+#[test]
+fn trace_state_that_is_too_long_is_left_out() {
+    for (bytes, is_kept) in [(512, true), (513, false)] {
+        let members = format!("a=123,b={},c={}", "x".repeat(250), "y".repeat(bytes - 261));
+        let _app = App::with_provider(
+            |builder| builder.with_sampler(WritesState(members.clone())),
+            |otel| SessionLayer::new().around(otel),
+        );
+        let mut chat = chat();
+        take(&mut chat, "one");
+        let state = serde_json::to_value(chat.state()).unwrap();
+        let written = state.get("trace_state").and_then(Json::as_str);
+        assert_eq!(written, is_kept.then_some(members.as_str()));
+        assert_eq!(sent(&chat).last_span_id(), chat.last_span_id());
+    }
 }
 
 #[test]

@@ -36,6 +36,12 @@ fn own_id_of_an_event_wins_and_is_not_doubled() {
         assert_eq!(line.matches("user.id").count(), 1, "{line}");
     }
 
+    // Wherever among its fields it stands.
+    let text = printed(flat, || {
+        chat().in_scope(|| info!(session.id = "own", tokens = 12, "first"));
+    });
+    assert_eq!(text.matches("session.id").count(), 1, "{text}");
+
     let nested = |layer: fmt::Layer<Base>| layer.json().map_event_format(with_session);
     let lines = parsed(&printed(nested, own));
     assert_eq!(lines[0].get("session.id"), None);
@@ -115,6 +121,23 @@ fn what_is_private_is_not_printed() {
         text,
         " INFO fmt::values: both session.id=\"chat-42\"\n INFO fmt::values: user\n"
     );
+}
+
+#[test]
+fn object_without_members_stays_so_where_the_ids_are_private() {
+    let omitted = IdPolicy::omitted;
+    let privacy = Privacy::new()
+        .with_user_ids(omitted())
+        .with_session_ids(omitted());
+    let json = |layer: fmt::Layer<Base>| {
+        let layer = layer.json().without_time().with_level(false);
+        let layer = layer.with_target(false).flatten_event(true);
+        layer.map_event_format(|format| with_session(format).with_privacy(privacy))
+    };
+    let text = printed(json, || {
+        chat().in_scope(|| info!(nothing = tracing::field::Empty));
+    });
+    assert_eq!(text, "{}\n");
 }
 
 #[cfg(feature = "hash")]

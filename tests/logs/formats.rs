@@ -1,6 +1,7 @@
 //! Under which keys a record carries what is in force, and what is hidden.
 
 use crate::{App, chat};
+use opentelemetry::logs::AnyValue;
 use std::collections::BTreeMap;
 use tracing::info;
 use tracing_session::{Dialect, IdPolicy, Privacy, Session, SessionLogProcessor};
@@ -30,6 +31,43 @@ fn record_carries_all_that_a_session_says() {
         "full session.id=chat-42 user.id=u-7 metadata={{\"tenant\":\"acme\",\"seats\":12}} \
          tag.tags=[\"beta\", \"web\"] {TEMPLATE}"
     )]);
+}
+
+#[test]
+fn values_keep_their_types() {
+    use opentelemetry::{Array, Value};
+
+    let list = |value: Array| Value::Array(value);
+    let values: [(&str, Value, AnyValue); 8] = [
+        ("bool", true.into(), true.into()),
+        ("integer", 2.into(), 2.into()),
+        ("float", 0.5.into(), 0.5.into()),
+        ("text", "web".into(), "web".into()),
+        (
+            "bools",
+            list(vec![true].into()),
+            AnyValue::from_iter([true]),
+        ),
+        ("integers", list(vec![2].into()), AnyValue::from_iter([2])),
+        ("floats", list(vec![0.5].into()), AnyValue::from_iter([0.5])),
+        (
+            "texts",
+            Value::Array(Array::String(vec!["web".into()])),
+            AnyValue::from_iter(["web"]),
+        ),
+    ];
+    let mut session = Session::default();
+    for (key, value, _) in &values {
+        session = session.with_attribute(key, value.clone()).unwrap();
+    }
+    let app = App::new();
+    session.in_scope(|| info!("typed"));
+    let all = app.exporter.get_emitted_logs().unwrap();
+    let written = all[0].record.attributes_iter();
+    let written: BTreeMap<_, _> = written.map(|(key, value)| (key.as_str(), value)).collect();
+    for (key, _, expected) in &values {
+        assert_eq!(written.get(key), Some(&expected), "{key}");
+    }
 }
 
 #[test]

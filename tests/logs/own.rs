@@ -40,6 +40,22 @@ fn own_id_holds_under_the_other_keys_of_the_dialect() {
 }
 
 #[test]
+fn first_of_several_own_ids_holds() {
+    let dialect = Dialect::OPENINFERENCE
+        .and(Dialect::LANGFUSE)
+        .and(Dialect::GEN_AI);
+    let app = App::with_processor(SessionLogProcessor::new().with_dialect(dialect));
+    Session::new("chat-42").unwrap().in_scope(|| {
+        info!(session.id = "one", langfuse.session.id = "two", "two");
+        info!(session.id = "one", langfuse.session.id = "\n", "no id");
+    });
+    app.exports(&[
+        "two session.id=one langfuse.session.id=two gen_ai.conversation.id=one",
+        "no id session.id=one langfuse.session.id=\n gen_ai.conversation.id=one",
+    ]);
+}
+
+#[test]
 fn own_metadata_and_tags_stand_in_place_of_the_sessions() {
     let app = App::new();
     let session = Session::new("chat-42").unwrap();

@@ -15,8 +15,8 @@ use tracing::{Level, info, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::fmt::with_session;
 use tracing_session::{
-    Dialect, IdPolicy, Privacy, Session, SessionLayer, SessionLogProcessor, SessionTracerProvider,
-    session, set_session_id, set_user_id,
+    Conversation, Dialect, IdPolicy, Privacy, Session, SessionLayer, SessionLogProcessor,
+    SessionTracerProvider, session, set_session_id, set_user_id,
 };
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::{fmt, prelude::*};
@@ -55,6 +55,30 @@ fn no_id_is_in_logs_that_do_not_say_it() {
     assert!(!logs.contains(USER) && !logs.contains(CHAT), "{logs}");
     // The session is on them all the same.
     assert!(logs.contains(USER_HASH) && logs.contains(CHAT_HASH));
+}
+
+#[test]
+fn session_before_is_hidden_in_events_that_tell_of_a_session() {
+    for policy in [IdPolicy::omitted(), hashed()] {
+        let exporter = InMemoryLogExporter::default();
+        let logs = SdkLoggerProvider::builder()
+            .with_log_processor(SessionLogProcessor::new().with_privacy(both(policy)))
+            .with_simple_exporter(exporter.clone())
+            .build();
+        let subscriber = tracing_subscriber::registry()
+            .with(SessionLayer::new())
+            .with(OpenTelemetryTracingBridge::new(&logs));
+        tracing::subscriber::with_default(subscriber, || {
+            let mut chat = Conversation::new(conversation()).with_lifecycle_events();
+            chat.turn("one").finish();
+            chat.reset();
+            chat.turn("two").finish();
+        });
+        let logs = exporter.get_emitted_logs().unwrap();
+        let text = format!("{logs:?}");
+        assert_eq!(text.matches("session.start").count() / 2, 2, "{text}");
+        assert!(!text.contains(USER) && !text.contains(CHAT), "{text}");
+    }
 }
 
 type Work = fn(&SdkLoggerProvider);

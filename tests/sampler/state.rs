@@ -58,6 +58,7 @@ fn what_else_is_in_the_tracestate_stays() {
             "ot=p:8;garbage;:1;1:2;oK:1;k:a b;ok:",
             format!("ot={rv};p:8;ok:"),
         ),
+        ("ot=k2:a.b_c-d;p:8", format!("ot={rv};k2:a.b_c-d;p:8")),
         ("ot=rv:e667;p:8", format!("ot={rv};p:8")),
         ("ot=rv:e66729392fa79g", format!("ot={rv}")),
         ("ot=p:ffffffffffffff", format!("ot={rv};p:ffffffffffffff")),
@@ -159,6 +160,9 @@ fn where_there_is_no_room_no_threshold_is_written() {
     );
     let with_rv = format!("ot=rv:ffffffffffffff;{others}");
     assert_eq!(after(AT_TENTH, &with_rv), with_rv);
+    // The randomness that was there stays, even where nothing can be said of it.
+    let own = format!("ot=rv:{AT_TENTH_RV};{}", fits(room + 1));
+    assert_eq!(after(AT_TENTH, &own), own);
 }
 
 #[test]
@@ -194,14 +198,16 @@ fn outside_a_session_the_id_of_the_trace_decides_as_opentelemetry_has_it() {
         );
         let a_user_alone = none.in_scope(|| asked_of(&sampler, &Context::current(), trace));
         assert_eq!(a_user_alone, said);
-        let with_vendor = asked_of(&sampler, &remote("a=1,ot=th:0", true), trace);
-        assert_eq!(
-            with_vendor.trace_state.header(),
-            match expected {
-                "" => "a=1".to_owned(),
-                ot => format!("{ot},a=1"),
-            }
-        );
+        for before in ["a=1,ot=th:0", "a=1"] {
+            let with_vendor = asked_of(&sampler, &remote(before, true), trace);
+            assert_eq!(
+                with_vendor.trace_state.header(),
+                match expected {
+                    "" => "a=1".to_owned(),
+                    ot => format!("{ot},a=1"),
+                }
+            );
+        }
     }
 }
 
