@@ -84,11 +84,16 @@ thread_local! {
 
 /// Says `message` at the next chance on this thread.
 pub(crate) fn wait(message: impl Into<String>) {
+    let message = message.into();
+    // Where nobody ever has the chance, it waits once.
+    let add = |messages: &RefCell<Vec<String>>| {
+        let mut messages = messages.borrow_mut();
+        if !messages.contains(&message) {
+            messages.push(message);
+        }
+    };
     // An error means that the thread is ending: nobody will have the chance.
-    if MESSAGES
-        .try_with(|messages| messages.borrow_mut().push(message.into()))
-        .is_ok()
-    {
+    if MESSAGES.try_with(add).is_ok() {
         EVER.store(true, Ordering::Relaxed);
     }
 }

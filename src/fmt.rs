@@ -51,6 +51,9 @@ use tracing_subscriber::registry::LookupSpan;
     doc = "`SessionLogProcessor`, of the feature `logs`."
 )]
 ///
+/// Of several subscribers that are defaults of a thread in turn, one without a `SessionLayer` may print the
+/// default session of the one before.
+///
 /// It takes the formats of `tracing-subscriber`. A formatter of one's own can ask `current_session`.
 /// Whether there are colours is the layer's to say (`with_ansi`). Escapes in values are made harmless
 /// on lines in a session even where the layer turns that off.
