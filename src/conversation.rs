@@ -6,7 +6,7 @@ use crate::details::Details;
 use crate::error::Error;
 use crate::link;
 use crate::session::{Id, Session};
-use crate::turn::{Follows, Last, Turn};
+use crate::turn::{Follows, Last, Turn, TurnSpan};
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use std::sync::Arc;
 
@@ -191,14 +191,18 @@ impl Conversation {
         self.has_started = true;
     }
 
-    /// Makes the span of the next turn, and starts it. `name` is the name that it is exported under.
+    /// Makes the span of the next turn, and starts it.
     ///
     /// A trace begins with it, whatever the span that it is made in; a span link leads there. What is
     /// in force there still is: a user, say, stands on the turn unless the session says another.
-    /// In `tracing` the span is called `turn`, with the target `tracing_session` and the level
-    /// `INFO`: filters have to let it pass (`RUST_LOG=info`, or `my_app=debug,tracing_session=info`). Where
-    /// one does not, the turn has no span, and what runs in it is not in the session. One warning says
-    /// so, on standard error where the filter hides it as well.
+    ///
+    /// A name is what the span is exported under. In `tracing` it is called `turn` then, with the target
+    /// `tracing_session` and the level `INFO`: filters have to let it pass (`RUST_LOG=info`, or
+    /// `my_app=debug,tracing_session=info`). Where one does not, the turn has no span, and what runs in it
+    /// is not in the session; one warning says so, on standard error where the filter hides it as well.
+    ///
+    /// A closure makes a span of your own: of your target and level, and with your fields. The span is
+    /// to be made in it, and with no `parent:`.
     ///
     /// The turn has ended when the [`Turn`] is finished or dropped, and all [spans](Turn::span)
     /// taken from it are.
@@ -211,8 +215,11 @@ impl Conversation {
     /// let turn = chat.turn("weather");
     /// turn.span().in_scope(|| { /* in the session */ });
     /// turn.finish();
+    ///
+    /// let turn = chat.turn(|| tracing::info_span!("tomorrow", channel = "web"));
+    /// turn.finish();
     /// ```
-    pub fn turn(&mut self, name: &str) -> Turn {
+    pub fn turn(&mut self, span: impl TurnSpan) -> Turn {
         let last = self.last.get();
         let follows = match (self.in_one_trace, last, &self.origin) {
             (true, Some(last), _) => Follows::AsChild(last),
@@ -220,7 +227,7 @@ impl Conversation {
             (false, Some(last), _) => Follows::ByLink(last),
             (_, None, _) => Follows::Nothing,
         };
-        let turn = Turn::start(name, self, follows);
+        let turn = Turn::start(span, self, follows);
         if self.in_one_trace && turn.context.is_valid() {
             self.origin.get_or_insert_with(|| turn.context.clone());
         }

@@ -28,7 +28,8 @@ pub(crate) const NO_ACTIVATION: &str = "the OpenTelemetry layer was made with \
      spans (leave context activation on)";
 
 pub(crate) const TURN_FILTERED: &str = "the turns of a Conversation are not traced, as a filter disables their spans \
-     (let the target tracing_session pass at the level INFO)";
+     (let the target tracing_session pass at the level INFO, or give Conversation::turn a closure that \
+     makes a span of your own)";
 
 /// A field of a span that opens a scope holds no id, or no tags.
 pub(crate) fn field_ignored(span: &Metadata<'_>, field: &str, error: ErrorKind) {

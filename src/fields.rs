@@ -3,7 +3,6 @@
 use crate::attributes::{Glance, ID, METADATA_FIELD, SESSION_ID, TAGS_FIELD, USER_ID};
 use crate::details::Details;
 use crate::error::ErrorKind;
-use crate::handover::Turn;
 use crate::inherited::Said;
 use crate::scope::Role;
 use crate::session::{Id, Session};
@@ -211,8 +210,6 @@ thread_local! {
 #[derive(Clone)]
 pub(crate) struct Given {
     pub(crate) said: Said,
-    /// The span is that of a conversation's turn.
-    pub(crate) turn: Option<Turn>,
     id: Option<Id>,
     user_id: Option<Id>,
     /// Another was given before it, and its span is not made yet: it cannot be told from this one.
@@ -260,16 +257,14 @@ impl Giving {
         }
     }
 
-    pub(crate) fn new(session: &Session, turn: Option<Turn>) -> Self {
+    pub(crate) fn new(session: &Session) -> Self {
         let given = Given {
             said: session.into(),
-            turn,
             id: session.id.clone(),
             user_id: session.user_id.clone(),
             doubtful: false,
         };
-        let is_needed = turn.is_some() || given.said.says_anything();
-        let given = is_needed.then(|| Box::new(given));
+        let given = given.said.says_anything().then(|| Box::new(given));
         let give = |it: &Cell<Option<Box<Given>>>| {
             let outer = it.take();
             let doubtful = outer.is_some();

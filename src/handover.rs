@@ -34,15 +34,6 @@ pub(crate) struct Opened {
     pub(crate) opening: Opening,
 }
 
-/// Where the span of a turn stands, if its maker says so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
-    /// A trace begins with it.
-    Root,
-    /// It goes on with the trace of the turn before.
-    Next,
-}
-
 /// How the fields of a span that opens a scope are exported.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Opening {

@@ -33,7 +33,23 @@ impl Scope {
     /// `cx` with this scope in force.
     pub(crate) fn entered(self: Arc<Self>, cx: &Context) -> Context {
         let under = cx.span().span_context().span_id();
-        cx.with_value(Entry { scope: self, under })
+        cx.with_value(Entry {
+            scope: self,
+            under,
+            begins_trace: cx
+                .get::<Entry>()
+                .is_some_and(|it| it.begins_trace_under(under)),
+        })
+    }
+
+    /// `cx` with this scope in force, under which the next span is the root of a trace.
+    pub(crate) fn entered_to_begin_a_trace(self: Arc<Self>, cx: &Context) -> Context {
+        let under = cx.span().span_context().span_id();
+        cx.with_value(Entry {
+            scope: self,
+            under,
+            begins_trace: true,
+        })
     }
 
     /// Puts this scope in force on this thread as that of the current span, whose own `Context` does
@@ -42,6 +58,7 @@ impl Scope {
         let entry = Entry {
             scope: self,
             under: SpanId::INVALID,
+            begins_trace: false,
         };
         Context::current_with_value(entry).attach()
     }
@@ -57,6 +74,8 @@ pub(crate) enum InForce {
     Nothing,
     /// It is the entry of the `Context`, and so that of every `Context` made from it.
     Entry(Arc<Scope>),
+    /// The same, and a span that is started under the `Context` is the root of a trace.
+    EntryToTrace(Arc<Scope>),
     /// It is bound to the span of the `Context`.
     Bound(Arc<Scope>),
 }
@@ -76,6 +95,9 @@ impl InForce {
         }
         match entry {
             None => Self::Nothing,
+            Some(entry) if entry.begins_trace_under(span.span_id()) => {
+                Self::EntryToTrace(entry.scope.clone())
+            }
             Some(entry) => Self::Entry(entry.scope.clone()),
         }
     }
@@ -84,7 +106,7 @@ impl InForce {
     pub(crate) fn scope(self) -> Option<Arc<Scope>> {
         match self {
             Self::Nothing => None,
-            Self::Entry(scope) | Self::Bound(scope) => Some(scope),
+            Self::Entry(scope) | Self::EntryToTrace(scope) | Self::Bound(scope) => Some(scope),
         }
     }
 }
@@ -96,6 +118,15 @@ struct Entry {
     /// that span the entry is the inner one, whatever is bound to the span; under a span below it,
     /// the entry was inherited, and what is bound to that span is the inner one.
     under: SpanId,
+    /// What is started under that span, and not further down, is the root of a trace.
+    begins_trace: bool,
+}
+
+impl Entry {
+    #[inline]
+    fn begins_trace_under(&self, span: SpanId) -> bool {
+        self.begins_trace && self.under == span
+    }
 }
 
 /// Whether a scope was attached inside the span of `cx`: it stands before whatever is bound there.
@@ -119,12 +150,16 @@ pub(crate) fn put_back(cx: Context, outer: &Context, otherwise: Option<Arc<Scope
         return cx;
     }
     let (scope, under) = match (InForce::under(outer), outer.get::<Entry>()) {
-        (InForce::Entry(scope), Some(entry)) => (scope, entry.under),
+        (InForce::Entry(scope) | InForce::EntryToTrace(scope), Some(entry)) => (scope, entry.under),
         // It is that of the span, and so it gives way to what is bound to the span later.
         (InForce::Bound(scope), _) => (scope, SpanId::INVALID),
         _ => (otherwise.unwrap_or_else(Scope::empty), SpanId::INVALID),
     };
-    cx.with_value(Entry { scope, under })
+    cx.with_value(Entry {
+        scope,
+        under,
+        begins_trace: false,
+    })
 }
 
 /// Scopes of spans by span id, each with its trace id to tell a chance meeting of ids.

@@ -136,7 +136,7 @@ pub use sampler::SessionSampler;
 pub use session::Session;
 pub use span::SessionSpan;
 pub use tracer::{SessionTracer, SessionTracerProvider};
-pub use turn::Turn;
+pub use turn::{Turn, TurnSpan};
 
 #[doc(hidden)]
 pub use macros::__private;

@@ -165,7 +165,7 @@ pub mod __private {
 
                 pub fn giving(&self) -> Giving {
                     Giving {
-                        _giving: fields::Giving::new(self.0, None),
+                        _giving: fields::Giving::new(self.0),
                     }
                 }
             }

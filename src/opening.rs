@@ -4,7 +4,7 @@ use crate::details::{self, Details, Part, Parts};
 use crate::diagnostic::{self, Once};
 use crate::error::ErrorKind;
 use crate::fields::{self, Heard, Names, Reading, Roles};
-use crate::handover::{Opened, Opening, Turn};
+use crate::handover::{Opened, Opening};
 use crate::known::{self, Key, Remembered};
 use crate::scope::{Ids, Role, Scope, Value, Values, is_in_turn};
 use crate::session::Session;
@@ -111,13 +111,8 @@ impl Shared {
         let given = fields::given(span.metadata());
         let given = given.filter(|given| given.is_of(id.as_ref(), user_id.as_ref()));
         let outer = outer.or_else(|| self.default.clone());
-        let turn = given.as_ref().and_then(|given| given.turn);
-        let is_turn = turn.is_some() || self.root_turns && id.is_some();
-        let is_root = is_turn
-            && match turn {
-                Some(turn) => turn == Turn::Root,
-                None => !is_in_turn(outer.as_deref(), id.as_ref()),
-            };
+        let is_turn = self.root_turns && id.is_some();
+        let is_root = is_turn && !is_in_turn(outer.as_deref(), id.as_ref());
         let mut details = given.map(|given| given.said).unwrap_or_default();
         details.declared = details.says_anything() || roles.have_details();
         let by_fields = said_by_fields.as_ref();

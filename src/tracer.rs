@@ -4,7 +4,7 @@ use crate::dialect::Dialect;
 use crate::format::Format;
 use crate::handover::{self, Handover, Opened, Opening};
 use crate::in_force::InForce;
-use crate::known;
+use crate::known::{self, Key};
 use crate::privacy::Privacy;
 use crate::processor;
 use crate::scope::{Scope, is_in_turn};
@@ -12,7 +12,7 @@ use crate::span::SessionSpan;
 use crate::watched::SpanAttributes;
 use opentelemetry::baggage::{Baggage, BaggageExt, BaggageMetadata};
 use opentelemetry::trace::{Link, SpanBuilder, TraceContextExt, Tracer, TracerProvider};
-use opentelemetry::{Context, InstrumentationScope, Key, StringValue};
+use opentelemetry::{Context, InstrumentationScope, Key as Name, StringValue};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use std::borrow::Cow;
@@ -231,6 +231,9 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
         if let Some((span, told)) = told {
             return self.start_handed_over(builder, parent, around, span, told);
         }
+        if let InForce::EntryToTrace(scope) = around {
+            return self.start_trace(builder, parent, scope);
+        }
         let bound = matches!(around, InForce::Bound(_));
         let scope = around.scope();
         let attributes = self.attributes(&mut builder, scope.as_deref(), Opening::default());
@@ -246,10 +249,11 @@ impl<T: Tracer> SessionTracer<T> {
         mut builder: SpanBuilder,
         parent: &Context,
         around: InForce,
-        span: known::Key,
+        span: Key,
         told: Handover,
     ) -> SessionSpan<T::Span> {
-        let is_entry = matches!(around, InForce::Entry(_));
+        let begins_trace = matches!(around, InForce::EntryToTrace(_));
+        let is_entry = begins_trace || matches!(around, InForce::Entry(_));
         let around = around.scope();
         let (scope, opening) = match told.opened {
             None => (around.clone().or(told.otherwise), Opening::default()),
@@ -274,12 +278,27 @@ impl<T: Tracer> SessionTracer<T> {
                 shown = &entered;
                 known::track(span, scope.clone(), false);
             }
-            if opening.is_root && !parent.is_telemetry_suppressed() {
+            if (begins_trace || opening.is_root) && !parent.is_telemetry_suppressed() {
                 root = rooted(&mut builder, parent, scope);
                 shown = &root;
             }
         }
         self.start(builder, shown, scope, bound, attributes)
+    }
+
+    /// Starts the span of a turn, of which the layer has told nothing.
+    #[cold]
+    fn start_trace(
+        &self,
+        mut builder: SpanBuilder,
+        parent: &Context,
+        scope: Arc<Scope>,
+    ) -> SessionSpan<T::Span> {
+        let attributes = self.attributes(&mut builder, Some(&scope), Opening::default());
+        let root =
+            (!parent.is_telemetry_suppressed()).then(|| rooted(&mut builder, parent, &scope));
+        let parent = root.as_ref().unwrap_or(parent);
+        self.start(builder, parent, Some(scope), false, attributes)
     }
 
     /// Takes what is ours to write out of the attributes of a builder.
@@ -330,7 +349,7 @@ fn rooted(builder: &mut SpanBuilder, parent: &Context, scope: &Arc<Scope>) -> Co
     let mut root = Context::new();
     let baggage = parent.baggage();
     if !baggage.is_empty() {
-        let member = |(key, (value, metadata)): (&Key, &(StringValue, BaggageMetadata))| {
+        let member = |(key, (value, metadata)): (&Name, &(StringValue, BaggageMetadata))| {
             (key.clone(), (value.clone(), metadata.clone()))
         };
         root = root.with_baggage(baggage.iter().map(member).collect::<Baggage>());

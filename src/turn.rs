@@ -3,16 +3,14 @@
 use crate::attributes::PREVIOUS_SESSION_ID;
 use crate::conversation::Conversation;
 use crate::diagnostic::{self, TURN_FILTERED};
-use crate::fields;
-use crate::handover;
-use crate::link;
-use crate::opening::Shared;
+use crate::opening::{self, Shared};
+use crate::scope::{Scope, Values};
+use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tracing::field::Empty;
-use tracing::{Dispatch, Span, dispatcher, info_span};
+use tracing::{Dispatch, Span, dispatcher};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// How a turn follows the one before.
@@ -40,6 +38,53 @@ impl Last {
     }
 }
 
+/// What [`Conversation::turn`] takes: the name of the turn, as `&str` or `&String`, or a closure that
+/// makes its span. It is for these alone.
+///
+/// ```
+/// use tracing_session::{Conversation, Turn, TurnSpan};
+///
+/// fn next(chat: &mut Conversation, span: impl TurnSpan) -> Turn {
+///     chat.turn(span)
+/// }
+/// ```
+pub trait TurnSpan: sealed::MakeSpan {}
+
+impl<T: sealed::MakeSpan> TurnSpan for T {}
+
+mod sealed {
+    use tracing::field::Empty;
+    use tracing::{Span, info_span};
+
+    pub trait MakeSpan {
+        fn make(self) -> Span;
+    }
+
+    impl MakeSpan for &str {
+        fn make(self) -> Span {
+            info_span!(
+                target: "tracing_session",
+                "turn",
+                tracing_session = Empty,
+                otel.name = self,
+                user.id = Empty,
+            )
+        }
+    }
+
+    impl MakeSpan for &String {
+        fn make(self) -> Span {
+            self.as_str().make()
+        }
+    }
+
+    impl<F: FnOnce() -> Span> MakeSpan for F {
+        fn make(self) -> Span {
+            self()
+        }
+    }
+}
+
 /// A turn of a [`Conversation`], under way.
 ///
 /// Dropped without being finished it leaves the conversation where it was: the turn has failed, or was
@@ -53,32 +98,37 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Makes the span of a turn, and starts it: so its ids are known from now on.
-    pub(crate) fn start(name: &str, conversation: &Conversation, follows: Follows) -> Self {
-        let session = conversation.session();
-        let place = match follows {
-            Follows::Nothing | Follows::ByLink(_) => handover::Turn::Root,
-            Follows::AsChild(_) => handover::Turn::Next,
+    /// Has the span of a turn made where it belongs, and starts it: so its ids are known from now on.
+    pub(crate) fn start(
+        span: impl TurnSpan,
+        conversation: &Conversation,
+        follows: Follows,
+    ) -> Self {
+        let here = Context::current();
+        let scope = Values {
+            is_turn: true,
+            ..conversation.session().into()
         };
-        let giving = fields::Giving::new(session, Some(place));
-        let span = info_span!(
-            target: "tracing_session",
-            "turn",
-            tracing_session = Empty,
-            otel.name = name,
-            session.id = session.id(),
-            user.id = session.user_id(),
-            { PREVIOUS_SESSION_ID } = conversation.previous_id(),
-        );
-        drop(giving);
+        let scope = Scope::nested(opening::scope_of(&here), scope);
+        let (under, before) = match follows {
+            Follows::AsChild(before) => {
+                let before = here.with_remote_span_context(before);
+                (scope.entered(&before), None)
+            }
+            Follows::ByLink(before) => (scope.entered_to_begin_a_trace(&here), Some(before)),
+            Follows::Nothing => (scope.entered_to_begin_a_trace(&here), None),
+        };
+        let attached = under.attach();
+        let span = span.make();
+        drop(attached);
         if span.is_disabled() {
             tell_of_filter();
         }
-        match follows {
-            Follows::Nothing => {}
-            Follows::ByLink(before) => span.add_link(before),
-            // Without an OpenTelemetry layer there is nothing to be a child of.
-            Follows::AsChild(before) => drop(span.set_parent(link::under(before))),
+        if let Some(before) = before {
+            span.add_link(before);
+        }
+        if let Some(previous) = conversation.previous_id() {
+            span.set_attribute(PREVIOUS_SESSION_ID, previous.to_owned());
         }
         let context = span.context().span().span_context().clone();
         Self {

@@ -212,6 +212,138 @@ fn turn_of_a_session_without_an_id_gets_one() {
     assert_eq!(values(&app.span("one"), "user.id"), ["u-7"]);
 }
 
+// Spans of one's own
+
+#[test]
+fn closure_makes_the_turn_a_span_of_ones_own() {
+    for root_turns in [false, true] {
+        let app = App::with(|layer| {
+            if root_turns {
+                layer.with_root_turns()
+            } else {
+                layer
+            }
+        });
+        for mut chat in [chat(), chat().in_one_trace()] {
+            app.exporter.reset();
+            take(&mut chat, "one");
+            info_span!("http").in_scope(|| {
+                let turn = chat.turn(|| info_span!("two", channel = "web"));
+                let ids = (turn.trace_id(), turn.span_id());
+                turn.span().in_scope(|| {
+                    info_span!("model", otel.name = "model of two").in_scope(|| {
+                        info_span!("tool", session.id = "chat-42").in_scope(|| {});
+                    });
+                });
+                turn.finish();
+                assert_eq!((chat.trace_id(), chat.last_span_id()), ids);
+            });
+            let two = app.span("two");
+            assert_eq!(values(&two, "channel"), ["web"]);
+            if trace(&app, "one") == trace(&app, "two") {
+                assert_eq!(two.parent_span_id, id(&app, "one"));
+                assert_eq!(linked(&two), []);
+            } else {
+                assert!(is_root(&two));
+                assert_eq!(linked(&two), [id(&app, "one"), id(&app, "http")]);
+            }
+            for name in ["two", "model of two", "tool"] {
+                assert_eq!(values(&app.span(name), "session.id"), ["chat-42"]);
+                assert_eq!(trace(&app, name), trace(&app, "two"), "{name}");
+            }
+            assert_eq!(app.span("model of two").parent_span_id, id(&app, "two"));
+            assert!(values(&app.span("http"), "session.id").is_empty());
+        }
+    }
+}
+
+#[test]
+fn span_of_ones_own_may_say_more_and_an_id_of_its_own() {
+    let app = App::new();
+    let mut chat = chat();
+    let closure = || info_span!("one", user.id = "u-7", metadata.plan = "pro");
+    let turn = chat.turn(closure);
+    turn.span().in_scope(|| info_span!("model").in_scope(|| {}));
+    turn.finish();
+    chat.turn(|| session!("chat-1", otel.name = "two")).finish();
+    for name in ["one", "model"] {
+        assert_eq!(values(&app.span(name), "session.id"), ["chat-42"]);
+        assert_eq!(values(&app.span(name), "user.id"), ["u-7"]);
+        assert_eq!(values(&app.span(name), "metadata"), [r#"{"plan":"pro"}"#]);
+    }
+    assert_eq!(values(&app.span("two"), "session.id"), ["chat-1"]);
+    assert_eq!(linked(&app.span("two")), [id(&app, "one")]);
+}
+
+/// As `RUST_LOG=my_app=debug` is: a turn of a name would be disabled.
+#[test]
+fn span_of_ones_own_passes_filters_for_its_target() {
+    use tracing_subscriber::filter::Targets;
+    let app = App::with_layer(|otel| {
+        let filter = Targets::new().with_target("my_app", tracing::Level::DEBUG);
+        SessionLayer::new().with_filter(filter).around(otel)
+    });
+    let mut chat = chat();
+    let turn = chat.turn(|| info_span!(target: "my_app", "one"));
+    turn.span()
+        .in_scope(|| info_span!(target: "my_app::model", "model").in_scope(|| {}));
+    turn.finish();
+    app.exports(
+        "
+        one session.id=chat-42
+          model session.id=chat-42
+        ",
+    );
+    assert_eq!(chat.last_span_id(), Some(id(&app, "one")));
+}
+
+#[test]
+fn span_of_ones_own_has_its_session_for_people_who_only_log() {
+    use tracing_subscriber::prelude::*;
+    let _default = tracing_subscriber::registry()
+        .with(SessionLayer::new())
+        .set_default();
+    let turn = chat().turn(|| info_span!("one"));
+    let here = turn.span().in_scope(tracing_session::current_session_id);
+    assert_eq!(here.as_deref(), Some("chat-42"));
+}
+
+#[test]
+fn closure_that_panics_leaves_nothing_behind() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    let app = App::new();
+    let mut chat = chat();
+    let turn = AssertUnwindSafe(|| chat.turn(|| panic!("in the closure")));
+    assert!(catch_unwind(turn).is_err());
+    assert_eq!(tracing_session::current_session(), None);
+    info_span!("http").in_scope(|| info_span!("below").in_scope(|| {}));
+    assert_eq!(trace(&app, "below"), trace(&app, "http"));
+}
+
+#[test]
+fn what_else_is_in_the_context_reaches_the_turn_and_those_below() {
+    #[derive(Debug, PartialEq)]
+    struct Tenant(&'static str);
+    let _app = App::new();
+    let _tenant = opentelemetry::Context::current_with_value(Tenant("acme")).attach();
+    let here = || opentelemetry::Context::map_current(|cx| cx.get::<Tenant>().is_some());
+    let mut chat = chat();
+    for turn in [chat.turn("one"), chat.turn(|| info_span!("two"))] {
+        assert!(turn.span().in_scope(|| info_span!("model").in_scope(here)));
+    }
+}
+
+#[test]
+fn suppressed_telemetry_stays_suppressed() {
+    let app = App::new();
+    let suppressed = opentelemetry::Context::current().with_telemetry_suppressed();
+    let _suppressed = suppressed.attach();
+    let mut chat = chat();
+    take(&mut chat, "one");
+    chat.turn(|| info_span!("two")).finish();
+    assert!(app.spans().is_empty());
+}
+
 // When the conversation moves on
 
 #[test]
@@ -447,7 +579,8 @@ fn turn_that_a_filter_disables_is_told_of_once() {
         app.diagnostics.said(),
         [
             "tracing-session: the turns of a Conversation are not traced, as a filter disables their \
-             spans (let the target tracing_session pass at the level INFO)"
+             spans (let the target tracing_session pass at the level INFO, or give Conversation::turn a \
+             closure that makes a span of your own)"
         ]
     );
 }
