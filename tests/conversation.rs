@@ -327,9 +327,10 @@ fn what_else_is_in_the_context_reaches_the_turn_and_those_below() {
     let _app = App::new();
     let _tenant = opentelemetry::Context::current_with_value(Tenant("acme")).attach();
     let here = || opentelemetry::Context::map_current(|cx| cx.get::<Tenant>().is_some());
-    let mut chat = chat();
-    for turn in [chat.turn("one"), chat.turn(|| info_span!("two"))] {
-        assert!(turn.span().in_scope(|| info_span!("model").in_scope(here)));
+    for mut chat in [chat(), chat().in_one_trace()] {
+        for turn in [chat.turn("one"), chat.turn(|| info_span!("two"))] {
+            assert!(turn.span().in_scope(|| info_span!("model").in_scope(here)));
+        }
     }
 }
 

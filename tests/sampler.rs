@@ -107,6 +107,7 @@ fn a_ratio_that_is_none_keeps_nothing_or_everything_and_one_warning_says_so() {
             ),
         ),
     ] {
+        let _the_same = SessionSampler::new(ratio);
         let sampler = SessionSampler::new(ratio);
         let app = app(sampler.clone());
         Session::new(AT_TENTH)
