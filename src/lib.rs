@@ -24,6 +24,9 @@
 //! 2. [`SessionTracerProvider`] wraps the provider. Its spans look up the scope of their parent's
 //!    `Context` when they start, and write its values when they end: once for each key.
 //!
+//! Sampling, log records and conversations stand on the same two: a sampler and a log processor read the
+//! scope from the `Context`, and the span of a turn is made in one.
+//!
 //! Where a span's `Context` could not be given the scope, because its parent was set from outside or
 //! because the scope came after the span had started, the scope is found by the span's id instead.
 //! In the first case it is attached when the span is entered, so that those below inherit as ever.
