@@ -38,6 +38,7 @@ use std::time::Duration;
 /// | attributes named `session`, `user` | keep their names, so that Phoenix loses the session of the span |
 /// | [`set_session_id`](crate::set_session_id), `set_user_id`, `new_session` | an error |
 /// | [`mark_trace`](crate::mark_trace) | marks nothing |
+/// | [`with_root_turns`](crate::SessionLayer::with_root_turns), and the turns of a [`Conversation`](crate::Conversation) inside another span | begin no trace: they are children of the span that they are made in |
 /// | [`Privacy`](crate::Privacy) | there is none: what a span says itself cannot be taken back |
 ///
 /// # Where to put it

@@ -14,8 +14,8 @@ use tracing::subscriber::DefaultGuard;
 use tracing::{Dispatch, debug_span, dispatcher, info_span};
 use tracing_opentelemetry::{OpenTelemetryLayer, OpenTelemetrySpanExt};
 use tracing_session::{
-    Dialect, Session, SessionLayer, SessionPropagator, SessionSpanProcessor, SessionTracerProvider,
-    mark_trace, new_session, session, set_session_id, set_user_id, user,
+    Conversation, Dialect, Session, SessionLayer, SessionPropagator, SessionSpanProcessor,
+    SessionTracerProvider, mark_trace, new_session, session, set_session_id, set_user_id, user,
 };
 use tracing_subscriber::Layer;
 use tracing_subscriber::prelude::*;
@@ -378,4 +378,24 @@ fn in_a_wrapped_provider_the_wrapper_writes() {
             "  library session.id=chat-42",
         ]
     );
+}
+
+#[test]
+fn turns_inside_another_span_begin_no_trace() {
+    let app = App::with(|otel| SessionLayer::new().with_root_turns().around(otel));
+    let mut chat = Conversation::new(Session::new("chat-42").unwrap());
+    info_span!("http").in_scope(|| {
+        chat.turn(|| info_span!("one")).finish();
+        Session::new("chat-43").unwrap().in_scope(|| {
+            session!("chat-44", otel.name = "two").in_scope(|| info_span!("model").in_scope(|| {}));
+        });
+    });
+    chat.turn("three").finish();
+    app.exports(&[
+        "http",
+        "  one session.id=chat-42",
+        "  two session.id=chat-44",
+        "    model session.id=chat-44",
+        "three session.id=chat-42",
+    ]);
 }
