@@ -18,6 +18,7 @@ use crate::shards::Shards;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
 use opentelemetry::{Context, ContextGuard};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 impl Scope {
     /// The scope in force under `cx`.
@@ -38,17 +39,22 @@ impl Scope {
             under,
             begins_trace: cx
                 .get::<Entry>()
-                .is_some_and(|it| it.begins_trace_under(under)),
+                .and_then(|it| it.begins_trace_under(under))
+                .cloned(),
         })
     }
 
-    /// `cx` with this scope in force, under which the next span is the root of a trace.
-    pub(crate) fn entered_to_begin_a_trace(self: Arc<Self>, cx: &Context) -> Context {
+    /// `cx` with this scope in force, under which spans are roots of traces as long as `begins` is true.
+    pub(crate) fn entered_to_begin_a_trace(
+        self: Arc<Self>,
+        cx: &Context,
+        begins: Arc<AtomicBool>,
+    ) -> Context {
         let under = cx.span().span_context().span_id();
         cx.with_value(Entry {
             scope: self,
             under,
-            begins_trace: true,
+            begins_trace: Some(begins),
         })
     }
 
@@ -58,7 +64,7 @@ impl Scope {
         let entry = Entry {
             scope: self,
             under: SpanId::INVALID,
-            begins_trace: false,
+            begins_trace: None,
         };
         Context::current_with_value(entry).attach()
     }
@@ -95,7 +101,7 @@ impl InForce {
         }
         match entry {
             None => Self::Nothing,
-            Some(entry) if entry.begins_trace_under(span.span_id()) => {
+            Some(entry) if entry.begins_trace_under(span.span_id()).is_some() => {
                 Self::EntryToTrace(entry.scope.clone())
             }
             Some(entry) => Self::Entry(entry.scope.clone()),
@@ -118,14 +124,15 @@ struct Entry {
     /// that span the entry is the inner one, whatever is bound to the span; under a span below it,
     /// the entry was inherited, and what is bound to that span is the inner one.
     under: SpanId,
-    /// What is started under that span, and not further down, is the root of a trace.
-    begins_trace: bool,
+    /// True while a turn is being started: under that span, and not further down, it is a root.
+    begins_trace: Option<Arc<AtomicBool>>,
 }
 
 impl Entry {
     #[inline]
-    fn begins_trace_under(&self, span: SpanId) -> bool {
-        self.begins_trace && self.under == span
+    fn begins_trace_under(&self, span: SpanId) -> Option<&Arc<AtomicBool>> {
+        let begins = self.begins_trace.as_ref()?;
+        (self.under == span && begins.load(Ordering::Relaxed)).then_some(begins)
     }
 }
 
@@ -158,7 +165,7 @@ pub(crate) fn put_back(cx: Context, outer: &Context, otherwise: Option<Arc<Scope
     cx.with_value(Entry {
         scope,
         under,
-        begins_trace: false,
+        begins_trace: None,
     })
 }
 

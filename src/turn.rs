@@ -110,13 +110,15 @@ impl Turn {
             ..conversation.session().into()
         };
         let scope = Scope::nested(opening::scope_of(&here), scope);
+        let begins = Arc::new(AtomicBool::new(true));
+        let root = |scope: Arc<Scope>| scope.entered_to_begin_a_trace(&here, begins.clone());
         let (under, before) = match follows {
             Follows::AsChild(before) => {
                 let before = here.with_remote_span_context(before);
                 (scope.entered(&before), None)
             }
-            Follows::ByLink(before) => (scope.entered_to_begin_a_trace(&here), Some(before)),
-            Follows::Nothing => (scope.entered_to_begin_a_trace(&here), None),
+            Follows::ByLink(before) => (root(scope), Some(before)),
+            Follows::Nothing => (root(scope), None),
         };
         let attached = under.attach();
         let span = span.make();
@@ -131,6 +133,11 @@ impl Turn {
             span.set_attribute(PREVIOUS_SESSION_ID, previous.to_owned());
         }
         let context = span.context().span().span_context().clone();
+        // The `Context` lives on in what is done in the turn. Behind `reload::Layer` the span is started
+        // when it is entered.
+        if context.is_valid() {
+            begins.store(false, Ordering::Relaxed);
+        }
         Self {
             span,
             context,

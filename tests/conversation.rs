@@ -12,15 +12,24 @@ mod links;
 mod state;
 
 use futures_util::{StreamExt, stream};
-use opentelemetry::trace::{SpanId, TraceId};
+use opentelemetry::Context;
+use opentelemetry::trace::{SpanId, TraceContextExt, TraceId};
 use opentelemetry_sdk::trace::SpanData;
 use std::collections::HashSet;
 use support::{App, values};
 use tracing::{Instrument, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{Conversation, Session, SessionLayer, session, user};
 
 fn chat() -> Conversation {
     Conversation::new(Session::new("chat-42").unwrap())
+}
+
+fn app(root_turns: bool) -> App {
+    App::with(|layer| match root_turns {
+        true => layer.with_root_turns(),
+        false => layer,
+    })
 }
 
 /// A turn that is finished.
@@ -125,13 +134,7 @@ fn ids_are_those_of_the_last_turn() {
 #[test]
 fn turn_inside_a_request_begins_a_trace_with_a_link_there_too() {
     for root_turns in [false, true] {
-        let app = App::with(|layer| {
-            if root_turns {
-                layer.with_root_turns()
-            } else {
-                layer
-            }
-        });
+        let app = app(root_turns);
         let mut chat = chat();
         take(&mut chat, "one");
         info_span!("http").in_scope(|| take(&mut chat, "two"));
@@ -146,13 +149,7 @@ fn turn_inside_a_request_begins_a_trace_with_a_link_there_too() {
 #[test]
 fn in_one_trace_the_first_turn_inside_a_request_begins_it_and_the_others_stay_in_it() {
     for root_turns in [false, true] {
-        let app = App::with(|layer| {
-            if root_turns {
-                layer.with_root_turns()
-            } else {
-                layer
-            }
-        });
+        let app = app(root_turns);
         let mut chat = chat().in_one_trace();
         for (http, name) in [("http 1", "one"), ("http 2", "two")] {
             info_span!("http", otel.name = http).in_scope(|| take(&mut chat, name));
@@ -217,13 +214,7 @@ fn turn_of_a_session_without_an_id_gets_one() {
 #[test]
 fn closure_makes_the_turn_a_span_of_ones_own() {
     for root_turns in [false, true] {
-        let app = App::with(|layer| {
-            if root_turns {
-                layer.with_root_turns()
-            } else {
-                layer
-            }
-        });
+        let app = app(root_turns);
         for mut chat in [chat(), chat().in_one_trace()] {
             app.exporter.reset();
             take(&mut chat, "one");
@@ -254,6 +245,37 @@ fn closure_makes_the_turn_a_span_of_ones_own() {
             assert_eq!(app.span("model of two").parent_span_id, id(&app, "two"));
             assert!(values(&app.span("http"), "session.id").is_empty());
         }
+    }
+}
+
+/// That a trace begins with the turn holds for the turn, and for nothing that comes after it.
+#[test]
+fn span_inside_a_turn_that_is_put_below_the_span_around_it_is_there() {
+    let app = App::new();
+    let mut chat = chat();
+    info_span!("http").in_scope(|| {
+        let around = tracing::Span::current().context();
+        let around = around.span().span_context().clone();
+        for turn in [chat.turn("one"), chat.turn(|| info_span!("two"))] {
+            turn.span().in_scope(|| {
+                let below = Context::map_current(|cx| cx.with_remote_span_context(around.clone()));
+                for span in [info_span!("below"), info_span!("below", user.id = "u-7")] {
+                    span.set_parent(below.clone()).unwrap();
+                    span.in_scope(|| {});
+                }
+            });
+        }
+    });
+    let below: Vec<_> = app
+        .spans()
+        .into_iter()
+        .filter(|span| span.name == "below")
+        .collect();
+    assert_eq!(below.len(), 4);
+    for span in &below {
+        assert_eq!(span.parent_span_id, id(&app, "http"));
+        assert_eq!(linked(span), []);
+        assert_eq!(values(span, "session.id"), ["chat-42"]);
     }
 }
 

@@ -1,11 +1,12 @@
 //! The session in what `tracing_subscriber::fmt` prints.
 
+mod support;
+
 #[path = "fmt/values.rs"]
 mod values;
 
 use serde_json::{Value, json};
-use std::io;
-use std::sync::{Arc, Mutex};
+use support::Printed;
 use tracing::{info, info_span};
 use tracing_session::fmt::with_session;
 use tracing_session::{Session, SessionLayer, session};
@@ -13,21 +14,6 @@ use tracing_subscriber::fmt::{FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::Layered;
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{Registry, fmt};
-
-/// What was printed.
-#[derive(Clone, Default)]
-struct Printed(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Printed {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 impl<'a> MakeWriter<'a> for Printed {
     type Writer = Self;

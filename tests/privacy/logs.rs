@@ -1,5 +1,6 @@
 //! What is logged.
 
+use crate::support::Printed;
 use crate::{
     CHAT, CHAT_HASH, EMAIL, EMAIL_HASH, Receiver, USER, USER_HASH, both, conversation, hashed,
 };
@@ -9,8 +10,6 @@ use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_otlp::{LogExporter, Protocol, WithExportConfig};
 use opentelemetry_sdk::logs::{InMemoryLogExporter, SdkLoggerProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
-use std::io;
-use std::sync::{Arc, Mutex};
 use tracing::{Level, info, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::fmt::with_session;
@@ -181,20 +180,6 @@ fn no_id_is_in_the_records_that_are_sent() {
             }
             assert!(*name == "own" || has(&hashes, CHAT_HASH), "{name}");
         }
-    }
-}
-
-#[derive(Clone, Default)]
-struct Printed(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Printed {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

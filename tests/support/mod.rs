@@ -11,6 +11,7 @@ use opentelemetry_sdk::trace::{
     InMemorySpanExporter, SdkTracer, SdkTracerProvider, SpanData, TracerProviderBuilder,
 };
 use std::fmt::{Debug, Write};
+use std::io;
 use std::sync::{Arc, Mutex};
 use tracing::field::{Field, Visit};
 use tracing::subscriber::DefaultGuard;
@@ -254,6 +255,21 @@ pub fn remote() -> opentelemetry::Context {
         true,
         TraceState::NONE,
     ))
+}
+
+/// What was printed.
+#[derive(Clone, Default)]
+pub struct Printed(pub Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Printed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Runs the rest of a test in a process of its own, with these variables set: for what the tests of
