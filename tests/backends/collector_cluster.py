@@ -48,6 +48,7 @@ class Span:
     """One that Jaeger has."""
 
     id: str
+    name: str
     trace: str
     collector: str | None
     attributes: dict
@@ -195,6 +196,7 @@ class Cluster:
         return [
             Span(
                 id=f"{span['traceID']}:{span['spanID']}",
+                name=span["operationName"],
                 trace=span["traceID"],
                 collector=attributes(trace["processes"][span["processID"]]).get("collector.name"),
                 attributes=attributes(span),
