@@ -122,3 +122,19 @@ fn nothing_is_in_force_where_all_is_cleared() {
     let here = || nothing.in_scope(current_session);
     assert_eq!(full().in_scope(here), None);
 }
+
+#[test]
+fn id_recorded_where_it_was_cleared_is_that_of_the_spans_below() {
+    for (part, key) in [(Part::Session, "session.id"), (Part::User, "user.id")] {
+        let app = App::new();
+        full().in_scope(|| {
+            let cleared = session!(Session::default().without(part), user.id = Empty);
+            cleared.in_scope(|| span("before"));
+            cleared.record(key, "new");
+            cleared.in_scope(|| span("after"));
+        });
+        lacks(&app.span("before"), &[key]);
+        assert_eq!(values(&app.span("after"), key), ["new"], "{}", app.tree());
+        assert_eq!(values(&app.span("session"), key), ["new"], "{}", app.tree());
+    }
+}
