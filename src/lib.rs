@@ -64,6 +64,7 @@ mod filtered;
 #[cfg_attr(docsrs, doc(cfg(feature = "fmt")))]
 pub mod fmt;
 mod format;
+mod given;
 mod handover;
 mod held;
 #[cfg(any(feature = "reqwest", feature = "tower"))]

@@ -3,7 +3,8 @@
 use crate::details::{self, Details, Part, Parts};
 use crate::diagnostic::{self, Once};
 use crate::error::ErrorKind;
-use crate::fields::{self, Heard, Names, Reading, Roles};
+use crate::fields::{Heard, Names, Reading, Roles};
+use crate::given;
 use crate::handover::{Opened, Opening};
 use crate::known::{self, Key, Remembered};
 use crate::scope::{Ids, Role, Scope, Value, Values, is_in_turn};
@@ -108,12 +109,11 @@ impl Shared {
                 Heard::Detail(said) => Details::change(&mut said_by_fields, |it| said.say(it)),
             }),
         );
-        let given = fields::given(span.metadata());
-        let given = given.filter(|given| given.is_of(id.as_ref(), user_id.as_ref()));
+        let given = given::given(span.metadata(), id.as_ref(), user_id.as_ref());
         let outer = outer.or_else(|| self.default.clone());
         let is_turn = self.root_turns && id.is_some();
         let is_root = is_turn && !is_in_turn(outer.as_deref(), id.as_ref());
-        let mut details = given.map(|given| given.said).unwrap_or_default();
+        let mut details = given.unwrap_or_default();
         details.declared = details.says_anything() || roles.have_details();
         let by_fields = said_by_fields.as_ref();
         details.details = details::merged(details.details.as_ref(), by_fields, Parts::default());
