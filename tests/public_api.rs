@@ -48,14 +48,16 @@ fn what_is_public_is_what_the_list_says() -> Result<(), Box<dyn Error>> {
 
 /// The JSON that rustdoc writes of this crate.
 fn documentation(repository: &Path) -> Result<PathBuf, Box<dyn Error>> {
-    // Where all else is built, for our dependencies are there already.
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("..");
+    let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let target = temporary.join("public_api");
     let built = Command::new(env!("CARGO"))
         .args(["rustdoc", "--locked", "--quiet", "--lib", "--all-features"])
         .arg("--target-dir")
         .arg(&target)
         .args(["--", "-Zunstable-options", "--output-format=json"])
         .env("RUSTDOC", repository.join(NIGHTLY_RUSTDOC))
+        // Where all else is built, as our dependencies are there already.
+        .env("CARGO_BUILD_BUILD_DIR", temporary.join(".."))
         .current_dir(repository)
         .status()?;
     assert!(built.success(), "cargo rustdoc: {built}");
