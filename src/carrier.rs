@@ -372,10 +372,7 @@ fn with_propagator<T>(mut f: impl FnMut(&dyn TextMapPropagator) -> T) -> T {
         f(propagator)
     });
     if !is_set && TOLD.first(()) {
-        diagnostic::tell(
-            "no propagator is set, so nothing goes into headers or comes out of them \
-             (use opentelemetry::global::set_text_map_propagator(propagator_from_env()?))",
-        );
+        diagnostic::tell(&diagnostic::NO_PROPAGATOR);
     }
     done
 }

@@ -46,7 +46,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// ```
 #[derive(Debug)]
 pub struct SessionLayer {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl SessionLayer {

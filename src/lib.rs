@@ -46,6 +46,7 @@ mod attributes;
 mod b3;
 mod baggage;
 mod carrier;
+mod check;
 #[cfg(feature = "sampler")]
 mod consistent;
 mod conversation;
@@ -65,6 +66,7 @@ mod filtered;
 pub mod fmt;
 mod format;
 mod handover;
+mod heard;
 mod held;
 #[cfg(any(feature = "reqwest", feature = "tower"))]
 mod hosts;

@@ -71,14 +71,14 @@ macro_rules! __open {
                 use $crate::__private::Displayed as _;
                 let given = $crate::__private::Given(given);
                 let _giving = given.giving();
-                $crate::__private::span!(
+                $crate::__private::heard($crate::__private::span!(
                     $($options)*
                     "session",
                     tracing_session = $crate::__private::Empty,
                     session.id = given.session_id().as_deref(),
                     user.id = given.user_id(),
                     $($($fields)*)?
-                )
+                ))
             }
         }
     };
@@ -86,13 +86,13 @@ macro_rules! __open {
         match &$id {
             given => {
                 let _giving = $crate::__private::giving_nothing();
-                $crate::__private::span!(
+                $crate::__private::heard($crate::__private::span!(
                     $($options)*
                     "user",
                     tracing_session = $crate::__private::Empty,
                     user.id = $crate::__private::text(given).as_str(),
                     $($($fields)*)?
-                )
+                ))
             }
         }
     };
@@ -101,10 +101,11 @@ macro_rules! __open {
 /// What the macros expand to.
 #[doc(hidden)]
 pub mod __private {
-    use crate::fields;
     use crate::session::Session;
+    use crate::{fields, heard};
     use std::borrow::Cow;
     use std::fmt::{self, Display};
+    use tracing::Span;
     pub use tracing::field::Empty;
     pub use tracing::{Level, span};
 
@@ -191,6 +192,15 @@ pub mod __private {
         Giving {
             _giving: fields::Giving::nothing(),
         }
+    }
+
+    /// Looks whether there is a layer that has heard what the span says.
+    #[inline]
+    pub fn heard(span: Span) -> Span {
+        if span.is_disabled() || !heard::is_layer_there() {
+            heard::not_heard(&span);
+        }
+        span
     }
 
     pub fn text(id: &(impl Display + ?Sized)) -> String {

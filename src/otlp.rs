@@ -380,8 +380,9 @@ impl Pipeline {
             .build();
         let tracer = provider.tracer_with_scope(scope);
         let otel = (!disabled).then(|| tracing_opentelemetry::layer().with_tracer(tracer));
+        let shared = self.layer.shared.clone();
         let layer = self.layer.around(otel);
-        Ok((Telemetry::new(provider, driver), layer))
+        Ok((Telemetry::new(provider, shared, driver), layer))
     }
 }
 
