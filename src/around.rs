@@ -24,6 +24,14 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// An OpenTelemetry layer with a [`SessionLayer`](crate::SessionLayer) around it: what
 /// [`SessionLayer::around`](crate::SessionLayer::around) makes.
+///
+/// ```
+/// use tracing_session::{AroundLayer, SessionLayer};
+///
+/// fn around<L>(otel: L) -> AroundLayer<L> {
+///     SessionLayer::new().with_session_spans(["conversation"]).around(otel)
+/// }
+/// ```
 #[derive(Debug)]
 pub struct AroundLayer<L> {
     shared: Arc<Shared>,

@@ -87,6 +87,15 @@ pub fn with_session<F: Clone + 'static, T: Clone>(format: Format<F, T>) -> Sessi
 }
 
 /// A formatter with the session: see [`with_session`].
+///
+/// ```
+/// use tracing_session::fmt::{SessionFormat, with_session};
+/// use tracing_subscriber::fmt::format::{Format, Json};
+///
+/// fn json<T: Clone>(format: Format<Json, T>) -> SessionFormat<Json, T> {
+///     with_session(format)
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct SessionFormat<F, T> {
     plain: Format<F, T>,

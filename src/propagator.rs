@@ -107,7 +107,7 @@ impl SessionPropagator {
         self.name_fields()
     }
 
-    /// A header of its own for the session's id. It may be called several times.
+    /// A header of its own for the session's id. It may be called several times. Default: none.
     ///
     /// The value of a header is visible ASCII and spaces. An id that is not cannot be sent so: it
     /// is left out, and told of once, unless it is

@@ -88,6 +88,18 @@ mod sealed {
 ///
 /// Dropped without being finished it leaves the conversation where it was: the turn has failed, or was
 /// cancelled. A streamed answer keeps it until the stream has ended.
+///
+/// ```
+/// # use tracing_session::{Conversation, Session, Turn};
+/// # fn answer() -> Result<(), std::io::Error> { Ok(()) }
+/// fn take(chat: &mut Conversation) -> Result<(), std::io::Error> {
+///     let turn: Turn = chat.turn("weather");
+///     turn.span().in_scope(answer)?; // an error leaves the conversation where it was
+///     turn.finish();
+///     Ok(())
+/// }
+/// # take(&mut Conversation::new(Session::generate())).unwrap();
+/// ```
 #[derive(Debug)]
 #[must_use = "the conversation moves on when the turn is finished"]
 pub struct Turn {

@@ -14,8 +14,8 @@ use std::sync::Arc;
 /// Exports the last spans when it is dropped, and shuts the exporter down.
 ///
 /// Keep it in `main` until the end, by a name: `let _telemetry = ..`. (`let _ = ..` drops it at
-/// once.) A span that has not ended by then is not exported, nor is any where the process ends by
-/// [`std::process::exit`].
+/// once, of which a warning tells.) A span that has not ended by then is not exported, nor is any where
+/// the process ends by [`std::process::exit`].
 ///
 /// Dropping it blocks the thread until the spans have arrived, for ten seconds at the most: inside
 /// an async runtime as well as outside, and while a panic unwinds. Where they do not arrive, it
