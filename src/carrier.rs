@@ -283,6 +283,19 @@ pub fn propagated_context(carrier: &(impl Carrier + ?Sized)) -> PropagatedContex
 }
 
 /// What came in with headers: see [`propagated_context`].
+///
+/// ```
+/// use std::collections::HashMap;
+/// use tracing_session::{PropagatedContext, propagated_context};
+///
+/// struct Job {
+///     caller: PropagatedContext,
+/// }
+///
+/// fn job(headers: &HashMap<String, String>) -> Job {
+///     Job { caller: propagated_context(headers) }
+/// }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "it is in force only where it is attached"]
 pub struct PropagatedContext(Context);
@@ -372,10 +385,7 @@ fn with_propagator<T>(mut f: impl FnMut(&dyn TextMapPropagator) -> T) -> T {
         f(propagator)
     });
     if !is_set && TOLD.first(()) {
-        diagnostic::tell(
-            "no propagator is set, so nothing goes into headers or comes out of them \
-             (use opentelemetry::global::set_text_map_propagator(propagator_from_env()?))",
-        );
+        diagnostic::tell(&diagnostic::NO_PROPAGATOR);
     }
     done
 }

@@ -139,6 +139,8 @@ pub(crate) enum Errand {
     Bind(Session),
     /// To carry what it has no value of its own for.
     Mark(Session),
+    /// Nothing: whether it hears is what is asked.
+    Nothing,
 }
 
 thread_local! {
@@ -154,6 +156,11 @@ pub(crate) fn ask(cx: &Context, errand: Errand) -> bool {
     cx.span().set_status(Status::Unset);
     WAITING.set(false);
     ERRAND.take().is_none()
+}
+
+/// Whether the span of `cx` is one of ours.
+pub(crate) fn is_ours(cx: &Context) -> bool {
+    ask(cx, Errand::Nothing)
 }
 
 /// The errand that waits for the span whose status is being set to `Unset`.

@@ -150,7 +150,10 @@ impl Shared {
         if let Some(dispatch) = self.upgrade() {
             if get_otel_context(id, &dispatch).is_some() {
                 self.looks.store(ENOUGH_LOOKS, Ordering::Relaxed);
-                diagnostic::wait(diagnostic::BESIDE);
+                diagnostic::wait(match self.is_one_of_two.load(Ordering::Relaxed) {
+                    true => diagnostic::TWO_LAYERS,
+                    false => diagnostic::BESIDE,
+                });
             }
         }
     }
