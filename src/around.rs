@@ -2,8 +2,10 @@
 
 use crate::diagnostic;
 use crate::handover::{self, Handover};
+use crate::here;
 use crate::known;
 use crate::layer::reached;
+use crate::looks::Looks;
 use crate::opening::{Shared, SpanSession};
 use crate::processor;
 use crate::scope::Scope;
@@ -12,7 +14,6 @@ use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::{SpanId, TraceContextExt};
 use std::any::TypeId;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
@@ -28,26 +29,19 @@ use tracing_subscriber::registry::LookupSpan;
 pub struct AroundLayer<L> {
     shared: Arc<Shared>,
     inner: L,
-    /// How far the set-up has been checked.
-    check: AtomicU8,
+    /// At spans that open a scope, when they are entered, from the first one on.
+    looks: Looks,
+    /// There is nothing inside: `Option::None` stands for the OpenTelemetry layer.
+    is_alone: bool,
 }
-
-/// No span has opened a scope yet.
-const NOT_BEGUN: u8 = 0;
-/// The set-up is right, or what is wrong was said.
-const DONE: u8 = 1;
-/// So many more spans that open a scope are looked at when they are entered. One that a filter
-/// hides from the OpenTelemetry layer proves nothing.
-const TRIES: u8 = DONE + 8;
-/// There is nothing inside: `Option::None` stands for the OpenTelemetry layer.
-const ALONE: u8 = u8::MAX;
 
 impl<L> AroundLayer<L> {
     pub(crate) fn new(shared: Arc<Shared>, inner: L) -> Self {
         Self {
             shared,
             inner,
-            check: AtomicU8::new(NOT_BEGUN),
+            looks: Looks::not_begun(),
+            is_alone: false,
         }
     }
 
@@ -65,7 +59,7 @@ impl<L> AroundLayer<L> {
         }
         // The layer takes the current `Context` as the parent, unless the parent is given: then
         // nobody would read it, and what starts that parent must not see it.
-        let here = (roles.open() && attrs.is_contextual()).then(OtelContext::current);
+        let here = (roles.open() && attrs.is_contextual()).then(here::get);
         let opened = roles.open().then(|| {
             let outer = here.as_ref().and_then(Scope::of);
             let outer = outer.or_else(|| otherwise.clone());
@@ -77,7 +71,7 @@ impl<L> AroundLayer<L> {
         };
         let offer = handover::offer(self.shared.key(id), told);
         let attached = match (&opened, here) {
-            (Some(opened), Some(here)) => Some(opened.scope.clone().entered(&here).attach()),
+            (Some(opened), Some(here)) => Some(here::attach(opened.scope.clone().entered(&here))),
             _ => None,
         };
         self.inner.on_new_span(attrs, id, ctx.clone());
@@ -85,7 +79,7 @@ impl<L> AroundLayer<L> {
         let mut remembered = offer.taken();
         let Some(span) = ctx.span(id) else { return };
         if let Some(opened) = opened {
-            if remembered.is_none() && self.is_alone() {
+            if remembered.is_none() && self.is_alone {
                 remembered = Some(self.shared.track(id, &opened.scope));
             }
             let in_span = SpanSession {
@@ -94,9 +88,7 @@ impl<L> AroundLayer<L> {
                 remembered,
             };
             span.extensions_mut().replace(in_span);
-            let _begun =
-                self.check
-                    .compare_exchange(NOT_BEGUN, TRIES, Ordering::Relaxed, Ordering::Relaxed);
+            self.looks.begin();
         } else if let Some(remembered) = remembered {
             span.extensions_mut().replace(remembered);
         }
@@ -115,10 +107,6 @@ impl<L> AroundLayer<L> {
             .or_else(|| self.shared.default.clone())
     }
 
-    fn is_alone(&self) -> bool {
-        self.check.load(Ordering::Relaxed) == ALONE
-    }
-
     /// Enters a span of which there is something to see to.
     #[cold]
     fn enter_with_care<S>(&self, id: &Id, ctx: &Context<'_, S>)
@@ -127,13 +115,13 @@ impl<L> AroundLayer<L> {
         L: Layer<S>,
     {
         self.shared.say_waiting();
-        match self.check.load(Ordering::Relaxed) {
-            NOT_BEGUN | DONE => self.inner.on_enter(id, ctx.clone()),
-            ALONE => {
-                self.shared.track_enter(id);
-                self.inner.on_enter(id, ctx.clone());
-            }
-            _ => self.enter_and_check(id, ctx),
+        if self.is_alone {
+            self.shared.track_enter(id);
+            self.inner.on_enter(id, ctx.clone());
+        } else if self.looks.are_due() {
+            self.enter_and_check(id, ctx);
+        } else {
+            self.inner.on_enter(id, ctx.clone());
         }
         // Last, as the span may have been started just now, and to stand inside its own `Context`.
         self.shared.enter_exported(id);
@@ -163,13 +151,10 @@ impl<L> AroundLayer<L> {
             (false, _) if exported().is_some() => {
                 (!processor::is_there()).then_some(diagnostic::NO_PROVIDER)
             }
-            (false, _) => {
-                self.check.fetch_sub(1, Ordering::Relaxed);
-                return;
-            }
+            (false, _) => return self.looks.missed(),
         };
-        self.check.store(DONE, Ordering::Relaxed);
-        if let Some(wrong) = wrong {
+        let is_first = self.looks.found();
+        if let Some(wrong) = wrong.filter(|_| is_first) {
             diagnostic::wait(wrong);
         }
     }
@@ -177,10 +162,11 @@ impl<L> AroundLayer<L> {
 
 /// The span of OpenTelemetry's current `Context`. Where telemetry is suppressed it has no id.
 fn current_span() -> Option<SpanId> {
-    OtelContext::map_current(|cx| {
+    here::map(|cx| {
         cx.has_active_span()
             .then(|| cx.span().span_context().span_id())
     })
+    .flatten()
 }
 
 /// Each callback goes to the layer inside, whatever else is done.
@@ -198,7 +184,8 @@ where
         self.inner.on_layer(subscriber);
         self.shared.on_layer::<S>();
         if self.inner.max_level_hint() == Some(LevelFilter::OFF) {
-            self.check.store(ALONE, Ordering::Relaxed);
+            self.is_alone = true;
+            self.looks = Looks::endless();
         }
     }
 
@@ -217,7 +204,7 @@ where
         } else {
             self.inner.on_new_span(attrs, id, ctx.clone());
         }
-        if self.is_alone() {
+        if self.is_alone {
             self.shared.track_new_span(attrs, id, &ctx);
         }
     }
@@ -247,7 +234,7 @@ where
     }
 
     fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
-        if known::may_know(self.shared.key(id)) || self.check.load(Ordering::Relaxed) > DONE {
+        if known::may_know(self.shared.key(id)) || self.looks.are_due() {
             self.enter_with_care(id, &ctx);
         } else {
             self.inner.on_enter(id, ctx);
@@ -255,7 +242,7 @@ where
     }
 
     fn on_exit(&self, id: &Id, ctx: Context<'_, S>) {
-        if tracking::is_inside() && (known::may_know(self.shared.key(id)) || self.is_alone()) {
+        if tracking::is_inside() && (known::may_know(self.shared.key(id)) || self.is_alone) {
             self.shared.track_exit(id);
         }
         self.inner.on_exit(id, ctx);

@@ -7,12 +7,13 @@
 
 use crate::attributes::TAGS_FIELD;
 use crate::error::{Error, ErrorKind};
+use crate::sync::Mutex;
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, PoisonError};
 use tracing::callsite::Callsite;
 use tracing::field::{FieldSet, Value};
 use tracing::metadata::Kind;

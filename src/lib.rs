@@ -66,6 +66,7 @@ pub mod fmt;
 mod format;
 mod handover;
 mod held;
+mod here;
 #[cfg(any(feature = "reqwest", feature = "tower"))]
 mod hosts;
 mod in_force;
@@ -78,6 +79,7 @@ mod lifecycle;
 mod link;
 #[cfg(feature = "logs")]
 mod logs;
+mod looks;
 mod macros;
 mod metadata;
 pub mod openinference;
@@ -98,6 +100,7 @@ mod scope;
 mod session;
 mod shards;
 mod span;
+mod sync;
 mod text;
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]

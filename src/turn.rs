@@ -3,9 +3,9 @@
 use crate::attributes::PREVIOUS_SESSION_ID;
 use crate::conversation::Conversation;
 use crate::diagnostic::{self, TURN_FILTERED};
+use crate::here;
 use crate::opening::{self, Shared};
 use crate::scope::{Scope, Values};
-use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -104,7 +104,7 @@ impl Turn {
         conversation: &Conversation,
         follows: Follows,
     ) -> Self {
-        let here = Context::current();
+        let here = here::get();
         let scope = Values {
             is_turn: true,
             ..conversation.session().into()
@@ -120,7 +120,7 @@ impl Turn {
             Follows::ByLink(before) => (root(scope), Some(before)),
             Follows::Nothing => (root(scope), None),
         };
-        let attached = under.attach();
+        let attached = here::attach(under);
         let span = span.make();
         drop(attached);
         if span.is_disabled() {

@@ -1,0 +1,65 @@
+//! How often it is looked whether the application is set up right.
+
+use crate::sync::atomic::{AtomicU8, Ordering};
+
+/// Counts down the looks that are left, and has a mistake said once.
+#[derive(Debug)]
+pub(crate) struct Looks(AtomicU8);
+
+/// There is nothing to look at yet.
+const NOT_BEGUN: u8 = 0;
+/// Nothing was found.
+const OVER: u8 = 1;
+const FOUND: u8 = 2;
+/// So many looks. One at what a filter hides proves nothing.
+const FIRST: u8 = FOUND + 8;
+const ENDLESS: u8 = u8::MAX;
+
+impl Looks {
+    pub(crate) const fn not_begun() -> Self {
+        Self(AtomicU8::new(NOT_BEGUN))
+    }
+
+    pub(crate) const fn begun() -> Self {
+        Self(AtomicU8::new(FIRST))
+    }
+
+    /// Looks that nothing ends.
+    pub(crate) const fn endless() -> Self {
+        Self(AtomicU8::new(ENDLESS))
+    }
+
+    pub(crate) fn begin(&self) {
+        let _begun =
+            self.0
+                .compare_exchange(NOT_BEGUN, FIRST, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn are_due(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > FOUND
+    }
+
+    /// A look found nothing. Others may have looked at the same time.
+    pub(crate) fn missed(&self) {
+        let one_less = |left| match left {
+            ..=FOUND | ENDLESS => None,
+            left if left == FOUND + 1 => Some(OVER),
+            left => Some(left - 1),
+        };
+        let _left = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+    }
+
+    /// A look found what it was for, and there are to be no more. True for the first one.
+    pub(crate) fn found(&self) -> bool {
+        self.0.swap(FOUND, Ordering::Relaxed) != FOUND
+    }
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        Self::begun()
+    }
+}
