@@ -73,27 +73,27 @@ macro_rules! __open {
                 use $crate::__private::Displayed as _;
                 let given = $crate::__private::Given(given);
                 let _giving = given.giving(::core::file!(), ::core::line!());
-                $crate::__private::span!(
+                $crate::__private::heard($crate::__private::span!(
                     $($options)*
                     "session",
                     tracing_session = $crate::__private::Empty,
                     session.id = given.session_id().as_deref(),
                     user.id = given.user_id(),
                     $($($fields)*)?
-                )
+                ))
             }
         }
     };
     (@user [$($options:tt)*] $id:expr $(, $($fields:tt)*)?) => {
         match &$id {
             given => {
-                $crate::__private::span!(
+                $crate::__private::heard($crate::__private::span!(
                     $($options)*
                     "user",
                     tracing_session = $crate::__private::Empty,
                     user.id = $crate::__private::text(given).as_str(),
                     $($($fields)*)?
-                )
+                ))
             }
         }
     };
@@ -102,10 +102,11 @@ macro_rules! __open {
 /// What the macros expand to.
 #[doc(hidden)]
 pub mod __private {
-    use crate::given;
     use crate::session::Session;
+    use crate::{given, heard};
     use std::borrow::Cow;
     use std::fmt::{self, Display};
+    use tracing::Span;
     pub use tracing::field::Empty;
     pub use tracing::{Level, span};
 
@@ -195,6 +196,15 @@ pub mod __private {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("Giving")
         }
+    }
+
+    /// Looks whether there is a layer that has heard what the span says.
+    #[inline]
+    pub fn heard(span: Span) -> Span {
+        if span.is_disabled() || !heard::is_layer_there() {
+            heard::not_heard(&span);
+        }
+        span
     }
 
     pub fn text(id: &(impl Display + ?Sized)) -> String {
