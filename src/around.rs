@@ -3,13 +3,13 @@
 use crate::check::Due;
 use crate::diagnostic;
 use crate::handover::{self, Handover};
+use crate::here;
 use crate::known;
 use crate::layer::reached;
 use crate::opening::{Shared, SpanSession};
 use crate::processor;
 use crate::scope::Scope;
 use crate::tracking;
-use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::{SpanId, TraceContextExt};
 use std::any::TypeId;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl<L> AroundLayer<L> {
         }
         // The layer takes the current `Context` as the parent, unless the parent is given: then
         // nobody would read it, and what starts that parent must not see it.
-        let here = (roles.open() && attrs.is_contextual()).then(OtelContext::current);
+        let here = (roles.open() && attrs.is_contextual()).then(here::get);
         let opened = roles.open().then(|| {
             let outer = here.as_ref().and_then(Scope::of);
             let outer = outer.or_else(|| otherwise.clone());
@@ -69,7 +69,7 @@ impl<L> AroundLayer<L> {
         };
         let offer = handover::offer(self.shared.key(id), told);
         let attached = match (&opened, here) {
-            (Some(opened), Some(here)) => Some(opened.scope.clone().entered(&here).attach()),
+            (Some(opened), Some(here)) => Some(here::attach(opened.scope.clone().entered(&here))),
             _ => None,
         };
         self.inner.on_new_span(attrs, id, ctx.clone());
@@ -167,10 +167,11 @@ impl<L> AroundLayer<L> {
 
 /// The span of OpenTelemetry's current `Context`. Where telemetry is suppressed it has no id.
 fn current_span() -> Option<SpanId> {
-    OtelContext::map_current(|cx| {
+    here::map(|cx| {
         cx.has_active_span()
             .then(|| cx.span().span_context().span_id())
     })
+    .flatten()
 }
 
 /// Each callback goes to the layer inside, whatever else is done.

@@ -1,6 +1,7 @@
 //! The functions that Mirascope's users know, on whatever holds headers.
 
 use crate::diagnostic::{self, Once};
+use crate::here;
 use crate::in_force;
 use crate::opening;
 use crate::propagator::{SESSION_HEADER_NAME, SessionPropagator};
@@ -229,7 +230,9 @@ impl<C: Carrier + ?Sized> Extractor for As<&C> {
 /// # Ok::<(), tracing_session::Error>(())
 /// ```
 pub fn inject_context(carrier: &mut (impl Carrier + ?Sized)) {
-    let cx = Context::current();
+    let Some(cx) = here::map(Context::clone) else {
+        return;
+    };
     let mut carrier = As(carrier);
     with_propagator(|propagator| propagator.inject_context(&cx, &mut carrier));
 }
@@ -252,7 +255,9 @@ pub fn inject_context(carrier: &mut (impl Carrier + ?Sized)) {
 /// # }
 /// ```
 pub fn extract_context(carrier: &(impl Carrier + ?Sized)) -> Context {
-    let here = Context::current();
+    let Some(here) = here::map(Context::clone) else {
+        return Context::new();
+    };
     let cx = with_propagator(|propagator| propagator.extract_with_context(&here, &As(carrier)));
     match in_force::brought(&cx, &here) {
         Some(_) => cx,
@@ -321,7 +326,7 @@ impl PropagatedContext {
     /// tracing_session::propagated_context(&headers).in_scope(|| { /* ... */ });
     /// ```
     pub fn in_scope<T>(self, f: impl FnOnce() -> T) -> T {
-        let _attached = self.attach();
+        let _attached = here::attach(self.0);
         f()
     }
 }

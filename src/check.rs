@@ -89,8 +89,9 @@ impl Check {
 
     /// All is seen. `wrong` is said at the next chance.
     pub(crate) fn done(&self, wrong: Option<Message>) {
-        self.0.store(DONE, Ordering::Relaxed);
-        if let Some(wrong) = wrong {
+        // Two threads may have looked at once.
+        let is_first = self.0.swap(DONE, Ordering::Relaxed) != DONE;
+        if let Some(wrong) = wrong.filter(|_| is_first) {
             diagnostic::wait(wrong);
         }
     }

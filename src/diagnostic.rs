@@ -7,6 +7,7 @@
 
 use crate::attributes::TAGS_FIELD;
 use crate::error::{Error, ErrorKind};
+use crate::sync::Mutex;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -14,7 +15,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, PoisonError};
 use tracing::callsite::Callsite;
 use tracing::field::{FieldSet, Value};
 use tracing::metadata::Kind;

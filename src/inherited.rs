@@ -6,8 +6,9 @@
 
 use crate::details::{Details, Parts, merged};
 use crate::session::Session;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{RwLock, shared};
+use std::sync::{Arc, PoisonError};
 
 /// The details in force in a scope.
 #[derive(Clone)]
@@ -37,9 +38,11 @@ pub(crate) struct Open {
     merged: RwLock<Option<Merged>>,
 }
 
-/// Goes up whenever something is recorded, anywhere. Until then, what was merged is still right, and
-/// nobody has to look at the scopes around.
-static RECORDED: AtomicU64 = AtomicU64::new(0);
+shared! {
+    /// Goes up whenever something is recorded, anywhere. Until then, what was merged is still right, and
+    /// nobody has to look at the scopes around.
+    static RECORDED: AtomicU64 = AtomicU64::new(0);
+}
 
 #[derive(Default)]
 struct Recorded {

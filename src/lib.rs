@@ -78,10 +78,12 @@ mod filtered;
 #[cfg_attr(docsrs, doc(cfg(feature = "fmt")))]
 pub mod fmt;
 mod format;
+mod given;
 pub mod guide;
 mod handover;
 mod heard;
 mod held;
+mod here;
 #[cfg(any(feature = "reqwest", feature = "tower"))]
 mod hosts;
 mod in_force;
@@ -94,6 +96,7 @@ mod lifecycle;
 mod link;
 #[cfg(feature = "logs")]
 mod logs;
+mod looks;
 mod macros;
 mod metadata;
 pub mod openinference;
@@ -114,6 +117,7 @@ mod scope;
 mod session;
 mod shards;
 mod span;
+mod sync;
 mod text;
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]

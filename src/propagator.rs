@@ -9,6 +9,7 @@ use crate::opening;
 use crate::privacy::{Privacy, Shown};
 use crate::received::Refused;
 use crate::scope::{Role, Scope};
+use crate::session::Id;
 use crate::text::repeats;
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
@@ -211,8 +212,8 @@ impl SessionPropagator {
     }
 
     /// What is sent of the user, and as what.
-    fn user(&self, scope: &Scope) -> Option<(&'static str, Arc<str>)> {
-        let Some(id) = scope.user_id() else {
+    fn user(&self, scope: &Scope, id: Option<Id>) -> Option<(&'static str, Arc<str>)> {
+        let Some(id) = id else {
             let session = scope.to_session();
             return match session.attribute(USER_HASH) {
                 Some(Value::String(hash)) => Some((USER_HASH, hash.as_str().into())),
@@ -235,13 +236,14 @@ impl Default for SessionPropagator {
 impl TextMapPropagator for SessionPropagator {
     fn inject_context(&self, cx: &Context, injector: &mut dyn Injector) {
         let scope = opening::scope_of(cx);
-        let id = scope.as_ref().and_then(|scope| scope.id());
+        let ids = scope.as_ref().map(|scope| scope.ids());
+        let (id, user_id) = ids.unwrap_or_default();
         let id = id.and_then(|id| Some(self.privacy.session_ids.show(&id)?.text()));
         if self.baggage {
             let user = scope
                 .as_ref()
                 .filter(|_| self.user)
-                .and_then(|scope| self.user(scope));
+                .and_then(|scope| self.user(scope, user_id));
             let id = id.as_deref().map(|id| (SESSION_ID, id));
             let user = user.as_ref().map(|(key, user)| (*key, &**user));
             let ours: Vec<_> = id.into_iter().chain(user).collect();

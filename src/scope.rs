@@ -3,8 +3,10 @@
 use crate::details::{Details, Part, Parts};
 use crate::inherited::{Inherited, Said};
 use crate::session::{Id, Session};
+use crate::sync::atomic::{AtomicU32, Ordering, fence};
+use crate::sync::{Mutex, MutexGuard, OnceLock, RwLock};
 use std::fmt;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 
 /// The values in force for a piece of work. Scopes nest, and each value is inherited on its own.
 pub(crate) struct Scope {
@@ -14,6 +16,8 @@ pub(crate) struct Scope {
     says_details: bool,
     /// Inside a turn of this session: a trace has begun with it.
     in_turn: bool,
+    /// Odd while ids are being recorded, and another number afterwards.
+    version: AtomicU32,
     /// What was recorded on the span that opens the scope, when it was there already.
     recorded: OnceLock<Box<Recorded>>,
     /// Asked for a value that is declared here and not known yet. Kept only where there is one, so
@@ -66,6 +70,8 @@ pub(crate) enum Value {
 struct Recorded {
     id: Latest,
     user_id: Latest,
+    /// By one thread at a time.
+    recording: Mutex<()>,
 }
 
 /// What was recorded last.
@@ -99,6 +105,7 @@ impl Scope {
             details,
             says_details,
             in_turn,
+            version: AtomicU32::new(0),
             recorded: OnceLock::new(),
             outer: None,
         };
@@ -154,11 +161,26 @@ impl Scope {
             }
     }
 
-    /// Tells what was recorded on the span that opens the scope.
-    pub(crate) fn record(&self, role: Role, id: Id) {
-        if let Value::Late(_) | Value::LateCleared = self.value(role) {
-            self.recorded.get_or_init(Box::default).of(role).set(id);
+    /// Tells what was recorded at once on the span that opens the scope.
+    pub(crate) fn record(&self, id: Option<Id>, user_id: Option<Id>) {
+        let is_late = |role| matches!(self.value(role), Value::Late(_) | Value::LateCleared);
+        let id = id.filter(|_| is_late(Role::Session));
+        let user_id = user_id.filter(|_| is_late(Role::User));
+        if id.is_none() && user_id.is_none() {
+            return;
         }
+        let recorded = self.recorded.get_or_init(Box::default);
+        let _alone = recorded.alone();
+        self.version.fetch_add(1, Ordering::Relaxed);
+        // What follows is not seen by anybody who does not see the odd number.
+        fence(Ordering::Release);
+        if let Some(id) = id {
+            recorded.id.set(id);
+        }
+        if let Some(id) = user_id {
+            recorded.user_id.set(id);
+        }
+        self.version.fetch_add(1, Ordering::Release);
     }
 
     /// The same, of what is no id.
@@ -174,6 +196,43 @@ impl Scope {
     #[inline]
     pub(crate) fn user_id(&self) -> Option<Id> {
         self.get(Role::User)
+    }
+
+    /// The id and the user's, as they were in force at one moment.
+    #[inline]
+    pub(crate) fn ids(&self) -> (Option<Id>, Option<Id>) {
+        use Value::{In, Late, LateCleared, LateOf};
+        match (&self.ids.id, &self.ids.user_id) {
+            (In(one), In(other)) if Arc::ptr_eq(one, other) => one.late_ids(),
+            (Late(_) | LateCleared | LateOf(_), Late(_) | LateCleared | LateOf(_)) => {
+                self.late_ids()
+            }
+            _ => (self.id(), self.user_id()),
+        }
+    }
+
+    fn late_ids(&self) -> (Option<Id>, Option<Id>) {
+        if let Value::LateOf(scope) = &self.ids.id {
+            return scope.at_one_moment(|| self.look_up_both());
+        }
+        self.at_one_moment(|| self.look_up_both())
+    }
+
+    fn look_up_both(&self) -> (Option<Id>, Option<Id>) {
+        (self.look_up(Role::Session), self.look_up(Role::User))
+    }
+
+    /// What `look` sees while nothing is recorded here.
+    fn at_one_moment<T>(&self, look: impl Fn() -> T) -> T {
+        let before = self.version.load(Ordering::Acquire);
+        let seen = look();
+        fence(Ordering::Acquire);
+        let is_at_rest = before % 2 == 0;
+        if is_at_rest && self.version.load(Ordering::Relaxed) == before {
+            return seen;
+        }
+        let _alone = self.recorded.get_or_init(Box::default).alone();
+        look()
     }
 
     #[inline]
@@ -243,9 +302,10 @@ impl Scope {
 
     /// What is in force now, as a value.
     pub(crate) fn to_session(&self) -> Session {
+        let (id, user_id) = self.ids();
         Session {
-            id: self.id(),
-            user_id: self.user_id(),
+            id,
+            user_id,
             details: self.details.get(),
             cleared: Parts::default(),
         }
@@ -318,6 +378,12 @@ impl From<&Session> for Values {
 }
 
 impl Recorded {
+    fn alone(&self) -> MutexGuard<'_, ()> {
+        self.recording
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn of(&self, role: Role) -> &Latest {
         match role {
             Role::Session => &self.id,

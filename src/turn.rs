@@ -3,9 +3,9 @@
 use crate::attributes::PREVIOUS_SESSION_ID;
 use crate::conversation::Conversation;
 use crate::heard;
+use crate::here;
 use crate::opening;
 use crate::scope::{Scope, Values};
-use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -115,7 +115,7 @@ impl Turn {
         conversation: &Conversation,
         follows: Follows,
     ) -> Self {
-        let here = Context::current();
+        let here = here::get();
         let scope = Values {
             is_turn: true,
             ..conversation.session().into()
@@ -131,7 +131,7 @@ impl Turn {
             Follows::ByLink(before) => (root(scope), Some(before)),
             Follows::Nothing => (root(scope), None),
         };
-        let attached = under.attach();
+        let attached = here::attach(under);
         let span = span.make();
         drop(attached);
         if span.is_disabled() {

@@ -9,8 +9,8 @@ use tracing::level_filters::LevelFilter;
 use tracing::subscriber::DefaultGuard;
 use tracing::{Dispatch, Instrument, dispatcher, info_span, instrument};
 use tracing_session::{
-    InSession, Session, SessionLayer, SessionTracerProvider, current_session, current_session_id,
-    mark_trace, session, set_session_id, set_user_id, user,
+    Conversation, InSession, InboundPolicy, Session, SessionLayer, SessionTracerProvider,
+    current_session, current_session_id, mark_trace, session, set_session_id, set_user_id, user,
 };
 use tracing_subscriber::Layer;
 use tracing_subscriber::prelude::*;
@@ -359,4 +359,39 @@ fn without_an_opentelemetry_layer_spans_of_a_hidden_filter_are_not_bound() {
         assert!(set_user_id("u-7").unwrap_err().is_no_span());
     });
     assert_eq!(current_session(), None);
+}
+
+/// What the public types print: enough to tell what they are, and no id.
+#[test]
+fn debug_forms_say_what_there_is_and_show_no_id() {
+    let provider = SessionTracerProvider::new(plain_provider().0);
+    let session = Session::new("secret-1")
+        .unwrap()
+        .with_user("secret-2")
+        .unwrap();
+    let layer = SessionLayer::new().with_default_session(session.clone());
+    let span = session.in_scope(|| provider.tracer("app").start("span"));
+    let state = Conversation::new(session.clone()).state();
+    let printed = [
+        (format!("{session:?}"), "Session { id: Some("),
+        (format!("{layer:?}"), "default: Some(Session {"),
+        (
+            format!("{:?}", InboundPolicy::<()>::accept()),
+            "InboundPolicy::accept()",
+        ),
+        (
+            format!("{:?}", InboundPolicy::<()>::ignore()),
+            "InboundPolicy::ignore()",
+        ),
+        (
+            format!("{:?}", InboundPolicy::<()>::verify(|_, _| true)),
+            "InboundPolicy::verify(",
+        ),
+        (format!("{span:?}"), "SessionSpan"),
+        (format!("{state:?}"), "ConversationState"),
+    ];
+    for (printed, expected) in printed {
+        assert!(printed.contains(expected), "{printed}");
+        assert!(!printed.contains("secret"), "{printed}");
+    }
 }
