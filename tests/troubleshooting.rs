@@ -18,6 +18,8 @@ macro_rules! rows {
     };
 }
 
+#[path = "troubleshooting/an_error.rs"]
+mod an_error;
 #[path = "troubleshooting/between_services.rs"]
 mod between_services;
 #[path = "troubleshooting/in_the_backend.rs"]
@@ -264,6 +266,7 @@ fn each_row_has_one_test_and_each_test_a_row() {
         set_up::ROWS,
         without_session::ROWS,
         somebody_else::ROWS,
+        an_error::ROWS,
         between_services::ROWS,
         in_the_backend::ROWS,
         logs_and_tests::ROWS,

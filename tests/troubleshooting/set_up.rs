@@ -144,7 +144,7 @@ rows! {
             });
             let span = app.span("many");
             assert_eq!(app.diagnostics.said(), NOTHING);
-            (session_of(&[span.clone()], "many"), span.dropped_attributes_count > 0)
+            (session_of(std::slice::from_ref(&span), "many"), span.dropped_attributes_count > 0)
         };
         assert_eq!(SpanLimits::default().max_attributes_per_span, 128);
         assert_eq!(many(None), (None, true));

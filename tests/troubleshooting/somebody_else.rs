@@ -1,15 +1,12 @@
 use crate::support::App;
-use crate::{Mistaken, NOTHING, session_of, some};
+use crate::{NOTHING, session_of, some};
 use opentelemetry::Context;
 use opentelemetry::propagation::TextMapPropagator;
 use std::collections::HashMap;
 use tracing::info_span;
-use tracing::level_filters::LevelFilter;
 use tracing_session::{
-    InSession, InboundPolicy, Session, SessionLayer, SessionPropagator, current_session_id,
-    mark_trace, session, set_session_id,
+    InSession, InboundPolicy, Session, SessionLayer, SessionPropagator, current_session_id, session,
 };
-use tracing_subscriber::{Layer, reload};
 
 fn chat() -> Session {
     Session::new("chat-42").unwrap()
@@ -17,12 +14,6 @@ fn chat() -> Session {
 
 fn span(name: &'static str) {
     info_span!("span", otel.name = name).in_scope(|| {});
-}
-
-fn error_in(app: &Mistaken) -> String {
-    let error = info_span!("handler").in_scope(|| set_session_id("chat-42").unwrap_err());
-    assert_eq!(app.session_of("handler"), None);
-    error.to_string()
 }
 
 rows! {
@@ -69,56 +60,5 @@ rows! {
         assert_eq!(taken(SessionPropagator::new()), some("chosen"));
         let ignore = SessionPropagator::new().with_inbound(InboundPolicy::ignore());
         assert_eq!(taken(ignore), None);
-    };
-
-    there_is_no_span: here "no span here to set the session or user on" => |row| {
-        row.says(&set_session_id("chat-42").unwrap_err().to_string());
-        let _app = App::new();
-        row.says(&set_session_id("chat-42").unwrap_err().to_string());
-        info_span!("handler").in_scope(|| set_session_id("chat-42").unwrap());
-    };
-
-    span_cannot_be_reached: here "the current span is hidden" => |row| {
-        let app = Mistaken::wrapped(|otel| {
-            let (layer, handle) = reload::Layer::new(SessionLayer::new().around(otel));
-            std::mem::forget(handle);
-            layer
-        });
-        row.says(&error_in(&app));
-        drop(app);
-        let app = Mistaken::wrapped(|otel| {
-            SessionLayer::new().around(otel.with_filter(LevelFilter::WARN))
-        });
-        let error = info_span!("handler").in_scope(|| set_session_id("chat-42").unwrap_err());
-        row.says(&error.to_string());
-        assert_eq!(app.said(), NOTHING);
-    };
-
-    span_is_not_ours: here "the current span's tracer does not come" => |row| {
-        let app = Mistaken::unwrapped(|otel| SessionLayer::new().around(otel));
-        row.says(&error_in(&app));
-    };
-
-    session_is_attached_inside: here "a Session is attached inside" => |row| {
-        let _app = App::new();
-        info_span!("handler").in_scope(|| {
-            let error = chat().in_scope(|| set_session_id("chat-43").unwrap_err());
-            row.says(&error.to_string());
-        });
-    };
-
-    nothing_is_in_force: here "no session or user is in force here" => |row| {
-        let _app = App::new();
-        info_span!("handler").in_scope(|| {
-            row.says(&mark_trace().unwrap_err().to_string());
-            set_session_id("chat-42").unwrap();
-            mark_trace().unwrap();
-        });
-    };
-
-    id_is_none: here "id is blank" => |row| {
-        for id in [" ", "\n", "two\nlines", &"x".repeat(1025)] {
-            row.says(&Session::new(id).unwrap_err().to_string());
-        }
     };
 }
