@@ -16,16 +16,16 @@ const FIRST: u8 = FOUND + 8;
 const ENDLESS: u8 = u8::MAX;
 
 impl Looks {
-    pub(crate) const fn not_begun() -> Self {
+    pub(crate) fn not_begun() -> Self {
         Self(AtomicU8::new(NOT_BEGUN))
     }
 
-    pub(crate) const fn begun() -> Self {
+    pub(crate) fn begun() -> Self {
         Self(AtomicU8::new(FIRST))
     }
 
     /// Looks that nothing ends.
-    pub(crate) const fn endless() -> Self {
+    pub(crate) fn endless() -> Self {
         Self(AtomicU8::new(ENDLESS))
     }
 
