@@ -10,7 +10,6 @@ use crate::opening::{Shared, SpanSession};
 use crate::processor;
 use crate::scope::Scope;
 use crate::tracking;
-use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::{SpanId, TraceContextExt};
 use std::any::TypeId;
 use std::sync::Arc;

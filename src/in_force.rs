@@ -16,8 +16,8 @@
 use crate::here::{self, Attached};
 use crate::scope::Scope;
 use crate::shards::Shards;
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
 use opentelemetry::Context;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

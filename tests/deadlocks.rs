@@ -7,16 +7,14 @@
 mod support;
 
 use opentelemetry::logs::{Logger, LoggerProvider};
-use opentelemetry::trace::{
-    Link, SpanKind, TraceContextExt, TraceId, Tracer, TracerProvider,
-};
+use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId, Tracer, TracerProvider};
 use opentelemetry::{Context, InstrumentationScope, KeyValue, global};
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{LogProcessor, SdkLogRecord, SdkLoggerProvider};
 use opentelemetry_sdk::trace::{
-    Sampler, SamplingResult, SdkTracerProvider, ShouldSample, Span as SdkSpan, SpanData, SpanExporter,
-    SpanProcessor,
+    Sampler, SamplingResult, SdkTracerProvider, ShouldSample, Span as SdkSpan, SpanData,
+    SpanExporter, SpanProcessor,
 };
 use serde::{Serialize, Serializer};
 use std::cell::Cell;
@@ -443,7 +441,12 @@ fn values_that_use_everything_when_they_are_read() {
         info_span!("outer", session.id = "outer", user.id = Empty).in_scope(|| {
             let span = info_span!("session", id = ?Value("chat-42"), other = %Value("other"));
             span.in_scope(|| info!(field = ?Value("field"), "an event with a field"));
-            let late = info_span!("late", session.id = Empty, metadata.plan = Empty, tags = Empty);
+            let late = info_span!(
+                "late",
+                session.id = Empty,
+                metadata.plan = Empty,
+                tags = Empty
+            );
             late.record("session.id", tracing::field::debug(Value("chat-43")));
             late.record("metadata.plan", tracing::field::display(Value("pro")));
             late.record("tags", tracing::field::debug(Value("one,two")));
@@ -543,7 +546,13 @@ fn threads_that_meet_in_the_same_spans() {
             |_, _| {
                 info_span!("follows").follows_from(Span::current());
             },
-            |span, _| drop(span.context().span().set_attribute(KeyValue::new("tags", "x"))),
+            |span, _| {
+                drop(
+                    span.context()
+                        .span()
+                        .set_attribute(KeyValue::new("tags", "x")),
+                )
+            },
         ];
         let run = |first: usize| {
             let spans = spans.clone();

@@ -3,7 +3,9 @@
 
 mod support;
 
-use opentelemetry::trace::{Span as _, SpanContext, Status, TraceContextExt, Tracer, TracerProvider};
+use opentelemetry::trace::{
+    Span as _, SpanContext, Status, TraceContextExt, Tracer, TracerProvider,
+};
 use opentelemetry::{Context, KeyValue, global};
 use opentelemetry_sdk::trace::Sampler;
 use serde::{Serialize, Serializer};
@@ -20,8 +22,8 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::fmt::with_session;
 use tracing_session::{
     Conversation, InSession, InboundPolicy, Session, SessionLayer, SessionPropagator,
-    SessionSampler, WithPropagated, current_session, current_session_id,
-    propagated_context, session, set_session_id, set_user_id, user,
+    SessionSampler, WithPropagated, current_session, current_session_id, propagated_context,
+    session, set_session_id, set_user_id, user,
 };
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::filter_fn;
@@ -53,14 +55,24 @@ type Act = fn();
 /// Each panics.
 const ACTS: &[(&str, Act)] = &[
     // A value of a field, when the span is made.
-    ("the id of a session span", || drop(info_span!("session", id = %Panics))),
+    ("the id of a session span", || {
+        drop(info_span!("session", id = %Panics))
+    }),
     ("a quoted id", || drop(info_span!("session", id = ?Panics))),
-    ("an id on any span", || drop(info_span!("span", session.id = %Panics))),
-    ("the user beside an id", || drop(info_span!("span", session.id = "leaked", user.id = %Panics))),
-    ("another field beside an id", || drop(info_span!("session", id = "leaked", other = ?Panics))),
+    ("an id on any span", || {
+        drop(info_span!("span", session.id = %Panics))
+    }),
+    ("the user beside an id", || {
+        drop(info_span!("span", session.id = "leaked", user.id = %Panics))
+    }),
+    ("another field beside an id", || {
+        drop(info_span!("session", id = "leaked", other = ?Panics))
+    }),
     ("the argument of session!", || drop(session!(Panics))),
     ("the argument of user!", || drop(user!(Panics))),
-    ("a field of session!", || drop(session!("leaked", other = ?Panics))),
+    ("a field of session!", || {
+        drop(session!("leaked", other = ?Panics))
+    }),
     ("a field of session! with a value", || {
         let session = Session::new("leaked").unwrap().with_metadata("plan", 1);
         drop(session!(session.unwrap(), other = ?Panics));
@@ -69,8 +81,12 @@ const ACTS: &[(&str, Act)] = &[
         let user = || -> String { panic!("on purpose") };
         drop(session!("leaked", user.id = user()));
     }),
-    ("metadata of session!", || drop(session!("leaked", metadata.plan = %Panics))),
-    ("tags of session!", || drop(session!("leaked", tags = ?Panics))),
+    ("metadata of session!", || {
+        drop(session!("leaked", metadata.plan = %Panics))
+    }),
+    ("tags of session!", || {
+        drop(session!("leaked", tags = ?Panics))
+    }),
     ("a field of an explicit child", || {
         let parent = session!("leaked");
         drop(info_span!(parent: &parent, "session", id = "leaked", other = ?Panics));
@@ -100,15 +116,27 @@ const ACTS: &[(&str, Act)] = &[
     }),
     // Arguments.
     ("Session::new", || drop(Session::new(Panics))),
-    ("with_user", || drop(Session::new("leaked").unwrap().with_user(Panics))),
-    ("with_metadata", || drop(Session::new("leaked").unwrap().with_metadata("plan", Panics))),
-    ("set_session_id", || info_span!("handler").in_scope(|| set_session_id(Panics).unwrap())),
+    ("with_user", || {
+        drop(Session::new("leaked").unwrap().with_user(Panics))
+    }),
+    ("with_metadata", || {
+        drop(
+            Session::new("leaked")
+                .unwrap()
+                .with_metadata("plan", Panics),
+        )
+    }),
+    ("set_session_id", || {
+        info_span!("handler").in_scope(|| set_session_id(Panics).unwrap())
+    }),
     ("set_user_id in a session", || {
         session!("leaked").in_scope(|| set_user_id(Panics).unwrap());
     }),
     // What runs in a session.
     ("a closure in a session", || {
-        Session::new("leaked").unwrap().in_scope(|| panic!("on purpose"));
+        Session::new("leaked")
+            .unwrap()
+            .in_scope(|| panic!("on purpose"));
     }),
     ("a guard", || {
         let _guard = Session::new("leaked").unwrap().attach();
@@ -120,7 +148,9 @@ const ACTS: &[(&str, Act)] = &[
         drop(outer);
         panic!("on purpose");
     }),
-    ("a span", || session!("leaked").in_scope(|| panic!("on purpose"))),
+    ("a span", || {
+        session!("leaked").in_scope(|| panic!("on purpose"))
+    }),
     ("a span whose session was set", || {
         info_span!("handler").in_scope(|| {
             set_session_id("leaked").unwrap();
@@ -132,7 +162,9 @@ const ACTS: &[(&str, Act)] = &[
         let _ = span.set_parent(support::remote());
         span.in_scope(|| panic!("on purpose"));
     }),
-    ("a future", || poll(async { panic!("on purpose") }.in_session(leaked()))),
+    ("a future", || {
+        poll(async { panic!("on purpose") }.in_session(leaked()))
+    }),
     ("a future in a future", || {
         let inner = async { panic!("on purpose") }.in_session(leaked());
         poll(async { inner.await }.in_session(leaked()));
@@ -164,16 +196,21 @@ const ACTS: &[(&str, Act)] = &[
         drop(Conversation::new(leaked()).turn(closure));
     }),
     ("the verification of an id", || {
-        global::set_text_map_propagator(SessionPropagator::new().with_inbound(
-            InboundPolicy::verify(|_, ()| panic!("on purpose")),
-        ));
+        global::set_text_map_propagator(
+            SessionPropagator::new()
+                .with_inbound(InboundPolicy::verify(|_, ()| panic!("on purpose"))),
+        );
         let panicked = catch_unwind(|| drop(propagated_context(&headers())));
         global::set_text_map_propagator(SessionPropagator::new());
         panic::resume_unwind(panicked.unwrap_err());
     }),
     // A field of an event.
-    ("an event in a session", || leaked().in_scope(|| info!(field = ?Panics, "half a"))),
-    ("an event in a span", || session!("leaked").in_scope(|| info!(field = ?Panics, "half a"))),
+    ("an event in a session", || {
+        leaked().in_scope(|| info!(field = ?Panics, "half a"))
+    }),
+    ("an event in a span", || {
+        session!("leaked").in_scope(|| info!(field = ?Panics, "half a"))
+    }),
     ("an event", || info!(field = ?Panics, "half a")),
 ];
 
@@ -199,7 +236,10 @@ fn leaves_nothing(name: &str, act: impl FnOnce()) {
 
     let before = Before(name.to_owned());
     let attached = Context::current_with_value(Before(name.to_owned())).attach();
-    assert!(catch_unwind(AssertUnwindSafe(act)).is_err(), "{name}: no panic");
+    assert!(
+        catch_unwind(AssertUnwindSafe(act)).is_err(),
+        "{name}: no panic"
+    );
     let here = Context::current();
     assert_eq!(here.get::<Before>(), Some(&before), "{name}");
     assert!(!here.has_active_span(), "{name}");
@@ -218,16 +258,23 @@ fn leaves_nothing(name: &str, act: impl FnOnce()) {
 
 /// Prints no panics: there are many.
 fn quietly() {
-    if std::env::var_os("LOUD").is_none() { panic::set_hook(Box::new(|_| {})); }
+    if std::env::var_os("LOUD").is_none() {
+        panic::set_hook(Box::new(|_| {}));
+    }
 }
 
 fn each_leaves_nothing(app: &App) {
     quietly();
     global::set_text_map_propagator(SessionPropagator::new());
-    ACTS.iter().for_each(|(name, act)| leaves_nothing(name, act));
+    ACTS.iter()
+        .for_each(|(name, act)| leaves_nothing(name, act));
     assert_eq!(app.diagnostics.said(), [""; 0]);
     let spans = app.spans();
-    for (name, session) in [("outside", None), ("below", None), ("in next", Some("next"))] {
+    for (name, session) in [
+        ("outside", None),
+        ("below", None),
+        ("in next", Some("next")),
+    ] {
         let named = spans.iter().filter(|span| span.name == name);
         for span in named {
             let session: Vec<_> = session.into_iter().collect();
@@ -304,10 +351,18 @@ fn function_of_a_sampler_that_panics_keeps_nothing_and_is_told_of_once() {
         assert_eq!(ASKED.load(Ordering::Relaxed), 6);
         assert_eq!(app.spans().len(), 9);
         // What was said in a span is there: OpenTelemetry's layer has not been left in the middle.
-        assert!(app.spans().iter().filter(|span| span.name == "child").all(|span| span.events.len() == 1));
+        assert!(
+            app.spans()
+                .iter()
+                .filter(|span| span.name == "child")
+                .all(|span| span.events.len() == 1)
+        );
         let said = app.diagnostics.said();
         assert_eq!(said.len(), 1, "{said:?}");
-        assert!(said[0].contains("SessionSampler::always_keep panicked"), "{said:?}");
+        assert!(
+            said[0].contains("SessionSampler::always_keep panicked"),
+            "{said:?}"
+        );
 
         let dropped = SessionSampler::new(0.0).always_keep(keeps);
         let app = App::with_provider(
@@ -323,7 +378,9 @@ fn function_of_a_sampler_that_panics_keeps_nothing_and_is_told_of_once() {
 fn task_that_panics_leaves_nothing_to_the_next_on_its_thread() {
     quietly();
     let app = App::new();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         for _ in 0..3 {
             let panics = async {
@@ -332,13 +389,10 @@ fn task_that_panics_leaves_nothing_to_the_next_on_its_thread() {
                 panic!("on purpose");
             };
             let task = tokio::task::LocalSet::new();
-            let panicked = task.run_until(async {
-                tokio::task::spawn_local(panics.in_session(leaked())).await
-            });
+            let panicked = task
+                .run_until(async { tokio::task::spawn_local(panics.in_session(leaked())).await });
             assert!(panicked.await.unwrap_err().is_panic());
-            let next = async {
-                info_span!("outside").in_scope(|| current_session())
-            };
+            let next = async { info_span!("outside").in_scope(|| current_session()) };
             assert_eq!(tokio::spawn(next).await.unwrap(), None);
         }
     });
@@ -395,7 +449,10 @@ fn value_that_a_foreign_span_did_not_take_is_not_set_on_the_next() {
     next.set_status(Status::Unset);
     next.end();
     drop(next);
-    assert_eq!(support::values(&app.span("next one"), "session.id"), [""; 0]);
+    assert_eq!(
+        support::values(&app.span("next one"), "session.id"),
+        [""; 0]
+    );
 }
 
 #[test]
@@ -413,7 +470,9 @@ fn line_after_one_that_panicked_in_a_session_is_whole() {
         let panics = || leaked().in_scope(|| info!(field = ?Panics, "half a line"));
         assert!(catch_unwind(panics).is_err());
         info!("outside");
-        Session::new("next").unwrap().in_scope(|| info!("in the next"));
+        Session::new("next")
+            .unwrap()
+            .in_scope(|| info!("in the next"));
     });
     let printed = String::from_utf8(printed.0.lock().unwrap().clone()).unwrap();
     assert_eq!(

@@ -145,7 +145,10 @@ fn around_no_layer_nothing_panics() {
 /// Spans are another matter there: the OpenTelemetry layer panics, as it does without this crate.
 #[test]
 fn around_the_opentelemetry_layer_nothing_panics_but_that_layer() {
-    if support::alone("around_the_opentelemetry_layer_nothing_panics_but_that_layer", &[]) {
+    if support::alone(
+        "around_the_opentelemetry_layer_nothing_panics_but_that_layer",
+        &[],
+    ) {
         let app = App::new();
         dispatcher::set_global_default(app.dispatch.clone()).unwrap();
         on_a_thread_that_ends(|| {

@@ -26,6 +26,8 @@ mod looks;
 mod metadata;
 #[path = "../../src/privacy.rs"]
 mod privacy;
+#[path = "../../src/recorded.rs"]
+mod recorded;
 #[path = "../../src/scope.rs"]
 mod scope;
 #[path = "../../src/session.rs"]

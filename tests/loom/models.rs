@@ -28,7 +28,13 @@ fn late(session: Option<Id>, user: Option<Id>, outer: Option<Arc<Scope>>) -> Arc
         id: Value::Late(session),
         user_id: Value::Late(user),
     };
-    Scope::nested(outer, Values { ids, ..Values::default() })
+    Scope::nested(
+        outer,
+        Values {
+            ids,
+            ..Values::default()
+        },
+    )
 }
 
 /// The scope of something inside.
@@ -129,7 +135,13 @@ fn late_details(outer: Option<Arc<Scope>>) -> Arc<Scope> {
         declared: true,
         ..Said::default()
     };
-    Scope::nested(outer, Values { details, ..Values::default() })
+    Scope::nested(
+        outer,
+        Values {
+            details,
+            ..Values::default()
+        },
+    )
 }
 
 fn metadata(scope: &Scope) -> Vec<String> {
@@ -173,7 +185,14 @@ fn session_of_a_span_below_is_whole_while_all_of_it_is_recorded() {
             declared: true,
             ..Said::default()
         };
-        let scope = Scope::nested(None, Values { ids, details, ..Values::default() });
+        let scope = Scope::nested(
+            None,
+            Values {
+                ids,
+                details,
+                ..Values::default()
+            },
+        );
         let records = scope.clone();
         let recording = run(move || {
             records.record_detail(|details| details.set_metadata("plan", true.into()));
