@@ -1,18 +1,18 @@
 //! The layer around the OpenTelemetry layer.
 
+use crate::check::Due;
 use crate::diagnostic;
 use crate::handover::{self, Handover};
+use crate::here;
 use crate::known;
 use crate::layer::reached;
 use crate::opening::{Shared, SpanSession};
 use crate::processor;
 use crate::scope::Scope;
 use crate::tracking;
-use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::{SpanId, TraceContextExt};
 use std::any::TypeId;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
@@ -24,31 +24,23 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// An OpenTelemetry layer with a [`SessionLayer`](crate::SessionLayer) around it: what
 /// [`SessionLayer::around`](crate::SessionLayer::around) makes.
+///
+/// ```
+/// use tracing_session::{AroundLayer, SessionLayer};
+///
+/// fn around<L>(otel: L) -> AroundLayer<L> {
+///     SessionLayer::new().with_session_spans(["conversation"]).around(otel)
+/// }
+/// ```
 #[derive(Debug)]
 pub struct AroundLayer<L> {
     shared: Arc<Shared>,
     inner: L,
-    /// How far the set-up has been checked.
-    check: AtomicU8,
 }
-
-/// No span has opened a scope yet.
-const NOT_BEGUN: u8 = 0;
-/// The set-up is right, or what is wrong was said.
-const DONE: u8 = 1;
-/// So many more spans that open a scope are looked at when they are entered. One that a filter
-/// hides from the OpenTelemetry layer proves nothing.
-const TRIES: u8 = DONE + 8;
-/// There is nothing inside: `Option::None` stands for the OpenTelemetry layer.
-const ALONE: u8 = u8::MAX;
 
 impl<L> AroundLayer<L> {
     pub(crate) fn new(shared: Arc<Shared>, inner: L) -> Self {
-        Self {
-            shared,
-            inner,
-            check: AtomicU8::new(NOT_BEGUN),
-        }
+        Self { shared, inner }
     }
 
     /// Has the layer inside make a span, and tells the tracer below it what there is to know.
@@ -65,7 +57,7 @@ impl<L> AroundLayer<L> {
         }
         // The layer takes the current `Context` as the parent, unless the parent is given: then
         // nobody would read it, and what starts that parent must not see it.
-        let here = (roles.open() && attrs.is_contextual()).then(OtelContext::current);
+        let here = (roles.open() && attrs.is_contextual()).then(here::get);
         let opened = roles.open().then(|| {
             let outer = here.as_ref().and_then(Scope::of);
             let outer = outer.or_else(|| otherwise.clone());
@@ -77,7 +69,7 @@ impl<L> AroundLayer<L> {
         };
         let offer = handover::offer(self.shared.key(id), told);
         let attached = match (&opened, here) {
-            (Some(opened), Some(here)) => Some(opened.scope.clone().entered(&here).attach()),
+            (Some(opened), Some(here)) => Some(here::attach(opened.scope.clone().entered(&here))),
             _ => None,
         };
         self.inner.on_new_span(attrs, id, ctx.clone());
@@ -85,7 +77,7 @@ impl<L> AroundLayer<L> {
         let mut remembered = offer.taken();
         let Some(span) = ctx.span(id) else { return };
         if let Some(opened) = opened {
-            if remembered.is_none() && self.is_alone() {
+            if remembered.is_none() && self.shared.check.is_alone() {
                 remembered = Some(self.shared.track(id, &opened.scope));
             }
             let in_span = SpanSession {
@@ -94,9 +86,7 @@ impl<L> AroundLayer<L> {
                 remembered,
             };
             span.extensions_mut().replace(in_span);
-            let _begun =
-                self.check
-                    .compare_exchange(NOT_BEGUN, TRIES, Ordering::Relaxed, Ordering::Relaxed);
+            self.shared.check.opener_made();
         } else if let Some(remembered) = remembered {
             span.extensions_mut().replace(remembered);
         }
@@ -115,10 +105,6 @@ impl<L> AroundLayer<L> {
             .or_else(|| self.shared.default.clone())
     }
 
-    fn is_alone(&self) -> bool {
-        self.check.load(Ordering::Relaxed) == ALONE
-    }
-
     /// Enters a span of which there is something to see to.
     #[cold]
     fn enter_with_care<S>(&self, id: &Id, ctx: &Context<'_, S>)
@@ -127,13 +113,13 @@ impl<L> AroundLayer<L> {
         L: Layer<S>,
     {
         self.shared.say_waiting();
-        match self.check.load(Ordering::Relaxed) {
-            NOT_BEGUN | DONE => self.inner.on_enter(id, ctx.clone()),
-            ALONE => {
+        match self.shared.check.due() {
+            Due::Nothing => self.inner.on_enter(id, ctx.clone()),
+            Due::Alone => {
                 self.shared.track_enter(id);
                 self.inner.on_enter(id, ctx.clone());
             }
-            _ => self.enter_and_check(id, ctx),
+            due => self.enter_and_check(id, ctx, matches!(due, Due::Any)),
         }
         // Last, as the span may have been started just now, and to stand inside its own `Context`.
         self.shared.enter_exported(id);
@@ -141,7 +127,7 @@ impl<L> AroundLayer<L> {
 
     /// Enters a span, and looks whether what should have happened to it has.
     #[cold]
-    fn enter_and_check<S>(&self, id: &Id, ctx: &Context<'_, S>)
+    fn enter_and_check<S>(&self, id: &Id, ctx: &Context<'_, S>, look_at_any: bool)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
         L: Layer<S>,
@@ -150,37 +136,42 @@ impl<L> AroundLayer<L> {
         self.inner.on_enter(id, ctx.clone());
         let after = current_span();
         let Some(span) = ctx.span(id) else { return };
-        let handed_over = match span.extensions().get::<SpanSession>() {
-            Some(in_span) => in_span.remembered.is_some(),
-            None => return,
-        };
+        let extensions = span.extensions();
+        let in_span = extensions.get::<SpanSession>();
+        let handed_over = in_span.map(|in_span| in_span.remembered.is_some());
+        drop(extensions);
         let activated = after.is_some() && (after != before || after == Some(SpanId::INVALID));
         let exported = || get_otel_context(id, &self.shared.upgrade()?);
-        let wrong = match (handed_over, activated) {
-            (true, true) => None,
-            (true, false) => Some(diagnostic::NO_ACTIVATION),
-            // The OpenTelemetry layer has the span, and yet our tracer was not asked for it.
-            (false, _) if exported().is_some() => {
-                (!processor::is_there()).then_some(diagnostic::NO_PROVIDER)
-            }
-            (false, _) => {
-                self.check.fetch_sub(1, Ordering::Relaxed);
-                return;
-            }
-        };
-        self.check.store(DONE, Ordering::Relaxed);
-        if let Some(wrong) = wrong {
-            diagnostic::wait(wrong);
+        let check = &self.shared.check;
+        match handed_over {
+            Some(true) if activated => check.done(None),
+            Some(true) => check.done(Some(diagnostic::NO_ACTIVATION)),
+            None if !look_at_any => {}
+            said => match exported() {
+                None => check.is_hidden(),
+                Some(cx) if said.is_none() && handover::is_ours(&cx) => {
+                    if activated {
+                        check.is_ours();
+                    } else {
+                        check.done(Some(diagnostic::NO_ACTIVATION));
+                    }
+                }
+                // The OpenTelemetry layer has the span, and yet our tracer was not asked for it.
+                Some(_) => {
+                    check.done((!processor::is_there()).then_some(diagnostic::NO_PROVIDER));
+                }
+            },
         }
     }
 }
 
 /// The span of OpenTelemetry's current `Context`. Where telemetry is suppressed it has no id.
 fn current_span() -> Option<SpanId> {
-    OtelContext::map_current(|cx| {
+    here::map(|cx| {
         cx.has_active_span()
             .then(|| cx.span().span_context().span_id())
     })
+    .flatten()
 }
 
 /// Each callback goes to the layer inside, whatever else is done.
@@ -198,7 +189,7 @@ where
         self.inner.on_layer(subscriber);
         self.shared.on_layer::<S>();
         if self.inner.max_level_hint() == Some(LevelFilter::OFF) {
-            self.check.store(ALONE, Ordering::Relaxed);
+            self.shared.check.set_alone();
         }
     }
 
@@ -217,7 +208,7 @@ where
         } else {
             self.inner.on_new_span(attrs, id, ctx.clone());
         }
-        if self.is_alone() {
+        if self.shared.check.is_alone() {
             self.shared.track_new_span(attrs, id, &ctx);
         }
     }
@@ -247,7 +238,7 @@ where
     }
 
     fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
-        if known::may_know(self.shared.key(id)) || self.check.load(Ordering::Relaxed) > DONE {
+        if known::may_know(self.shared.key(id)) || self.shared.check.is_due() {
             self.enter_with_care(id, &ctx);
         } else {
             self.inner.on_enter(id, ctx);
@@ -255,7 +246,9 @@ where
     }
 
     fn on_exit(&self, id: &Id, ctx: Context<'_, S>) {
-        if tracking::is_inside() && (known::may_know(self.shared.key(id)) || self.is_alone()) {
+        if tracking::is_inside()
+            && (known::may_know(self.shared.key(id)) || self.shared.check.is_alone())
+        {
             self.shared.track_exit(id);
         }
         self.inner.on_exit(id, ctx);

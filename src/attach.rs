@@ -1,10 +1,10 @@
 //! A scope with no span: a `Session` in force for a block, a closure, or a future.
 
+use crate::here::Attached;
 use crate::opening;
 use crate::scope::Scope;
 use crate::session::Session;
 use futures_core::Stream;
-use opentelemetry::ContextGuard;
 use pin_project_lite::pin_project;
 use std::future::Future;
 use std::pin::Pin;
@@ -61,7 +61,7 @@ impl Session {
 #[derive(Debug)]
 #[must_use = "the session is in force only until the guard is dropped"]
 pub struct SessionGuard {
-    _attached: ContextGuard,
+    _attached: Attached,
 }
 
 /// Puts a session in force while a future runs, or a stream is polled.
@@ -102,6 +102,14 @@ impl<T> InSession for T {}
 
 pin_project! {
     /// A future or stream with a session: see [`InSession::in_session`].
+    ///
+    /// ```
+    /// use tracing_session::{InSession, Session, WithSession};
+    ///
+    /// fn in_chat<F: Future>(answer: F, session: &Session) -> WithSession<F> {
+    ///     answer.in_session(session.clone())
+    /// }
+    /// ```
     #[derive(Clone, Debug)]
     #[must_use = "futures and streams do nothing unless they are polled"]
     pub struct WithSession<T> {

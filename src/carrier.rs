@@ -1,6 +1,7 @@
 //! The functions that Mirascope's users know, on whatever holds headers.
 
 use crate::diagnostic::{self, Once};
+use crate::here;
 use crate::in_force;
 use crate::opening;
 use crate::propagator::{SESSION_HEADER_NAME, SessionPropagator};
@@ -241,7 +242,9 @@ impl<C: Carrier + ?Sized> Extractor for As<&C> {
 /// # Ok::<(), tracing_session::Error>(())
 /// ```
 pub fn inject_context(carrier: &mut (impl Carrier + ?Sized)) {
-    let cx = Context::current();
+    let Some(cx) = here::map(Context::clone) else {
+        return;
+    };
     let mut carrier = As(carrier);
     with_propagator(|propagator| propagator.inject_context(&cx, &mut carrier));
 }
@@ -264,7 +267,9 @@ pub fn inject_context(carrier: &mut (impl Carrier + ?Sized)) {
 /// # }
 /// ```
 pub fn extract_context(carrier: &(impl Carrier + ?Sized)) -> Context {
-    let here = Context::current();
+    let Some(here) = here::map(Context::clone) else {
+        return Context::new();
+    };
     let cx = with_propagator(|propagator| propagator.extract_with_context(&here, &As(carrier)));
     match in_force::brought(&cx, &here) {
         Some(_) => cx,
@@ -295,6 +300,19 @@ pub fn propagated_context(carrier: &(impl Carrier + ?Sized)) -> PropagatedContex
 }
 
 /// What came in with headers: see [`propagated_context`].
+///
+/// ```
+/// use std::collections::HashMap;
+/// use tracing_session::{PropagatedContext, propagated_context};
+///
+/// struct Job {
+///     caller: PropagatedContext,
+/// }
+///
+/// fn job(headers: &HashMap<String, String>) -> Job {
+///     Job { caller: propagated_context(headers) }
+/// }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "it is in force only where it is attached"]
 pub struct PropagatedContext(Context);
@@ -320,7 +338,7 @@ impl PropagatedContext {
     /// tracing_session::propagated_context(&headers).in_scope(|| { /* ... */ });
     /// ```
     pub fn in_scope<T>(self, f: impl FnOnce() -> T) -> T {
-        let _attached = self.attach();
+        let _attached = here::attach(self.0);
         f()
     }
 }
@@ -384,10 +402,7 @@ fn with_propagator<T>(mut f: impl FnMut(&dyn TextMapPropagator) -> T) -> T {
         f(propagator)
     });
     if !is_set && TOLD.first(()) {
-        diagnostic::tell(
-            "no propagator is set, so nothing goes into headers or comes out of them \
-             (use opentelemetry::global::set_text_map_propagator(propagator_from_env()?))",
-        );
+        diagnostic::tell(&diagnostic::NO_PROPAGATOR);
     }
     done
 }

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::handover::{self, Errand};
+use crate::here;
 use crate::in_force;
 use crate::opening::{self, Shared};
 use crate::scope::Scope;
@@ -27,7 +28,7 @@ use tracing_opentelemetry::get_otel_context;
 /// # Ok::<(), tracing_session::Error>(())
 /// ```
 pub fn current_session() -> Option<Session> {
-    Context::map_current(Session::of)
+    here::map(Session::of).flatten()
 }
 
 impl Session {
@@ -73,7 +74,8 @@ pub fn current_session_id() -> Option<String> {
 /// When [`Session::new`] refuses the id, and when there is no current span that is exported (or,
 /// where there is no OpenTelemetry layer, no current span): a value without a span or a guard
 /// would have nowhere safe to live. And when a [`Session`] is attached inside the current span: it
-/// is nearer than the span, and would hide what is set there.
+/// is nearer than the span, and would hide what is set there. And in a sampler or span processor, while
+/// a span starts: the OpenTelemetry layer has locked it.
 ///
 /// ```
 /// # use opentelemetry::trace::TracerProvider;
@@ -134,13 +136,14 @@ pub fn new_session() -> Result<Session, Error> {
 }
 
 fn bind(session: Session) -> Result<(), Error> {
+    not_while_a_span_starts()?;
     dispatcher::get_default(|dispatch| {
         let Some(span) = dispatch.current_span().id().cloned() else {
             // A span that was made without `tracing`, or none.
-            if Context::map_current(in_force::is_inside_span) {
+            if here::map(in_force::is_inside_span) == Some(true) {
                 return Err(ErrorKind::InsideValue.into());
             }
-            let bound = handover::ask(&Context::current(), Errand::Bind(session.clone()));
+            let bound = handover::ask(&here::get(), Errand::Bind(session.clone()));
             return if bound {
                 Ok(())
             } else {
@@ -154,7 +157,7 @@ fn bind(session: Session) -> Result<(), Error> {
                 let span = here.span().span_context().clone();
                 span.is_remote() || span.span_id() == own && in_force::is_inside_span(here)
             };
-            if Context::map_current(hides) {
+            if here::map(hides) == Some(true) {
                 return Err(ErrorKind::InsideValue.into());
             }
             let bound = handover::ask(&cx, Errand::Bind(session.clone()));
@@ -178,6 +181,14 @@ fn bind(session: Session) -> Result<(), Error> {
     })
 }
 
+/// The OpenTelemetry layer has locked the span that it starts, and would wait for itself.
+fn not_while_a_span_starts() -> Result<(), Error> {
+    match handover::is_starting() {
+        true => Err(ErrorKind::Starting.into()),
+        false => Ok(()),
+    }
+}
+
 /// Writes what is in force here on the spans above, too: on each one of this trace in this process
 /// that is still open and has no value of its own.
 ///
@@ -188,7 +199,8 @@ fn bind(session: Session) -> Result<(), Error> {
 ///
 /// # Errors
 ///
-/// When nothing is in force here, and when there is no span.
+/// When nothing is in force here, when there is no span, and in a sampler or span processor, while a span
+/// starts.
 ///
 /// ```
 /// # use opentelemetry::trace::TracerProvider;
@@ -207,9 +219,10 @@ fn bind(session: Session) -> Result<(), Error> {
 /// # Ok::<(), tracing_session::Error>(())
 /// ```
 pub fn mark_trace() -> Result<(), Error> {
+    not_while_a_span_starts()?;
     let session = current_session().ok_or(ErrorKind::NothingToMark)?;
     dispatcher::get_default(|dispatch| {
-        let here = Context::current();
+        let here = here::get();
         let marked = handover::ask(&here, Errand::Mark(session.clone()));
         let Some(span) = dispatch.current_span().id().cloned() else {
             return if marked {

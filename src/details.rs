@@ -4,11 +4,12 @@ use crate::attributes::{
     METADATA, PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, TAGS,
 };
 use crate::format::Format;
+use crate::sync::OnceLock;
 use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
 use serde::Serializer;
 use serde_json::Value as Json;
 use std::borrow::Cow;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// Something that a session says, and that a scope inherits on its own.
 ///

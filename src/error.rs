@@ -35,6 +35,7 @@ pub(crate) enum ErrorKind {
     HiddenSpan,
     NoProvider,
     InsideValue,
+    Starting,
     NothingToMark,
     NotATraceId,
     NotASpanId,
@@ -77,7 +78,10 @@ impl Error {
     /// ```
     pub fn is_no_span(&self) -> bool {
         use ErrorKind::*;
-        matches!(self.kind, NoSpan | HiddenSpan | NoProvider | InsideValue)
+        matches!(
+            self.kind,
+            NoSpan | HiddenSpan | NoProvider | InsideValue | Starting
+        )
     }
 
     /// The environment names a propagator that there is not.
@@ -208,6 +212,10 @@ impl ErrorKind {
                 "a Session is attached inside the current span, or what came in with headers is, \
                  which would hide what is set on the span; attach a Session with the other value \
                  too, or call it in a span inside"
+            }
+            Self::Starting => {
+                "a span is being started here, by a sampler or a span processor: nothing can be set on \
+                 it from inside; a Session can be attached around the span, or be recorded on it later"
             }
             Self::NothingToMark => "no session or user is in force here to mark the trace with",
         })

@@ -8,10 +8,9 @@ use crate::around::AroundLayer;
 use crate::known;
 use crate::layer::reached;
 use crate::opening::Shared;
-use crate::tracking::{self, ENOUGH_LOOKS};
+use crate::tracking;
 use std::any::TypeId;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
@@ -22,6 +21,13 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// A [`SessionLayer`](crate::SessionLayer) with a filter for the OpenTelemetry layer: see
 /// [`SessionLayer::with_filter`](crate::SessionLayer::with_filter).
+///
+/// ```
+/// use tracing_session::{FilteredSessionLayer, SessionLayer};
+/// use tracing_subscriber::filter::LevelFilter;
+///
+/// let layer: FilteredSessionLayer<LevelFilter> = SessionLayer::new().with_filter(LevelFilter::INFO);
+/// ```
 #[derive(Debug)]
 pub struct FilteredSessionLayer<F> {
     shared: Arc<Shared>,
@@ -55,7 +61,7 @@ impl<F> FilteredSessionLayer<F> {
         F: Filter<S> + 'static,
     {
         let shared = self.shared;
-        shared.looks.store(ENOUGH_LOOKS, Ordering::Relaxed);
+        shared.looks.found();
         let visible = AroundLayer::new(shared.clone(), otel).with_filter(self.filter);
         let hidden = HiddenSpans(shared.clone()).with_filter(Openers(shared.clone()));
         // The half that is joined last is called last: it sees what the other has taken.

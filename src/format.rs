@@ -6,11 +6,12 @@ use crate::dialect::{Dialect, Rule, Written};
 use crate::privacy::{IdPolicy, Privacy, Shown};
 use crate::scope::{Role, Scope};
 use crate::session::{Id, Session};
+use crate::sync::OnceLock;
 use crate::text::{repeats, unquoted};
 use opentelemetry::{KeyValue, Value};
 use serde_json::Value as Json;
 use std::borrow::Cow;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// Where there is none, it is the default: nearly everywhere.
 #[derive(Clone, Debug)]
@@ -325,17 +326,21 @@ pub(crate) fn write_ids_of(
 ) {
     match format {
         None => write_ids(scope, write),
-        Some(format) => format.write_ids(scope.id(), scope.user_id(), write),
+        Some(format) => {
+            let (id, user_id) = scope.ids();
+            format.write_ids(id, user_id, write);
+        }
     }
 }
 
 /// The same, as OpenInference's attributes.
 #[inline(always)]
 pub(crate) fn write_ids(scope: &Scope, write: &mut impl FnMut(KeyValue)) {
-    if let Some(id) = scope.id() {
+    let (id, user_id) = scope.ids();
+    if let Some(id) = id {
         write(attributes::attribute(SESSION_ID, id));
     }
-    if let Some(id) = scope.user_id() {
+    if let Some(id) = user_id {
         write(attributes::attribute(USER_ID, id));
     }
 }

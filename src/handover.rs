@@ -48,9 +48,13 @@ pub(crate) struct Opening {
 }
 
 thread_local! {
-    /// The number of the span whose handover is on offer on this thread, or 0.
-    static OFFERED: Cell<u64> = const { Cell::new(0) };
+    /// The number of the span whose handover is on offer on this thread, or one of these.
+    static OFFERED: Cell<u64> = const { Cell::new(NOTHING) };
 }
+
+const NOTHING: u64 = 0;
+/// There is none, and a span is being started.
+const STARTING: u64 = 1;
 
 /// A static, so that there is one address to know the mark by: no attribute of anybody else's can
 /// be taken for it, whatever its name.
@@ -91,29 +95,31 @@ impl Drop for Offer {
 #[inline]
 pub(crate) fn take_offer() -> Option<KeyValue> {
     match OFFERED.get() {
-        0 => None,
+        NOTHING | STARTING => None,
         number => {
-            OFFERED.set(0);
+            OFFERED.set(NOTHING);
             Some(KeyValue::new(Name::from_static_str(MARK), number as i64))
         }
     }
 }
 
-/// Withholds the offer from what may make spans of its own, for whom it is not meant.
+/// A span is started while this lives: samplers and processors run. They may make spans of their own,
+/// for which the offer is not meant, and must not reach the span, which the OpenTelemetry layer has
+/// locked.
 #[inline]
-pub(crate) fn hold_offer() -> Option<HeldOffer> {
-    match OFFERED.get() {
-        0 => None,
-        number => {
-            OFFERED.set(0);
-            Some(HeldOffer(number))
-        }
-    }
+pub(crate) fn starting() -> Starting {
+    Starting(OFFERED.replace(STARTING))
 }
 
-pub(crate) struct HeldOffer(u64);
+#[inline]
+pub(crate) fn is_starting() -> bool {
+    OFFERED.get() == STARTING
+}
 
-impl Drop for HeldOffer {
+pub(crate) struct Starting(u64);
+
+impl Drop for Starting {
+    #[inline]
     fn drop(&mut self) {
         OFFERED.set(self.0);
     }
@@ -139,6 +145,8 @@ pub(crate) enum Errand {
     Bind(Session),
     /// To carry what it has no value of its own for.
     Mark(Session),
+    /// Nothing: whether it hears is what is asked.
+    Nothing,
 }
 
 thread_local! {
@@ -148,12 +156,31 @@ thread_local! {
 
 /// Asks the span of `cx`. False if it is not a span of ours.
 pub(crate) fn ask(cx: &Context, errand: Errand) -> bool {
-    ERRAND.set(Some(errand));
-    WAITING.set(true);
+    // A span that does not know us is foreign code, which may panic, or ask another span.
+    let _asking = Asking {
+        outer: swap(Some(errand)),
+        was_waiting: WAITING.replace(true),
+    };
     // `Unset` is the lowest status, so setting it changes nothing in a span that does not know us.
     cx.span().set_status(Status::Unset);
-    WAITING.set(false);
-    ERRAND.take().is_none()
+    ERRAND.try_with(|it| it.borrow().is_none()).unwrap_or(false)
+}
+
+struct Asking {
+    outer: Option<Errand>,
+    was_waiting: bool,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        WAITING.set(self.was_waiting);
+        swap(self.outer.take());
+    }
+}
+
+/// Whether the span of `cx` is one of ours.
+pub(crate) fn is_ours(cx: &Context) -> bool {
+    ask(cx, Errand::Nothing)
 }
 
 /// The errand that waits for the span whose status is being set to `Unset`.
@@ -164,5 +191,10 @@ pub(crate) fn errand() -> Option<Errand> {
 
 #[cold]
 fn waiting() -> Option<Errand> {
-    ERRAND.take()
+    swap(None)
+}
+
+fn swap(errand: Option<Errand>) -> Option<Errand> {
+    // While the thread ends there is nowhere to leave it.
+    ERRAND.try_with(|it| it.replace(errand)).ok().flatten()
 }

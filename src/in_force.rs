@@ -13,10 +13,11 @@
 //! [`attach`]: Scope::attach
 //! [`attach_to_span`]: Scope::attach_to_span
 
+use crate::here::{self, Attached};
 use crate::scope::Scope;
 use crate::shards::Shards;
+use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
-use opentelemetry::{Context, ContextGuard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -28,7 +29,7 @@ impl Scope {
 
     /// The scope in force here.
     pub(crate) fn current() -> Option<Arc<Scope>> {
-        Context::map_current(Scope::of)
+        here::map(Scope::of).flatten()
     }
 
     /// `cx` with this scope in force.
@@ -60,18 +61,18 @@ impl Scope {
 
     /// Puts this scope in force on this thread as that of the current span, whose own `Context` does
     /// not have it.
-    pub(crate) fn attach_to_span(self: Arc<Self>) -> ContextGuard {
+    pub(crate) fn attach_to_span(self: Arc<Self>) -> Attached {
         let entry = Entry {
             scope: self,
             under: SpanId::INVALID,
             begins_trace: None,
         };
-        Context::current_with_value(entry).attach()
+        here::attach_changed(|cx| cx.with_value(entry))
     }
 
     /// Puts this scope in force on this thread, until the guard is dropped.
-    pub(crate) fn attach(self: Arc<Self>) -> ContextGuard {
-        Context::map_current(|cx| self.entered(cx)).attach()
+    pub(crate) fn attach(self: Arc<Self>) -> Attached {
+        here::attach_changed(|cx| self.entered(cx))
     }
 }
 
@@ -150,7 +151,7 @@ pub(crate) fn brought(cx: &Context, outer: &Context) -> Option<Arc<Scope>> {
 }
 
 /// `cx`, which was extracted from headers on top of `outer`, with what is in force under `outer`:
-/// `otherwise`, where that is nothing.
+/// `otherwise`, where that is no entry.
 pub(crate) fn put_back(cx: Context, outer: &Context, otherwise: Option<Arc<Scope>>) -> Context {
     let in_force = |cx| Scope::of(cx).as_ref().map(Arc::as_ptr);
     if in_force(&cx) == in_force(outer) {
@@ -158,8 +159,7 @@ pub(crate) fn put_back(cx: Context, outer: &Context, otherwise: Option<Arc<Scope
     }
     let (scope, under) = match (InForce::under(outer), outer.get::<Entry>()) {
         (InForce::Entry(scope) | InForce::EntryToTrace(scope), Some(entry)) => (scope, entry.under),
-        // It is that of the span, and so it gives way to what is bound to the span later.
-        (InForce::Bound(scope), _) => (scope, SpanId::INVALID),
+        // That of the span, if it has one: it gives way to what is bound to the span later.
         _ => (otherwise.unwrap_or_else(Scope::empty), SpanId::INVALID),
     };
     cx.with_value(Entry {

@@ -6,8 +6,9 @@
 
 use crate::details::{Details, Parts, merged};
 use crate::session::Session;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{RwLock, shared};
+use std::sync::{Arc, PoisonError};
 
 /// The details in force in a scope.
 #[derive(Clone)]
@@ -37,9 +38,11 @@ pub(crate) struct Open {
     merged: RwLock<Option<Merged>>,
 }
 
-/// Goes up whenever something is recorded, anywhere. Until then, what was merged is still right, and
-/// nobody has to look at the scopes around.
-static RECORDED: AtomicU64 = AtomicU64::new(0);
+shared! {
+    /// Goes up whenever something is recorded, anywhere. Until then, what was merged is still right, and
+    /// nobody has to look at the scopes around.
+    static RECORDED: AtomicU64 = AtomicU64::new(0);
+}
 
 #[derive(Default)]
 struct Recorded {
@@ -283,5 +286,25 @@ impl Recorded {
         Details::change(&mut details, change);
         self.any.store(true, Ordering::Release);
         RECORDED.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    #[test]
+    fn what_is_recorded_after_a_panic_under_the_lock_is_there() {
+        let declared = Said {
+            declared: true,
+            ..Said::default()
+        };
+        let details = Inherited::nested(None, declared);
+        let panics = || details.record(|_| panic!("under the lock"));
+        assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+        assert!(details.get().is_none());
+        details.record(|details| details.set_metadata("plan", true.into()));
+        assert_eq!(details.get().unwrap().metadata.len(), 1);
     }
 }

@@ -1,6 +1,7 @@
 //! Spans that are known by their ids alone: as a parent, or at the other end of a link.
 
 use crate::error::{Error, ErrorKind};
+use crate::here;
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 
@@ -64,7 +65,7 @@ pub fn parent_context(trace_id: &str, span_id: &str) -> Result<Context, Error> {
 
 /// The `Context` to go on with `span` in.
 pub(crate) fn under(span: SpanContext) -> Context {
-    Context::map_current(|cx| cx.with_remote_span_context(span))
+    here::get().with_remote_span_context(span)
 }
 
 pub(crate) fn trace_id(text: &str) -> Result<TraceId, Error> {

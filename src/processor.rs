@@ -3,13 +3,14 @@
 use crate::dialect::Dialect;
 use crate::format::Format;
 use crate::format::write_scope;
+use crate::handover;
+use crate::heard;
 use crate::opening;
 use crate::scope::Scope;
 use opentelemetry::Context;
 use opentelemetry::trace::Span as _;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
-use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -95,6 +96,7 @@ impl SessionSpanProcessor {
     /// ```
     pub fn new() -> Self {
         EVER.store(true, Ordering::Relaxed);
+        heard::set_up_begins();
         Self { format: None }
     }
 
@@ -120,7 +122,8 @@ impl Default for SessionSpanProcessor {
 
 impl SpanProcessor for SessionSpanProcessor {
     fn on_start(&self, span: &mut Span, cx: &Context) {
-        if HUSHED.get() {
+        // In a span that writes itself.
+        if handover::is_starting() {
             return;
         }
         if let Some(scope) = opening::scope_of(cx) {
@@ -158,26 +161,8 @@ fn write(scope: &Scope, format: Option<&Arc<Format>>, span: &mut Span) {
 /// There is a processor. Where nobody has one, nobody pays for it.
 static EVER: AtomicBool = AtomicBool::new(false);
 
-thread_local! {
-    static HUSHED: Cell<bool> = const { Cell::new(false) };
-}
-
 /// Whether spans may be marked without a [`SessionTracerProvider`](crate::SessionTracerProvider).
 #[inline]
 pub(crate) fn is_there() -> bool {
     EVER.load(Ordering::Relaxed)
-}
-
-/// While this lives a span starts that writes itself: no processor is to do it too.
-pub(crate) struct Hushed(bool);
-
-#[cold]
-pub(crate) fn hush() -> Hushed {
-    Hushed(HUSHED.replace(true))
-}
-
-impl Drop for Hushed {
-    fn drop(&mut self) {
-        HUSHED.set(self.0);
-    }
 }

@@ -2,13 +2,14 @@
 
 use crate::attributes::{SESSION_ID, USER_HASH, USER_ID};
 use crate::baggage::{self, Member};
-use crate::diagnostic::{self, Once};
+use crate::diagnostic::{self, Message, Once};
 use crate::error::{Error, ErrorKind};
 use crate::inbound::InboundPolicy;
 use crate::opening;
 use crate::privacy::{Privacy, Shown};
 use crate::received::Refused;
 use crate::scope::{Role, Scope};
+use crate::session::Id;
 use crate::text::repeats;
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
@@ -107,7 +108,7 @@ impl SessionPropagator {
         self.name_fields()
     }
 
-    /// A header of its own for the session's id. It may be called several times.
+    /// A header of its own for the session's id. It may be called several times. Default: none.
     ///
     /// The value of a header is visible ASCII and spaces. An id that is not cannot be sent so: it
     /// is left out, and told of once, unless it is
@@ -211,8 +212,8 @@ impl SessionPropagator {
     }
 
     /// What is sent of the user, and as what.
-    fn user(&self, scope: &Scope) -> Option<(&'static str, Arc<str>)> {
-        let Some(id) = scope.user_id() else {
+    fn user(&self, scope: &Scope, id: Option<Id>) -> Option<(&'static str, Arc<str>)> {
+        let Some(id) = id else {
             let session = scope.to_session();
             return match session.attribute(USER_HASH) {
                 Some(Value::String(hash)) => Some((USER_HASH, hash.as_str().into())),
@@ -235,13 +236,14 @@ impl Default for SessionPropagator {
 impl TextMapPropagator for SessionPropagator {
     fn inject_context(&self, cx: &Context, injector: &mut dyn Injector) {
         let scope = opening::scope_of(cx);
-        let id = scope.as_ref().and_then(|scope| scope.id());
+        let ids = scope.as_ref().map(|scope| scope.ids());
+        let (id, user_id) = ids.unwrap_or_default();
         let id = id.and_then(|id| Some(self.privacy.session_ids.show(&id)?.text()));
         if self.baggage {
             let user = scope
                 .as_ref()
                 .filter(|_| self.user)
-                .and_then(|scope| self.user(scope));
+                .and_then(|scope| self.user(scope, user_id));
             let id = id.as_deref().map(|id| (SESSION_ID, id));
             let user = user.as_ref().map(|(key, user)| (*key, &**user));
             let ours: Vec<_> = id.into_iter().chain(user).collect();
@@ -249,10 +251,7 @@ impl TextMapPropagator for SessionPropagator {
                 self.hides(key, value, scope.as_deref())
             }) {
                 if !fits {
-                    tell(
-                        baggage::HEADER,
-                        "does not hold all of the baggage: left out is what is over 64 members or 8192 bytes",
-                    );
+                    tell(diagnostic::header_too_small(baggage::HEADER));
                 }
                 injector.set(baggage::HEADER, header);
             }
@@ -265,11 +264,7 @@ impl TextMapPropagator for SessionPropagator {
             } else if id.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
                 injector.set(header, id.to_string());
             } else {
-                tell(
-                    header,
-                    "cannot carry the session's id, which is not ASCII: it is not sent (use \
-                     with_percent_encoded_headers, or W3C baggage)",
-                );
+                tell(diagnostic::header_not_ascii(header));
             }
         }
     }
@@ -298,7 +293,7 @@ impl TextMapPropagator for SessionPropagator {
             }
             Ok(_) => cx,
             Err(Refused(header, what, error)) => {
-                tell(&header, &format!("brings {what} that is ignored: {error}"));
+                tell(diagnostic::header_ignored(&header, what, error));
                 cx
             }
         }
@@ -313,9 +308,8 @@ impl TextMapPropagator for SessionPropagator {
 const NOT_IN_A_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 
 /// Once for each header and mistake.
-fn tell(header: &str, what: &str) {
-    static TOLD: LazyLock<Once<String>> = LazyLock::new(Once::default);
-    let message = format!("header `{header}` {what}");
+fn tell(message: Message) {
+    static TOLD: LazyLock<Once<Message>> = LazyLock::new(Once::default);
     if TOLD.first(message.clone()) {
         diagnostic::tell(&message);
     }

@@ -2,9 +2,10 @@
 
 use crate::details::{Details, Part, Parts};
 use crate::inherited::{Inherited, Said};
+use crate::recorded::Recorded;
 use crate::session::{Id, Session};
 use std::fmt;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::Arc;
 
 /// The values in force for a piece of work. Scopes nest, and each value is inherited on its own.
 pub(crate) struct Scope {
@@ -15,7 +16,7 @@ pub(crate) struct Scope {
     /// Inside a turn of this session: a trace has begun with it.
     in_turn: bool,
     /// What was recorded on the span that opens the scope, when it was there already.
-    recorded: OnceLock<Box<Recorded>>,
+    recorded: Recorded,
     /// Asked for a value that is declared here and not known yet. Kept only where there is one, so
     /// that scopes that follow one another form no chain.
     outer: Option<Arc<Scope>>,
@@ -62,20 +63,6 @@ pub(crate) enum Value {
     In(Arc<Scope>),
 }
 
-#[derive(Default)]
-struct Recorded {
-    id: Latest,
-    user_id: Latest,
-}
-
-/// What was recorded last.
-#[derive(Default)]
-struct Latest {
-    first: OnceLock<Id>,
-    /// Fields are hardly ever recorded twice: until then, reading takes no lock.
-    later: OnceLock<RwLock<Id>>,
-}
-
 impl Scope {
     /// The scope that says `values` inside `outer`.
     pub(crate) fn nested(outer: Option<Arc<Scope>>, values: Values) -> Arc<Self> {
@@ -99,7 +86,7 @@ impl Scope {
             details,
             says_details,
             in_turn,
-            recorded: OnceLock::new(),
+            recorded: Recorded::default(),
             outer: None,
         };
         if let Some(outer) = outer {
@@ -154,11 +141,15 @@ impl Scope {
             }
     }
 
-    /// Tells what was recorded on the span that opens the scope.
-    pub(crate) fn record(&self, role: Role, id: Id) {
-        if let Value::Late(_) | Value::LateCleared = self.value(role) {
-            self.recorded.get_or_init(Box::default).of(role).set(id);
+    /// Tells what was recorded at once on the span that opens the scope.
+    pub(crate) fn record(&self, id: Option<Id>, user_id: Option<Id>) {
+        let is_late = |role| matches!(self.value(role), Value::Late(_) | Value::LateCleared);
+        let id = id.filter(|_| is_late(Role::Session));
+        let user_id = user_id.filter(|_| is_late(Role::User));
+        if id.is_none() && user_id.is_none() {
+            return;
         }
+        self.recorded.record(id, user_id);
     }
 
     /// The same, of what is no id.
@@ -176,12 +167,33 @@ impl Scope {
         self.get(Role::User)
     }
 
+    /// The id and the user's, as they were in force at one moment.
+    #[inline]
+    pub(crate) fn ids(&self) -> (Option<Id>, Option<Id>) {
+        use Value::{In, Late, LateCleared, LateOf};
+        match (&self.ids.id, &self.ids.user_id) {
+            (In(one), In(other)) if Arc::ptr_eq(one, other) => one.late_ids(),
+            (Late(_) | LateCleared | LateOf(_), Late(_) | LateCleared | LateOf(_)) => {
+                self.late_ids()
+            }
+            _ => (self.id(), self.user_id()),
+        }
+    }
+
+    fn late_ids(&self) -> (Option<Id>, Option<Id>) {
+        let recorded = match &self.ids.id {
+            Value::LateOf(scope) => &scope.recorded,
+            _ => &self.recorded,
+        };
+        recorded.at_one_moment(|| (self.look_up(Role::Session), self.look_up(Role::User)))
+    }
+
     #[inline]
     pub(crate) fn get(&self, role: Role) -> Option<Id> {
         match self.value(role) {
             Value::Unsaid | Value::Cleared => None,
             Value::Fixed(id) => Some(id.clone()),
-            Value::Late(Some(id)) if self.recorded.get().is_none() => Some(id.clone()),
+            Value::Late(Some(id)) if self.recorded.is_none() => Some(id.clone()),
             Value::Late(_) | Value::LateCleared | Value::LateOf(_) | Value::In(_) => {
                 self.look_up(role)
             }
@@ -225,7 +237,10 @@ impl Scope {
     }
 
     fn recorded(&self, role: Role) -> Option<Id> {
-        self.recorded.get()?.of(role).get()
+        match role {
+            Role::Session => self.recorded.id(),
+            Role::User => self.recorded.user_id(),
+        }
     }
 
     #[inline]
@@ -243,9 +258,10 @@ impl Scope {
 
     /// What is in force now, as a value.
     pub(crate) fn to_session(&self) -> Session {
+        let (id, user_id) = self.ids();
         Session {
-            id: self.id(),
-            user_id: self.user_id(),
+            id,
+            user_id,
             details: self.details.get(),
             cleared: Parts::default(),
         }
@@ -313,31 +329,6 @@ impl From<&Session> for Values {
             },
             details: session.into(),
             is_turn: false,
-        }
-    }
-}
-
-impl Recorded {
-    fn of(&self, role: Role) -> &Latest {
-        match role {
-            Role::Session => &self.id,
-            Role::User => &self.user_id,
-        }
-    }
-}
-
-impl Latest {
-    fn get(&self) -> Option<Id> {
-        match self.later.get() {
-            None => self.first.get().cloned(),
-            Some(later) => Some(later.read().unwrap_or_else(PoisonError::into_inner).clone()),
-        }
-    }
-
-    fn set(&self, id: Id) {
-        if let Err(id) = self.first.set(id) {
-            let later = self.later.get_or_init(|| RwLock::new(id.clone()));
-            *later.write().unwrap_or_else(PoisonError::into_inner) = id;
         }
     }
 }

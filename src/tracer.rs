@@ -3,10 +3,10 @@
 use crate::dialect::Dialect;
 use crate::format::Format;
 use crate::handover::{self, Handover, Opened, Opening};
+use crate::heard;
 use crate::in_force::InForce;
 use crate::known::{self, Key};
 use crate::privacy::Privacy;
-use crate::processor;
 use crate::scope::{Scope, is_in_turn};
 use crate::span::SessionSpan;
 use crate::watched::SpanAttributes;
@@ -59,6 +59,7 @@ impl<P> SessionTracerProvider<P> {
     /// let provider = SessionTracerProvider::new(SdkTracerProvider::default());
     /// ```
     pub fn new(provider: P) -> Self {
+        heard::set_up_begins();
         Self {
             inner: provider,
             format: None,
@@ -325,9 +326,7 @@ impl<T: Tracer> SessionTracer<T> {
         bound: bool,
         attributes: SpanAttributes,
     ) -> SessionSpan<T::Span> {
-        // What the tracer inside does may make spans of its own: samplers and processors run there.
-        let _offer = handover::hold_offer();
-        let _hushed = processor::is_there().then(processor::hush);
+        let _starting = handover::starting();
         let inner = self.inner.build_with_context(builder, parent);
         SessionSpan::new(inner, scope, bound, attributes)
     }

@@ -8,12 +8,13 @@
 
 use crate::diagnostic;
 use crate::handover::Opened;
+use crate::here::{self, Attached};
 use crate::known::{self, Key, Remembered};
 use crate::opening::{Shared, SpanSession};
 use crate::processor;
 use crate::scope::{Scope, Values};
+use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::TraceContextExt;
-use opentelemetry::{Context as OtelContext, ContextGuard};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,9 +23,6 @@ use tracing::{Dispatch, Subscriber};
 use tracing_opentelemetry::get_otel_context;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
-
-/// After so many spans in a scope, there is no OpenTelemetry layer beside us that we could find.
-pub(crate) const ENOUGH_LOOKS: u8 = 8;
 
 /// Each of these follows the callback of that name.
 impl Shared {
@@ -93,9 +91,7 @@ impl Shared {
     pub(crate) fn track_exit(&self, id: &Id) {
         // Dropped after the stack has been let go: the end of a `Context` runs foreign code.
         let left = pop(self.key(id));
-        if left.is_some_and(|left| left.may_tell)
-            && self.looks.load(Ordering::Relaxed) < ENOUGH_LOOKS
-        {
+        if left.is_some_and(|left| left.may_tell) && self.looks.are_due() {
             self.look_for_opentelemetry_layer(id);
         }
     }
@@ -127,17 +123,17 @@ impl Shared {
     /// span before us, and a processor reads what we attach.
     #[cold]
     fn is_after_opentelemetry_layer(&self, id: &Id) -> bool {
-        if self.looks.load(Ordering::Relaxed) == ENOUGH_LOOKS {
+        if !self.looks.are_due() {
             return true;
         }
         let own = || get_otel_context(id, &self.upgrade()?);
         let is_own = |own: OtelContext| {
             let own = own.span().span_context().span_id();
-            OtelContext::map_current(|here| here.span().span_context().span_id() == own)
+            here::map(|cx| cx.span().span_context().span_id() == own).unwrap_or(false)
         };
         let is_after = own().is_some_and(is_own);
         if is_after {
-            self.looks.store(ENOUGH_LOOKS, Ordering::Relaxed);
+            self.looks.found();
         }
         is_after
     }
@@ -146,12 +142,14 @@ impl Shared {
     /// us, so asking for it changes nothing.
     #[cold]
     fn look_for_opentelemetry_layer(&self, id: &Id) {
-        self.looks.fetch_add(1, Ordering::Relaxed);
-        if let Some(dispatch) = self.upgrade() {
-            if get_otel_context(id, &dispatch).is_some() {
-                self.looks.store(ENOUGH_LOOKS, Ordering::Relaxed);
-                diagnostic::wait(diagnostic::BESIDE);
-            }
+        let exported = || get_otel_context(id, &self.upgrade()?);
+        if exported().is_none() {
+            self.looks.missed();
+        } else if self.looks.found() {
+            diagnostic::wait(match self.is_one_of_two.load(Ordering::Relaxed) {
+                true => diagnostic::TWO_LAYERS,
+                false => diagnostic::BESIDE,
+            });
         }
     }
 }
@@ -164,7 +162,7 @@ fn is_current(scope: &Arc<Scope>) -> bool {
 struct Entered {
     span: Key,
     /// Ends the scope when it is dropped.
-    _guard: Option<ContextGuard>,
+    _guard: Option<Attached>,
     /// Once it is left, it can tell whether there is an OpenTelemetry layer beside us.
     may_tell: bool,
 }

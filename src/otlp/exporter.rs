@@ -5,7 +5,7 @@
 
 use super::Protocol;
 use super::trouble::Trouble;
-use crate::diagnostic;
+use crate::diagnostic::{self, Message};
 use crate::env::variable;
 use crate::error::Error;
 use async_trait::async_trait;
@@ -241,7 +241,7 @@ struct Client {
     inner: reqwest::blocking::Client,
     headers: HeaderMap,
     /// Why it failed, when it was last said: not each time again.
-    said: Mutex<Option<String>>,
+    said: Mutex<Option<Message>>,
 }
 
 #[async_trait]
@@ -255,7 +255,7 @@ impl HttpClient for Client {
             let port = to
                 .port()
                 .map_or_else(String::new, |port| format!(":{port}"));
-            format!("no spans reach {host}{port}: {}", root(error.as_ref()))
+            diagnostic::not_reached(&format!("{host}{port}"), root(error.as_ref()))
         });
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if *said != failure {
