@@ -80,7 +80,8 @@ pub fn current_session_id() -> Option<String> {
 /// When [`Session::new`] refuses the id, and when there is no current span that is exported (or,
 /// where there is no OpenTelemetry layer, no current span): a value without a span or a guard
 /// would have nowhere safe to live. And when a [`Session`] is attached inside the current span: it
-/// is nearer than the span, and would hide what is set there.
+/// is nearer than the span, and would hide what is set there. And in a sampler or span processor, while
+/// a span starts: the OpenTelemetry layer has locked it.
 ///
 /// ```
 /// # use opentelemetry::trace::TracerProvider;
@@ -208,7 +209,8 @@ fn not_while_a_span_starts() -> Result<(), Error> {
 ///
 /// # Errors
 ///
-/// When nothing is in force here, and when there is no span.
+/// When nothing is in force here, when there is no span, and in a sampler or span processor, while a span
+/// starts.
 ///
 /// ```
 /// # use opentelemetry::trace::TracerProvider;

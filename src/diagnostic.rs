@@ -272,3 +272,29 @@ impl Callsite for Warning {
         &METADATA
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::hash::Hasher;
+    use std::panic::catch_unwind;
+
+    #[derive(PartialEq, Eq)]
+    struct Key(u8);
+
+    impl Hash for Key {
+        fn hash<H: Hasher>(&self, state: &mut H) {
+            assert_ne!(self.0, 0, "under the lock");
+            self.0.hash(state);
+        }
+    }
+
+    #[test]
+    fn mistakes_are_said_once_after_a_panic_under_the_lock() {
+        let once = Once::default();
+        assert!(once.first(Key(1)));
+        assert!(catch_unwind(|| once.first(Key(0))).is_err());
+        assert!(!once.first(Key(1)));
+        assert!(once.first(Key(2)));
+    }
+}

@@ -288,3 +288,23 @@ impl Recorded {
         RECORDED.fetch_add(1, Ordering::AcqRel);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    #[test]
+    fn what_is_recorded_after_a_panic_under_the_lock_is_there() {
+        let declared = Said {
+            declared: true,
+            ..Said::default()
+        };
+        let details = Inherited::nested(None, declared);
+        let panics = || details.record(|_| panic!("under the lock"));
+        assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+        assert!(details.get().is_none());
+        details.record(|details| details.set_metadata("plan", true.into()));
+        assert_eq!(details.get().unwrap().metadata.len(), 1);
+    }
+}

@@ -108,6 +108,7 @@ mod privacy;
 mod processor;
 mod propagator;
 mod received;
+mod recorded;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub mod reqwest;

@@ -9,7 +9,9 @@ use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId, TraceState}
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
 use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Keeps a share of all sessions: a conversation is kept whole or dropped whole.
 ///
@@ -169,7 +171,7 @@ impl SessionSampler {
     /// It is asked about each span that is decided on where a session or a user is in force, with all
     /// that is in force; so it makes a [`Session`] for each, and has to be quick. What it asks about has
     /// to be known when the root is started: a session whose user becomes known later is not kept for
-    /// the user's sake.
+    /// the user's sake. Where it panics, it keeps nothing, and one warning says so.
     ///
     /// Such spans have `th:0`: they stand for themselves alone, with the `rv` of their session as ever.
     /// A Collector that samples at a lower ratio goes by that `rv` and may drop them. A policy of its
@@ -189,10 +191,17 @@ impl SessionSampler {
     }
 
     fn always_keeps(&self, scope: Option<&Scope>) -> bool {
-        match (&self.keeps, scope) {
-            (Some(keeps), Some(scope)) => keeps(&scope.to_session()),
-            _ => false,
-        }
+        let (Some(keeps), Some(scope)) = (&self.keeps, scope) else {
+            return false;
+        };
+        let session = scope.to_session();
+        // It would leave the span that is being started as it is, and the OpenTelemetry layer ends the process
+        // when it comes upon such a span while the panic unwinds.
+        let kept = panic::catch_unwind(AssertUnwindSafe(|| keeps(&session)));
+        kept.unwrap_or_else(|_| {
+            tell_of_panic();
+            false
+        })
     }
 }
 
@@ -243,6 +252,17 @@ impl ShouldSample for SessionSampler {
             attributes: Vec::new(),
             trace_state: with_decision(state, explicit, is_said.then_some(threshold)),
         }
+    }
+}
+
+#[cold]
+fn tell_of_panic() {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Ordering::Relaxed) {
+        diagnostic::wait(
+            "the function given to SessionSampler::always_keep panicked, so it kept nothing: the \
+             session is decided on as any other",
+        );
     }
 }
 

@@ -2,11 +2,10 @@
 
 use crate::details::{Details, Part, Parts};
 use crate::inherited::{Inherited, Said};
+use crate::recorded::Recorded;
 use crate::session::{Id, Session};
-use crate::sync::atomic::{AtomicU32, Ordering, fence};
-use crate::sync::{Mutex, MutexGuard, OnceLock, RwLock};
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// The values in force for a piece of work. Scopes nest, and each value is inherited on its own.
 pub(crate) struct Scope {
@@ -16,10 +15,8 @@ pub(crate) struct Scope {
     says_details: bool,
     /// Inside a turn of this session: a trace has begun with it.
     in_turn: bool,
-    /// Odd while ids are being recorded, and another number afterwards.
-    version: AtomicU32,
     /// What was recorded on the span that opens the scope, when it was there already.
-    recorded: OnceLock<Box<Recorded>>,
+    recorded: Recorded,
     /// Asked for a value that is declared here and not known yet. Kept only where there is one, so
     /// that scopes that follow one another form no chain.
     outer: Option<Arc<Scope>>,
@@ -66,22 +63,6 @@ pub(crate) enum Value {
     In(Arc<Scope>),
 }
 
-#[derive(Default)]
-struct Recorded {
-    id: Latest,
-    user_id: Latest,
-    /// By one thread at a time.
-    recording: Mutex<()>,
-}
-
-/// What was recorded last.
-#[derive(Default)]
-struct Latest {
-    first: OnceLock<Id>,
-    /// Fields are hardly ever recorded twice: until then, reading takes no lock.
-    later: OnceLock<RwLock<Id>>,
-}
-
 impl Scope {
     /// The scope that says `values` inside `outer`.
     pub(crate) fn nested(outer: Option<Arc<Scope>>, values: Values) -> Arc<Self> {
@@ -105,8 +86,7 @@ impl Scope {
             details,
             says_details,
             in_turn,
-            version: AtomicU32::new(0),
-            recorded: OnceLock::new(),
+            recorded: Recorded::default(),
             outer: None,
         };
         if let Some(outer) = outer {
@@ -169,18 +149,7 @@ impl Scope {
         if id.is_none() && user_id.is_none() {
             return;
         }
-        let recorded = self.recorded.get_or_init(Box::default);
-        let _alone = recorded.alone();
-        self.version.fetch_add(1, Ordering::Relaxed);
-        // What follows is not seen by anybody who does not see the odd number.
-        fence(Ordering::Release);
-        if let Some(id) = id {
-            recorded.id.set(id);
-        }
-        if let Some(id) = user_id {
-            recorded.user_id.set(id);
-        }
-        self.version.fetch_add(1, Ordering::Release);
+        self.recorded.record(id, user_id);
     }
 
     /// The same, of what is no id.
@@ -212,27 +181,11 @@ impl Scope {
     }
 
     fn late_ids(&self) -> (Option<Id>, Option<Id>) {
-        if let Value::LateOf(scope) = &self.ids.id {
-            return scope.at_one_moment(|| self.look_up_both());
-        }
-        self.at_one_moment(|| self.look_up_both())
-    }
-
-    fn look_up_both(&self) -> (Option<Id>, Option<Id>) {
-        (self.look_up(Role::Session), self.look_up(Role::User))
-    }
-
-    /// What `look` sees while nothing is recorded here.
-    fn at_one_moment<T>(&self, look: impl Fn() -> T) -> T {
-        let before = self.version.load(Ordering::Acquire);
-        let seen = look();
-        fence(Ordering::Acquire);
-        let is_at_rest = before % 2 == 0;
-        if is_at_rest && self.version.load(Ordering::Relaxed) == before {
-            return seen;
-        }
-        let _alone = self.recorded.get_or_init(Box::default).alone();
-        look()
+        let recorded = match &self.ids.id {
+            Value::LateOf(scope) => &scope.recorded,
+            _ => &self.recorded,
+        };
+        recorded.at_one_moment(|| (self.look_up(Role::Session), self.look_up(Role::User)))
     }
 
     #[inline]
@@ -240,7 +193,7 @@ impl Scope {
         match self.value(role) {
             Value::Unsaid | Value::Cleared => None,
             Value::Fixed(id) => Some(id.clone()),
-            Value::Late(Some(id)) if self.recorded.get().is_none() => Some(id.clone()),
+            Value::Late(Some(id)) if self.recorded.is_none() => Some(id.clone()),
             Value::Late(_) | Value::LateCleared | Value::LateOf(_) | Value::In(_) => {
                 self.look_up(role)
             }
@@ -284,7 +237,10 @@ impl Scope {
     }
 
     fn recorded(&self, role: Role) -> Option<Id> {
-        self.recorded.get()?.of(role).get()
+        match role {
+            Role::Session => self.recorded.id(),
+            Role::User => self.recorded.user_id(),
+        }
     }
 
     #[inline]
@@ -373,37 +329,6 @@ impl From<&Session> for Values {
             },
             details: session.into(),
             is_turn: false,
-        }
-    }
-}
-
-impl Recorded {
-    fn alone(&self) -> MutexGuard<'_, ()> {
-        self.recording
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn of(&self, role: Role) -> &Latest {
-        match role {
-            Role::Session => &self.id,
-            Role::User => &self.user_id,
-        }
-    }
-}
-
-impl Latest {
-    fn get(&self) -> Option<Id> {
-        match self.later.get() {
-            None => self.first.get().cloned(),
-            Some(later) => Some(later.read().unwrap_or_else(PoisonError::into_inner).clone()),
-        }
-    }
-
-    fn set(&self, id: Id) {
-        if let Err(id) = self.first.set(id) {
-            let later = self.later.get_or_init(|| RwLock::new(id.clone()));
-            *later.write().unwrap_or_else(PoisonError::into_inner) = id;
         }
     }
 }

@@ -123,3 +123,22 @@ impl Hasher for Unhashed {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    #[test]
+    fn goes_on_after_a_panic_under_its_lock() {
+        let map = Shards::new();
+        map.insert(64, "here");
+        let panics = || map.remove_if(64, |_| panic!("under the lock"));
+        assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+        assert_eq!(map.read(64, |value| Some(*value)), Some("here"));
+        map.insert(128, "beside");
+        assert_eq!(map.remove(64), Some("here"));
+        assert_eq!(map.remove(128), Some("beside"));
+        assert!(!map.may_have(64));
+    }
+}

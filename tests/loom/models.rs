@@ -1,0 +1,287 @@
+use crate::details::Details;
+use crate::diagnostic::Once;
+use crate::inherited::Said;
+use crate::looks::Looks;
+use crate::scope::{Ids, Scope, Value, Values};
+use crate::session::{Id, Session};
+use crate::shards::Shards;
+use loom::thread::{self, JoinHandle};
+use std::sync::Arc;
+
+/// Loom gives up an order in which threads are interrupted more often than that: what goes wrong at all goes
+/// wrong with two or three.
+const INTERRUPTIONS: usize = 3;
+
+fn in_every_order(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(INTERRUPTIONS);
+    builder.check(model);
+}
+
+fn id(text: &str) -> Option<Id> {
+    Some(Id::new(text).unwrap())
+}
+
+/// The scope of a span whose fields have said these, and may say others.
+fn late(session: Option<Id>, user: Option<Id>, outer: Option<Arc<Scope>>) -> Arc<Scope> {
+    let ids = Ids {
+        id: Value::Late(session),
+        user_id: Value::Late(user),
+    };
+    Scope::nested(
+        outer,
+        Values {
+            ids,
+            ..Values::default()
+        },
+    )
+}
+
+/// The scope of something inside.
+fn inside(outer: &Arc<Scope>) -> Arc<Scope> {
+    Scope::nested(Some(outer.clone()), Values::default())
+}
+
+fn texts(ids: (Option<Id>, Option<Id>)) -> (String, String) {
+    let text = |id: Option<Id>| id.map(|id| id.as_str().to_owned()).unwrap_or_default();
+    (text(ids.0), text(ids.1))
+}
+
+fn run(act: impl FnOnce() + 'static) -> JoinHandle<()> {
+    thread::spawn(act)
+}
+
+/// The pairs of ids that have been in force.
+fn assert_one_of(seen: &(String, String), pairs: &[(&str, &str)]) {
+    let is = |(session, user): &(&str, &str)| seen.0 == *session && seen.1 == *user;
+    assert!(pairs.iter().any(is), "{seen:?} has never been in force");
+}
+
+#[test]
+fn ids_recorded_late_are_seen_or_not_and_never_those_of_two_moments() {
+    in_every_order(|| {
+        let scope = late(id("s1"), id("u1"), None);
+        let child = inside(&scope);
+        let records = scope.clone();
+        let recording = run(move || {
+            records.record(id("s2"), None);
+            records.record(None, id("u2"));
+        });
+        let seen = texts(child.ids());
+        assert_one_of(&seen, &[("s1", "u1"), ("s2", "u1"), ("s2", "u2")]);
+        recording.join().unwrap();
+        assert_eq!(texts(child.ids()), ("s2".to_owned(), "u2".to_owned()));
+    });
+}
+
+#[test]
+fn two_ids_of_one_record_are_seen_both_or_none() {
+    in_every_order(|| {
+        let scope = late(None, None, None);
+        let child = inside(&scope);
+        let records = scope.clone();
+        let recording = run(move || {
+            records.record(id("s1"), id("u1"));
+            records.record(id("s2"), id("u2"));
+        });
+        let allowed = [("", ""), ("s1", "u1"), ("s2", "u2")];
+        let first = texts(child.ids());
+        assert_one_of(&first, &allowed);
+        let second = texts(child.ids());
+        assert_one_of(&second, &allowed);
+        assert!(first <= second, "{first:?} is in force again");
+        recording.join().unwrap();
+        assert_eq!(texts(child.ids()), ("s2".to_owned(), "u2".to_owned()));
+    });
+}
+
+#[test]
+fn threads_that_record_at_once_leave_what_one_of_them_said() {
+    in_every_order(|| {
+        let scope = late(id("s0"), id("u0"), None);
+        let child = inside(&scope);
+        let records = |session: &'static str, user: &'static str| {
+            let scope = scope.clone();
+            run(move || scope.record(id(session), id(user)))
+        };
+        let (one, other) = (records("s1", "u1"), records("s2", "u2"));
+        let allowed = [("s0", "u0"), ("s1", "u1"), ("s2", "u2")];
+        assert_one_of(&texts(child.ids()), &allowed);
+        one.join().unwrap();
+        other.join().unwrap();
+        assert_one_of(&texts(child.ids()), &allowed[1..]);
+    });
+}
+
+#[test]
+fn scope_that_awaits_its_ids_has_those_around_until_then() {
+    in_every_order(|| {
+        let outer = late(id("s1"), id("u1"), None);
+        let scope = late(None, None, Some(outer.clone()));
+        // Below a parent that was set from outside, a scope is moved.
+        let moved = scope.moved_into(Some(late(id("s3"), id("u3"), None)));
+        let records = scope.clone();
+        let recording = run(move || records.record(id("s2"), id("u2")));
+        assert_one_of(&texts(inside(&scope).ids()), &[("s1", "u1"), ("s2", "u2")]);
+        assert_one_of(&texts(inside(&moved).ids()), &[("s3", "u3"), ("s2", "u2")]);
+        recording.join().unwrap();
+        assert_eq!(texts(moved.ids()), ("s2".to_owned(), "u2".to_owned()));
+    });
+}
+
+/// The scope of a span with fields for metadata.
+fn late_details(outer: Option<Arc<Scope>>) -> Arc<Scope> {
+    let details = Said {
+        declared: true,
+        ..Said::default()
+    };
+    Scope::nested(
+        outer,
+        Values {
+            details,
+            ..Values::default()
+        },
+    )
+}
+
+fn metadata(scope: &Scope) -> Vec<String> {
+    let mut keys = Vec::new();
+    scope.details().read(|details: &Details| {
+        keys.extend(details.metadata.iter().map(|(key, _)| key.clone()));
+    });
+    keys
+}
+
+#[test]
+fn metadata_recorded_late_is_not_lost_whoever_merges_it_meanwhile() {
+    in_every_order(|| {
+        let outer = late_details(None);
+        let scope = late_details(Some(outer.clone()));
+        let record = |scope: &Arc<Scope>, key: &'static str| {
+            scope.record_detail(|details| details.set_metadata(key, true.into()));
+        };
+        let records = outer.clone();
+        let recording = run(move || record(&records, "outer"));
+        let reads = inside(&scope);
+        let reading = run(move || drop(metadata(&reads)));
+        record(&scope, "inner");
+        let seen = metadata(&scope);
+        assert!(seen == ["inner"] || seen == ["outer", "inner"], "{seen:?}");
+        recording.join().unwrap();
+        assert_eq!(metadata(&scope), ["outer", "inner"]);
+        reading.join().unwrap();
+        assert_eq!(metadata(&scope), ["outer", "inner"]);
+    });
+}
+
+#[test]
+fn session_of_a_span_below_is_whole_while_all_of_it_is_recorded() {
+    in_every_order(|| {
+        let ids = Ids {
+            id: Value::Late(None),
+            user_id: Value::Late(None),
+        };
+        let details = Said {
+            declared: true,
+            ..Said::default()
+        };
+        let scope = Scope::nested(
+            None,
+            Values {
+                ids,
+                details,
+                ..Values::default()
+            },
+        );
+        let records = scope.clone();
+        let recording = run(move || {
+            records.record_detail(|details| details.set_metadata("plan", true.into()));
+            records.record(id("s1"), id("u1"));
+        });
+        let seen: Session = inside(&scope).to_session();
+        assert_eq!(seen.id().is_some(), seen.user_id().is_some());
+        // The metadata was there first.
+        assert!(seen.id().is_none() || seen.metadata("plan").is_some());
+        recording.join().unwrap();
+    });
+}
+
+/// What is handed from thread to thread with a key: whoever has the one has the other.
+type Map = Shards<&'static str>;
+
+fn map() -> Arc<Map> {
+    let map = Arc::new(Map::new());
+    assert!(!map.may_have(64));
+    map
+}
+
+#[test]
+fn entry_is_found_by_whoever_was_handed_its_key_whatever_is_beside_it() {
+    in_every_order(|| {
+        let map = map();
+        // In the same shard.
+        let (key, beside) = (64, 128);
+        let others = map.clone();
+        let coming_and_going = run(move || {
+            others.insert(beside, "beside");
+            assert_eq!(others.remove(beside), Some("beside"));
+        });
+        map.insert(key, "ours");
+        let finds = map.clone();
+        let finding = run(move || {
+            assert!(finds.may_have(key));
+            assert_eq!(finds.read(key, |value| Some(*value)), Some("ours"));
+            assert_eq!(finds.remove_if(key, |value| *value == "ours"), Some("ours"));
+        });
+        finding.join().unwrap();
+        coming_and_going.join().unwrap();
+        // Nothing is left, and that is known without a lock.
+        assert!(!map.may_have(key));
+    });
+}
+
+#[test]
+fn entry_that_two_threads_take_is_had_by_one() {
+    in_every_order(|| {
+        let map = map();
+        map.insert(64, "ours");
+        let takes = map.clone();
+        let taking = thread::spawn(move || takes.remove(64).is_some());
+        let here = map.remove(64).is_some();
+        let there = taking.join().unwrap();
+        assert!(here != there);
+        assert!(!map.may_have(64));
+    });
+}
+
+#[test]
+fn mistake_is_said_by_one_thread() {
+    in_every_order(|| {
+        let once: Arc<Once<&str>> = Arc::default();
+        let also = once.clone();
+        let other = thread::spawn(move || also.first("mistake"));
+        let here = once.first("mistake");
+        assert!(here != other.join().unwrap());
+    });
+}
+
+#[test]
+fn mistake_that_two_looks_find_is_said_once_whatever_others_miss() {
+    in_every_order(|| {
+        let looks = Arc::new(Looks::default());
+        // One is left.
+        (0..7).for_each(|_| looks.missed());
+        assert!(looks.are_due());
+        let (finds, misses) = (looks.clone(), looks.clone());
+        let finding = thread::spawn(move || finds.found());
+        let missing = run(move || {
+            misses.missed();
+            misses.begin();
+            misses.missed();
+        });
+        let here = looks.found();
+        assert!(here != finding.join().unwrap());
+        missing.join().unwrap();
+        assert!(!looks.are_due());
+    });
+}
