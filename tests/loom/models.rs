@@ -276,7 +276,6 @@ fn mistake_that_two_looks_find_is_said_once_whatever_others_miss() {
         let finding = thread::spawn(move || finds.found());
         let missing = run(move || {
             misses.missed();
-            misses.begin();
             misses.missed();
         });
         let here = looks.found();
