@@ -8,6 +8,7 @@
 [benches]: https://docs.rs/crate/tracing-session/latest/source/benches/README.md
 [mit]: https://docs.rs/crate/tracing-session/latest/source/LICENSE-MIT
 [apache]: https://docs.rs/crate/tracing-session/latest/source/LICENSE-APACHE
+[security]: https://docs.rs/crate/tracing-session/latest/source/SECURITY.md
 [guide]: crate::guide
 [troubleshooting]: crate::guide::troubleshooting
 "]
