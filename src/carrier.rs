@@ -10,6 +10,8 @@ use crate::session::Session;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{FutureExt, WithContext};
 use opentelemetry::{Context, ContextGuard, global};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::BuildHasher;
@@ -117,8 +119,8 @@ impl Carrier for BTreeMap<String, String> {
 
 /// The headers of a message in a queue, or of a job in a table.
 ///
-/// With the feature `serde` it is written and read as a map of strings. `Debug` shows the names of the
-/// headers, and never their values: the session is among them.
+/// `serde` writes and reads it as a map of strings. `Debug` shows the names of the headers, and never
+/// their values: the session is among them. Nor does the error where it is something else.
 ///
 /// ```
 /// use tracing_session::{TraceHeaders, WithPropagated, inject_context};
@@ -135,7 +137,7 @@ impl Carrier for BTreeMap<String, String> {
 ///     async { /* ... */ }.with_propagated(&job.trace_headers).await;
 /// }
 /// ```
-#[derive(Clone, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct TraceHeaders(BTreeMap<String, String>);
 
@@ -150,6 +152,16 @@ impl Carrier for TraceHeaders {
 
     fn names(&self) -> Vec<&str> {
         self.0.names()
+    }
+}
+
+/// What is wrong is told by us: `serde` would show the value.
+impl<'de> Deserialize<'de> for TraceHeaders {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let headers = BTreeMap::deserialize(deserializer);
+        headers
+            .map(Self)
+            .map_err(|_| D::Error::custom("not a map of headers to their values"))
     }
 }
 

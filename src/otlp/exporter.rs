@@ -116,14 +116,7 @@ fn http_endpoint(given: Option<String>) -> Result<String, Error> {
             },
         },
     };
-    let endpoint = endpoint.trim();
-    let is_url = endpoint.parse().is_ok_and(|uri: Uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
-    });
-    match is_url {
-        true => with_tls_or_without(name, endpoint.to_owned()),
-        false => Err(said_by(name, Trouble::Endpoint)),
-    }
+    checked(name, endpoint.trim().to_owned())
 }
 
 fn grpc_endpoint(given: Option<String>) -> Result<String, Error> {
@@ -139,7 +132,11 @@ fn grpc_endpoint(given: Option<String>) -> Result<String, Error> {
         },
     };
     if endpoint.contains("://") {
-        return with_tls_or_without(name, endpoint);
+        // A socket of this machine is one too.
+        return match endpoint.starts_with("unix://") {
+            true => Ok(endpoint),
+            false => checked(name, endpoint),
+        };
     }
     let insecure = first([
         OTEL_EXPORTER_OTLP_TRACES_INSECURE,
@@ -149,11 +146,16 @@ fn grpc_endpoint(given: Option<String>) -> Result<String, Error> {
         Some((_, value)) if value.eq_ignore_ascii_case("true") => "http",
         _ => "https",
     };
-    with_tls_or_without(name, format!("{scheme}://{endpoint}"))
+    checked(name, format!("{scheme}://{endpoint}"))
 }
 
-fn with_tls_or_without(name: Option<&'static str>, endpoint: String) -> Result<String, Error> {
+/// The endpoint, if spans can be sent there. It is not shown, as a password may stand in it.
+fn checked(name: Option<&'static str>, endpoint: String) -> Result<String, Error> {
+    let is_url = endpoint.parse().is_ok_and(|uri: Uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
+    });
     match is_https(&endpoint) && !cfg!(feature = "otlp-tls") {
+        _ if !is_url => Err(said_by(name, Trouble::Endpoint)),
         true => Err(said_by(name, Trouble::Tls)),
         false => Ok(endpoint),
     }
