@@ -231,6 +231,8 @@ impl<C: Carrier + ?Sized> Extractor for As<&C> {
 /// [`propagator_from_env`](crate::propagator_from_env) for one: until then nothing is written, and
 /// a diagnostic says so once.
 ///
+/// Cost: that of the propagator, as for all that reads and writes headers here.
+///
 /// ```
 /// use std::collections::HashMap;
 /// use tracing_session::{Session, inject_context, propagator_from_env};

@@ -64,6 +64,12 @@ pub(crate) const GUARD_DROPPED: Message = text(
      (keep it until the end of main: `let _telemetry = ..`, as `let _ = ..` drops it at once)",
 );
 
+#[cfg(feature = "sampler")]
+pub(crate) const KEEPS_PANICKED: Message = text(
+    "the function given to SessionSampler::always_keep panicked, so it kept nothing: the \
+     session is decided on as any other",
+);
+
 const fn text(text: &'static str) -> Message {
     Message(Cow::Borrowed(text))
 }

@@ -5,9 +5,11 @@
 [logs]: https://docs.rs/crate/tracing-session/latest/source/examples/logs.rs
 [sampling]: https://docs.rs/crate/tracing-session/latest/source/docs/sampling.md
 [scaling]: https://docs.rs/crate/tracing-session/latest/source/docs/scaling.md
+[reliability]: https://docs.rs/crate/tracing-session/latest/source/docs/reliability.md
 [benches]: https://docs.rs/crate/tracing-session/latest/source/benches/README.md
 [mit]: https://docs.rs/crate/tracing-session/latest/source/LICENSE-MIT
 [apache]: https://docs.rs/crate/tracing-session/latest/source/LICENSE-APACHE
+[security]: https://docs.rs/crate/tracing-session/latest/source/SECURITY.md
 [guide]: crate::guide
 [troubleshooting]: crate::guide::troubleshooting
 "]

@@ -5,6 +5,8 @@
 /// id there may be `target:`, `parent:` and `level:` (default: `INFO`), in this order. The span is
 /// named `session`, and its fields `session.id` and `user.id` may be recorded later.
 ///
+/// Cost: that of a span that opens a scope, see [`SessionLayer`](crate::SessionLayer).
+///
 /// A field that awaits, beside a `Session`, makes a future that is not `Send`: await before the macro.
 ///
 /// ```
@@ -32,7 +34,7 @@ macro_rules! session {
 /// A span that says a user: `user.id` stands on it and on everything below it, beside the session
 /// that is in force there.
 ///
-/// The id may be anything that displays. Fields, `target:`, `parent:` and `level:` are as for
+/// The id may be anything that displays. Fields, `target:`, `parent:`, `level:` and the cost are as for
 /// [`session!`](crate::session); the span is named `user`.
 ///
 /// ```

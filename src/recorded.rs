@@ -71,8 +71,9 @@ impl Recorded {
 
     #[inline]
     fn version(&self) -> u32 {
-        let version = |ids: &Box<Ids>| ids.version.load(Ordering::Acquire);
-        self.0.get().map_or(0, version)
+        self.0
+            .get()
+            .map_or(0, |ids| ids.version.load(Ordering::Acquire))
     }
 
     #[cold]

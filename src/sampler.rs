@@ -259,10 +259,7 @@ impl ShouldSample for SessionSampler {
 fn tell_of_panic() {
     static SAID: AtomicBool = AtomicBool::new(false);
     if !SAID.swap(true, Ordering::Relaxed) {
-        diagnostic::wait(
-            "the function given to SessionSampler::always_keep panicked, so it kept nothing: the \
-             session is decided on as any other",
-        );
+        diagnostic::wait(diagnostic::KEEPS_PANICKED);
     }
 }
 

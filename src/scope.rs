@@ -180,7 +180,19 @@ impl Scope {
         }
     }
 
+    #[inline]
     fn late_ids(&self) -> (Option<Id>, Option<Id>) {
+        if self.recorded.is_none() && self.outer.is_none() {
+            if let (Value::Late(id), Value::Late(user_id)) = (&self.ids.id, &self.ids.user_id) {
+                // Nearly always.
+                return (id.clone(), user_id.clone());
+            }
+        }
+        self.recorded_ids()
+    }
+
+    #[cold]
+    fn recorded_ids(&self) -> (Option<Id>, Option<Id>) {
         let recorded = match &self.ids.id {
             Value::LateOf(scope) => &scope.recorded,
             _ => &self.recorded,

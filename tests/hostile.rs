@@ -1,5 +1,6 @@
 //! What comes in from outside and means no good: what a fuzzer has found to be of interest, and what we
 //! could think of. `hostile/` says what has to hold, of `fuzz/` and of this.
+#![allow(clippy::duplicate_mod, reason = "a fuzz target takes each by itself")]
 
 #[path = "hostile/fields.rs"]
 mod fields;

@@ -2,7 +2,7 @@
 //! to hold.
 
 #[path = "../hostile/state.rs"]
-mod hostile;
+mod rules;
 
 use proptest::prelude::*;
 use proptest::test_runner::RngAlgorithm;
@@ -85,6 +85,6 @@ proptest! {
 
     #[test]
     fn state_is_refused_without_a_word_of_it_or_goes_on(stored in prop_oneof![9 => state(), 1 => value()]) {
-        hostile::check(stored.to_string().as_bytes());
+        rules::check(stored.to_string().as_bytes());
     }
 }

@@ -110,7 +110,7 @@ fn span_marked_by_two_users_does_not_mix_them() {
 fn second_mark_adds_what_it_knows_and_takes_nothing_back() {
     let app = App::new();
     let session = Session::new("chat-42").unwrap();
-    let mark = |session: &Session| session.in_scope(|| span_that_marks());
+    let mark = |session: &Session| session.in_scope(span_that_marks);
     info_span!("request").in_scope(|| {
         mark(&session);
         mark(&with_metadata(session.clone(), "tenant", "acme"));

@@ -1,7 +1,7 @@
 //! Whatever comes in as a `tracestate`: `tests/hostile/sampling.rs` says what has to hold.
 
 #[path = "../hostile/sampling.rs"]
-mod hostile;
+mod rules;
 
 use opentelemetry::trace::TraceState;
 use proptest::prelude::*;
@@ -35,7 +35,7 @@ proptest! {
         always: bool,
     ) {
         if let Ok(before) = header.parse::<TraceState>() {
-            hostile::check(&before, &id, 0.5, always);
+            rules::check(&before, &id, 0.5, always);
         }
     }
 }

@@ -160,6 +160,18 @@ rows! {
         assert!(is_kept(sdk().with_sampler(sessions(1.0))));
     };
 
+    keeping_panics: here "the function given to SessionSampler::always_keep" => |row| {
+        let sampler = SessionSampler::new(1.0).always_keep(|_| panic!("as it is meant to"));
+        let app = App::with_provider(
+            |builder| builder.with_sampler(Sampler::parent_based(sampler)),
+            |otel| SessionLayer::new().around(otel),
+        );
+        let session = Session::new("chat-42").unwrap();
+        session.in_scope(|| info_span!("answer").in_scope(|| {}));
+        row.says_all(&app.diagnostics.said());
+        app.exports_after("answer session.id=chat-42", &[&app.diagnostics.said()[0]]);
+    };
+
     ratio_is_none: here "the ratio .. of a SessionSampler" => |row| {
         let app = App::new();
         let (_provider, _exporter) = sdk();
