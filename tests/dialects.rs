@@ -195,6 +195,12 @@ fn sorted(mut attributes: Attributes) -> Attributes {
 }
 
 #[test]
+fn the_default_is_openinference_and_not_the_table_without_keys() {
+    assert_eq!(Dialect::default(), Dialect::OPENINFERENCE);
+    assert_ne!(Dialect::default(), Dialect::new());
+}
+
+#[test]
 fn each_dialect_alone_writes_its_keys_and_no_other() {
     for (name, dialect, expected) in table() {
         let spans = exported(dialect, |provider| {

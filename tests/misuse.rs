@@ -10,10 +10,12 @@ use tracing::subscriber::DefaultGuard;
 use tracing::{Dispatch, Instrument, dispatcher, info_span, instrument};
 use tracing_session::{
     Conversation, InSession, InboundPolicy, Session, SessionLayer, SessionTracerProvider,
-    current_session, current_session_id, mark_trace, session, set_session_id, set_user_id, user,
+    SpanSession, current_session, current_session_id, mark_trace, session, set_session_id,
+    set_user_id, user,
 };
 use tracing_subscriber::Layer;
 use tracing_subscriber::prelude::*;
+use tracing_subscriber::registry::LookupSpan;
 
 /// A subscriber of any layer, as the default of this thread.
 fn install(
@@ -208,6 +210,14 @@ fn no_value_of_an_id_is_in_a_diagnostic_an_error_or_a_debug_output() {
     info_span!("session", id = too_long.as_str()).in_scope(|| {});
     info_span!("user", id = %format!("{secret}\u{7}")).in_scope(|| {});
     let guard = session.attach();
+    let in_extensions = session!(secret).with_subscriber(|(id, dispatch)| {
+        let registry: &tracing_subscriber::Registry = dispatch.downcast_ref().unwrap();
+        let span = registry.span(id).unwrap();
+        let shown = format!("{:?}", span.extensions().get::<SpanSession>().unwrap());
+        assert!(shown.starts_with("SpanSession(Session { id: Some(<hidden>)"));
+        shown
+    });
+    let in_extensions = in_extensions.unwrap();
     let span = provider.tracer("library").start("plain");
     let outputs = [
         debug,
@@ -217,6 +227,7 @@ fn no_value_of_an_id_is_in_a_diagnostic_an_error_or_a_debug_output() {
         ),
         format!("{:?}", std::future::ready(()).in_session(session.clone())),
         format!("{:?}", Session::new(&too_long).unwrap_err()),
+        in_extensions,
         format!("{:?} {:?}", opentelemetry::Context::current(), dispatch),
         diagnostics.said().join("\n"),
     ];

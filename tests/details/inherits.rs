@@ -124,6 +124,18 @@ fn span_that_says_its_ids_alone_takes_nothing_below_a_parent_from_outside() {
 }
 
 #[test]
+fn span_that_says_all_of_it_says_it_below_a_parent_from_outside_too() {
+    let app = App::new();
+    let span = session!(full());
+    span.set_parent(remote()).unwrap();
+    span.in_scope(|| info_span!("below").in_scope(|| {}));
+    drop(span);
+    for name in ["session", "below"] {
+        assert_eq!(line(&app.span(name)), format!("{name}{FULL}"));
+    }
+}
+
+#[test]
 fn session_of_a_context_is_that_of_no_other() {
     let elsewhere = full().in_scope(Context::current);
     Session::new("chat-43").unwrap().in_scope(|| {

@@ -100,6 +100,24 @@ fn own_metadata_that_is_no_object_stands_alone() {
 }
 
 #[test]
+fn own_template_variables_that_are_no_object_stand_alone() {
+    const VARIABLES: &str = "llm.prompt_template.variables";
+    for text in ["hello", "[1]", "null", "{"] {
+        set_own(&full(), &[KeyValue::new(VARIABLES, text)], |span| {
+            assert_eq!(values(span, VARIABLES), [text]);
+        });
+    }
+}
+
+#[test]
+fn own_entry_of_metadata_recorded_in_quotes_loses_them() {
+    let app = App::new();
+    full().in_scope(|| info_span!("span", metadata.step = ?"a \"b\"").in_scope(|| {}));
+    let expected = serde_json::json!({"tenant": "acme", "step": "a \"b\""});
+    assert_eq!(metadata(&app.span("span")), expected);
+}
+
+#[test]
 fn last_of_ones_own_wins() {
     let own = |first, last| {
         [

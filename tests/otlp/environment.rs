@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use tracing::{debug_span, trace_span};
 use tracing_session::otlp::{Protocol, pipeline};
 use tracing_session::{Conversation, Session, current_session_id, inject_context};
+use tracing_subscriber::layer::SubscriberExt;
 
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const TRACES_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
@@ -275,6 +276,32 @@ fn https_without_tls_is_an_error_over_grpc_too() {
         let error = built.unwrap_err();
         assert!(error.to_string().contains("otlp-tls"), "{error}");
     }
+}
+
+/// It tries to speak TLS with a receiver that has none.
+#[cfg(feature = "otlp-tls")]
+#[test]
+fn endpoint_over_grpc_without_a_scheme_is_secure() {
+    let receiver = Receiver::start();
+    let url = receiver.url();
+    let endpoint = url.strip_prefix("http://").unwrap();
+    let pipeline = pipeline("my-app").with_endpoint(endpoint);
+    let (telemetry, layer) = pipeline.with_protocol(Protocol::Grpc).build().unwrap();
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), answer);
+    assert!(telemetry.shutdown().unwrap_err().is_export_failed());
+    assert_eq!(receiver.spans(), [""; 0]);
+}
+
+#[test]
+fn endpoint_over_grpc_may_be_a_socket_of_this_machine() {
+    let socket = std::env::temp_dir().join(format!("tracing-session.{}", std::process::id()));
+    let receiver = Receiver::start_at(&socket);
+    let pipeline = pipeline("my-app").with_endpoint(receiver.url());
+    let (telemetry, layer) = pipeline.with_protocol(Protocol::Grpc).build().unwrap();
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), answer);
+    telemetry.shutdown().unwrap();
+    assert_eq!(receiver.spans(), [ANSWER]);
+    std::fs::remove_file(socket).unwrap();
 }
 
 #[test]

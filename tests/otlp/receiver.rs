@@ -14,13 +14,16 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use prost::Message;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::fmt::Debug;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Runtime;
 use tonic::service::Routes;
 
 pub struct Receiver {
-    address: SocketAddr,
+    url: String,
     requests: Requests,
     _runtime: Runtime,
 }
@@ -32,7 +35,24 @@ impl Receiver {
     pub fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        Self::serving(url, || tokio::net::TcpListener::from_std(listener).unwrap())
+    }
+
+    /// At a socket of this machine.
+    pub fn start_at(socket: &Path) -> Self {
+        let listener = UnixListener::bind(socket).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Self::serving(format!("unix://{}", socket.display()), || {
+            tokio::net::UnixListener::from_std(listener).unwrap()
+        })
+    }
+
+    fn serving<L>(url: String, listener: impl FnOnce() -> L + Send + 'static) -> Self
+    where
+        L: axum::serve::Listener,
+        L::Addr: Debug,
+    {
         let requests = Requests::default();
         let grpc = Routes::new(TraceServiceServer::new(Grpc(requests.clone())));
         let router = Router::new()
@@ -41,19 +61,16 @@ impl Receiver {
             .route("/refused/v1/traces", post(StatusCode::UNAUTHORIZED))
             .merge(grpc.into_axum_router());
         let runtime = Runtime::new().unwrap();
-        runtime.spawn(async {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            axum::serve(listener, router).await
-        });
+        runtime.spawn(async { axum::serve(listener(), router).await });
         Self {
-            address,
+            url,
             requests,
             _runtime: runtime,
         }
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.url.clone()
     }
 
     /// A line for each span that has arrived: its name, and the attributes that are asked about.

@@ -119,6 +119,8 @@ fn debug_shows_no_key() {
     ] {
         assert!(!shown.contains(KEY) && !shown.contains(bytes), "{shown}");
     }
+    let each = [IdPolicy::plain(), IdPolicy::omitted(), hashed()];
+    assert_eq!(format!("{each:?}"), "[plain, omitted, hashed]");
 }
 
 #[test]

@@ -81,9 +81,11 @@ fn private_metadata_that_a_library_sets_in_another_form_is_not_sent() {
     let dialect = Dialect::LANGFUSE.and(Dialect::MIRASCOPE);
     let mut leaking = Vec::new();
     for (name, work) in ways {
-        let sent = sent(both(IdPolicy::omitted()), dialect.clone(), |it| it, *work);
-        if sent.has(EMAIL) {
-            leaking.push(*name);
+        for policy in [IdPolicy::omitted(), hashed()] {
+            let sent = sent(both(policy), dialect.clone(), |it| it, *work);
+            if sent.has(EMAIL) {
+                leaking.push(*name);
+            }
         }
     }
     assert_eq!(leaking, [""; 0]);

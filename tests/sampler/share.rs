@@ -2,8 +2,8 @@
 
 use super::{AT_TENTH, AT_TENTH_RV, asked, asked_of, in_session, is_kept};
 use opentelemetry::Context;
-use opentelemetry::trace::{Tracer, TracerProvider};
-use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider};
+use opentelemetry::trace::{SpanKind, TraceId, Tracer, TracerProvider};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider, ShouldSample};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::thread;
@@ -34,6 +34,15 @@ fn decides_as_the_documented_vectors_say() {
             let ot = said.trace_state.get("ot").unwrap();
             assert_eq!(ot.split(';').next(), Some(&*format!("rv:{rv}")), "{id}");
         }
+    }
+}
+
+#[test]
+fn root_that_nobody_knows_the_context_of_is_decided_by_its_trace() {
+    for (trace, kept) in [(1 << 55, true), ((1 << 55) - 1, false)] {
+        let (trace, kind) = (TraceId::from(trace), SpanKind::Internal);
+        let said = SessionSampler::new(0.5).should_sample(None, trace, "turn", &kind, &[], &[]);
+        assert_eq!(is_kept(&said), kept);
     }
 }
 
