@@ -9,7 +9,7 @@ use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, SpanDa
 use support::{App, remote, values};
 use tracing::{Instrument, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::{InSession, Part, Session, current_session, session, set_session_id, user};
+use tracing_session::{InSession, Session, current_session, session, set_session_id, user};
 
 fn app() -> App {
     App::with(|layer| layer.with_root_turns())
@@ -236,17 +236,6 @@ fn span_in_a_session_that_no_span_has_said_begins_a_trace() {
         session.in_scope(|| session!("chat-42", otel.name = "inner").in_scope(|| {}));
     });
     assert!(is_root(&app.span("inner")));
-}
-
-#[test]
-fn turn_is_over_where_there_is_no_session() {
-    let app = app();
-    session!("chat-42").in_scope(|| {
-        Session::default()
-            .without(Part::Session)
-            .in_scope(|| session!("chat-42", otel.name = "again").in_scope(|| {}));
-    });
-    assert!(is_root(&app.span("again")), "{}", app.tree());
 }
 
 #[test]

@@ -47,25 +47,6 @@ fn each_part_can_be_cleared_inside_and_is_back_afterwards() {
 }
 
 #[test]
-fn what_is_cleared_stays_so_in_what_is_said_inside() {
-    let app = App::new();
-    for part in [Part::Session, Part::User] {
-        full().in_scope(|| {
-            let inside = || {
-                let tagged = Session::default().with_tags(["beta"]).unwrap();
-                tagged.in_scope(|| info_span!("span").in_scope(|| {}));
-            };
-            Session::default().without(part).in_scope(inside);
-        });
-    }
-    let [without_session, without_user] = &app.spans()[..] else {
-        panic!("{}", app.tree())
-    };
-    lacks(without_session, &["session.id"]);
-    lacks(without_user, &["user.id"]);
-}
-
-#[test]
 fn each_part_of_a_default_session_can_be_cleared() {
     for (part, keys) in PARTS {
         let app = App::with(|layer| layer.with_default_session(full()));
