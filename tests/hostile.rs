@@ -8,6 +8,7 @@ mod fields;
 mod headers;
 #[path = "hostile/ids.rs"]
 mod ids;
+#[cfg(unix)]
 #[path = "hostile/settings.rs"]
 mod settings;
 #[path = "hostile/state.rs"]
@@ -58,6 +59,7 @@ fn what_a_fuzzer_found_of_fields() {
     replay("fields", fields::check);
 }
 
+#[cfg(unix)]
 #[test]
 fn what_a_fuzzer_found_of_settings() {
     if alone("what_a_fuzzer_found_of_settings", &[]) {

@@ -292,6 +292,7 @@ fn endpoint_over_grpc_without_a_scheme_is_secure() {
     assert_eq!(receiver.spans(), [""; 0]);
 }
 
+#[cfg(unix)]
 #[test]
 fn endpoint_over_grpc_may_be_a_socket_of_this_machine() {
     let socket = std::env::temp_dir().join(format!("tracing-session.{}", std::process::id()));

@@ -16,8 +16,6 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use prost::Message;
 use std::fmt::Debug;
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::net::UnixListener;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Runtime;
 use tonic::service::Routes;
@@ -40,8 +38,9 @@ impl Receiver {
     }
 
     /// At a socket of this machine.
-    pub fn start_at(socket: &Path) -> Self {
-        let listener = UnixListener::bind(socket).unwrap();
+    #[cfg(unix)]
+    pub fn start_at(socket: &std::path::Path) -> Self {
+        let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
         listener.set_nonblocking(true).unwrap();
         Self::serving(format!("unix://{}", socket.display()), || {
             tokio::net::UnixListener::from_std(listener).unwrap()
