@@ -58,7 +58,6 @@ impl Recorded {
     }
 
     /// What `look` sees of these while nothing is recorded: both ids as they were at one moment.
-    #[inline]
     pub(crate) fn at_one_moment<T>(&self, look: impl Fn() -> T) -> T {
         let before = self.version();
         let seen = look();
@@ -69,10 +68,11 @@ impl Recorded {
         self.alone(look)
     }
 
-    #[inline]
     fn version(&self) -> u32 {
-        let version = |ids: &Box<Ids>| ids.version.load(Ordering::Acquire);
-        self.0.get().map_or(0, version)
+        match self.0.get() {
+            Some(ids) => ids.version.load(Ordering::Acquire),
+            None => 0,
+        }
     }
 
     #[cold]

@@ -537,8 +537,12 @@ fn threads_that_meet_in_the_same_spans() {
         let inner = info_span!(parent: &outer, "inner", session.id = "inner", user.id = Empty);
         let spans = Arc::new([outer, inner]);
         let acts: [fn(&Span, &Span); 8] = [
-            |span, _| drop(span.record("session.id", "recorded")),
-            |span, _| drop(span.record("user.id", tracing::field::debug(Value("u-7")))),
+            |span, _| {
+                span.record("session.id", "recorded");
+            },
+            |span, _| {
+                span.record("user.id", tracing::field::debug(Value("u-7")));
+            },
             |span, _| span.in_scope(|| set_session_id("set").unwrap()),
             |span, _| span.in_scope(|| drop(mark_trace())),
             |span, other| span.in_scope(|| other.in_scope(|| drop(current_session()))),
@@ -547,11 +551,8 @@ fn threads_that_meet_in_the_same_spans() {
                 info_span!("follows").follows_from(Span::current());
             },
             |span, _| {
-                drop(
-                    span.context()
-                        .span()
-                        .set_attribute(KeyValue::new("tags", "x")),
-                )
+                let cx = span.context();
+                cx.span().set_attribute(KeyValue::new("tags", "x"));
             },
         ];
         let run = |first: usize| {

@@ -242,7 +242,7 @@ fn log_processor_does_not_panic() {
                 SessionLogProcessor::new().emit(&mut record, &scope);
                 assert_eq!(record.attributes_iter().count(), 0);
             };
-            act(move || Session::generate().in_scope(|| emit()))
+            act(move || Session::generate().in_scope(&mut emit))
         });
     }
 }

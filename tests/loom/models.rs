@@ -110,6 +110,8 @@ fn threads_that_record_at_once_leave_what_one_of_them_said() {
         one.join().unwrap();
         other.join().unwrap();
         assert_one_of(&texts(child.ids()), &allowed[1..]);
+        scope.record(id("s3"), id("u3"));
+        assert_eq!(texts(child.ids()), ("s3".to_owned(), "u3".to_owned()));
     });
 }
 
