@@ -1,11 +1,11 @@
 //! The layer around the OpenTelemetry layer.
 
+use crate::check::Due;
 use crate::diagnostic;
 use crate::handover::{self, Handover};
 use crate::here;
 use crate::known;
 use crate::layer::reached;
-use crate::looks::Looks;
 use crate::opening::{Shared, SpanSession};
 use crate::processor;
 use crate::scope::Scope;
@@ -24,24 +24,23 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// An OpenTelemetry layer with a [`SessionLayer`](crate::SessionLayer) around it: what
 /// [`SessionLayer::around`](crate::SessionLayer::around) makes.
+///
+/// ```
+/// use tracing_session::{AroundLayer, SessionLayer};
+///
+/// fn around<L>(otel: L) -> AroundLayer<L> {
+///     SessionLayer::new().with_session_spans(["conversation"]).around(otel)
+/// }
+/// ```
 #[derive(Debug)]
 pub struct AroundLayer<L> {
     shared: Arc<Shared>,
     inner: L,
-    /// At spans that open a scope, when they are entered, from the first one on.
-    looks: Looks,
-    /// There is nothing inside: `Option::None` stands for the OpenTelemetry layer.
-    is_alone: bool,
 }
 
 impl<L> AroundLayer<L> {
     pub(crate) fn new(shared: Arc<Shared>, inner: L) -> Self {
-        Self {
-            shared,
-            inner,
-            looks: Looks::not_begun(),
-            is_alone: false,
-        }
+        Self { shared, inner }
     }
 
     /// Has the layer inside make a span, and tells the tracer below it what there is to know.
@@ -78,7 +77,7 @@ impl<L> AroundLayer<L> {
         let mut remembered = offer.taken();
         let Some(span) = ctx.span(id) else { return };
         if let Some(opened) = opened {
-            if remembered.is_none() && self.is_alone {
+            if remembered.is_none() && self.shared.check.is_alone() {
                 remembered = Some(self.shared.track(id, &opened.scope));
             }
             let in_span = SpanSession {
@@ -87,7 +86,7 @@ impl<L> AroundLayer<L> {
                 remembered,
             };
             span.extensions_mut().replace(in_span);
-            self.looks.begin();
+            self.shared.check.opener_made();
         } else if let Some(remembered) = remembered {
             span.extensions_mut().replace(remembered);
         }
@@ -114,13 +113,13 @@ impl<L> AroundLayer<L> {
         L: Layer<S>,
     {
         self.shared.say_waiting();
-        if self.is_alone {
-            self.shared.track_enter(id);
-            self.inner.on_enter(id, ctx.clone());
-        } else if self.looks.are_due() {
-            self.enter_and_check(id, ctx);
-        } else {
-            self.inner.on_enter(id, ctx.clone());
+        match self.shared.check.due() {
+            Due::Nothing => self.inner.on_enter(id, ctx.clone()),
+            Due::Alone => {
+                self.shared.track_enter(id);
+                self.inner.on_enter(id, ctx.clone());
+            }
+            due => self.enter_and_check(id, ctx, matches!(due, Due::Any)),
         }
         // Last, as the span may have been started just now, and to stand inside its own `Context`.
         self.shared.enter_exported(id);
@@ -128,7 +127,7 @@ impl<L> AroundLayer<L> {
 
     /// Enters a span, and looks whether what should have happened to it has.
     #[cold]
-    fn enter_and_check<S>(&self, id: &Id, ctx: &Context<'_, S>)
+    fn enter_and_check<S>(&self, id: &Id, ctx: &Context<'_, S>, look_at_any: bool)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
         L: Layer<S>,
@@ -137,24 +136,31 @@ impl<L> AroundLayer<L> {
         self.inner.on_enter(id, ctx.clone());
         let after = current_span();
         let Some(span) = ctx.span(id) else { return };
-        let handed_over = match span.extensions().get::<SpanSession>() {
-            Some(in_span) => in_span.remembered.is_some(),
-            None => return,
-        };
+        let extensions = span.extensions();
+        let in_span = extensions.get::<SpanSession>();
+        let handed_over = in_span.map(|in_span| in_span.remembered.is_some());
+        drop(extensions);
         let activated = after.is_some() && (after != before || after == Some(SpanId::INVALID));
         let exported = || get_otel_context(id, &self.shared.upgrade()?);
-        let wrong = match (handed_over, activated) {
-            (true, true) => None,
-            (true, false) => Some(diagnostic::NO_ACTIVATION),
-            // The OpenTelemetry layer has the span, and yet our tracer was not asked for it.
-            (false, _) if exported().is_some() => {
-                (!processor::is_there()).then_some(diagnostic::NO_PROVIDER)
-            }
-            (false, _) => return self.looks.missed(),
-        };
-        let is_first = self.looks.found();
-        if let Some(wrong) = wrong.filter(|_| is_first) {
-            diagnostic::wait(wrong);
+        let check = &self.shared.check;
+        match handed_over {
+            Some(true) if activated => check.done(None),
+            Some(true) => check.done(Some(diagnostic::NO_ACTIVATION)),
+            None if !look_at_any => {}
+            said => match exported() {
+                None => check.is_hidden(),
+                Some(cx) if said.is_none() && handover::is_ours(&cx) => {
+                    if activated {
+                        check.is_ours();
+                    } else {
+                        check.done(Some(diagnostic::NO_ACTIVATION));
+                    }
+                }
+                // The OpenTelemetry layer has the span, and yet our tracer was not asked for it.
+                Some(_) => {
+                    check.done((!processor::is_there()).then_some(diagnostic::NO_PROVIDER));
+                }
+            },
         }
     }
 }
@@ -183,8 +189,7 @@ where
         self.inner.on_layer(subscriber);
         self.shared.on_layer::<S>();
         if self.inner.max_level_hint() == Some(LevelFilter::OFF) {
-            self.is_alone = true;
-            self.looks = Looks::endless();
+            self.shared.check.set_alone();
         }
     }
 
@@ -203,7 +208,7 @@ where
         } else {
             self.inner.on_new_span(attrs, id, ctx.clone());
         }
-        if self.is_alone {
+        if self.shared.check.is_alone() {
             self.shared.track_new_span(attrs, id, &ctx);
         }
     }
@@ -233,7 +238,7 @@ where
     }
 
     fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
-        if known::may_know(self.shared.key(id)) || self.looks.are_due() {
+        if known::may_know(self.shared.key(id)) || self.shared.check.is_due() {
             self.enter_with_care(id, &ctx);
         } else {
             self.inner.on_enter(id, ctx);
@@ -241,7 +246,9 @@ where
     }
 
     fn on_exit(&self, id: &Id, ctx: Context<'_, S>) {
-        if tracking::is_inside() && (known::may_know(self.shared.key(id)) || self.is_alone) {
+        if tracking::is_inside()
+            && (known::may_know(self.shared.key(id)) || self.shared.check.is_alone())
+        {
             self.shared.track_exit(id);
         }
         self.inner.on_exit(id, ctx);

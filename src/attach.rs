@@ -102,6 +102,14 @@ impl<T> InSession for T {}
 
 pin_project! {
     /// A future or stream with a session: see [`InSession::in_session`].
+    ///
+    /// ```
+    /// use tracing_session::{InSession, Session, WithSession};
+    ///
+    /// fn in_chat<F: Future>(answer: F, session: &Session) -> WithSession<F> {
+    ///     answer.in_session(session.clone())
+    /// }
+    /// ```
     #[derive(Clone, Debug)]
     #[must_use = "futures and streams do nothing unless they are polled"]
     pub struct WithSession<T> {

@@ -10,6 +10,8 @@ use crate::session::Session;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{FutureExt, WithContext};
 use opentelemetry::{Context, ContextGuard, global};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::BuildHasher;
@@ -117,8 +119,8 @@ impl Carrier for BTreeMap<String, String> {
 
 /// The headers of a message in a queue, or of a job in a table.
 ///
-/// With the feature `serde` it is written and read as a map of strings. `Debug` shows the names of the
-/// headers, and never their values: the session is among them.
+/// `serde` writes and reads it as a map of strings. `Debug` shows the names of the headers, and never
+/// their values: the session is among them. Nor does the error where it is something else.
 ///
 /// ```
 /// use tracing_session::{TraceHeaders, WithPropagated, inject_context};
@@ -135,7 +137,7 @@ impl Carrier for BTreeMap<String, String> {
 ///     async { /* ... */ }.with_propagated(&job.trace_headers).await;
 /// }
 /// ```
-#[derive(Clone, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct TraceHeaders(BTreeMap<String, String>);
 
@@ -150,6 +152,16 @@ impl Carrier for TraceHeaders {
 
     fn names(&self) -> Vec<&str> {
         self.0.names()
+    }
+}
+
+/// What is wrong is told by us: `serde` would show the value.
+impl<'de> Deserialize<'de> for TraceHeaders {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let headers = BTreeMap::deserialize(deserializer);
+        headers
+            .map(Self)
+            .map_err(|_| D::Error::custom("not a map of headers to their values"))
     }
 }
 
@@ -218,6 +230,8 @@ impl<C: Carrier + ?Sized> Extractor for As<&C> {
 /// OpenTelemetry's global propagator does nothing until it is set, with
 /// [`propagator_from_env`](crate::propagator_from_env) for one: until then nothing is written, and
 /// a diagnostic says so once.
+///
+/// Cost: that of the propagator, as for all that reads and writes headers here.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -288,6 +302,19 @@ pub fn propagated_context(carrier: &(impl Carrier + ?Sized)) -> PropagatedContex
 }
 
 /// What came in with headers: see [`propagated_context`].
+///
+/// ```
+/// use std::collections::HashMap;
+/// use tracing_session::{PropagatedContext, propagated_context};
+///
+/// struct Job {
+///     caller: PropagatedContext,
+/// }
+///
+/// fn job(headers: &HashMap<String, String>) -> Job {
+///     Job { caller: propagated_context(headers) }
+/// }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "it is in force only where it is attached"]
 pub struct PropagatedContext(Context);
@@ -377,10 +404,7 @@ fn with_propagator<T>(mut f: impl FnMut(&dyn TextMapPropagator) -> T) -> T {
         f(propagator)
     });
     if !is_set && TOLD.first(()) {
-        diagnostic::tell(
-            "no propagator is set, so nothing goes into headers or comes out of them \
-             (use opentelemetry::global::set_text_map_propagator(propagator_from_env()?))",
-        );
+        diagnostic::tell(&diagnostic::NO_PROPAGATOR);
     }
     done
 }

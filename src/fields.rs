@@ -3,14 +3,12 @@
 use crate::attributes::{Glance, ID, METADATA_FIELD, SESSION_ID, TAGS_FIELD, USER_ID};
 use crate::details::Details;
 use crate::error::ErrorKind;
-use crate::inherited::Said;
 use crate::scope::Role;
-use crate::session::{Id, Session};
+use crate::session::Id;
 use crate::text::{tags, unquoted};
 use opentelemetry::StringValue;
 use serde_json::Value as Json;
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::fmt;
 use tracing::Metadata;
 use tracing::field::{Field, Visit};
@@ -195,97 +193,11 @@ fn replace(list: &mut List, role: Role, names: Vec<Cow<'static, str>>) {
     list.sort_by_key(|(_, role)| *role);
 }
 
-fn is_of_macro(span: &Metadata<'_>) -> bool {
+pub(crate) fn is_of_macro(span: &Metadata<'_>) -> bool {
     span.fields()
         .iter()
         .next()
         .is_some_and(|field| field.name() == MACRO_FIELD)
-}
-
-thread_local! {
-    /// What the `Session` says that `session!` was given, besides its ids: fields cannot hold it.
-    static GIVEN: Cell<Option<Box<Given>>> = const { Cell::new(None) };
-}
-
-#[derive(Clone)]
-pub(crate) struct Given {
-    pub(crate) said: Said,
-    id: Option<Id>,
-    user_id: Option<Id>,
-    /// Another was given before it, and its span is not made yet: it cannot be told from this one.
-    doubtful: bool,
-}
-
-impl Given {
-    /// Whether it is for the span that says these ids. Where a field of the macro awaits something,
-    /// another task may have given its own meanwhile.
-    pub(crate) fn is_of(&self, id: Option<&Id>, user_id: Option<&Id>) -> bool {
-        // A field `user.id` of one's own stands for the one that was given.
-        let is_user = self.user_id.is_none() || self.user_id.as_ref() == user_id;
-        match &self.id {
-            Some(given) => id == Some(given) && (is_user || !self.doubtful),
-            None if self.user_id.is_none() && self.doubtful => false,
-            None => id.is_none() && is_user,
-        }
-    }
-}
-
-/// What was given to the macro that is making this span.
-pub(crate) fn given(span: &Metadata<'_>) -> Option<Given> {
-    let take = |given: &Cell<Option<Box<Given>>>| {
-        let said = given.take()?;
-        given.set(Some(said.clone()));
-        Some(*said)
-    };
-    is_of_macro(span)
-        .then(|| GIVEN.try_with(take).ok().flatten())
-        .flatten()
-}
-
-/// Gives it to the span that is made while this lives.
-pub(crate) struct Giving {
-    outer: Option<Box<Given>>,
-    is_given: bool,
-}
-
-impl Giving {
-    #[inline]
-    pub(crate) fn nothing() -> Self {
-        Self {
-            outer: GIVEN.try_with(Cell::take).ok().flatten(),
-            is_given: false,
-        }
-    }
-
-    pub(crate) fn new(session: &Session) -> Self {
-        let given = Given {
-            said: session.into(),
-            id: session.id.clone(),
-            user_id: session.user_id.clone(),
-            doubtful: false,
-        };
-        let given = given.said.says_anything().then(|| Box::new(given));
-        let give = |it: &Cell<Option<Box<Given>>>| {
-            let outer = it.take();
-            let doubtful = outer.is_some();
-            it.set(given.map(|given| Box::new(Given { doubtful, ..*given })));
-            outer
-        };
-        Self {
-            outer: GIVEN.try_with(give).ok().flatten(),
-            is_given: true,
-        }
-    }
-}
-
-impl Drop for Giving {
-    #[inline]
-    fn drop(&mut self) {
-        if self.is_given || self.outer.is_some() {
-            let outer = self.outer.take();
-            let _ended = GIVEN.try_with(|given| given.set(outer));
-        }
-    }
 }
 
 /// Reads the fields of one span, or of one `record`.

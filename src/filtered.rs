@@ -21,6 +21,13 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// A [`SessionLayer`](crate::SessionLayer) with a filter for the OpenTelemetry layer: see
 /// [`SessionLayer::with_filter`](crate::SessionLayer::with_filter).
+///
+/// ```
+/// use tracing_session::{FilteredSessionLayer, SessionLayer};
+/// use tracing_subscriber::filter::LevelFilter;
+///
+/// let layer: FilteredSessionLayer<LevelFilter> = SessionLayer::new().with_filter(LevelFilter::INFO);
+/// ```
 #[derive(Debug)]
 pub struct FilteredSessionLayer<F> {
     shared: Arc<Shared>,

@@ -15,6 +15,7 @@
 use crate::attributes::{USER_HASH, USER_ID};
 use crate::events;
 use crate::format::{self, Format as Keys};
+use crate::heard;
 use crate::privacy::Privacy;
 use crate::scope::Scope;
 use opentelemetry::KeyValue;
@@ -76,6 +77,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// # drop(subscriber);
 /// ```
 pub fn with_session<F: Clone + 'static, T: Clone>(format: Format<F, T>) -> SessionFormat<F, T> {
+    heard::set_up_begins();
     SessionFormat {
         colored: format.clone().with_ansi(true),
         plain: format,
@@ -85,6 +87,15 @@ pub fn with_session<F: Clone + 'static, T: Clone>(format: Format<F, T>) -> Sessi
 }
 
 /// A formatter with the session: see [`with_session`].
+///
+/// ```
+/// use tracing_session::fmt::{SessionFormat, with_session};
+/// use tracing_subscriber::fmt::format::{Format, Json};
+///
+/// fn json<T: Clone>(format: Format<Json, T>) -> SessionFormat<Json, T> {
+///     with_session(format)
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct SessionFormat<F, T> {
     plain: Format<F, T>,

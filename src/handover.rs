@@ -145,6 +145,8 @@ pub(crate) enum Errand {
     Bind(Session),
     /// To carry what it has no value of its own for.
     Mark(Session),
+    /// Nothing: whether it hears is what is asked.
+    Nothing,
 }
 
 thread_local! {
@@ -174,6 +176,11 @@ impl Drop for Asking {
         WAITING.set(self.was_waiting);
         swap(self.outer.take());
     }
+}
+
+/// Whether the span of `cx` is one of ours.
+pub(crate) fn is_ours(cx: &Context) -> bool {
+    ask(cx, Errand::Nothing)
 }
 
 /// The errand that waits for the span whose status is being set to `Unset`.

@@ -151,7 +151,7 @@ pub(crate) fn brought(cx: &Context, outer: &Context) -> Option<Arc<Scope>> {
 }
 
 /// `cx`, which was extracted from headers on top of `outer`, with what is in force under `outer`:
-/// `otherwise`, where that is nothing.
+/// `otherwise`, where that is no entry.
 pub(crate) fn put_back(cx: Context, outer: &Context, otherwise: Option<Arc<Scope>>) -> Context {
     let in_force = |cx| Scope::of(cx).as_ref().map(Arc::as_ptr);
     if in_force(&cx) == in_force(outer) {
@@ -159,8 +159,7 @@ pub(crate) fn put_back(cx: Context, outer: &Context, otherwise: Option<Arc<Scope
     }
     let (scope, under) = match (InForce::under(outer), outer.get::<Entry>()) {
         (InForce::Entry(scope) | InForce::EntryToTrace(scope), Some(entry)) => (scope, entry.under),
-        // It is that of the span, and so it gives way to what is bound to the span later.
-        (InForce::Bound(scope), _) => (scope, SpanId::INVALID),
+        // That of the span, if it has one: it gives way to what is bound to the span later.
         _ => (otherwise.unwrap_or_else(Scope::empty), SpanId::INVALID),
     };
     cx.with_value(Entry {

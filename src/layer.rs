@@ -46,7 +46,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// ```
 #[derive(Debug)]
 pub struct SessionLayer {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl SessionLayer {
@@ -170,7 +170,7 @@ impl SessionLayer {
     /// A span that a filter hides from the OpenTelemetry layer is not exported. With a filter put
     /// on that layer itself, or on the whole subscriber, such a span does not exist, and neither
     /// does the session that it says. With the filter given here it does, for the spans below it
-    /// that are exported. Nothing else becomes enabled that was not.
+    /// that are exported. Nothing else becomes enabled that was not. Default: no filter.
     ///
     /// Cost: about 300 instructions for each span, and 7 for each span or event that a level filter
     /// turns off: a span that opens a scope may be of any level, so each callsite has to be asked.

@@ -1,3 +1,18 @@
+// For docs.rs, which has no files beside the page. Of two definitions of a link the first one holds.
+#![doc = "
+[picture]: https://docs.rs/crate/tracing-session/latest/source/docs/phoenix-sessions.png
+[existing_code]: https://docs.rs/crate/tracing-session/latest/source/examples/existing_code.rs
+[logs]: https://docs.rs/crate/tracing-session/latest/source/examples/logs.rs
+[sampling]: https://docs.rs/crate/tracing-session/latest/source/docs/sampling.md
+[scaling]: https://docs.rs/crate/tracing-session/latest/source/docs/scaling.md
+[reliability]: https://docs.rs/crate/tracing-session/latest/source/docs/reliability.md
+[benches]: https://docs.rs/crate/tracing-session/latest/source/benches/README.md
+[mit]: https://docs.rs/crate/tracing-session/latest/source/LICENSE-MIT
+[apache]: https://docs.rs/crate/tracing-session/latest/source/LICENSE-APACHE
+[security]: https://docs.rs/crate/tracing-session/latest/source/SECURITY.md
+[guide]: crate::guide
+[troubleshooting]: crate::guide::troubleshooting
+"]
 // Some of its examples need features, and have to stand there as they are to be copied.
 #![cfg_attr(
     any(
@@ -46,6 +61,7 @@ mod attributes;
 mod b3;
 mod baggage;
 mod carrier;
+mod check;
 #[cfg(feature = "sampler")]
 mod consistent;
 mod conversation;
@@ -64,7 +80,10 @@ mod filtered;
 #[cfg_attr(docsrs, doc(cfg(feature = "fmt")))]
 pub mod fmt;
 mod format;
+mod given;
+pub mod guide;
 mod handover;
+mod heard;
 mod held;
 mod here;
 #[cfg(any(feature = "reqwest", feature = "tower"))]

@@ -4,6 +4,7 @@ use crate::attributes::{USER_HASH, USER_ID};
 use crate::dialect::Dialect;
 use crate::events;
 use crate::format::{self, Format};
+use crate::heard;
 use crate::privacy::Privacy;
 use crate::scope::{Role, Scope};
 use crate::session::Session;
@@ -78,6 +79,7 @@ impl SessionLogProcessor {
     /// let logs = SdkLoggerProvider::builder().with_log_processor(SessionLogProcessor::new());
     /// ```
     pub fn new() -> Self {
+        heard::set_up_begins();
         Self::default()
     }
 

@@ -1,4 +1,4 @@
-//! How often it is looked whether the application is set up right.
+//! How often it is looked whether there is an OpenTelemetry layer beside ours.
 
 use crate::sync::atomic::{AtomicU8, Ordering};
 
@@ -6,35 +6,13 @@ use crate::sync::atomic::{AtomicU8, Ordering};
 #[derive(Debug)]
 pub(crate) struct Looks(AtomicU8);
 
-/// There is nothing to look at yet.
-const NOT_BEGUN: u8 = 0;
 /// Nothing was found.
-const OVER: u8 = 1;
-const FOUND: u8 = 2;
+const OVER: u8 = 0;
+const FOUND: u8 = 1;
 /// So many looks. One at what a filter hides proves nothing.
 const FIRST: u8 = FOUND + 8;
-const ENDLESS: u8 = u8::MAX;
 
 impl Looks {
-    pub(crate) fn not_begun() -> Self {
-        Self(AtomicU8::new(NOT_BEGUN))
-    }
-
-    pub(crate) fn begun() -> Self {
-        Self(AtomicU8::new(FIRST))
-    }
-
-    /// Looks that nothing ends.
-    pub(crate) fn endless() -> Self {
-        Self(AtomicU8::new(ENDLESS))
-    }
-
-    pub(crate) fn begin(&self) {
-        let _begun =
-            self.0
-                .compare_exchange(NOT_BEGUN, FIRST, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
     #[inline]
     pub(crate) fn are_due(&self) -> bool {
         self.0.load(Ordering::Relaxed) > FOUND
@@ -43,7 +21,7 @@ impl Looks {
     /// A look found nothing. Others may have looked at the same time.
     pub(crate) fn missed(&self) {
         let one_less = |left| match left {
-            ..=FOUND | ENDLESS => None,
+            OVER | FOUND => None,
             left if left == FOUND + 1 => Some(OVER),
             left => Some(left - 1),
         };
@@ -60,6 +38,6 @@ impl Looks {
 
 impl Default for Looks {
     fn default() -> Self {
-        Self::begun()
+        Self(AtomicU8::new(FIRST))
     }
 }

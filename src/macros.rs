@@ -5,6 +5,10 @@
 /// id there may be `target:`, `parent:` and `level:` (default: `INFO`), in this order. The span is
 /// named `session`, and its fields `session.id` and `user.id` may be recorded later.
 ///
+/// Cost: that of a span that opens a scope, see [`SessionLayer`](crate::SessionLayer).
+///
+/// A field that awaits, beside a `Session`, makes a future that is not `Send`: await before the macro.
+///
 /// ```
 /// use tracing::{Instrument, Level};
 /// use tracing_session::{Session, session};
@@ -30,7 +34,7 @@ macro_rules! session {
 /// A span that says a user: `user.id` stands on it and on everything below it, beside the session
 /// that is in force there.
 ///
-/// The id may be anything that displays. Fields, `target:`, `parent:` and `level:` are as for
+/// The id may be anything that displays. Fields, `target:`, `parent:`, `level:` and the cost are as for
 /// [`session!`](crate::session); the span is named `user`.
 ///
 /// ```
@@ -70,29 +74,28 @@ macro_rules! __open {
                 #[allow(unused_imports)]
                 use $crate::__private::Displayed as _;
                 let given = $crate::__private::Given(given);
-                let _giving = given.giving();
-                $crate::__private::span!(
+                let _giving = given.giving(::core::file!(), ::core::line!());
+                $crate::__private::heard($crate::__private::span!(
                     $($options)*
                     "session",
                     tracing_session = $crate::__private::Empty,
                     session.id = given.session_id().as_deref(),
                     user.id = given.user_id(),
                     $($($fields)*)?
-                )
+                ))
             }
         }
     };
     (@user [$($options:tt)*] $id:expr $(, $($fields:tt)*)?) => {
         match &$id {
             given => {
-                let _giving = $crate::__private::giving_nothing();
-                $crate::__private::span!(
+                $crate::__private::heard($crate::__private::span!(
                     $($options)*
                     "user",
                     tracing_session = $crate::__private::Empty,
                     user.id = $crate::__private::text(given).as_str(),
                     $($($fields)*)?
-                )
+                ))
             }
         }
     };
@@ -101,10 +104,11 @@ macro_rules! __open {
 /// What the macros expand to.
 #[doc(hidden)]
 pub mod __private {
-    use crate::fields;
     use crate::session::Session;
+    use crate::{given, heard};
     use std::borrow::Cow;
     use std::fmt::{self, Display};
+    use tracing::Span;
     pub use tracing::field::Empty;
     pub use tracing::{Level, span};
 
@@ -128,8 +132,8 @@ pub mod __private {
         }
 
         #[inline]
-        fn giving(&self) -> Giving {
-            giving_nothing()
+        fn giving(&self, _: &'static str, _: u32) -> Nothing {
+            Nothing
         }
     }
 
@@ -163,9 +167,9 @@ pub mod __private {
                     self.0.user_id()
                 }
 
-                pub fn giving(&self) -> Giving {
+                pub fn giving(&self, file: &'static str, line: u32) -> Giving {
                     Giving {
-                        _giving: fields::Giving::new(self.0),
+                        _giving: given::Giving::new(self.0, file, line),
                     }
                 }
             }
@@ -174,10 +178,21 @@ pub mod __private {
     sessions!(Session, &Session);
 
     /// What no field can hold reaches the span while this lives.
+    ///
+    /// ```compile_fail,E0277
+    /// # use tracing_session::{Session, session};
+    /// fn needs_send<T: Send>(_: T) {}
+    /// needs_send(async { session!(Session::generate(), number = async { 7 }.await) });
+    /// ```
     #[must_use]
     pub struct Giving {
-        _giving: fields::Giving,
+        _giving: given::Giving,
     }
+
+    /// Fields hold all of it.
+    #[derive(Debug)]
+    #[allow(clippy::exhaustive_structs)]
+    pub struct Nothing;
 
     impl fmt::Debug for Giving {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -185,12 +200,13 @@ pub mod __private {
         }
     }
 
-    /// It keeps what was given to a span around from this one.
+    /// Looks whether there is a layer that has heard what the span says.
     #[inline]
-    pub fn giving_nothing() -> Giving {
-        Giving {
-            _giving: fields::Giving::nothing(),
+    pub fn heard(span: Span) -> Span {
+        if span.is_disabled() || !heard::is_layer_there() {
+            heard::not_heard(&span);
         }
+        span
     }
 
     pub fn text(id: &(impl Display + ?Sized)) -> String {

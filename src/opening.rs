@@ -1,10 +1,13 @@
 //! Spans open scopes: what both layers do when a span says a session or user.
 
+use crate::check::Check;
 use crate::details::{self, Details, Part, Parts};
 use crate::diagnostic::{self, Once};
 use crate::error::ErrorKind;
-use crate::fields::{self, Heard, Names, Reading, Roles};
+use crate::fields::{Heard, Names, Reading, Roles};
+use crate::given;
 use crate::handover::{Opened, Opening};
+use crate::heard;
 use crate::here;
 use crate::known::{self, Key, Remembered};
 use crate::looks::Looks;
@@ -12,6 +15,7 @@ use crate::scope::{Ids, Role, Scope, Value, Values, is_in_turn};
 use crate::session::Session;
 use opentelemetry::Context;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use tracing::callsite::Identifier;
 use tracing::dispatcher::{self, WeakDispatch};
@@ -29,10 +33,13 @@ pub(crate) struct Shared {
     pub(crate) default: Option<Arc<Scope>>,
     /// A span that says a session's id begins a trace.
     pub(crate) root_turns: bool,
+    pub(crate) check: Check,
     dispatch: OnceLock<WeakDispatch>,
     reach: OnceLock<Reach>,
     /// How often it was looked whether there is an OpenTelemetry layer beside us.
     pub(crate) looks: Looks,
+    /// There is another `SessionLayer` on the subscriber.
+    pub(crate) is_one_of_two: AtomicBool,
     reported: Once<(Identifier, usize, ErrorKind)>,
 }
 
@@ -109,12 +116,11 @@ impl Shared {
                 Heard::Detail(said) => Details::change(&mut said_by_fields, |it| said.say(it)),
             }),
         );
-        let given = fields::given(span.metadata());
-        let given = given.filter(|given| given.is_of(id.as_ref(), user_id.as_ref()));
+        let given = given::given(span.metadata(), id.as_ref(), user_id.as_ref());
         let outer = outer.or_else(|| self.default.clone());
         let is_turn = self.root_turns && id.is_some();
         let is_root = is_turn && !is_in_turn(outer.as_deref(), id.as_ref());
-        let mut details = given.map(|given| given.said).unwrap_or_default();
+        let mut details = given.unwrap_or_default();
         details.declared = details.says_anything() || roles.have_details();
         let by_fields = said_by_fields.as_ref();
         details.details = details::merged(details.details.as_ref(), by_fields, Parts::default());
@@ -197,12 +203,19 @@ impl Shared {
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
+        heard::layer_is_there();
         let _already = self.reach.set(Reach::new::<S>());
     }
 
     /// The subscriber has become a dispatcher, which the layer speaks through.
     pub(crate) fn on_register_dispatch(&self, dispatch: &Dispatch) {
         let _already = self.dispatch.set(dispatch.downgrade());
+        // Of two, one is found by both.
+        let found = dispatch.downcast_ref::<Self>();
+        if let Some(other) = found.filter(|found| !std::ptr::eq(*found, self)) {
+            self.is_one_of_two.store(true, Ordering::Relaxed);
+            other.is_one_of_two.store(true, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn upgrade(&self) -> Option<Dispatch> {

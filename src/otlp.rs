@@ -179,7 +179,7 @@ impl Pipeline {
         self
     }
 
-    /// A header of each request, over gRPC an entry of its metadata. Replaces one of the same name.
+    /// A header of each request, over gRPC an entry of its metadata. Replaces one of the same name. Default: none.
     ///
     /// A name or value that no header can have is an error of [`install`](Self::install) and
     /// [`build`](Self::build).
@@ -204,7 +204,7 @@ impl Pipeline {
     }
 
     /// The key of an API, sent as the header `authorization: Bearer <key>`: what Phoenix reads. A
-    /// blank one is not sent.
+    /// blank one is not sent. Default: none.
     ///
     /// ```
     /// # use tracing_session::otlp::pipeline;
@@ -380,8 +380,9 @@ impl Pipeline {
             .build();
         let tracer = provider.tracer_with_scope(scope);
         let otel = (!disabled).then(|| tracing_opentelemetry::layer().with_tracer(tracer));
+        let shared = self.layer.shared.clone();
         let layer = self.layer.around(otel);
-        Ok((Telemetry::new(provider, driver), layer))
+        Ok((Telemetry::new(provider, shared, driver), layer))
     }
 }
 

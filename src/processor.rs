@@ -4,6 +4,7 @@ use crate::dialect::Dialect;
 use crate::format::Format;
 use crate::format::write_scope;
 use crate::handover;
+use crate::heard;
 use crate::opening;
 use crate::scope::Scope;
 use opentelemetry::Context;
@@ -95,6 +96,7 @@ impl SessionSpanProcessor {
     /// ```
     pub fn new() -> Self {
         EVER.store(true, Ordering::Relaxed);
+        heard::set_up_begins();
         Self { format: None }
     }
 

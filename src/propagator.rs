@@ -2,7 +2,7 @@
 
 use crate::attributes::{SESSION_ID, USER_HASH, USER_ID};
 use crate::baggage::{self, Member};
-use crate::diagnostic::{self, Once};
+use crate::diagnostic::{self, Message, Once};
 use crate::error::{Error, ErrorKind};
 use crate::inbound::InboundPolicy;
 use crate::opening;
@@ -108,7 +108,7 @@ impl SessionPropagator {
         self.name_fields()
     }
 
-    /// A header of its own for the session's id. It may be called several times.
+    /// A header of its own for the session's id. It may be called several times. Default: none.
     ///
     /// The value of a header is visible ASCII and spaces. An id that is not cannot be sent so: it
     /// is left out, and told of once, unless it is
@@ -251,10 +251,7 @@ impl TextMapPropagator for SessionPropagator {
                 self.hides(key, value, scope.as_deref())
             }) {
                 if !fits {
-                    tell(
-                        baggage::HEADER,
-                        "does not hold all of the baggage: left out is what is over 64 members or 8192 bytes",
-                    );
+                    tell(diagnostic::header_too_small(baggage::HEADER));
                 }
                 injector.set(baggage::HEADER, header);
             }
@@ -267,11 +264,7 @@ impl TextMapPropagator for SessionPropagator {
             } else if id.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
                 injector.set(header, id.to_string());
             } else {
-                tell(
-                    header,
-                    "cannot carry the session's id, which is not ASCII: it is not sent (use \
-                     with_percent_encoded_headers, or W3C baggage)",
-                );
+                tell(diagnostic::header_not_ascii(header));
             }
         }
     }
@@ -300,7 +293,7 @@ impl TextMapPropagator for SessionPropagator {
             }
             Ok(_) => cx,
             Err(Refused(header, what, error)) => {
-                tell(&header, &format!("brings {what} that is ignored: {error}"));
+                tell(diagnostic::header_ignored(&header, what, error));
                 cx
             }
         }
@@ -315,9 +308,8 @@ impl TextMapPropagator for SessionPropagator {
 const NOT_IN_A_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 
 /// Once for each header and mistake.
-fn tell(header: &str, what: &str) {
-    static TOLD: LazyLock<Once<String>> = LazyLock::new(Once::default);
-    let message = format!("header `{header}` {what}");
+fn tell(message: Message) {
+    static TOLD: LazyLock<Once<Message>> = LazyLock::new(Once::default);
     if TOLD.first(message.clone()) {
         diagnostic::tell(&message);
     }

@@ -58,6 +58,7 @@ impl Recorded {
     }
 
     /// What `look` sees of these while nothing is recorded: both ids as they were at one moment.
+    #[inline]
     pub(crate) fn at_one_moment<T>(&self, look: impl Fn() -> T) -> T {
         let before = self.version();
         let seen = look();
@@ -68,11 +69,11 @@ impl Recorded {
         self.alone(look)
     }
 
+    #[inline]
     fn version(&self) -> u32 {
-        match self.0.get() {
-            Some(ids) => ids.version.load(Ordering::Acquire),
-            None => 0,
-        }
+        self.0
+            .get()
+            .map_or(0, |ids| ids.version.load(Ordering::Acquire))
     }
 
     #[cold]

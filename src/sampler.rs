@@ -133,10 +133,7 @@ impl SessionSampler {
     /// ```
     pub fn new(ratio: f64) -> Self {
         if !(0.0..=1.0).contains(&ratio) {
-            let share = if ratio > 1.0 { "every" } else { "no" };
-            diagnostic::wait(format!(
-                "the ratio {ratio} of a SessionSampler is not between 0 and 1: it keeps {share} session"
-            ));
+            diagnostic::wait(diagnostic::not_a_ratio(ratio));
         }
         Self {
             threshold: Threshold::of_ratio(ratio),
@@ -262,10 +259,7 @@ impl ShouldSample for SessionSampler {
 fn tell_of_panic() {
     static SAID: AtomicBool = AtomicBool::new(false);
     if !SAID.swap(true, Ordering::Relaxed) {
-        diagnostic::wait(
-            "the function given to SessionSampler::always_keep panicked, so it kept nothing: the \
-             session is decided on as any other",
-        );
+        diagnostic::wait(diagnostic::KEEPS_PANICKED);
     }
 }
 

@@ -182,17 +182,17 @@ impl Scope {
 
     #[inline]
     fn late_ids(&self) -> (Option<Id>, Option<Id>) {
-        match (&self.ids.id, &self.ids.user_id) {
-            // Both were said from the start, and nothing since: nearly always.
-            (Value::Late(Some(id)), Value::Late(Some(user_id))) if self.recorded.is_none() => {
-                (Some(id.clone()), Some(user_id.clone()))
+        if self.recorded.is_none() && self.outer.is_none() {
+            if let (Value::Late(id), Value::Late(user_id)) = (&self.ids.id, &self.ids.user_id) {
+                // Nearly always.
+                return (id.clone(), user_id.clone());
             }
-            _ => self.look_up_ids(),
         }
+        self.recorded_ids()
     }
 
     #[cold]
-    fn look_up_ids(&self) -> (Option<Id>, Option<Id>) {
+    fn recorded_ids(&self) -> (Option<Id>, Option<Id>) {
         let recorded = match &self.ids.id {
             Value::LateOf(scope) => &scope.recorded,
             _ => &self.recorded,

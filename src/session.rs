@@ -37,6 +37,8 @@ impl Session {
     ///
     /// The id may be anything that displays: a string, a [`Uuid`], an integer. It is trimmed.
     ///
+    /// Cost: some 600 instructions.
+    ///
     /// # Errors
     ///
     /// An id is 1 to 1,024 bytes of UTF-8 after trimming, without control characters. It is never
@@ -55,6 +57,8 @@ impl Session {
     }
 
     /// A session with a new id: a UUID of version 7, so that ids sort by the time they were made.
+    ///
+    /// Cost: some 800 instructions.
     ///
     /// ```
     /// use tracing_session::Session;

@@ -57,6 +57,7 @@ impl<S: Span> SessionSpan<S> {
                 self.bound = bind(self.inner.span_context(), &self.scope);
             }
             Errand::Mark(session) => self.attributes.mark(session, self.scope.as_deref()),
+            Errand::Nothing => {}
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::dialect::Dialect;
 use crate::format::Format;
 use crate::handover::{self, Handover, Opened, Opening};
+use crate::heard;
 use crate::in_force::InForce;
 use crate::known::{self, Key};
 use crate::privacy::Privacy;
@@ -58,6 +59,7 @@ impl<P> SessionTracerProvider<P> {
     /// let provider = SessionTracerProvider::new(SdkTracerProvider::default());
     /// ```
     pub fn new(provider: P) -> Self {
+        heard::set_up_begins();
         Self {
             inner: provider,
             format: None,

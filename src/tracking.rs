@@ -17,6 +17,7 @@ use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::TraceContextExt;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Dispatch, Subscriber};
 use tracing_opentelemetry::get_otel_context;
@@ -145,7 +146,10 @@ impl Shared {
         if exported().is_none() {
             self.looks.missed();
         } else if self.looks.found() {
-            diagnostic::wait(diagnostic::BESIDE);
+            diagnostic::wait(match self.is_one_of_two.load(Ordering::Relaxed) {
+                true => diagnostic::TWO_LAYERS,
+                false => diagnostic::BESIDE,
+            });
         }
     }
 }

@@ -2,15 +2,14 @@
 
 use crate::attributes::PREVIOUS_SESSION_ID;
 use crate::conversation::Conversation;
-use crate::diagnostic::{self, TURN_FILTERED};
+use crate::heard;
 use crate::here;
-use crate::opening::{self, Shared};
+use crate::opening;
 use crate::scope::{Scope, Values};
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
-use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tracing::{Dispatch, Span, dispatcher};
+use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// How a turn follows the one before.
@@ -89,6 +88,18 @@ mod sealed {
 ///
 /// Dropped without being finished it leaves the conversation where it was: the turn has failed, or was
 /// cancelled. A streamed answer keeps it until the stream has ended.
+///
+/// ```
+/// # use tracing_session::{Conversation, Session, Turn};
+/// # fn answer() -> Result<(), std::io::Error> { Ok(()) }
+/// fn take(chat: &mut Conversation) -> Result<(), std::io::Error> {
+///     let turn: Turn = chat.turn("weather");
+///     turn.span().in_scope(answer)?; // an error leaves the conversation where it was
+///     turn.finish();
+///     Ok(())
+/// }
+/// # take(&mut Conversation::new(Session::generate())).unwrap();
+/// ```
 #[derive(Debug)]
 #[must_use = "the conversation moves on when the turn is finished"]
 pub struct Turn {
@@ -124,7 +135,7 @@ impl Turn {
         let span = span.make();
         drop(attached);
         if span.is_disabled() {
-            tell_of_filter();
+            heard::turn_not_heard();
         }
         if let Some(before) = before {
             span.add_link(before);
@@ -194,19 +205,5 @@ impl Turn {
         if self.context.is_valid() {
             self.last.set(self.context);
         }
-    }
-}
-
-/// Where there is no layer of ours, nobody expects a span.
-fn tell_of_filter() {
-    static SAID: AtomicBool = AtomicBool::new(false);
-    let is_ours = |dispatch: &Dispatch| dispatch.downcast_ref::<Shared>().is_some();
-    // A filter that disables the turns is often one that lets no warning of ours pass either.
-    if dispatcher::get_default(is_ours)
-        && !SAID.swap(true, Ordering::Relaxed)
-        && !diagnostic::tell(TURN_FILTERED)
-    {
-        // `eprintln!` would panic where standard error is closed.
-        let _closed = writeln!(io::stderr(), "tracing-session: {TURN_FILTERED}");
     }
 }

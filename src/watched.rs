@@ -12,7 +12,7 @@ use crate::handover::Opening;
 use crate::held::Held;
 use crate::scope::{Role, Scope};
 use crate::session::{Id, Session};
-use crate::text::repeats;
+use crate::text::{repeats, unquoted};
 use opentelemetry::trace::Span;
 use opentelemetry::{Key, KeyValue, Value};
 use std::sync::Arc;
@@ -239,7 +239,9 @@ impl SpanAttributes {
         let own = if repeats(&text, said.as_ref()) {
             None
         } else {
-            match Id::new(&text) {
+            // A field that was recorded with `?` has quotes, in which a blank would pass for an id.
+            let field = unquoted(&text).filter(|_| self.opens);
+            match Id::new(field.as_deref().unwrap_or(&text)).and_then(|_| Id::new(&text)) {
                 Ok(id) => Some(id),
                 Err(error) => {
                     // Of a field the layer has told already, with its place in the code.

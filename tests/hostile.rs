@@ -1,29 +1,68 @@
-//! Headers that mean no good: what a fuzzer has found to be of interest, and what we could think of.
-//! `support/hostile.rs` says what has to hold.
+//! What comes in from outside and means no good: what a fuzzer has found to be of interest, and what we
+//! could think of. `hostile/` says what has to hold, of `fuzz/` and of this.
+#![allow(clippy::duplicate_mod, reason = "a fuzz target takes each by itself")]
 
-#[path = "support/hostile.rs"]
-mod hostile;
+#[path = "hostile/fields.rs"]
+mod fields;
+#[path = "hostile/headers.rs"]
+mod headers;
+#[path = "hostile/ids.rs"]
+mod ids;
+#[path = "hostile/settings.rs"]
+mod settings;
+#[path = "hostile/state.rs"]
+mod state;
 mod support;
 
-use hostile::{ENVIRONMENT, check, check_sending, parsed};
+use headers::{ENVIRONMENT, check, check_sending};
 use opentelemetry::baggage::{Baggage, BaggageExt, BaggageMetadata};
 use opentelemetry::{Context, Key};
 use std::path::Path;
 use support::alone;
 
-/// See `fuzz/`, which made them.
-#[test]
-fn what_a_fuzzer_found() {
-    if !alone("what_a_fuzzer_found", &[ENVIRONMENT]) {
-        return;
-    }
-    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile");
+/// Asks it of every file that `fuzz/` has left of this target.
+fn replay(target: &str, check: impl Fn(&[u8])) {
+    let files = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/hostile")
+        .join(target);
     let mut checked = 0;
     for file in std::fs::read_dir(files).unwrap() {
-        check(&parsed(&std::fs::read(file.unwrap().path()).unwrap()));
+        let file = file.unwrap().path();
+        // Shown where the check fails.
+        println!("{}", file.display());
+        check(&std::fs::read(file).unwrap());
         checked += 1;
     }
     assert!(checked > 10);
+}
+
+#[test]
+fn what_a_fuzzer_found_of_headers() {
+    if alone("what_a_fuzzer_found_of_headers", &[ENVIRONMENT]) {
+        replay("headers", headers::check_file);
+    }
+}
+
+#[test]
+fn what_a_fuzzer_found_of_states() {
+    replay("state", state::check);
+}
+
+#[test]
+fn what_a_fuzzer_found_of_ids() {
+    replay("ids", ids::check);
+}
+
+#[test]
+fn what_a_fuzzer_found_of_fields() {
+    replay("fields", fields::check);
+}
+
+#[test]
+fn what_a_fuzzer_found_of_settings() {
+    if alone("what_a_fuzzer_found_of_settings", &[]) {
+        replay("settings", settings::check);
+    }
 }
 
 #[test]

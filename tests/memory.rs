@@ -171,3 +171,21 @@ fn scopes_that_follow_one_another_form_no_chain() {
         Session::new("chat-43").unwrap().in_scope(|| {});
     });
 }
+
+#[test]
+fn span_whose_ids_are_hidden_and_set_over_and_over_does_not_grow() {
+    use tracing_session::{IdPolicy, Privacy};
+
+    let provider = SessionTracerProvider::new(SdkTracerProvider::default())
+        .with_privacy(Privacy::new().with_user_ids(IdPolicy::omitted()));
+    let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
+    let _default = tracing_subscriber::registry()
+        .with(SessionLayer::new().around(otel))
+        .set_default();
+    let _connection = info_span!("connection").entered();
+    let mut times = 0;
+    does_not_grow(|| {
+        times += 1;
+        set_session_id(times).unwrap();
+    });
+}

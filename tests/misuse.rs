@@ -9,8 +9,8 @@ use tracing::level_filters::LevelFilter;
 use tracing::subscriber::DefaultGuard;
 use tracing::{Dispatch, Instrument, dispatcher, info_span, instrument};
 use tracing_session::{
-    InSession, Session, SessionLayer, SessionTracerProvider, current_session, current_session_id,
-    mark_trace, session, set_session_id, set_user_id, user,
+    Conversation, InSession, InboundPolicy, Session, SessionLayer, SessionTracerProvider,
+    current_session, current_session_id, mark_trace, session, set_session_id, set_user_id, user,
 };
 use tracing_subscriber::Layer;
 use tracing_subscriber::prelude::*;
@@ -118,6 +118,31 @@ fn without_the_provider_hidden_spans_do_not_keep_the_diagnostic_back() {
     assert_eq!(diagnostics.said(), [NO_PROVIDER]);
 }
 
+/// Any span tells who makes it, and a session may be a value. Of spans that nobody exports, some are
+/// looked at.
+#[test]
+fn without_the_provider_hidden_spans_do_not_keep_the_search_going_forever() {
+    let value = || {
+        let session = Session::new("chat-42").unwrap();
+        session.in_scope(|| info_span!("in a value").in_scope(|| {}));
+    };
+    for (hidden, is_told) in [(0, true), (150, true), (250, false)] {
+        let (provider, _exporter) = plain_provider();
+        let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
+        let otel = otel.with_filter(LevelFilter::INFO);
+        let (_, diagnostics, _default) = install(SessionLayer::new().around(otel));
+        for _ in 0..hidden {
+            tracing::debug_span!("hidden").in_scope(|| {});
+        }
+        assert_eq!(diagnostics.said(), [""; 0]);
+        value();
+        let expected = if is_told { &[NO_PROVIDER][..] } else { &[] };
+        assert_eq!(diagnostics.said(), expected, "{hidden}");
+        session!("chat-42").in_scope(|| {});
+        assert_eq!(diagnostics.said(), [NO_PROVIDER], "{hidden}");
+    }
+}
+
 #[test]
 fn field_that_holds_no_id_is_told_of_while_the_span_is_open() {
     fn said_while_open(layer: impl Layer<support::Base> + Send + Sync) {
@@ -143,6 +168,10 @@ fn set_up_that_is_right_is_not_complained_of() {
     let otel = || tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
     let work = |diagnostics: Diagnostics| {
         for _ in 0..20 {
+            info_span!("outside").in_scope(|| info_span!("below").in_scope(|| {}));
+            Session::new("chat-41")
+                .unwrap()
+                .in_scope(|| info_span!("in a value").in_scope(|| {}));
             session!("chat-42").in_scope(|| user!("u-7").in_scope(|| {}));
             tracing::debug_span!("session", id = "hidden").in_scope(|| {});
             info_span!("late", user.id = tracing::field::Empty).in_scope(|| {});
@@ -330,4 +359,39 @@ fn without_an_opentelemetry_layer_spans_of_a_hidden_filter_are_not_bound() {
         assert!(set_user_id("u-7").unwrap_err().is_no_span());
     });
     assert_eq!(current_session(), None);
+}
+
+/// What the public types print: enough to tell what they are, and no id.
+#[test]
+fn debug_forms_say_what_there_is_and_show_no_id() {
+    let provider = SessionTracerProvider::new(plain_provider().0);
+    let session = Session::new("secret-1")
+        .unwrap()
+        .with_user("secret-2")
+        .unwrap();
+    let layer = SessionLayer::new().with_default_session(session.clone());
+    let span = session.in_scope(|| provider.tracer("app").start("span"));
+    let state = Conversation::new(session.clone()).state();
+    let printed = [
+        (format!("{session:?}"), "Session { id: Some("),
+        (format!("{layer:?}"), "default: Some(Session {"),
+        (
+            format!("{:?}", InboundPolicy::<()>::accept()),
+            "InboundPolicy::accept()",
+        ),
+        (
+            format!("{:?}", InboundPolicy::<()>::ignore()),
+            "InboundPolicy::ignore()",
+        ),
+        (
+            format!("{:?}", InboundPolicy::<()>::verify(|_, _| true)),
+            "InboundPolicy::verify(",
+        ),
+        (format!("{span:?}"), "SessionSpan"),
+        (format!("{state:?}"), "ConversationState"),
+    ];
+    for (printed, expected) in printed {
+        assert!(printed.contains(expected), "{printed}");
+        assert!(!printed.contains("secret"), "{printed}");
+    }
 }

@@ -590,3 +590,33 @@ fn provider_gives_back_what_it_wraps() {
             .is_err()
     );
 }
+
+/// The layer keeps what a field is in the bits of a number.
+#[test]
+#[rustfmt::skip]
+fn span_of_more_fields_than_a_number_has_bits_says_its_session() {
+    macro_rules! wide {
+        ($($last:tt)*) => {
+            info_span!(
+                "wide",
+                f00 = 0, f01 = 1, f02 = 2, f03 = 3, f04 = 4, f05 = 5, f06 = 6, f07 = 7, f08 = 8, f09 = 9, f10 = 10, f11 = 11, f12 = 12, f13 = 13, f14 = 14, f15 = 15,
+                f16 = 16, f17 = 17, f18 = 18, f19 = 19, f20 = 20, f21 = 21, f22 = 22, f23 = 23, f24 = 24, f25 = 25, f26 = 26, f27 = 27, f28 = 28, f29 = 29, f30 = 30, f31 = 31,
+                f32 = 32, f33 = 33, f34 = 34, f35 = 35, f36 = 36, f37 = 37, f38 = 38, f39 = 39, f40 = 40, f41 = 41, f42 = 42, f43 = 43, f44 = 44, f45 = 45, f46 = 46, f47 = 47,
+                f48 = 48, f49 = 49, f50 = 50, f51 = 51, f52 = 52, f53 = 53, f54 = 54, f55 = 55, f56 = 56, f57 = 57, f58 = 58, f59 = 59, f60 = 60, f61 = 61, f62 = 62,
+                $($last)*
+            )
+        };
+    }
+    let app = App::new();
+    let late = wide!(f63 = "a text", f64 = "another", session.id = Empty, metadata.tenant = "acme", f67 = "a third");
+    late.in_scope(|| info_span!("below").in_scope(|| {}));
+    assert_eq!(values(&app.span("below"), "session.id"), [""; 0], "{}", app.tree());
+    late.record("session.id", "chat-42");
+    late.in_scope(|| info_span!("later").in_scope(|| {}));
+    drop(late);
+    for name in ["wide", "later"] {
+        assert_eq!(values(&app.span(name), "session.id"), ["chat-42"], "{}", app.tree());
+        assert_eq!(values(&app.span(name), "metadata"), [r#"{"tenant":"acme"}"#], "{}", app.tree());
+    }
+    assert_eq!(values(&app.span("wide"), "f63"), ["a text"], "{}", app.tree());
+}

@@ -987,6 +987,25 @@ fn value_that_is_no_id_is_ignored_and_the_outer_one_stays() {
     );
 }
 
+/// In quotes it would be one.
+#[test]
+fn value_that_is_no_id_is_not_exported_in_its_quotes() {
+    let app = App::new();
+    session!("outer").in_scope(|| {
+        for bad in ["", " ", "two\nlines"] {
+            info_span!("given", session.id = ?bad, user.id = ?bad).in_scope(|| {});
+            let late = info_span!("late", session.id = Empty, user.id = "u-7");
+            late.record("session.id", debug(bad));
+            late.record("user.id", debug(bad));
+        }
+    });
+    for span in app.spans() {
+        assert_eq!(values(&span, "session.id"), ["outer"], "{}", span.name);
+        let user: &[_] = if span.name == "late" { &["u-7"] } else { &[] };
+        assert_eq!(values(&span, "user.id"), user, "{}", span.name);
+    }
+}
+
 #[test]
 fn each_field_that_holds_no_id_is_told_of() {
     let app = App::with(|layer| {

@@ -1,18 +1,14 @@
-//! Headers that mean no good: see `tests/support/hostile.rs`.
-//!
-//! `cargo +nightly fuzz run headers -- -dict=fuzz/headers.dict`
+//! Headers of a call: see `tests/hostile/headers.rs`.
 #![no_main]
 
-#[path = "../../tests/support/hostile.rs"]
-mod hostile;
+#[path = "../../tests/hostile/headers.rs"]
+mod headers;
 
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(
+libfuzzer_sys::fuzz_target!(
     init: {
-        let (name, value) = hostile::ENVIRONMENT;
+        let (name, value) = headers::ENVIRONMENT;
         // SAFETY: there is no other thread yet.
         unsafe { std::env::set_var(name, value) };
     },
-    |file: &[u8]| hostile::check(&hostile::parsed(file))
+    |file: &[u8]| headers::check_file(file)
 );

@@ -5,7 +5,7 @@
 
 use super::Protocol;
 use super::trouble::Trouble;
-use crate::diagnostic;
+use crate::diagnostic::{self, Message};
 use crate::env::variable;
 use crate::error::Error;
 use async_trait::async_trait;
@@ -116,14 +116,7 @@ fn http_endpoint(given: Option<String>) -> Result<String, Error> {
             },
         },
     };
-    let endpoint = endpoint.trim();
-    let is_url = endpoint.parse().is_ok_and(|uri: Uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
-    });
-    match is_url {
-        true => with_tls_or_without(name, endpoint.to_owned()),
-        false => Err(said_by(name, Trouble::Endpoint)),
-    }
+    checked(name, endpoint.trim().to_owned())
 }
 
 fn grpc_endpoint(given: Option<String>) -> Result<String, Error> {
@@ -139,7 +132,11 @@ fn grpc_endpoint(given: Option<String>) -> Result<String, Error> {
         },
     };
     if endpoint.contains("://") {
-        return with_tls_or_without(name, endpoint);
+        // A socket of this machine is one too.
+        return match endpoint.starts_with("unix://") {
+            true => Ok(endpoint),
+            false => checked(name, endpoint),
+        };
     }
     let insecure = first([
         OTEL_EXPORTER_OTLP_TRACES_INSECURE,
@@ -149,11 +146,16 @@ fn grpc_endpoint(given: Option<String>) -> Result<String, Error> {
         Some((_, value)) if value.eq_ignore_ascii_case("true") => "http",
         _ => "https",
     };
-    with_tls_or_without(name, format!("{scheme}://{endpoint}"))
+    checked(name, format!("{scheme}://{endpoint}"))
 }
 
-fn with_tls_or_without(name: Option<&'static str>, endpoint: String) -> Result<String, Error> {
+/// The endpoint, if spans can be sent there. It is not shown, as a password may stand in it.
+fn checked(name: Option<&'static str>, endpoint: String) -> Result<String, Error> {
+    let is_url = endpoint.parse().is_ok_and(|uri: Uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
+    });
     match is_https(&endpoint) && !cfg!(feature = "otlp-tls") {
+        _ if !is_url => Err(said_by(name, Trouble::Endpoint)),
         true => Err(said_by(name, Trouble::Tls)),
         false => Ok(endpoint),
     }
@@ -239,7 +241,7 @@ struct Client {
     inner: reqwest::blocking::Client,
     headers: HeaderMap,
     /// Why it failed, when it was last said: not each time again.
-    said: Mutex<Option<String>>,
+    said: Mutex<Option<Message>>,
 }
 
 #[async_trait]
@@ -253,7 +255,7 @@ impl HttpClient for Client {
             let port = to
                 .port()
                 .map_or_else(String::new, |port| format!(":{port}"));
-            format!("no spans reach {host}{port}: {}", root(error.as_ref()))
+            diagnostic::not_reached(&format!("{host}{port}"), root(error.as_ref()))
         });
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if *said != failure {

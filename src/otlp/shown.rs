@@ -1,5 +1,6 @@
 //! What an installed subscriber takes notice of: the spans that are exported, and warnings.
 
+use crate::diagnostic::{self, Message};
 use std::fmt::{Debug, Write as _};
 use std::io::{self, Write as _};
 use tracing::field::{Field, Visit};
@@ -17,7 +18,7 @@ const OPENTELEMETRY: &str = "opentelemetry";
 ///
 /// Warnings are let through unless they are named there, and the turns of a `Conversation`, which are
 /// ours: whoever asks for the spans of one crate has not asked for mistakes or turns to be hidden.
-pub(super) fn levels() -> (Targets, Option<String>) {
+pub(super) fn levels() -> (Targets, Option<Message>) {
     let asked = std::env::var("RUST_LOG").unwrap_or_default();
     let directives = asked.split(',').map(str::trim).filter(|it| !it.is_empty());
     // A filter by the name of a span would be taken for the name of a target.
@@ -34,10 +35,8 @@ pub(super) fn levels() -> (Targets, Option<String>) {
             levels = levels.with_target(target, level);
         }
     }
-    let ignored = ignored.first().map(|directive| {
-        format!("RUST_LOG: `{directive}` is ignored: not of the form target=level")
-    });
-    (levels, ignored)
+    let ignored = ignored.first();
+    (levels, ignored.map(|it| diagnostic::directive_ignored(it)))
 }
 
 /// Writes on standard error what this crate and OpenTelemetry warn of.

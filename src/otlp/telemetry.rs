@@ -4,17 +4,18 @@ use super::exporter::Driver;
 use super::trouble::Trouble;
 use crate::diagnostic;
 use crate::error::Error;
+use crate::opening::Shared;
 use crate::tracer::SessionTracerProvider;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use std::fmt;
-use std::io::{self, Write};
+use std::sync::Arc;
 
 /// Exports the last spans when it is dropped, and shuts the exporter down.
 ///
 /// Keep it in `main` until the end, by a name: `let _telemetry = ..`. (`let _ = ..` drops it at
-/// once.) A span that has not ended by then is not exported, nor is any where the process ends by
-/// [`std::process::exit`].
+/// once, of which a warning tells.) A span that has not ended by then is not exported, nor is any where
+/// the process ends by [`std::process::exit`].
 ///
 /// Dropping it blocks the thread until the spans have arrived, for ten seconds at the most: inside
 /// an async runtime as well as outside, and while a panic unwinds. Where they do not arrive, it
@@ -33,6 +34,8 @@ use std::io::{self, Write};
 #[must_use = "dropping it ends the export of spans"]
 pub struct Telemetry {
     provider: SessionTracerProvider<SdkTracerProvider>,
+    /// Of the layer: it tells who drops this at once.
+    shared: Arc<Shared>,
     ended: bool,
     /// Outlives the exporter, which has ended by the time that this is dropped.
     _driver: Option<Driver>,
@@ -41,10 +44,12 @@ pub struct Telemetry {
 impl Telemetry {
     pub(super) fn new(
         provider: SessionTracerProvider<SdkTracerProvider>,
+        shared: Arc<Shared>,
         driver: Option<Driver>,
     ) -> Self {
         Self {
             provider,
+            shared,
             ended: false,
             _driver: driver,
         }
@@ -115,16 +120,9 @@ impl Drop for Telemetry {
         if self.ended {
             return;
         }
+        self.shared.check.guard_dropped();
         let Err(error) = self.end() else { return };
-        let cause = error.cause.as_ref().map(|cause| cause.as_error());
-        let message = match cause {
-            Some(cause) => format!("{error}: {cause}"),
-            None => error.to_string(),
-        };
-        if !diagnostic::tell(&message) {
-            // `eprintln!` would panic where standard error is closed.
-            let _closed = writeln!(io::stderr(), "tracing-session: {message}");
-        }
+        diagnostic::tell_or_print(&diagnostic::of_error(&error));
     }
 }
 

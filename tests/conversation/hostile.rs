@@ -1,11 +1,12 @@
-//! Whatever comes in as the state of a conversation: it is refused without a word of it, or goes on.
+//! Whatever comes in as the state of a conversation, nearly right: `tests/hostile/state.rs` says what has
+//! to hold.
+
+#[path = "../hostile/state.rs"]
+mod rules;
 
 use proptest::prelude::*;
 use proptest::test_runner::RngAlgorithm;
 use serde_json::{Value as Json, json};
-use tracing_session::{Conversation, ConversationState};
-
-const SECRET: &str = "secret";
 
 fn value() -> impl Strategy<Value = Json> {
     let leaf = prop_oneof![
@@ -57,7 +58,7 @@ fn state() -> impl Strategy<Value = Json> {
     (version, session, others).prop_map(|(version, session, others)| {
         let mut state = json!({ "version": version, "session_id": session });
         for (name, value) in [
-            ("previous_session_id", others.0),
+            ("previous_id", others.0),
             ("in_one_trace", others.1),
             ("started", others.2),
             ("trace_id", others.3),
@@ -84,21 +85,6 @@ proptest! {
 
     #[test]
     fn state_is_refused_without_a_word_of_it_or_goes_on(stored in prop_oneof![9 => state(), 1 => value()]) {
-        match serde_json::from_value::<ConversationState>(stored) {
-            Err(error) => {
-                let shown = format!("{error} {error:?}");
-                prop_assert!(!shown.contains(SECRET));
-            }
-            Ok(state) => {
-                let mut chat = Conversation::resume(state.clone());
-                prop_assert!(chat.state() == state);
-                let shown = format!("{chat:?} {state:?}");
-                prop_assert!(!shown.contains(SECRET));
-                chat.turn("next").finish();
-                let written = serde_json::to_string(&chat.state()).unwrap();
-                let again: ConversationState = serde_json::from_str(&written).unwrap();
-                prop_assert!(again == state);
-            }
-        }
+        rules::check(stored.to_string().as_bytes());
     }
 }

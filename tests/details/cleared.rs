@@ -122,3 +122,46 @@ fn nothing_is_in_force_where_all_is_cleared() {
     let here = || nothing.in_scope(current_session);
     assert_eq!(full().in_scope(here), None);
 }
+
+#[test]
+fn id_recorded_where_it_was_cleared_is_that_of_the_spans_below() {
+    for (part, key) in [(Part::Session, "session.id"), (Part::User, "user.id")] {
+        let app = App::new();
+        full().in_scope(|| {
+            let cleared = session!(Session::default().without(part), user.id = Empty);
+            cleared.in_scope(|| span("before"));
+            cleared.record(key, "new");
+            cleared.in_scope(|| span("after"));
+        });
+        lacks(&app.span("before"), &[key]);
+        assert_eq!(values(&app.span("after"), key), ["new"], "{}", app.tree());
+        assert_eq!(values(&app.span("session"), key), ["new"], "{}", app.tree());
+    }
+}
+
+#[test]
+fn part_that_is_cleared_twice_stays_cleared() {
+    let app = App::new();
+    let twice = Session::default().without(Part::Tags).without(Part::Tags);
+    full().in_scope(|| twice.in_scope(|| span("inside")));
+    lacks(&app.span("inside"), &["tag.tags"]);
+}
+
+#[test]
+fn parts_that_are_cleared_one_inside_the_other_below_a_field_to_come_are_all_cleared() {
+    let app = App::new();
+    full().in_scope(|| {
+        info_span!("declaring", session.id = "chat-42", metadata.late = Empty).in_scope(|| {
+            Session::default().without(Part::Tags).in_scope(|| {
+                Session::default()
+                    .without(Part::PromptTemplate)
+                    .in_scope(|| span("inside"));
+                span("after");
+            });
+        });
+    });
+    let template = PARTS[4].1;
+    lacks(&app.span("inside"), &[&["tag.tags"], template].concat());
+    lacks(&app.span("after"), &["tag.tags"]);
+    lacks(&app.span("declaring"), &[]);
+}

@@ -62,3 +62,68 @@ fn values_given_to_spans_of_two_tasks_are_not_exchanged() {
         assert!(!is_of_another, "{}", app.tree());
     }
 }
+
+/// What a task gives, and how often it waits before its span is made.
+async fn gives(task: &'static str, [id, user]: [&'static str; 2], turns: usize) {
+    let session = match id {
+        "" => Session::default(),
+        id => Session::new(id).unwrap(),
+    };
+    let session = match user {
+        "" => session,
+        user => session.with_user(user).unwrap(),
+    };
+    let waited = async {
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+        turns
+    };
+    let session = with_metadata(session, "of", task);
+    drop(session!(session, task, waited = waited.await));
+}
+
+#[test]
+fn values_given_by_two_tasks_at_once_may_be_lost_and_never_go_to_another_session_or_user() {
+    let ids = ["", "chat-1", "chat-2"].into_iter();
+    let said: Vec<_> = ids
+        .flat_map(|id| ["", "u-1", "u-2"].map(|user| [id, user]))
+        .collect();
+    for one in &said {
+        for other in &said {
+            let nobody = [one, other].contains(&&["", ""]);
+            let is_same_user = one[1].is_empty() || other[1].is_empty() || one[1] == other[1];
+            if !nobody && one[0] == other[0] && is_same_user {
+                continue;
+            }
+            let app = App::new();
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            runtime.unwrap().block_on(async {
+                tokio::join!(gives("one", *one, 2), gives("other", *other, 3));
+            });
+            for span in app.spans() {
+                let own = format!(r#"{{"of":"{}"}}"#, values(&span, "task").concat());
+                let is_of_another = values(&span, "metadata").iter().any(|it| *it != own);
+                assert!(!is_of_another, "{one:?} {other:?} {}", app.tree());
+            }
+        }
+    }
+}
+
+#[test]
+fn values_given_with_a_user_alone_or_beside_a_user_field_of_one_s_own_arrive() {
+    let app = App::new();
+    let of = |session: Session| with_metadata(session, "tenant", "acme");
+    drop(session!(of(Session::default().with_user("u-7").unwrap())));
+    let given = Session::new("chat-42").unwrap().with_user("u-7").unwrap();
+    drop(session!(of(given), user.id = "u-8"));
+    for span in app.spans() {
+        assert_eq!(
+            values(&span, "metadata"),
+            [r#"{"tenant":"acme"}"#],
+            "{}",
+            app.tree()
+        );
+    }
+    assert_eq!(app.spans().len(), 2);
+}

@@ -105,3 +105,22 @@ fn span_marked_by_two_users_does_not_mix_them() {
         [format!(r#"{{"of":"{id}"}}"#)]
     );
 }
+
+#[test]
+fn second_mark_adds_what_it_knows_and_takes_nothing_back() {
+    let app = App::new();
+    let session = Session::new("chat-42").unwrap();
+    let mark = |session: &Session| session.in_scope(span_that_marks);
+    info_span!("request").in_scope(|| {
+        mark(&session);
+        mark(&with_metadata(session.clone(), "tenant", "acme"));
+        mark(&session);
+    });
+    let request = app.span("request");
+    assert_eq!(values(&request, "session.id"), ["chat-42"]);
+    assert_eq!(values(&request, "metadata"), [r#"{"tenant":"acme"}"#]);
+}
+
+fn span_that_marks() {
+    info_span!("handler").in_scope(|| mark_trace().unwrap());
+}

@@ -223,3 +223,37 @@ fn own_attributes_go_no_further() {
     lacks(&app.span("inside"), &[]);
     assert_eq!(line(&app.span("inside")), format!("inside{FULL}"));
 }
+
+#[test]
+fn entry_of_metadata_of_one_s_own_keeps_its_type_beside_what_is_inherited() {
+    let list = |array: Array| Value::Array(array);
+    let own = [
+        ("flag", Value::Bool(true), "true"),
+        ("whole", Value::I64(-7), "-7"),
+        ("part", Value::F64(0.5), "0.5"),
+        ("text", Value::String("a \"b\"".into()), r#""a \"b\"""#),
+        (
+            "flags",
+            list(Array::Bool(vec![true, false])),
+            "[true,false]",
+        ),
+        ("wholes", list(Array::I64(vec![1, 2])), "[1,2]"),
+        ("parts", list(Array::F64(vec![0.5, 1.0])), "[0.5,1.0]"),
+        (
+            "texts",
+            list(Array::String(vec!["a".into(), "b".into()])),
+            r#"["a","b"]"#,
+        ),
+    ];
+    for (key, value, json) in own {
+        let attribute = KeyValue::new(format!("metadata.{key}"), value);
+        let expected = format!(r#"{{"tenant":"acme","{key}":{json}}}"#);
+        set_own(&full(), &[attribute], |span| {
+            let found = values(span, "metadata").concat();
+            let parsed = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+            let mut found = parsed(&found);
+            found.as_object_mut().unwrap().remove("declared");
+            assert_eq!(found, parsed(&expected), "{}", line(span));
+        });
+    }
+}

@@ -213,6 +213,26 @@ fn variable_that_is_not_valid_is_an_error_that_says_what_is() {
     }
 }
 
+/// A password may stand in it.
+#[test]
+fn endpoint_that_is_no_url_is_not_shown() {
+    for protocol in [Protocol::HttpProtobuf, Protocol::Grpc] {
+        for endpoint in [
+            "http://",
+            "http://u:secret@local host",
+            "ftp://u:secret@localhost",
+        ] {
+            let pipeline = pipeline("my-app").with_endpoint(endpoint);
+            let error = pipeline.with_protocol(protocol).install().unwrap_err();
+            assert!(error.is_invalid_setting());
+            assert_eq!(
+                format!("{error:?}"),
+                "Error(\"the endpoint is not a URL such as http://localhost:4318\")"
+            );
+        }
+    }
+}
+
 #[test]
 fn what_opentelemetry_ignores_is_shown() {
     let test = "environment::what_opentelemetry_ignores_is_shown";

@@ -125,7 +125,6 @@ fn session_id_of_headers_is_theirs_and_not_the_one_in_force() {
 }
 
 /// As it goes through a queue.
-
 #[test]
 fn trace_headers_are_a_map_of_text_in_a_message() {
     #[derive(Debug, serde::Deserialize, serde::Serialize)]
@@ -147,6 +146,19 @@ fn trace_headers_are_a_map_of_text_in_a_message() {
         r#"Job { trace_headers: {"baggage"} }"#,
         "no value"
     );
+}
+
+#[test]
+fn error_in_trace_headers_shows_none_of_them() {
+    for bad in [
+        r#""session.id=secret""#,
+        r#"["session.id=secret"]"#,
+        r#"{"baggage":["session.id=secret"]}"#,
+        r#"{"mirascope-session-id":5678}"#,
+    ] {
+        let error = serde_json::from_str::<TraceHeaders>(bad).unwrap_err();
+        assert_eq!(error.to_string(), "not a map of headers to their values");
+    }
 }
 
 #[cfg(feature = "http")]

@@ -2,7 +2,10 @@
 
 use crate::support::{self, App};
 use crate::{TRACE_ID, TRACEPARENT, session};
-use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
+use opentelemetry::propagation::text_map_propagator::FieldIter;
+use opentelemetry::propagation::{
+    Extractor, Injector, TextMapCompositePropagator, TextMapPropagator,
+};
 use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, global};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -310,4 +313,35 @@ fn policy_may_use_what_it_is_asked_under() {
     let outer: Session = session("outer");
     let inner = || propagated_context(&from_outside()).in_scope(current_session_id);
     assert_eq!(outer.in_scope(inner).as_deref(), Some("chat-42"));
+}
+
+/// Some propagators look for names that only begin as theirs do.
+#[test]
+fn propagator_of_one_s_own_sees_the_names_of_a_carrier() {
+    const TEST: &str = "functions::propagator_of_one_s_own_sees_the_names_of_a_carrier";
+    if !support::alone(TEST, &[]) {
+        return;
+    }
+    #[derive(Debug)]
+    struct Prefixed;
+    struct Tenant(String);
+    impl TextMapPropagator for Prefixed {
+        fn inject_context(&self, _: &Context, _: &mut dyn Injector) {}
+
+        fn extract_with_context(&self, cx: &Context, from: &dyn Extractor) -> Context {
+            let names = from.keys();
+            let found = names.iter().find_map(|name| name.strip_prefix("tenant-"));
+            match found {
+                Some(tenant) => cx.with_value(Tenant(tenant.to_owned())),
+                None => cx.clone(),
+            }
+        }
+
+        fn fields(&self) -> FieldIter<'_> {
+            FieldIter::new(&[])
+        }
+    }
+    global::set_text_map_propagator(Prefixed);
+    let cx = extract_context(&headers([("other", "1"), ("tenant-acme", "1")]));
+    assert_eq!(cx.get::<Tenant>().unwrap().0, "acme");
 }

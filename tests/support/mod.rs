@@ -89,6 +89,14 @@ impl App {
         }
     }
 
+    /// Runs `f` in this application, of which nothing is exported or said yet. For one that lives as
+    /// long as its thread.
+    pub fn anew<T>(&self, f: impl FnOnce(&Self) -> T) -> T {
+        self.exporter.reset();
+        self.diagnostics.0.lock().unwrap().clear();
+        dispatcher::with_default(&self.dispatch, || f(self))
+    }
+
     /// Runs `f` on another thread of this application.
     pub fn on_thread<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         let dispatch = &self.dispatch;

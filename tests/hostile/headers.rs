@@ -1,21 +1,26 @@
-//! What has to hold whatever the headers of a call say. `tests/hostile.rs` asks it of what is kept,
-//! `fuzz/` of what a fuzzer comes up with.
+//! What has to hold whatever the headers of a call say.
 #![allow(dead_code, reason = "each of them uses a part of it")]
 
-#[path = "carrier.rs"]
+#[path = "../support/carrier.rs"]
 mod carrier;
+#[path = "rule.rs"]
+mod rule;
+#[path = "sampling.rs"]
+mod sampling;
 
 use carrier::As;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use opentelemetry::Context;
 use opentelemetry::baggage::BaggageExt;
-use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry::trace::TraceContextExt;
+use opentelemetry::{Context, global};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use percent_encoding::percent_decode;
 use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Once};
 use tracing_session::{
-    Carrier, SESSION_HEADER_NAME, Session, SessionPropagator, current_session, extract_session_id,
-    propagator_from_env,
+    Carrier, InboundPolicy, SESSION_HEADER_NAME, Session, SessionPropagator, current_session,
+    extract_context, extract_session_id, propagator_from_env,
 };
 
 /// The variable that has to say so before the first check.
@@ -25,12 +30,13 @@ pub(crate) const ENVIRONMENT: (&str, &str) =
 type Header<'a> = (&'a [u8], &'a [u8]);
 
 /// As they stand in a file: `name:value`, with a byte 255 between two of them.
-pub(crate) fn parsed<'a>(file: &'a [u8]) -> Vec<Header<'a>> {
-    let header = |header: &'a [u8]| {
-        let colon = header.iter().position(|byte| *byte == b':')?;
+pub(crate) fn check_file(file: &[u8]) {
+    let header = |header| {
+        let colon = <[u8]>::iter(header).position(|byte| *byte == b':')?;
         Some((&header[..colon], &header[colon + 1..]))
     };
-    file.split(|byte| *byte == 255).filter_map(header).collect()
+    let headers: Vec<Header<'_>> = rule::parts(file).filter_map(header).collect();
+    check(&headers);
 }
 
 /// Panics where something does not hold.
@@ -77,6 +83,8 @@ struct Setting {
     /// Every id that it reads can be sent again.
     sends_all: bool,
     user: bool,
+    /// Which it takes.
+    takes: fn(&str) -> bool,
 }
 
 static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
@@ -84,14 +92,20 @@ static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
         propagator: Box::new(propagator),
         sends_all,
         user,
+        takes: |_| true,
     };
     let of_mirascope = || SessionPropagator::new().with_header(SESSION_HEADER_NAME);
     let all = || of_mirascope().unwrap().with_header("x-session").unwrap();
+    let takes = |id: &str| id.len() % 2 == 0;
+    let verified = all().with_inbound(InboundPolicy::verify(move |id: &str, ()| takes(id)));
+    let verified: [Box<dyn TextMapPropagator + Send + Sync>; 2] =
+        [Box::new(TraceContextPropagator::new()), Box::new(verified)];
     vec![
         Setting {
             propagator: Box::new(propagator_from_env().unwrap()),
             sends_all: true,
             user: false,
+            takes: |_| true,
         },
         ours(all().with_user(true), true, true),
         ours(all().with_percent_encoded_headers(true), true, false),
@@ -101,6 +115,12 @@ static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
             true,
             false,
         ),
+        Setting {
+            propagator: Box::new(TextMapCompositePropagator::new(verified.into())),
+            sends_all: true,
+            user: false,
+            takes,
+        },
     ]
 });
 
@@ -108,22 +128,67 @@ fn check_in<C: Fill>(headers: &[Header<'_>]) {
     let mut carrier = C::default();
     headers.iter().for_each(|header| carrier.add(*header));
     if let Some(id) = extract_session_id(&carrier) {
-        assert!(is_id(&id), "{id:?}");
+        check_id(&id, headers);
     }
     for setting in &*SETTINGS {
         let first = read(setting, &carrier);
         let session = session_of(&first);
         for id in [session.id(), session.user_id()].into_iter().flatten() {
-            assert!(is_id(id), "{id:?}");
+            check_id(id, headers);
         }
         assert!(setting.user || session.user_id().is_none());
+        assert!(session.id().is_none_or(setting.takes));
 
         send_on(setting, &first);
         // Where a header holds the most: one is enough, as it takes its time.
         if setting.user {
             send_on(setting, &in_a_session(&first));
         }
+        let state = first.span().span_context().trace_state().clone();
+        if state.get("ot").is_some() {
+            sampling::check(
+                &state,
+                session.id().unwrap_or("chat-42"),
+                0.5,
+                headers.len() % 2 == 0,
+            );
+        }
     }
+    check_inside_another(&carrier);
+}
+
+/// It is an id, and comes from nowhere else.
+fn check_id(id: &str, headers: &[Header<'_>]) {
+    assert_eq!(rule::id(id), Ok(id));
+    let says = |value: &[u8]| value.windows(id.len()).any(|part| part == id.as_bytes());
+    // A part of a header that is no text, is read as the sign for such.
+    let says = |value: &[u8]| says(value) || says(lossy(value).as_bytes());
+    let is_there = |(_, value): &Header<'_>| {
+        let decoded: Vec<u8> = percent_decode(value).collect();
+        let of_text: Vec<u8> = percent_decode(lossy(value).as_bytes()).collect();
+        says(value) || says(&decoded) || says(&of_text)
+    };
+    assert!(headers.iter().any(is_there), "{id:?}");
+}
+
+/// Of what is in force around, all stays or nothing does: nobody is taken for another's user.
+fn check_inside_another(carrier: &impl Carrier) {
+    static SET: Once = Once::new();
+    SET.call_once(|| global::set_text_map_propagator(propagator_from_env().unwrap()));
+    let outer = Session::new("outer").unwrap().with_user("u-7").unwrap();
+    let outer = outer.with_metadata("plan", "pro").unwrap();
+    outer.in_scope(|| {
+        let brought = session_of(&read(&SETTINGS[0], carrier));
+        let inside = session_of(&extract_context(carrier));
+        assert!(
+            inside
+                == if brought == Session::default() {
+                    outer.clone()
+                } else {
+                    brought
+                }
+        );
+    });
 }
 
 /// Panics where something does not hold of what is sent from there.
@@ -158,11 +223,10 @@ fn again(setting: &Setting, first: &Context, sent: &impl Carrier) {
     let second = read(setting, sent);
     let (session, sent_on) = (session_of(first), session_of(&second));
     let is_ascii = session.id().is_none_or(str::is_ascii);
-    if setting.sends_all || is_ascii {
-        assert_eq!(
-            (session.id(), session.user_id()),
-            (sent_on.id(), sent_on.user_id())
-        );
+    if session.id().is_some_and(|id| !(setting.takes)(id)) {
+        assert_eq!(sent_on.id(), None);
+    } else if setting.sends_all || is_ascii {
+        assert!(sent_on == session);
     } else {
         assert_eq!(sent_on.id(), None);
     }
@@ -173,6 +237,7 @@ fn again(setting: &Setting, first: &Context, sent: &impl Carrier) {
     let (first, second) = (first.span_context(), second.span_context());
     assert_eq!(first.trace_id(), second.trace_id());
     assert_eq!(first.span_id(), second.span_id());
+    assert_eq!(first.is_sampled(), second.is_sampled());
 }
 
 /// The others' headers are for others to check: they do not look at what a `tracestate` holds.
@@ -205,11 +270,6 @@ fn check_header(name: &str, value: &str) {
 fn is_token(key: &str) -> bool {
     let is_octet = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !key.is_empty() && key.bytes().all(is_octet)
-}
-
-/// The rule, in the words of the README.
-fn is_id(id: &str) -> bool {
-    (1..=1024).contains(&id.len()) && id.trim() == id && !id.chars().any(char::is_control)
 }
 
 fn read(setting: &Setting, carrier: &impl Carrier) -> Context {

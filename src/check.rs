@@ -1,0 +1,110 @@
+//! Whether the set-up is right: looked at while the first spans are entered, and never again.
+
+use crate::diagnostic::{self, Message};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// How far the set-up has been checked.
+#[derive(Debug)]
+pub(crate) struct Check(AtomicU8);
+
+/// The tracer is right, as far as can be told of a span that says nothing. The rest is seen when the
+/// first one opens a scope.
+const WAITS: u8 = 0;
+/// The set-up is right, or what is wrong was said.
+const DONE: u8 = 1;
+/// So many more spans that open a scope are looked at when they are entered. One that a filter
+/// hides from the OpenTelemetry layer proves nothing.
+const TRIES: u8 = DONE + 8;
+/// From here down to [`TRIES`] no span has been seen of which anything could be told: any span is
+/// looked at.
+const NEW: u8 = 200;
+/// The guard of the set-up was dropped before the first span.
+const ENDED: u8 = u8::MAX - 1;
+/// There is nothing inside: `Option::None` stands for the OpenTelemetry layer.
+const ALONE: u8 = u8::MAX;
+
+/// What there is to do when a span is entered.
+pub(crate) enum Due {
+    Nothing,
+    /// To look at it if it opens a scope.
+    Opener,
+    /// To look at it, whatever it is.
+    Any,
+    Alone,
+}
+
+impl Default for Check {
+    fn default() -> Self {
+        Self(AtomicU8::new(NEW))
+    }
+}
+
+impl Check {
+    #[inline]
+    pub(crate) fn is_due(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > DONE
+    }
+
+    #[inline]
+    pub(crate) fn is_alone(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == ALONE
+    }
+
+    pub(crate) fn set_alone(&self) {
+        self.0.store(ALONE, Ordering::Relaxed);
+    }
+
+    pub(crate) fn due(&self) -> Due {
+        match self.0.load(Ordering::Relaxed) {
+            WAITS | DONE => Due::Nothing,
+            ALONE => Due::Alone,
+            ENDED => {
+                self.done(Some(diagnostic::GUARD_DROPPED));
+                Due::Nothing
+            }
+            2..=TRIES => Due::Opener,
+            _ => Due::Any,
+        }
+    }
+
+    /// A span that opens a scope has been made.
+    pub(crate) fn opener_made(&self) {
+        self.change(|it| (it == WAITS).then_some(TRIES));
+    }
+
+    /// The tracer is ours.
+    pub(crate) fn is_ours(&self) {
+        self.change(|it| (TRIES < it && it <= NEW).then_some(WAITS));
+    }
+
+    /// Nothing can be told of a span: the OpenTelemetry layer does not know it.
+    pub(crate) fn is_hidden(&self) {
+        self.change(|it| match it {
+            WAITS | DONE | ENDED | ALONE => None,
+            // Behind `reload::Layer` nothing will ever be told.
+            it if it == TRIES + 1 => Some(WAITS),
+            it => Some(it - 1),
+        });
+    }
+
+    /// All is seen. `wrong` is said at the next chance.
+    pub(crate) fn done(&self, wrong: Option<Message>) {
+        // Two threads may have looked at once.
+        let is_first = self.0.swap(DONE, Ordering::Relaxed) != DONE;
+        if let Some(wrong) = wrong.filter(|_| is_first) {
+            diagnostic::wait(wrong);
+        }
+    }
+
+    /// Nothing is exported any more.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn guard_dropped(&self) {
+        self.change(|it| (it == NEW).then_some(ENDED));
+    }
+
+    fn change(&self, to: impl FnMut(u8) -> Option<u8>) {
+        let _unchanged = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, to);
+    }
+}

@@ -1,0 +1,23 @@
+//! What is asked of every target: what an id is, in the words of the README, and where texts end.
+#![allow(dead_code, reason = "each of them uses a part of it")]
+
+/// The id that a text stands for, or why it stands for none.
+pub(crate) fn id(text: &str) -> Result<&str, &'static str> {
+    let id = text.trim();
+    match id.len() {
+        0 => Err("is blank"),
+        1025.. => Err("is longer than 1024 bytes"),
+        _ if id.chars().any(char::is_control) => Err("has a control character"),
+        _ => Ok(id),
+    }
+}
+
+/// As they stand in a file: with a byte 255, which no text has, between two of them.
+pub(crate) fn parts(file: &[u8]) -> impl Iterator<Item = &[u8]> {
+    file.split(|byte| *byte == 255)
+}
+
+/// The same, as texts.
+pub(crate) fn texts(file: &[u8]) -> impl Iterator<Item = String> {
+    parts(file).map(|part| String::from_utf8_lossy(part).into_owned())
+}

@@ -1,0 +1,118 @@
+use crate::support::{App, values};
+use crate::{NOTHING, one_value, session_of, some};
+use opentelemetry::trace::SpanId;
+use opentelemetry_sdk::trace::SpanData;
+use tracing::level_filters::LevelFilter;
+use tracing::{Level, info_span};
+use tracing_session::openinference::{OpenInferenceSpanExt, SpanKind};
+use tracing_session::{Conversation, Dialect, Session, SessionLayer, session};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+
+fn chat() -> Session {
+    Session::new("chat-42").unwrap()
+}
+
+fn roots(spans: &[SpanData]) -> Vec<&str> {
+    let roots = spans
+        .iter()
+        .filter(|it| it.parent_span_id == SpanId::INVALID);
+    roots.map(|it| &*it.name).collect()
+}
+
+rows! {
+    roots_are_those_of_the_server: here "Phoenix has the session, and no turns" => |_| {
+        let request = |app: &App| {
+            info_span!("POST /chat").in_scope(|| {
+                session!("chat-42").in_scope(|| info_span!("answer").in_scope(|| {}));
+            });
+            let spans = app.spans();
+            let roots: Vec<_> = roots(&spans).iter().map(|it| (*it).to_owned()).collect();
+            assert_eq!(app.diagnostics.said(), NOTHING);
+            roots
+        };
+        assert_eq!(request(&App::new()), ["POST /chat"]);
+        assert_eq!(request(&App::with(SessionLayer::with_root_turns)), ["session", "POST /chat"]);
+    };
+
+    attributes_are_missing: here "Phoenix shows no input and output" => |_| {
+        let app = App::new();
+        info_span!("tokens").in_scope(|| tracing::Span::current().set_token_counts(12, 6));
+        let span = info_span!("whole");
+        span.set_span_kind(SpanKind::Llm);
+        span.set_input("question");
+        span.set_output("answer");
+        drop(span);
+        let spans = app.spans();
+        assert_eq!(one_value(&spans, "tokens", "openinference.span.kind"), None);
+        assert_eq!(one_value(&spans, "whole", "openinference.span.kind"), some("LLM"));
+        assert_eq!(one_value(&spans, "whole", "input.value"), some("question"));
+        assert_eq!(one_value(&spans, "whole", "output.value"), some("answer"));
+    };
+
+    conversation_is_one_span: here "a conversation does not arrive before it is over" => |_| {
+        let app = App::new();
+        let turn = || info_span!("turn").in_scope(|| {});
+        let conversation = session!("chat-42");
+        conversation.in_scope(turn);
+        conversation.in_scope(turn);
+        assert_eq!(roots(&app.spans()), NOTHING);
+        drop(conversation);
+        assert_eq!(roots(&app.spans()), ["session"]);
+        app.exporter.reset();
+        chat().in_scope(turn);
+        assert_eq!(roots(&app.spans()), ["turn"]);
+        chat().in_scope(turn);
+        assert_eq!(roots(&app.spans()), ["turn", "turn"]);
+    };
+
+    turns_are_disabled: alone "the turns of a Conversation are not traced" => |row| {
+        let app = App::with_layer(|otel| {
+            let levels = Targets::new().with_target("my_app", Level::DEBUG);
+            let levels = levels.with_target("tracing_session", Level::WARN);
+            SessionLayer::new().around(otel).and_then(levels)
+        });
+        Conversation::new(chat()).turn("weather").finish();
+        row.says_all(&app.diagnostics.said());
+    };
+
+    attribute_is_renamed: here "an attribute `session` is called `session.name`" => |_| {
+        let app = App::new();
+        chat().in_scope(|| info_span!("answer", session = "weather").in_scope(|| {}));
+        app.exports("answer session.id=chat-42 session.name=weather");
+        drop(app);
+        let app = App::with_format(|provider| provider.with_plain_attributes_renamed(false));
+        chat().in_scope(|| info_span!("answer", session = "weather").in_scope(|| {}));
+        assert_eq!(one_value(&app.spans(), "answer", "session"), some("weather"));
+    };
+
+    langfuse_has_keys_of_its_own: here "Langfuse has the session, and no metadata or tags" => |_| {
+        let keys = |dialect: Dialect| {
+            let app = App::with_format(|provider| provider.with_dialect(dialect));
+            let session = chat().with_metadata("plan", "pro").unwrap().with_tags(["web"]).unwrap();
+            session.in_scope(|| info_span!("answer").in_scope(|| {}));
+            let spans = app.spans();
+            let has = |key| !values(&spans[0], key).is_empty();
+            ["session.id", "langfuse.trace.metadata.plan", "langfuse.trace.tags"].map(has)
+        };
+        assert_eq!(keys(Dialect::OPENINFERENCE), [true, false, false]);
+        assert_eq!(keys(Dialect::OPENINFERENCE.and(Dialect::LANGFUSE)), [true, true, true]);
+    };
+
+    // tests/backends/jaeger.py asks a real one.
+    jaeger_looks_at_tags: here "Jaeger finds nothing" => |_| {
+        let app = App::with_layer(|otel| SessionLayer::new().around(otel).with_filter(LevelFilter::INFO));
+        chat().in_scope(|| info_span!("root").in_scope(|| info_span!("below").in_scope(|| {})));
+        let of = |name| session_of(&app.spans(), name);
+        assert_eq!((of("root"), of("below")), (some("chat-42"), some("chat-42")));
+    };
+
+    attribute_is_set_twice: here "an attribute stands on a span twice" => |_| {
+        let app = App::new();
+        let span = info_span!("answer");
+        span.set_input("first");
+        span.set_input("second");
+        drop(span);
+        assert_eq!(values(&app.span("answer"), "input.value"), ["first", "second"]);
+    };
+}

@@ -1,0 +1,64 @@
+use crate::support::App;
+use crate::{NOTHING, session_of, some};
+use opentelemetry::Context;
+use opentelemetry::propagation::TextMapPropagator;
+use std::collections::HashMap;
+use tracing::info_span;
+use tracing_session::{
+    InSession, InboundPolicy, Session, SessionLayer, SessionPropagator, current_session_id, session,
+};
+
+fn chat() -> Session {
+    Session::new("chat-42").unwrap()
+}
+
+fn span(name: &'static str) {
+    info_span!("span", otel.name = name).in_scope(|| {});
+}
+
+rows! {
+    guard_is_held_across_an_await: here "spans of other requests are in the session" => |_| {
+        let app = App::new();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let other = |name| async move { span(name) };
+        runtime.block_on(async {
+            let held = async {
+                let _guard = chat().attach();
+                tokio::task::yield_now().await;
+            };
+            tokio::join!(held, other("meanwhile"));
+            tokio::join!(tokio::task::yield_now().in_session(chat()), other("in no session"));
+        });
+        assert_eq!(session_of(&app.spans(), "meanwhile"), some("chat-42"));
+        assert_eq!(session_of(&app.spans(), "in no session"), None);
+        assert_eq!(app.diagnostics.said(), NOTHING);
+    };
+
+    trace_has_two_sessions: here "a backend shows two conversations as one" => |_| {
+        let traces = |configure: fn(SessionLayer) -> SessionLayer| {
+            let app = App::with(configure);
+            info_span!("batch").in_scope(|| {
+                session!("chat-42").in_scope(|| {});
+                session!("chat-43").in_scope(|| {});
+            });
+            let spans = app.spans();
+            let sessions = spans.iter().filter(|it| it.name == "session");
+            let traces: Vec<_> = sessions.map(|it| it.span_context.trace_id()).collect();
+            assert_eq!(traces.len(), 2);
+            traces[0] == traces[1]
+        };
+        assert!(traces(|layer| layer));
+        assert!(!traces(SessionLayer::with_root_turns));
+    };
+
+    client_chooses: here "a client has chosen the session" => |_| {
+        let headers = HashMap::from([("baggage".to_owned(), "session.id=chosen".to_owned())]);
+        let taken = |propagator: SessionPropagator| {
+            let _attached = propagator.extract_with_context(&Context::new(), &headers).attach();
+            current_session_id()
+        };
+        assert_eq!(taken(SessionPropagator::new()), some("chosen"));
+        let ignore = SessionPropagator::new().with_inbound(InboundPolicy::ignore());
+        assert_eq!(taken(ignore), None);
+    };
+}

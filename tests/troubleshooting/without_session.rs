@@ -1,0 +1,208 @@
+use crate::support::App;
+use crate::{NOTHING, session_of, some};
+use opentelemetry::trace::{Tracer, TracerProvider};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, info_span, instrument};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_session::{InSession, Session, mark_trace, session, set_session_id, set_user_id};
+
+fn chat() -> Session {
+    Session::new("chat-42").unwrap()
+}
+
+fn span(name: &'static str) {
+    info_span!("span", otel.name = name).in_scope(|| {});
+}
+
+/// Runs it on one thread.
+fn run<T>(task: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.unwrap().block_on(task)
+}
+
+rows! {
+    field_holds_no_id: here "field `..` of span `..` at .. is ignored" => |row| {
+        let app = App::new();
+        let long = "x".repeat(1025);
+        info_span!("session", id = " ").in_scope(|| {});
+        info_span!("chat", user.id = long.as_str()).in_scope(|| {});
+        info_span!("chat", session.id = "chat-42", tags = "a\u{7}b").in_scope(|| {});
+        row.says_all(&app.diagnostics.said());
+        assert_eq!(app.diagnostics.said().len(), 3);
+    };
+
+    attribute_holds_no_id: here "an attribute `..` set on a span is ignored" => |row| {
+        let app = App::new();
+        let span = info_span!("chat");
+        span.set_attribute("session.id", " ");
+        span.in_scope(|| {});
+        drop(span);
+        row.says_all(&app.diagnostics.said());
+    };
+
+    field_has_another_name: here "spans have the field, and those below do not" => |_| {
+        let handle = || info_span!("handle", conversation_id = "chat-42").in_scope(|| span("below"));
+        let app = App::new();
+        handle();
+        app.exports("
+            handle conversation_id=chat-42
+              below
+            ");
+        drop(app);
+        let app = App::with(|it| it.with_session_fields(["session.id", "conversation_id"]));
+        handle();
+        app.exports("
+            handle conversation_id=chat-42 session.id=chat-42
+              below session.id=chat-42
+            ");
+    };
+
+    field_is_not_declared: here "what was recorded is nowhere" => |_| {
+        #[instrument]
+        fn not_declared() {
+            Span::current().record("user.id", "u-7");
+        }
+        #[instrument(fields(user.id))]
+        fn declared() {
+            Span::current().record("user.id", "u-7");
+        }
+        let app = App::new();
+        not_declared();
+        declared();
+        info_span!("by hand", user.id = Empty).in_scope(|| {
+            Span::current().record("user.id", "u-7");
+        });
+        app.exports("
+            not_declared
+            declared user.id=u-7
+            by hand user.id=u-7
+            ");
+    };
+
+    field_is_recorded_late: here "early spans of a request have no user" => |_| {
+        #[instrument(fields(user.id))]
+        fn handle() {
+            span("early");
+            Span::current().record("user.id", "u-7");
+            span("late");
+        }
+        let app = App::new();
+        handle();
+        app.exports("
+            handle user.id=u-7
+              early
+              late user.id=u-7
+            ");
+    };
+
+    span_is_not_entered: here "a span of the session arrives, and those after it" => |_| {
+        let app = App::new();
+        let session = session!("chat-42");
+        span("not entered");
+        drop(session);
+        let _ = chat().attach();
+        span("dropped at once");
+        let _guard = chat().attach();
+        span("kept");
+        app.exports("
+            session session.id=chat-42
+            not entered
+            dropped at once
+            kept session.id=chat-42
+            ");
+    };
+
+    task_is_spawned: here "what a task does is in no session" => |_| {
+        let app = App::new();
+        run(async {
+            let work = |name| async move { span(name) };
+            async {
+                tokio::spawn(work("alone")).await.unwrap();
+                tokio::spawn(work("with the span").in_current_span()).await.unwrap();
+                tokio::spawn(work("with the session").in_session(chat())).await.unwrap();
+            }
+            .instrument(session!("chat-42"))
+            .await;
+        });
+        let of = |name| session_of(&app.spans(), name);
+        assert_eq!(of("alone"), None);
+        assert_eq!(of("with the span"), some("chat-42"));
+        assert_eq!(of("with the session"), some("chat-42"));
+        assert_eq!(app.diagnostics.said(), NOTHING);
+    };
+
+    span_was_made_before: here "what runs `in_session` is in none" => |_| {
+        let app = App::new();
+        let work = || async { span("work") };
+        run(async {
+            work().instrument(info_span!("before")).in_session(chat()).await;
+            async { work().instrument(info_span!("inside")).await }.in_session(chat()).await;
+            work().in_session(chat()).instrument(info_span!("around")).await;
+        });
+        app.exports("
+            before
+              work
+            inside session.id=chat-42
+              work session.id=chat-42
+            around
+              work session.id=chat-42
+            ");
+    };
+
+    root_inherits_nothing: here "a root in the middle of a session" => |_| {
+        fn agent() {
+            match Span::current().is_none() {
+                true => info_span!(parent: None, "agent").in_scope(|| {}),
+                false => info_span!("agent").in_scope(|| {}),
+            }
+        }
+        let app = App::new();
+        chat().in_scope(agent);
+        chat().in_scope(|| info_span!("turn").in_scope(agent));
+        app.exports("
+            agent
+            turn session.id=chat-42
+              agent session.id=chat-42
+            ");
+    };
+
+    helper_has_a_span: here "after `set_user_id` in a helper" => |_| {
+        #[instrument]
+        fn helper() {
+            set_user_id("u-7").unwrap();
+        }
+        let app = App::new();
+        info_span!("handler").in_scope(|| {
+            helper();
+            span("after");
+            set_user_id("u-7").unwrap();
+            span("after that");
+        });
+        app.exports("
+            handler user.id=u-7
+              helper user.id=u-7
+              after
+              after that user.id=u-7
+            ");
+    };
+
+    span_above_is_not_of_tracing: here "after `mark_trace()`" => |_| {
+        let app = App::new();
+        app.provider.tracer("http").in_span("http", |_| {
+            info_span!("handler").in_scope(|| {
+                set_session_id("chat-42").unwrap();
+                mark_trace().unwrap();
+            });
+        });
+        assert_eq!(session_of(&app.spans(), "http"), None);
+        app.exporter.reset();
+        info_span!("http").in_scope(|| {
+            info_span!("handler").in_scope(|| {
+                set_session_id("chat-42").unwrap();
+                mark_trace().unwrap();
+            });
+        });
+        assert_eq!(session_of(&app.spans(), "http"), some("chat-42"));
+        assert_eq!(app.diagnostics.said(), NOTHING);
+    };
+}
