@@ -32,7 +32,7 @@
 //! | `OTEL_SERVICE_NAME`: where the code gives a blank one | `unknown_service:..` | |
 //! | `OTEL_RESOURCE_ATTRIBUTES`: also `openinference.project.name` | none | ignored |
 //! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | `parentbased_always_on` | warning |
-//! | `OTEL_BSP_SCHEDULE_DELAY`, `_MAX_QUEUE_SIZE`, `_MAX_EXPORT_BATCH_SIZE` | 5000 ms, 2048, 512 | ignored |
+//! | `OTEL_BSP_SCHEDULE_DELAY`, `_MAX_QUEUE_SIZE`, `_MAX_EXPORT_BATCH_SIZE` | 5000 ms, 2048, 512 | ignored; a queue for more than 1,000,000 spans is an error |
 //! | `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT`, `_EVENT_`, `_LINK_` | 128 | ignored |
 //! | `OTEL_TRACES_EXPORTER`: `otlp`, or `none`, when spans are made and go nowhere | `otlp` | error |
 //! | `OTEL_SDK_DISABLED`: `true`, when no spans are made; sessions are said and travel as ever | `false` | ignored |
@@ -63,7 +63,7 @@ use http::{HeaderName, HeaderValue};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry::{InstrumentationScope, global};
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, ShouldSample};
-use settings::{is_disabled, is_exported, resource};
+use settings::{check_queue, is_disabled, is_exported, resource};
 use shown::Warnings;
 use std::fmt;
 use tracing::Subscriber;
@@ -363,6 +363,7 @@ impl Pipeline {
         } else {
             sdk = sdk.with_resource(resource(self.service_name, self.project)?);
             if is_exported()? {
+                check_queue()?;
                 let (exporter, its_driver) = self.wanted.exporter()?;
                 sdk = sdk.with_batch_exporter(exporter);
                 driver = its_driver;

@@ -31,3 +31,15 @@ pub(super) fn is_exported() -> Result<bool, Error> {
         Some(value) => Err(invalid(NAME, value, "otlp, none")),
     }
 }
+
+/// The SDK takes the memory for the whole queue at once, and where there is not so much the process ends.
+pub(super) fn check_queue() -> Result<(), Error> {
+    const NAME: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
+    const MOST: usize = 1_000_000;
+    match variable(NAME)? {
+        Some(value) if value.parse().is_ok_and(|spans: usize| spans > MOST) => {
+            Err(invalid(NAME, &value, "a number of spans up to 1000000"))
+        }
+        _ => Ok(()),
+    }
+}

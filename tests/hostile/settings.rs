@@ -61,11 +61,12 @@ pub(crate) fn check(file: &[u8]) {
 
 /// An error names the variable, and shows the value only of one that chooses.
 fn told<T>(result: Result<T, Error>) -> Option<T> {
-    const CHOICES: [&str; 5] = [
+    const CHOICES: [&str; 6] = [
         "OTEL_PROPAGATORS",
         "MIRASCOPE_PROPAGATOR",
         "OTEL_EXPORTER_OTLP_PROTOCOL",
         "OTEL_EXPORTER_OTLP_TIMEOUT",
+        "OTEL_BSP_MAX_QUEUE_SIZE",
         "OTEL_TRACES_EXPORTER",
     ];
     const REASONS: [&str; 9] = [

@@ -18,6 +18,7 @@ const SERVICE: &str = "OTEL_SERVICE_NAME";
 const RESOURCE: &str = "OTEL_RESOURCE_ATTRIBUTES";
 const EXPORTER: &str = "OTEL_TRACES_EXPORTER";
 const DISABLED: &str = "OTEL_SDK_DISABLED";
+const QUEUE: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
 const LEVELS: &str = "RUST_LOG";
 const OF_THE_ENVIRONMENT: [(&str, &str); 3] = [
     (HEADERS, "authorization=Bearer%20environment,x-more=more"),
@@ -182,6 +183,11 @@ fn variable_that_is_not_valid_is_an_error_that_says_what_is() {
             TIMEOUT,
             "10s",
             "`10s`: no such value (valid: a number of milliseconds)",
+        ),
+        (
+            QUEUE,
+            "1000001",
+            "`1000001`: no such value (valid: a number of spans up to 1000000)",
         ),
         (ENDPOINT, "localhost:4318", URL),
         (ENDPOINT, "http://", URL),
