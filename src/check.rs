@@ -1,7 +1,7 @@
 //! Whether the set-up is right: looked at while the first spans are entered, and never again.
 
 use crate::diagnostic::{self, Message};
-use std::sync::atomic::{AtomicU8, Ordering};
+use crate::sync::atomic::{AtomicU8, Ordering};
 
 /// How far the set-up has been checked.
 #[derive(Debug)]

@@ -284,15 +284,10 @@ pub(crate) fn write_scope(
     format: Option<&Arc<Format>>,
     write: &mut impl FnMut(KeyValue),
 ) {
-    write_ids_of(scope, format, write);
     let Some(format) = format else {
-        scope.details().read(|details| {
-            for ready in details.ready(None).iter() {
-                write(ready.attribute());
-            }
-        });
-        return;
+        return write_as_usual(scope, write);
     };
+    write_ids_of(scope, Some(format), write);
     let known = [scope.to_session()];
     scope.details().read(|details| {
         for ready in details.ready(Some(format)).iter() {
@@ -304,6 +299,17 @@ pub(crate) fn write_scope(
             if let Some(attribute) = format.show_said(attribute, &known) {
                 write(attribute);
             }
+        }
+    });
+}
+
+/// The same, as OpenInference's attributes: nearly everywhere.
+#[inline(always)]
+pub(crate) fn write_as_usual(scope: &Scope, write: &mut impl FnMut(KeyValue)) {
+    write_ids(scope, write);
+    scope.details().read(|details| {
+        for ready in details.ready(None).iter() {
+            write(ready.attribute());
         }
     });
 }

@@ -5,6 +5,7 @@
 //! whatever may run there asks by way of this module, and gets nothing.
 
 use opentelemetry::{Context, ContextGuard};
+use std::cell::Cell;
 use std::panic::catch_unwind;
 
 thread_local! {
@@ -13,20 +14,30 @@ thread_local! {
     static SENTINEL: Sentinel = Sentinel {
         is_there: catch_unwind(|| Context::map_current(|_| ())).is_ok(),
     };
+    /// Whether the sentinel is there. To look at this costs less.
+    static IS_THERE: Cell<bool> = const { Cell::new(false) };
 }
 
 struct Sentinel {
     is_there: bool,
 }
 
-/// What has nothing to drop is there for ever.
 impl Drop for Sentinel {
-    fn drop(&mut self) {}
+    fn drop(&mut self) {
+        IS_THERE.set(false);
+    }
 }
 
 #[inline]
 fn is_there() -> bool {
-    SENTINEL.try_with(|it| it.is_there).unwrap_or(false)
+    IS_THERE.get() || look()
+}
+
+#[cold]
+fn look() -> bool {
+    let is_there = SENTINEL.try_with(|it| it.is_there).unwrap_or(false);
+    IS_THERE.set(is_there);
+    is_there
 }
 
 /// What `look` makes of the current `Context`. `None` if the thread is ending.

@@ -168,7 +168,7 @@ impl Scope {
     }
 
     /// The id and the user's, as they were in force at one moment.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn ids(&self) -> (Option<Id>, Option<Id>) {
         use Value::{In, Late, LateCleared, LateOf};
         match (&self.ids.id, &self.ids.user_id) {
@@ -180,7 +180,7 @@ impl Scope {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn late_ids(&self) -> (Option<Id>, Option<Id>) {
         if self.recorded.is_none() && self.outer.is_none() {
             if let (Value::Late(id), Value::Late(user_id)) = (&self.ids.id, &self.ids.user_id) {

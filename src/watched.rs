@@ -319,7 +319,7 @@ impl SpanAttributes {
         if let Some(held) = held {
             held.write(scope, span);
         } else if let Some(scope) = scope {
-            format::write_scope(scope, None, &mut |it| span.set_attribute(it));
+            format::write_as_usual(scope, &mut |it| span.set_attribute(it));
         }
     }
 }

@@ -8,6 +8,8 @@
 
 #[path = "../../src/attributes.rs"]
 mod attributes;
+#[path = "../../src/check.rs"]
+mod check;
 #[path = "../../src/details.rs"]
 mod details;
 #[path = "../../src/diagnostic.rs"]

@@ -1,5 +1,6 @@
+use crate::check::Check;
 use crate::details::Details;
-use crate::diagnostic::Once;
+use crate::diagnostic::{self, Once};
 use crate::inherited::Said;
 use crate::looks::Looks;
 use crate::scope::{Ids, Scope, Value, Values};
@@ -7,6 +8,9 @@ use crate::session::{Id, Session};
 use crate::shards::Shards;
 use loom::thread::{self, JoinHandle};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tracing::span::{Attributes, Id as SpanId, Record};
+use tracing::{Dispatch, Event, Metadata, Subscriber};
 
 /// Loom gives up an order in which threads are interrupted more often than that: what goes wrong at all goes
 /// wrong with two or three.
@@ -284,5 +288,56 @@ fn mistake_that_two_looks_find_is_said_once_whatever_others_miss() {
         assert!(here != finding.join().unwrap());
         missing.join().unwrap();
         assert!(!looks.are_due());
+    });
+}
+
+/// How much there is to be said, which it then is: loom's threads are all on one, which it waits on.
+fn said() -> usize {
+    #[derive(Clone, Default)]
+    struct Said(Arc<AtomicUsize>);
+
+    impl Subscriber for Said {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> SpanId {
+            SpanId::from_u64(1)
+        }
+
+        fn record(&self, _: &SpanId, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &SpanId, _: &SpanId) {}
+
+        fn event(&self, _: &Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn enter(&self, _: &SpanId) {}
+
+        fn exit(&self, _: &SpanId) {}
+    }
+
+    let said = Said::default();
+    diagnostic::say(&Dispatch::new(said.clone()));
+    said.0.load(Ordering::Relaxed)
+}
+
+#[test]
+fn set_up_that_threads_look_at_together_is_told_of_once_and_not_looked_at_again() {
+    in_every_order(|| {
+        let check = Arc::new(Check::default());
+        let (finds, misses) = (check.clone(), check.clone());
+        let finding = run(move || finds.done(Some(diagnostic::NO_PROVIDER)));
+        let missing = run(move || {
+            misses.is_hidden();
+            misses.is_ours();
+            misses.opener_made();
+        });
+        check.done(Some(diagnostic::NO_ACTIVATION));
+        finding.join().unwrap();
+        missing.join().unwrap();
+        assert!(!check.is_due());
+        assert_eq!(said(), 1);
     });
 }
