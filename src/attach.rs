@@ -1,7 +1,7 @@
 //! A scope with no span: a `Session` in force for a block, a closure, or a future.
 
 use crate::here::Attached;
-use crate::opening;
+use crate::layer::opening;
 use crate::scope::Scope;
 use crate::session::Session;
 use futures_core::Stream;
@@ -32,9 +32,7 @@ impl Session {
     /// ```
     pub fn attach(&self) -> SessionGuard {
         let scope = Scope::nested(opening::current_scope(), self.into());
-        SessionGuard {
-            _attached: scope.attach(),
-        }
+        SessionGuard::new(scope.attach())
     }
 
     /// Runs `f` with the session in force.
@@ -52,7 +50,9 @@ impl Session {
     }
 }
 
-/// Keeps a session in force on this thread: see [`Session::attach`].
+/// Keeps a session in force on this thread: see [`Session::attach`] and [`PropagatedContext::attach`].
+///
+/// [`PropagatedContext::attach`]: crate::PropagatedContext::attach
 ///
 /// ```compile_fail,E0277
 /// fn needs_send<T: Send>(_: T) {}
@@ -62,6 +62,14 @@ impl Session {
 #[must_use = "the session is in force only until the guard is dropped"]
 pub struct SessionGuard {
     _attached: Attached,
+}
+
+impl SessionGuard {
+    pub(crate) fn new(attached: Attached) -> Self {
+        Self {
+            _attached: attached,
+        }
+    }
 }
 
 /// Puts a session in force while a future runs, or a stream is polled.

@@ -1,12 +1,16 @@
 //! A conversation: turns of one session, each linked to the turn before.
 
-use crate::attributes::{self, PREVIOUS_SESSION_ID};
-use crate::conversation_state::ConversationState;
-use crate::details::Details;
+pub(crate) mod lifecycle;
+pub(crate) mod link;
+pub(crate) mod state;
+pub(crate) mod turn;
+
+use crate::conversation::state::ConversationState;
+use crate::conversation::turn::{Follows, Last, Turn, TurnSpan};
 use crate::error::Error;
-use crate::link;
+use crate::format::attributes::{self, PREVIOUS_SESSION_ID};
+use crate::session::details::Details;
 use crate::session::{Id, Session};
-use crate::turn::{Follows, Last, Turn, TurnSpan};
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use std::sync::Arc;
 

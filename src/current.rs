@@ -3,11 +3,11 @@
 use crate::error::{Error, ErrorKind};
 use crate::handover::{self, Errand};
 use crate::here;
-use crate::in_force;
-use crate::opening::{self, Shared};
+use crate::layer::opening::{self, Shared};
+use crate::layer::tracking;
 use crate::scope::Scope;
+use crate::scope::in_force;
 use crate::session::Session;
-use crate::tracking;
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt;
 use std::fmt::Display;

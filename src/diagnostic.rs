@@ -5,8 +5,11 @@
 //! to be said waits, on its thread, for the next callback in which the layer may speak: see
 //! [`say`].
 
-use crate::attributes::TAGS_FIELD;
+pub(crate) mod check;
+pub(crate) mod looks;
+
 use crate::error::{Error, ErrorKind};
+use crate::format::attributes::TAGS_FIELD;
 use crate::sync::Mutex;
 use std::borrow::Cow;
 use std::cell::RefCell;

@@ -3,7 +3,7 @@
 //! While a subscriber that is no more than a thread's default is at work, `tracing` tells nobody
 //! which one it is: the default session could not be found. So the layer notes it beforehand.
 
-use crate::opening;
+use crate::layer::opening;
 use crate::scope::Scope;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -12,11 +12,11 @@
 //! `add_dynamic_field("session.id", |_, _| current_session_id())` does it, as in
 //! [`examples/logs`](https://docs.rs/crate/tracing-session/latest/source/examples/logs.rs).
 
-use crate::attributes::{USER_HASH, USER_ID};
 use crate::events;
+use crate::format::attributes::{USER_HASH, USER_ID};
+use crate::format::privacy::Privacy;
 use crate::format::{self, Format as Keys};
-use crate::heard;
-use crate::privacy::Privacy;
+use crate::layer::heard;
 use crate::scope::Scope;
 use opentelemetry::KeyValue;
 use std::any::TypeId;

@@ -1,13 +1,17 @@
 //! How a provider exports what is in force: under which keys, and with which ids hidden.
 
-use crate::attributes::{self, PREVIOUS_SESSION_ID, SESSION_ID, USER_HASH, USER_ID};
-use crate::details::{Details, Ready};
-use crate::dialect::{Dialect, Rule, Written};
-use crate::privacy::{IdPolicy, Privacy, Shown};
+pub(crate) mod attributes;
+pub(crate) mod dialect;
+pub(crate) mod privacy;
+
+use crate::format::attributes::{PREVIOUS_SESSION_ID, SESSION_ID, USER_HASH, USER_ID};
+use crate::format::dialect::{Dialect, Rule, Written};
+use crate::format::privacy::{IdPolicy, Privacy, Shown};
 use crate::scope::{Role, Scope};
+use crate::session::details::{Details, Ready};
+use crate::session::text::{repeats, unquoted};
 use crate::session::{Id, Session};
 use crate::sync::OnceLock;
-use crate::text::{repeats, unquoted};
 use opentelemetry::{KeyValue, Value};
 use serde_json::Value as Json;
 use std::borrow::Cow;

@@ -1,8 +1,16 @@
 //! `SessionLayer`: how it is configured, and what it is where there is no OpenTelemetry layer.
 
-use crate::around::AroundLayer;
-use crate::filtered::FilteredSessionLayer;
-use crate::opening::Shared;
+pub(crate) mod around;
+pub(crate) mod fields;
+pub(crate) mod filtered;
+pub(crate) mod given;
+pub(crate) mod heard;
+pub(crate) mod opening;
+pub(crate) mod tracking;
+
+use crate::layer::around::AroundLayer;
+use crate::layer::filtered::FilteredSessionLayer;
+use crate::layer::opening::Shared;
 use crate::scope::{Role, Scope};
 use crate::session::Session;
 use std::any::TypeId;

@@ -55,62 +55,31 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings), allow(dead_code, unused_variables))))]
 
-mod around;
 mod attach;
-mod attributes;
-mod b3;
-mod baggage;
-mod carrier;
-mod check;
-#[cfg(feature = "sampler")]
-mod consistent;
 mod conversation;
-mod conversation_state;
 mod current;
-mod details;
 mod diagnostic;
-mod dialect;
-mod env;
 mod error;
 #[cfg(any(feature = "fmt", feature = "logs"))]
 mod events;
-mod fields;
-mod filtered;
 #[cfg(feature = "fmt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "fmt")))]
 pub mod fmt;
 mod format;
-mod given;
 pub mod guide;
 mod handover;
-mod heard;
-mod held;
 mod here;
-#[cfg(any(feature = "reqwest", feature = "tower"))]
-mod hosts;
-mod in_force;
-mod inbound;
-mod inherited;
-mod jaeger;
 mod known;
 mod layer;
-mod lifecycle;
-mod link;
 #[cfg(feature = "logs")]
 mod logs;
-mod looks;
 mod macros;
-mod metadata;
 pub mod openinference;
-mod opening;
 #[cfg(feature = "otlp")]
 #[cfg_attr(docsrs, doc(cfg(feature = "otlp")))]
 pub mod otlp;
-mod privacy;
 mod processor;
-mod propagator;
-mod received;
-mod recorded;
+mod propagation;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub mod reqwest;
@@ -119,50 +88,46 @@ mod sampler;
 mod scope;
 mod session;
 mod shards;
-mod span;
 mod sync;
-mod text;
 #[cfg(feature = "tower")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
 pub mod tower;
 mod tracer;
-mod tracking;
-mod turn;
-mod watched;
 
-pub use around::AroundLayer;
 pub use attach::{InSession, SessionGuard, WithSession};
-pub use carrier::{
-    Carrier, PropagatedContext, TraceHeaders, WithPropagated, extract_context, extract_session_id,
-    inject_context, propagated_context,
-};
 pub use conversation::Conversation;
-pub use conversation_state::ConversationState;
+pub use conversation::link::{link_context, parent_context};
+pub use conversation::state::ConversationState;
+pub use conversation::turn::{Turn, TurnSpan};
 pub use current::{
     current_session, current_session_id, mark_trace, new_session, set_session_id, set_user_id,
 };
-pub use details::Part;
-pub use dialect::Dialect;
-pub use env::propagator_from_env;
 pub use error::Error;
-pub use filtered::FilteredSessionLayer;
-pub use inbound::InboundPolicy;
+pub use format::dialect::Dialect;
+pub use format::privacy::{IdPolicy, Privacy};
 pub use layer::SessionLayer;
-pub use link::{link_context, parent_context};
+pub use layer::around::AroundLayer;
+pub use layer::filtered::FilteredSessionLayer;
+pub use layer::opening::SpanSession;
 #[cfg(feature = "logs")]
 #[cfg_attr(docsrs, doc(cfg(feature = "logs")))]
 pub use logs::SessionLogProcessor;
-pub use opening::SpanSession;
-pub use privacy::{IdPolicy, Privacy};
 pub use processor::SessionSpanProcessor;
-pub use propagator::{SESSION_HEADER_NAME, SessionPropagator};
+pub use propagation::carrier::{Carrier, TraceHeaders};
+pub use propagation::env::propagator_from_env;
+pub use propagation::inbound::InboundPolicy;
+pub use propagation::propagated::{
+    PropagatedContext, WithPropagated, extract_context, extract_session_id, inject_context,
+    propagated_context,
+};
+pub use propagation::propagator::{SESSION_HEADER_NAME, SessionPropagator};
 #[cfg(feature = "sampler")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sampler")))]
 pub use sampler::SessionSampler;
 pub use session::Session;
-pub use span::SessionSpan;
+pub use session::details::Part;
+pub use tracer::span::SessionSpan;
 pub use tracer::{SessionTracer, SessionTracerProvider};
-pub use turn::{Turn, TurnSpan};
 
 #[doc(hidden)]
 pub use macros::__private;

@@ -1,14 +1,14 @@
 //! A log processor: what is in force, on log records.
 
-use crate::attributes::{USER_HASH, USER_ID};
-use crate::dialect::Dialect;
 use crate::events;
+use crate::format::attributes::{USER_HASH, USER_ID};
+use crate::format::dialect::Dialect;
+use crate::format::privacy::Privacy;
 use crate::format::{self, Format};
-use crate::heard;
-use crate::privacy::Privacy;
+use crate::layer::heard;
 use crate::scope::{Role, Scope};
 use crate::session::Session;
-use crate::text::unquoted;
+use crate::session::text::unquoted;
 use opentelemetry::logs::{AnyValue, LogRecord, Severity};
 use opentelemetry::{Array, InstrumentationScope, KeyValue, StringValue, Value};
 use opentelemetry_sdk::error::OTelSdkResult;

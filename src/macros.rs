@@ -104,8 +104,8 @@ macro_rules! __open {
 /// What the macros expand to.
 #[doc(hidden)]
 pub mod __private {
+    use crate::layer::{given, heard};
     use crate::session::Session;
-    use crate::{given, heard};
     use std::borrow::Cow;
     use std::fmt::{self, Display};
     use tracing::Span;

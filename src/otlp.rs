@@ -52,11 +52,11 @@ pub use telemetry::Telemetry;
 pub(crate) use trouble::{Cause, Trouble};
 
 use crate::diagnostic;
-use crate::dialect::Dialect;
-use crate::env::propagator_from_env;
 use crate::error::Error;
+use crate::format::dialect::Dialect;
+use crate::format::privacy::Privacy;
 use crate::layer::SessionLayer;
-use crate::privacy::Privacy;
+use crate::propagation::env::propagator_from_env;
 use crate::tracer::SessionTracerProvider;
 use exporter::Wanted;
 use http::{HeaderName, HeaderValue};

@@ -1,11 +1,11 @@
 //! A span processor for providers that cannot be wrapped. It writes when a span starts.
 
-use crate::dialect::Dialect;
 use crate::format::Format;
+use crate::format::dialect::Dialect;
 use crate::format::write_scope;
 use crate::handover;
-use crate::heard;
-use crate::opening;
+use crate::layer::heard;
+use crate::layer::opening;
 use crate::scope::Scope;
 use opentelemetry::Context;
 use opentelemetry::trace::Span as _;

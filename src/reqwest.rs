@@ -3,7 +3,7 @@
 //! See [`inject_context`](crate::inject_context) on the global propagator, which has to be set. The
 //! blocking client of `reqwest` has no middleware: give that function the headers.
 
-use crate::hosts::{self, Hosts};
+use crate::propagation::hosts::{self, Hosts};
 use async_trait::async_trait;
 use http::Extensions;
 use reqwest::{Request, Response};

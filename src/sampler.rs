@@ -1,8 +1,10 @@
 //! Head sampling by session. How OpenTelemetry writes such decisions is in `consistent.rs`.
 
-use crate::consistent::{Randomness, Threshold, with_decision};
+pub(crate) mod consistent;
+
 use crate::diagnostic;
-use crate::opening;
+use crate::layer::opening;
+use crate::sampler::consistent::{Randomness, Threshold, with_decision};
 use crate::scope::Scope;
 use crate::session::Session;
 use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId, TraceState};

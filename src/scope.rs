@@ -1,8 +1,12 @@
 //! The values in force for a piece of work. What carries them is in `in_force.rs`.
 
-use crate::details::{Details, Part, Parts};
-use crate::inherited::{Inherited, Said};
-use crate::recorded::Recorded;
+pub(crate) mod in_force;
+pub(crate) mod inherited;
+pub(crate) mod recorded;
+
+use crate::scope::inherited::{Inherited, Said};
+use crate::scope::recorded::Recorded;
+use crate::session::details::{Details, Part, Parts};
 use crate::session::{Id, Session};
 use std::fmt;
 use std::sync::Arc;

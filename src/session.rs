@@ -1,5 +1,11 @@
-use crate::details::{self, Details, Part, Parts};
+//! `Session`: the ids, and what an id must be.
+
+pub(crate) mod details;
+pub(crate) mod metadata;
+pub(crate) mod text;
+
 use crate::error::{Error, ErrorKind};
+use crate::session::details::{Details, Part, Parts};
 use std::env::VarError;
 use std::fmt::{self, Display};
 use std::sync::Arc;

@@ -4,10 +4,10 @@
 //! a request. Both go by OpenTelemetry's global propagator, which does nothing until it is set: see
 //! [`inject_context`](crate::inject_context).
 
-use crate::carrier::{extract_context, without_session};
-use crate::hosts::{self, Hosts};
-use crate::in_force;
-use crate::inbound::InboundPolicy;
+use crate::propagation::hosts::{self, Hosts};
+use crate::propagation::inbound::InboundPolicy;
+use crate::propagation::propagated::{extract_context, without_session};
+use crate::scope::in_force;
 use http::request::Parts;
 use http::uri::Authority;
 use http::{Request, Response, header};

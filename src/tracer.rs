@@ -1,15 +1,19 @@
 //! The tracer: gives each span that it starts the scope that the span is in.
 
-use crate::dialect::Dialect;
+pub(crate) mod held;
+pub(crate) mod span;
+pub(crate) mod watched;
+
 use crate::format::Format;
+use crate::format::dialect::Dialect;
+use crate::format::privacy::Privacy;
 use crate::handover::{self, Handover, Opened, Opening};
-use crate::heard;
-use crate::in_force::InForce;
 use crate::known::{self, Key};
-use crate::privacy::Privacy;
+use crate::layer::heard;
+use crate::scope::in_force::InForce;
 use crate::scope::{Scope, is_in_turn};
-use crate::span::SessionSpan;
-use crate::watched::SpanAttributes;
+use crate::tracer::span::SessionSpan;
+use crate::tracer::watched::SpanAttributes;
 use opentelemetry::baggage::{Baggage, BaggageExt, BaggageMetadata};
 use opentelemetry::trace::{Link, SpanBuilder, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, InstrumentationScope, Key as Name, StringValue};

@@ -86,6 +86,7 @@ fn values() {
     let mut headers: HashMap<String, String> = HashMap::new();
     inject_context(&mut headers);
     propagated_context(&headers).in_scope(|| {});
+    drop(propagated_context(&headers).attach());
 }
 
 fn spans() {

@@ -6,8 +6,8 @@
 use super::Protocol;
 use super::trouble::Trouble;
 use crate::diagnostic::{self, Message};
-use crate::env::variable;
 use crate::error::Error;
+use crate::propagation::env::variable;
 use async_trait::async_trait;
 use http::{HeaderMap, Uri};
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};

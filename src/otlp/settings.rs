@@ -1,8 +1,8 @@
 //! What the environment says of the whole set-up, and of who is traced.
 
 use super::exporter::invalid;
-use crate::env::variable;
 use crate::error::Error;
+use crate::propagation::env::variable;
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
 

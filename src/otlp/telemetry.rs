@@ -4,7 +4,7 @@ use super::exporter::Driver;
 use super::trouble::Trouble;
 use crate::diagnostic;
 use crate::error::Error;
-use crate::opening::Shared;
+use crate::layer::opening::Shared;
 use crate::tracer::SessionTracerProvider;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::SdkTracerProvider;

@@ -6,38 +6,19 @@
 #![cfg(test)]
 #![allow(dead_code, unused_imports, reason = "a part of each file is used")]
 
-#[path = "../../src/attributes.rs"]
-mod attributes;
-#[path = "../../src/check.rs"]
-mod check;
-#[path = "../../src/details.rs"]
-mod details;
-#[path = "../../src/diagnostic.rs"]
-mod diagnostic;
-#[path = "../../src/dialect.rs"]
-mod dialect;
-#[path = "../../src/error.rs"]
-mod error;
-#[path = "../../src/format.rs"]
-mod format;
-#[path = "../../src/inherited.rs"]
-mod inherited;
-#[path = "../../src/looks.rs"]
-mod looks;
-#[path = "../../src/metadata.rs"]
-mod metadata;
-#[path = "../../src/privacy.rs"]
-mod privacy;
-#[path = "../../src/recorded.rs"]
-mod recorded;
-#[path = "../../src/scope.rs"]
-mod scope;
-#[path = "../../src/session.rs"]
-mod session;
-#[path = "../../src/shards.rs"]
-mod shards;
-#[path = "../../src/text.rs"]
-mod text;
+#[path = "../../src"]
+mod library {
+    pub(crate) mod diagnostic;
+    pub(crate) mod error;
+    pub(crate) mod format;
+    pub(crate) mod here;
+    pub(crate) mod scope;
+    pub(crate) mod session;
+    pub(crate) mod shards;
+}
 
 mod models;
 mod sync;
+
+// What the library's files call `crate`.
+use library::*;

@@ -1,9 +1,9 @@
-use crate::check::Check;
-use crate::details::Details;
+use crate::diagnostic::check::Check;
+use crate::diagnostic::looks::Looks;
 use crate::diagnostic::{self, Once};
-use crate::inherited::Said;
-use crate::looks::Looks;
+use crate::scope::inherited::Said;
 use crate::scope::{Ids, Scope, Value, Values};
+use crate::session::details::Details;
 use crate::session::{Id, Session};
 use crate::shards::Shards;
 use loom::thread::{self, JoinHandle};

@@ -1,16 +1,16 @@
 //! The session in the headers of a call: from the `Context` into them, and back.
 
-use crate::attributes::{SESSION_ID, USER_HASH, USER_ID};
-use crate::baggage::{self, Member};
 use crate::diagnostic::{self, Message, Once};
 use crate::error::{Error, ErrorKind};
-use crate::inbound::InboundPolicy;
-use crate::opening;
-use crate::privacy::{Privacy, Shown};
-use crate::received::Refused;
+use crate::format::attributes::{SESSION_ID, USER_HASH, USER_ID};
+use crate::format::privacy::{Privacy, Shown};
+use crate::layer::opening;
+use crate::propagation::baggage::{self, Member};
+use crate::propagation::inbound::InboundPolicy;
+use crate::propagation::received::Refused;
 use crate::scope::{Role, Scope};
 use crate::session::Id;
-use crate::text::repeats;
+use crate::session::text::repeats;
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::{Context, Value};

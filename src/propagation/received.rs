@@ -1,10 +1,10 @@
 //! The session that comes in with headers, and why it is not used.
 
-use crate::attributes::{SESSION_ID, USER_HASH, USER_ID};
-use crate::baggage;
-use crate::details::Details;
 use crate::error::ErrorKind;
-use crate::propagator::{SESSION_HEADER_NAME, SessionPropagator};
+use crate::format::attributes::{SESSION_ID, USER_HASH, USER_ID};
+use crate::propagation::baggage;
+use crate::propagation::propagator::{SESSION_HEADER_NAME, SessionPropagator};
+use crate::session::details::Details;
 use crate::session::{Id, Session};
 use opentelemetry::KeyValue;
 use opentelemetry::propagation::Extractor;

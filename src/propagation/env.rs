@@ -1,9 +1,9 @@
 //! The propagators that the environment names.
 
-use crate::b3::B3Propagator;
 use crate::error::{Error, ErrorKind};
-use crate::jaeger::JaegerPropagator;
-use crate::propagator::{SESSION_HEADER_NAME, SessionPropagator};
+use crate::propagation::b3::B3Propagator;
+use crate::propagation::jaeger::JaegerPropagator;
+use crate::propagation::propagator::{SESSION_HEADER_NAME, SessionPropagator};
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use std::env::VarError;

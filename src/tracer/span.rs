@@ -1,9 +1,9 @@
 //! Scopes are written on spans: when a span ends, once for each key, in one place.
 
 use crate::handover::{self, Errand};
-use crate::in_force;
 use crate::scope::Scope;
-use crate::watched::SpanAttributes;
+use crate::scope::in_force;
+use crate::tracer::watched::SpanAttributes;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Span, SpanContext, Status};
 use std::borrow::Cow;

@@ -1,8 +1,8 @@
 //! Texts that stand for an id or for tags, in whatever way they were written.
 
 use crate::error::ErrorKind;
-use crate::metadata;
 use crate::session::Id;
+use crate::session::metadata;
 use opentelemetry::StringValue;
 use std::borrow::Cow;
 

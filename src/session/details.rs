@@ -1,9 +1,9 @@
 //! What a session says besides its ids: OpenInference's other context attributes.
 
-use crate::attributes::{
+use crate::format::Format;
+use crate::format::attributes::{
     METADATA, PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, TAGS,
 };
-use crate::format::Format;
 use crate::sync::OnceLock;
 use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
 use serde::Serializer;

@@ -1,8 +1,8 @@
 //! What is kept of a conversation between requests.
 
 use crate::conversation::Conversation;
+use crate::conversation::link;
 use crate::error::{Error, ErrorKind};
-use crate::link;
 use crate::session::{Id, Session};
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use serde::{Deserialize, Serialize};

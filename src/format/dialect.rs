@@ -1,6 +1,6 @@
 //! Which keys are written: each backend reads its own.
 
-use crate::attributes::{METADATA, METADATA_FIELD, SESSION_ID, TAGS, USER_ID};
+use crate::format::attributes::{METADATA, METADATA_FIELD, SESSION_ID, TAGS, USER_ID};
 use std::borrow::Cow;
 
 /// The keys under which session, user, metadata and tags are exported.

@@ -2,7 +2,7 @@
 //! the turns of a conversation.
 
 use crate::diagnostic::{self, Message, NO_LAYER, SPAN_FILTERED, TURN_FILTERED};
-use crate::opening::Shared;
+use crate::layer::opening::Shared;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::{Dispatch, Span, dispatcher};
 

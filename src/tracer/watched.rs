@@ -1,18 +1,18 @@
 //! Which attributes of a span are held back: those that are written from its scope too, and those that
 //! are not to be seen.
 
-use crate::attributes::{
+use crate::diagnostic;
+use crate::format::attributes::{
     Glance, ID, METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, SESSION_ID, USER_ID,
 };
-use crate::details::{self, Details, Part};
-use crate::diagnostic;
-use crate::fields;
 use crate::format::{self, Format};
 use crate::handover::Opening;
-use crate::held::Held;
+use crate::layer::fields;
 use crate::scope::{Role, Scope};
+use crate::session::details::{self, Details, Part};
+use crate::session::text::{repeats, unquoted};
 use crate::session::{Id, Session};
-use crate::text::{repeats, unquoted};
+use crate::tracer::held::Held;
 use opentelemetry::trace::Span;
 use opentelemetry::{Key, KeyValue, Value};
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use crate::diagnostic;
 use crate::handover::Opened;
 use crate::here::{self, Attached};
 use crate::known::{self, Key, Remembered};
-use crate::opening::{Shared, SpanSession};
+use crate::layer::opening::{Shared, SpanSession};
 use crate::processor;
 use crate::scope::{Scope, Values};
 use opentelemetry::Context as OtelContext;

@@ -1,15 +1,15 @@
 //! The layer around the OpenTelemetry layer.
 
-use crate::check::Due;
 use crate::diagnostic;
+use crate::diagnostic::check::Due;
 use crate::handover::{self, Handover};
 use crate::here;
 use crate::known;
+use crate::layer::opening::{Shared, SpanSession};
 use crate::layer::reached;
-use crate::opening::{Shared, SpanSession};
+use crate::layer::tracking;
 use crate::processor;
 use crate::scope::Scope;
-use crate::tracking;
 use opentelemetry::trace::{SpanId, TraceContextExt};
 use std::any::TypeId;
 use std::sync::Arc;

@@ -1,18 +1,18 @@
 //! Spans open scopes: what both layers do when a span says a session or user.
 
-use crate::check::Check;
-use crate::details::{self, Details, Part, Parts};
+use crate::diagnostic::check::Check;
+use crate::diagnostic::looks::Looks;
 use crate::diagnostic::{self, Once};
 use crate::error::ErrorKind;
-use crate::fields::{Heard, Names, Reading, Roles};
-use crate::given;
 use crate::handover::{Opened, Opening};
-use crate::heard;
 use crate::here;
 use crate::known::{self, Key, Remembered};
-use crate::looks::Looks;
+use crate::layer::fields::{Heard, Names, Reading, Roles};
+use crate::layer::given;
+use crate::layer::heard;
 use crate::scope::{Ids, Role, Scope, Value, Values, is_in_turn};
 use crate::session::Session;
+use crate::session::details::{self, Details, Part, Parts};
 use opentelemetry::Context;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};

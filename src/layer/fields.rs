@@ -1,11 +1,11 @@
 //! Which spans open a scope, and what their fields say.
 
-use crate::attributes::{Glance, ID, METADATA_FIELD, SESSION_ID, TAGS_FIELD, USER_ID};
-use crate::details::Details;
 use crate::error::ErrorKind;
+use crate::format::attributes::{Glance, ID, METADATA_FIELD, SESSION_ID, TAGS_FIELD, USER_ID};
 use crate::scope::Role;
 use crate::session::Id;
-use crate::text::{tags, unquoted};
+use crate::session::details::Details;
+use crate::session::text::{tags, unquoted};
 use opentelemetry::StringValue;
 use serde_json::Value as Json;
 use std::borrow::Cow;

@@ -4,11 +4,11 @@
 //! A layer without a filter beside a filtered one would switch off the level filter of the whole
 //! subscriber. So the half that follows the hidden spans has a filter of its own.
 
-use crate::around::AroundLayer;
 use crate::known;
+use crate::layer::around::AroundLayer;
+use crate::layer::opening::Shared;
 use crate::layer::reached;
-use crate::opening::Shared;
-use crate::tracking;
+use crate::layer::tracking;
 use std::any::TypeId;
 use std::sync::Arc;
 use tracing::level_filters::LevelFilter;

@@ -5,8 +5,8 @@
 //! meanwhile. So what is given is known by its place in the code and, where several are given there at
 //! once, by their ids.
 
-use crate::fields;
-use crate::inherited::Said;
+use crate::layer::fields;
+use crate::scope::inherited::Said;
 use crate::session::{Id, Session};
 use std::cell::RefCell;
 use std::marker::PhantomData;

@@ -4,15 +4,15 @@
 //! author's own value wins on the span, metadata and tags are joined with it, and no key is written
 //! twice.
 
-use crate::attributes::{
+use crate::format::attributes::{
     METADATA, METADATA_FIELD, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED,
     PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, TAGS,
 };
-use crate::details::Details;
 use crate::format::{self, Format};
 use crate::scope::Scope;
 use crate::session::Session;
-use crate::text::unquoted;
+use crate::session::details::Details;
+use crate::session::text::unquoted;
 use opentelemetry::trace::Span;
 use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
 use serde_json::Value as Json;

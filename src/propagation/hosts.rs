@@ -1,7 +1,7 @@
 //! Which hosts may learn the session, and writing headers for them.
 
-use crate::attributes::{SESSION_ID, USER_ID};
-use crate::carrier::inject_context;
+use crate::format::attributes::{SESSION_ID, USER_ID};
+use crate::propagation::propagated::inject_context;
 use crate::scope::Scope;
 use http::HeaderMap;
 use http::uri::Authority;

@@ -4,8 +4,8 @@
 //! any time: where some declare details, these and those of the scopes inside are merged when they
 //! are asked for, and again only after something was recorded.
 
-use crate::details::{Details, Parts, merged};
 use crate::session::Session;
+use crate::session::details::{Details, Parts, merged};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{RwLock, shared};
 use std::sync::{Arc, PoisonError};

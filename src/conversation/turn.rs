@@ -1,10 +1,10 @@
 //! A turn of a conversation.
 
-use crate::attributes::PREVIOUS_SESSION_ID;
 use crate::conversation::Conversation;
-use crate::heard;
+use crate::format::attributes::PREVIOUS_SESSION_ID;
 use crate::here;
-use crate::opening;
+use crate::layer::heard;
+use crate::layer::opening;
 use crate::scope::{Scope, Values};
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,8 +1,10 @@
 //! What a `Session` says besides its ids.
 
-use crate::attributes::{self, METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, SESSION_ID, USER_ID};
-use crate::details::{Details, KEYS};
 use crate::error::{Error, ErrorKind};
+use crate::format::attributes::{
+    self, METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, SESSION_ID, USER_ID,
+};
+use crate::session::details::{Details, KEYS};
 use crate::session::{Id, Session};
 use opentelemetry::{Key, KeyValue, StringValue, Value};
 use serde::Serialize;

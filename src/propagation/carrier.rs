@@ -1,0 +1,215 @@
+//! What holds headers.
+
+use opentelemetry::propagation::{Extractor, Injector};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::hash::BuildHasher;
+
+/// What holds the headers of a call or a message.
+///
+/// Names of headers are compared without regard to case. A header may have several values.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use tracing_session::Carrier;
+///
+/// let mut headers = HashMap::from([("Traceparent".to_owned(), "old".to_owned())]);
+/// headers.set("traceparent", "new".to_owned());
+/// assert_eq!(headers.get_all("TRACEPARENT"), ["new"]);
+/// assert_eq!(headers.len(), 1);
+/// ```
+pub trait Carrier {
+    /// Sets a header, in place of what it was.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tracing_session::Carrier;
+    /// BTreeMap::new().set("traceparent", "...".to_owned());
+    /// ```
+    fn set(&mut self, name: &str, value: String);
+
+    /// The values of a header.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tracing_session::Carrier;
+    /// assert!(BTreeMap::<String, String>::new().get_all("traceparent").is_empty());
+    /// ```
+    fn get_all(&self, name: &str) -> Vec<&str>;
+
+    /// The names of the headers.
+    ///
+    /// ```
+    /// # use std::collections::BTreeMap;
+    /// # use tracing_session::Carrier;
+    /// assert!(BTreeMap::<String, String>::new().names().is_empty());
+    /// ```
+    fn names(&self) -> Vec<&str>;
+}
+
+impl<S: BuildHasher> Carrier for HashMap<String, String, S> {
+    fn set(&mut self, name: &str, value: String) {
+        self.retain(|key, _| !key.eq_ignore_ascii_case(name));
+        self.insert(name.to_owned(), value);
+    }
+
+    fn get_all(&self, name: &str) -> Vec<&str> {
+        values(
+            self.iter()
+                .map(|(key, value)| (key.as_str(), value.as_str())),
+            name,
+        )
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.keys().map(String::as_str).collect()
+    }
+}
+
+impl<S: BuildHasher> Carrier for HashMap<String, Vec<String>, S> {
+    fn set(&mut self, name: &str, value: String) {
+        self.retain(|key, _| !key.eq_ignore_ascii_case(name));
+        self.insert(name.to_owned(), vec![value]);
+    }
+
+    fn get_all(&self, name: &str) -> Vec<&str> {
+        let pairs = self.iter().flat_map(|(key, values)| {
+            values
+                .iter()
+                .map(move |value| (key.as_str(), value.as_str()))
+        });
+        values(pairs, name)
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.keys().map(String::as_str).collect()
+    }
+}
+
+impl Carrier for BTreeMap<String, String> {
+    fn set(&mut self, name: &str, value: String) {
+        self.retain(|key, _| !key.eq_ignore_ascii_case(name));
+        self.insert(name.to_owned(), value);
+    }
+
+    fn get_all(&self, name: &str) -> Vec<&str> {
+        values(
+            self.iter()
+                .map(|(key, value)| (key.as_str(), value.as_str())),
+            name,
+        )
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.keys().map(String::as_str).collect()
+    }
+}
+
+/// The headers of a message in a queue, or of a job in a table.
+///
+/// `serde` writes and reads it as a map of strings. `Debug` shows the names of the headers, and never
+/// their values: the session is among them. Nor does the error where it is something else.
+///
+/// ```
+/// use tracing_session::{TraceHeaders, WithPropagated, inject_context};
+///
+/// struct Job {
+///     text: String,
+///     trace_headers: TraceHeaders,
+/// }
+///
+/// let mut job = Job { text: "..".to_owned(), trace_headers: TraceHeaders::default() };
+/// inject_context(&mut job.trace_headers);
+///
+/// async fn work(job: Job) {
+///     async { /* ... */ }.with_propagated(&job.trace_headers).await;
+/// }
+/// ```
+#[derive(Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct TraceHeaders(BTreeMap<String, String>);
+
+impl Carrier for TraceHeaders {
+    fn set(&mut self, name: &str, value: String) {
+        self.0.set(name, value);
+    }
+
+    fn get_all(&self, name: &str) -> Vec<&str> {
+        self.0.get_all(name)
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.0.names()
+    }
+}
+
+/// What is wrong is told by us: `serde` would show the value.
+impl<'de> Deserialize<'de> for TraceHeaders {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let headers = BTreeMap::deserialize(deserializer);
+        headers
+            .map(Self)
+            .map_err(|_| D::Error::custom("not a map of headers to their values"))
+    }
+}
+
+impl fmt::Debug for TraceHeaders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+fn values<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>, name: &str) -> Vec<&'a str> {
+    pairs
+        .filter(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value)
+        .collect()
+}
+
+/// With the feature `http`, which `tower` and `reqwest` bring along. The metadata of a `tonic`
+/// request is one: `request.metadata_mut().as_mut()`.
+#[cfg(feature = "http")]
+impl Carrier for http::HeaderMap {
+    fn set(&mut self, name: &str, value: String) {
+        let name = http::HeaderName::try_from(name);
+        if let (Ok(name), Ok(value)) = (name, http::HeaderValue::try_from(value)) {
+            self.insert(name, value);
+        }
+    }
+
+    fn get_all(&self, name: &str) -> Vec<&str> {
+        let values = self.get_all(name).iter();
+        values
+            .filter_map(|value| std::str::from_utf8(value.as_bytes()).ok())
+            .collect()
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.keys().map(http::HeaderName::as_str).collect()
+    }
+}
+
+/// A carrier, as OpenTelemetry's propagators know it.
+pub(crate) struct As<C>(pub(crate) C);
+
+impl<C: Carrier + ?Sized> Injector for As<&mut C> {
+    fn set(&mut self, key: &str, value: String) {
+        self.0.set(key, value);
+    }
+}
+
+impl<C: Carrier + ?Sized> Extractor for As<&C> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get_all(key).first().copied()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.names()
+    }
+
+    fn get_all(&self, key: &str) -> Option<Vec<&str>> {
+        Some(self.0.get_all(key)).filter(|values| !values.is_empty())
+    }
+}
