@@ -54,15 +54,15 @@
 //!
 //! | case | covered by |
 //! | --- | --- |
-//! | blank ids; every type that an id can be | `values.rs`, `value_that_is_no_id_is_ignored_and_the_outer_one_stays`, `every_way_to_write_an_id_makes_the_same_string`; `more` |
-//! | nested, and sibling sessions in one trace | `values.rs`, `inner_value_stands_before_the_outer_one_which_is_restored`; `more` |
-//! | recorded late; spans that are open when the session is set | `values.rs`, `value_recorded_late_..`, `value_set_on_the_current_span_..` |
-//! | tasks, blocking threads, threads | `inherits.rs`, `tasks_threads_and_streams_keep_the_scope_that_they_were_made_in`; `concurrency.rs` |
-//! | explicit parents, and none | `inherits.rs`, `explicit_children_..`, `span_with_no_parent_..` |
+//! | blank ids; every type that an id can be | `values`, `value_that_is_no_id_is_ignored_and_the_outer_one_stays`, `every_way_to_write_an_id_makes_the_same_string`; `more` |
+//! | nested, and sibling sessions in one trace | `values`, `inner_value_stands_before_the_outer_one_which_is_restored`; `more` |
+//! | recorded late; spans that are open when the session is set | `values`, `value_recorded_late_..`, `value_set_on_the_current_span_..` |
+//! | tasks, blocking threads, threads | `inherits`, `tasks_threads_and_streams_keep_the_scope_that_they_were_made_in`; `concurrency.rs` |
+//! | explicit parents, and none | `inherits`, `explicit_children_..`, `span_with_no_parent_..` |
 //! | `follows_from`; a span closed on another thread; a scope left early | `more` |
-//! | reloadable layers; filters; hidden sessions | `inherits.rs`, `works_around_..`, `hidden_span_..`; `more` |
-//! | another user inside a session; an own attribute | `values.rs`, `session_and_user_are_inherited_each_on_its_own`, `own_attribute_..` |
-//! | plain attributes `session` and `user` | `values.rs`, `plain_session_and_user_attributes_..` |
+//! | reloadable layers; filters; hidden sessions | `inherits`, `works_around_..`, `hidden_span_..`; `more` |
+//! | another user inside a session; an own attribute | `values`, `session_and_user_are_inherited_each_on_its_own`, `own_attribute_..` |
+//! | plain attributes `session` and `user` | `values`, `plain_session_and_user_attributes_..` |
 //! | what a span leaves behind | `memory.rs` |
 
 mod support;

@@ -3,26 +3,29 @@
 
 mod support;
 
+#[path = "tower/inbound.rs"]
+mod inbound;
+#[path = "tower/only_to.rs"]
+mod only_to;
+
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, Response, Version};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::routing::post;
 use futures_util::future::join_all;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, stream};
-use http::request::Parts;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
-use opentelemetry::baggage::{Baggage, BaggageExt};
 use opentelemetry::propagation::TextMapCompositePropagator;
 use opentelemetry::trace::{FutureExt, SpanId, TraceContextExt, TraceId};
-use opentelemetry::{Context, KeyValue, global};
+use opentelemetry::{Context, global};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SpanData;
 use std::convert::Infallible;
@@ -43,12 +46,8 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, info_span};
-use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::tower::{ClientLayer, ServerBody, client, server};
-use tracing_session::{
-    InSession, InboundPolicy, Session, SessionLayer, SessionPropagator, current_session_id,
-    session, set_session_id,
-};
+use tracing_session::tower::{ServerBody, client, server};
+use tracing_session::{InSession, Session, SessionLayer, SessionPropagator, current_session_id};
 use tracing_subscriber::Layer;
 
 /// Everything that can carry a session, so that nothing is missed that must not.
@@ -461,7 +460,7 @@ fn what_panics_leaves_nothing() {
     are_in(&app, &["chat-42"], &names);
 }
 
-// What comes in
+// Said once
 
 /// Answers a request with these headers, by a server that is in force where it is called.
 fn answered<T>(
@@ -478,289 +477,6 @@ fn answered<T>(
     drop(service.call(request("/", headers)));
     answer.unwrap()
 }
-
-#[derive(Clone)]
-struct User(&'static str);
-
-fn owns(request: &Parts, id: &str) -> bool {
-    let user = request.extensions.get::<User>();
-    user.is_some_and(|User(user)| id.starts_with(user))
-}
-
-#[test]
-fn a_policy_is_asked_with_the_request() {
-    let (app, runtime) = application();
-    runtime.block_on(async {
-        let log_in = async |mut request: Request, next: Next| {
-            request.extensions_mut().insert(User("alice"));
-            next.run(request).await
-        };
-        let router = Router::new()
-            .route("/", post(async || current_session_id().unwrap_or_default()))
-            .layer(server().with_inbound(InboundPolicy::verify(|id, request| owns(request, id))))
-            .layer(middleware::from_fn(log_in));
-        let address = serve(router).await;
-        for (id, expected) in [("alice-42", "alice-42"), ("bob-42", "")] {
-            let request = request(format!("http://{address}/"), &[("x-session", id)]);
-            let answer = hyper_client().request(request).await.unwrap();
-            assert_eq!(text(answer.into_body()).await, expected);
-        }
-    });
-    app.exports("");
-}
-
-#[test]
-fn what_is_refused_leaves_what_is_in_force_outside_and_the_trace() {
-    propagate();
-    let app = App::new();
-    let refusing = [
-        InboundPolicy::ignore(),
-        InboundPolicy::verify(|_, _: &Parts| false),
-    ];
-    for inbound in refusing {
-        let layer = || server().with_inbound(inbound.clone());
-        let headers = &[
-            ("baggage", "session.id=secret-42,user.id=u-7,tier=gold"),
-            ("x-session", "secret-42"),
-            ("traceparent", TRACE),
-        ];
-        for headers in [&headers[..2], &headers[..]] {
-            let inside = || {
-                let (tier, cx) = ("tier", Context::current());
-                let tier = cx.baggage().get(tier).map(|tier| tier.to_string());
-                assert_eq!(tier.as_deref(), Some("gold"));
-                work("handler");
-                current_session_id()
-            };
-            let outside = || answered(layer(), headers, inside);
-            assert_eq!(outside(), None);
-            let attached = chat("outer").in_scope(outside);
-            assert_eq!(attached.as_deref(), Some("outer"));
-            let by_span = session!("outer").in_scope(outside);
-            assert_eq!(by_span.as_deref(), Some("outer"));
-            // Said late, it is bound to the span: the `Context` does not have it.
-            let said_late = info_span!("late").in_scope(|| {
-                set_session_id("outer").unwrap();
-                outside()
-            });
-            assert_eq!(said_late.as_deref(), Some("outer"));
-            let nearer = info_span!("late").in_scope(|| {
-                set_session_id("outer").unwrap();
-                chat("inner").in_scope(outside)
-            });
-            assert_eq!(nearer.as_deref(), Some("inner"));
-        }
-    }
-    let handlers = app.spans();
-    let handlers = handlers.iter().filter(|span| span.name == "handler");
-    let (trace, parent) = trace();
-    let remote = handlers.filter(|span| span.span_context.trace_id() == trace);
-    let parents: Vec<_> = remote.map(|span| span.parent_span_id).collect();
-    assert_eq!(parents, [parent; 10]);
-    assert!(!app.tree().contains("secret-42"));
-}
-
-#[test]
-fn what_is_refused_leaves_the_default_session() {
-    propagate();
-    let app = App::with(|layer| layer.with_default_session(chat("default")));
-    let layer = server().with_inbound(InboundPolicy::ignore());
-    let headers = &[("x-session", "secret-42"), ("traceparent", TRACE)];
-    answered(layer, headers, || work("handler"));
-    are_in(&app, &["default"], &[("handler", 1)]);
-}
-
-#[test]
-fn a_session_can_be_said_on_the_span_outside_after_one_was_refused() {
-    propagate();
-    let app = App::new();
-    info_span!("outside").in_scope(|| {
-        let layer = server().with_inbound(InboundPolicy::ignore());
-        answered(layer, &[("x-session", "secret-42")], || {
-            set_session_id("chat-42").unwrap();
-            work("handler");
-            assert_eq!(current_session_id().as_deref(), Some("chat-42"));
-        });
-    });
-    are_in(&app, &["chat-42"], &[("handler", 1), ("outside", 1)]);
-}
-
-#[test]
-fn a_request_without_a_session_leaves_the_one_outside() {
-    propagate();
-    let _app = App::new();
-    let policies = [
-        InboundPolicy::accept(),
-        InboundPolicy::ignore(),
-        InboundPolicy::verify(|_, _: &Parts| panic!("asked about the session outside")),
-    ];
-    for policy in policies {
-        for headers in [&[][..], &[("traceparent", TRACE)]] {
-            let layer = || server().with_inbound(policy.clone());
-            let outside = || answered(layer(), headers, current_session_id);
-            assert_eq!(outside(), None);
-            let attached = chat("outer").in_scope(outside);
-            assert_eq!(attached.as_deref(), Some("outer"));
-            let said_late = info_span!("late").in_scope(|| {
-                set_session_id("outer").unwrap();
-                outside()
-            });
-            assert_eq!(said_late.as_deref(), Some("outer"));
-        }
-    }
-}
-
-#[test]
-fn a_session_that_comes_in_stands_before_the_one_outside() {
-    propagate();
-    let _app = App::new();
-    let headers = &[("x-session", "inbound")];
-    let inside = || answered(server(), headers, current_session_id);
-    let attached = chat("outer").with_user("u-7").unwrap().in_scope(inside);
-    assert_eq!(attached.as_deref(), Some("inbound"));
-    let said_late = info_span!("late").in_scope(|| {
-        set_session_id("outer").unwrap();
-        inside()
-    });
-    assert_eq!(said_late.as_deref(), Some("inbound"));
-}
-
-// `only_to`
-
-/// What of a session's stands in headers, and whether the trace and the other baggage do.
-fn learned(headers: &HeaderMap) -> String {
-    let header = |name: &str| headers.get(name).map_or("", |it| it.to_str().unwrap());
-    assert_eq!(header("traceparent").len(), TRACE.len());
-    let mut members: Vec<_> = header("baggage").split(',').collect();
-    assert!(members.contains(&"tier=gold"), "{members:?}");
-    members.retain(|member| *member != "tier=gold");
-    members.sort_unstable();
-    let session = header("x-session");
-    let learned = [members.join(","), session.to_owned()];
-    learned.join(" ").trim().to_owned()
-}
-
-const ALL: &str = "session.id=secret-42,user.id=u-7 secret-42";
-
-/// A caller, with what else could give the session away.
-fn caller() -> Context {
-    let baggage = Baggage::from_iter([
-        KeyValue::new("tier", "gold"),
-        KeyValue::new("session.id", "secret-42"),
-        KeyValue::new("user.id", "u-7"),
-    ]);
-    let span = info_span!("caller").context().with_baggage(baggage);
-    let _attached = span.attach();
-    let session = chat("secret-42").with_user("u-7").unwrap();
-    session.in_scope(Context::current)
-}
-
-const URLS: [(&str, bool); 13] = [
-    ("http://agents.internal/", true),
-    ("http://agents.internal:PORT/", true),
-    ("http://Agents.INTERNAL:PORT/", true),
-    ("http://user:agents@agents.internal/", true),
-    ("http://a.agents.internal/", false),
-    ("http://evil-agents.internal/", false),
-    ("http://agents.internal.evil.com/", false),
-    ("http://agents.internal@evil.com/", false),
-    ("http://agents.internal:80@evil.com/", false),
-    ("http://evil.com/agents.internal", false),
-    ("http://evil.com/?@agents.internal", false),
-    ("http://corp.internal/", true),
-    ("http://a.b.corp.internal:PORT/", true),
-];
-
-const HOSTS: [&str; 2] = ["agents.internal", ".corp.internal"];
-
-#[test]
-fn only_hosts_that_are_listed_get_the_session_from_a_tower_client() {
-    propagate();
-    let app = App::with(|layer| layer.with_default_session(chat("secret-default")));
-    let send = |layer: ClientLayer, request: Request| {
-        let mut headers = HeaderMap::new();
-        let service = |request: Request| {
-            headers = request.headers().clone();
-            ready(Ok::<_, Infallible>(Response::new(())))
-        };
-        let mut client = ServiceBuilder::new().layer(layer).service_fn(service);
-        let _attached = caller().attach();
-        drop(client.call(request));
-        headers
-    };
-    let only = client().only_to(HOSTS);
-    for (url, may_know) in URLS {
-        let url = url.replace("PORT", "8080");
-        let headers = send(only.clone(), request(&url, &[]));
-        assert_eq!(learned(&headers), if may_know { ALL } else { "" }, "{url}");
-        assert_eq!(learned(&send(client(), request(&url, &[]))), ALL, "{url}");
-    }
-    for (host, may_know) in [
-        ("agents.internal", true),
-        ("Agents.Internal:8080", true),
-        ("agents.internal@evil.com", false),
-        ("evil-agents.internal", false),
-        ("a.corp.internal", true),
-        ("", false),
-    ] {
-        let headers = send(only.clone(), request("/", &[("host", host)]));
-        assert_eq!(learned(&headers), if may_know { ALL } else { "" }, "{host}");
-    }
-    assert_eq!(learned(&send(only.clone(), request("/", &[]))), "");
-    // Where the request goes is what counts.
-    let headers = [("host", "agents.internal")];
-    assert_eq!(
-        learned(&send(only.clone(), request("http://evil.com/", &headers))),
-        ""
-    );
-    // What the application wrote itself is its own affair.
-    let headers = [("x-session", "my-own")];
-    let sent = send(only, request("http://evil.com/", &headers));
-    assert_eq!(learned(&sent), "my-own");
-    let sent = send(client(), request("http://evil.com/", &headers));
-    assert_eq!(learned(&sent), ALL);
-    assert_eq!(app.diagnostics.said(), [""; 0]);
-}
-
-#[test]
-fn only_hosts_that_are_listed_get_the_session_from_reqwest() {
-    let (app, runtime) = application();
-    runtime.block_on(async {
-        let router = Router::new().fallback(async |headers: HeaderMap| learned(&headers));
-        let address = serve(router).await;
-        // Every name is the loopback here, so that every request really goes out.
-        let port = address.port().to_string();
-        let urls = URLS.map(|(url, may_know)| (url.replace("PORT", &port), may_know));
-        let resolving = urls
-            .iter()
-            .fold(reqwest::Client::builder(), |builder, (url, _)| {
-                let url: reqwest::Url = url.parse().unwrap();
-                builder.resolve(url.host_str().unwrap(), address)
-            });
-        let client = resolving.no_proxy().build().unwrap();
-        let with = |middleware| {
-            reqwest_middleware::ClientBuilder::new(client.clone())
-                .with(middleware)
-                .build()
-        };
-        let all = with(tracing_session::reqwest::middleware());
-        let only = with(tracing_session::reqwest::middleware().only_to(HOSTS));
-        for (url, may_know) in &urls {
-            let expected = if *may_know { ALL } else { "" };
-            for (client, expected) in [(&all, ALL), (&only, expected)] {
-                let answer = client.get(url).send().with_context(caller()).await;
-                let learned = answer.unwrap().text().await.unwrap();
-                assert_eq!(learned, expected, "{url}");
-            }
-        }
-        let request = only.get("http://evil.com/").header("x-session", "my-own");
-        let answer = request.send().with_context(caller()).await;
-        assert_eq!(answer.unwrap().text().await.unwrap(), "my-own");
-    });
-    assert_eq!(app.diagnostics.said(), [""; 0]);
-}
-
-// Said once
 
 #[test]
 fn without_a_propagator_one_diagnostic_says_what_to_write() {

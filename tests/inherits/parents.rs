@@ -1,0 +1,244 @@
+//! No parent, and parents from outside (B6, B7).
+
+use crate::support::{App, remote};
+use crate::{continued, session_of};
+use opentelemetry::Context;
+use opentelemetry::trace::{
+    Span as _, TraceContextExt, TraceId, TraceState, Tracer, TracerProvider,
+};
+use tracing::info_span;
+use tracing_opentelemetry::{OpenTelemetrySpanExt, SetParentError};
+use tracing_session::{Session, current_session, current_session_id, session, set_user_id, user};
+
+// B6
+
+#[test]
+fn span_with_no_parent_inherits_nothing() {
+    let app = App::new();
+    let _session = session!("chat-42").entered();
+    info_span!(parent: None, "root").in_scope(|| info_span!("below").in_scope(|| {}));
+    app.exports(
+        "
+        root
+          below
+        ",
+    );
+}
+
+#[test]
+fn span_with_no_parent_that_opens_a_scope_starts_afresh() {
+    let app = App::new();
+    let _session = session!("chat-42").entered();
+    let _user = user!("u-7").entered();
+    session!(parent: None, "chat-43").in_scope(|| info_span!("below").in_scope(|| {}));
+    app.exports(
+        "
+        session session.id=chat-43
+          below session.id=chat-43
+        ",
+    );
+}
+
+// B7
+
+#[test]
+fn span_that_opens_a_scope_keeps_it_below_a_parent_set_from_outside() {
+    let app = App::new();
+    let _outside = user!("u-1").entered();
+    let session = session!("chat-42");
+    session.set_parent(remote()).unwrap();
+    session.in_scope(|| {
+        assert_eq!(current_session_id().as_deref(), Some("chat-42"));
+        info_span!("child").in_scope(|| info_span!("grandchild").in_scope(|| {}));
+    });
+    info_span!(parent: &session, "explicit child").in_scope(|| {
+        info_span!("below").in_scope(|| {});
+    });
+    // A library that takes the `Context` of the span, and starts its own span under it.
+    let tracer = app.provider.tracer("library");
+    let mut plain = tracer.start_with_context("plain", &session.context());
+    plain.end();
+    assert!(matches!(
+        session.set_parent(remote()),
+        Err(SetParentError::AlreadyStarted)
+    ));
+    drop(session);
+    app.exports(
+        "
+        session session.id=chat-42
+          child session.id=chat-42
+            grandchild session.id=chat-42
+          explicit child session.id=chat-42
+            below session.id=chat-42
+          plain session.id=chat-42
+        ",
+    );
+    assert_eq!(
+        app.span("session").span_context.trace_id(),
+        TraceId::from(7)
+    );
+}
+
+#[test]
+fn span_below_a_parent_set_from_outside_is_entered_again_wherever_it_is_polled() {
+    let app = App::new();
+    let session = continued("chat-42");
+    for _ in 0..2 {
+        session.in_scope(|| info_span!("here").in_scope(|| {}));
+        app.on_thread(|| session.in_scope(|| info_span!("there").in_scope(|| {})));
+        assert_eq!(current_session(), None);
+    }
+    // Entered twice at once, and by two threads.
+    session.in_scope(|| {
+        session.in_scope(|| {});
+        assert_eq!(current_session_id().as_deref(), Some("chat-42"));
+        app.on_thread(|| session.in_scope(|| {}));
+        info_span!("here still").in_scope(|| {});
+    });
+    assert_eq!(current_session(), None);
+    drop(session);
+    app.exports(
+        "
+        session session.id=chat-42
+          here session.id=chat-42
+          there session.id=chat-42
+          here session.id=chat-42
+          there session.id=chat-42
+          here still session.id=chat-42
+        ",
+    );
+}
+
+#[test]
+fn spans_below_parents_set_from_outside_are_left_in_any_order() {
+    let app = App::new();
+    let (first, second) = (continued("chat-1").entered(), continued("chat-2").entered());
+    assert_eq!(current_session_id().as_deref(), Some("chat-2"));
+    drop(first);
+    info_span!("in the second").in_scope(|| {});
+    drop(second);
+    assert_eq!(current_session(), None);
+    info_span!("outside").in_scope(|| {});
+    assert_eq!(session_of(&app.span("in the second")), ["chat-2"]);
+    assert_eq!(session_of(&app.span("outside")), [""; 0]);
+}
+
+#[test]
+fn values_change_inside_a_span_below_a_parent_set_from_outside() {
+    let app = App::new();
+    let session = continued("chat-42");
+    session.in_scope(|| {
+        info_span!("before").in_scope(|| {});
+        let inner = Session::new("inner").unwrap();
+        inner.in_scope(|| info_span!("in a value").in_scope(|| {}));
+        set_user_id("u-7").unwrap();
+        info_span!("after").in_scope(|| info_span!("below").in_scope(|| {}));
+    });
+    session.in_scope(|| info_span!("later").in_scope(|| {}));
+    drop(session);
+    app.exports(
+        "
+        session session.id=chat-42 user.id=u-7
+          before session.id=chat-42
+          in a value session.id=inner
+          after session.id=chat-42 user.id=u-7
+            below session.id=chat-42 user.id=u-7
+          later session.id=chat-42 user.id=u-7
+        ",
+    );
+}
+
+#[test]
+fn span_that_opens_no_scope_takes_that_of_the_parent_set_from_outside() {
+    let app = App::new();
+    let given = Session::new("given").unwrap().in_scope(Context::current);
+    let _here = session!("here").entered();
+    let request = info_span!("with a session");
+    request
+        .set_parent(given.with_remote_span_context(remote().span().span_context().clone()))
+        .unwrap();
+    request.in_scope(|| info_span!("below").in_scope(|| {}));
+    let request_without = info_span!("without");
+    request_without.set_parent(remote()).unwrap();
+    request_without.in_scope(|| {});
+    drop((request, request_without));
+    app.exports(
+        "
+        with a session session.id=given
+          below session.id=given
+        without
+        ",
+    );
+}
+
+#[test]
+fn what_is_in_force_in_a_parent_set_from_outside_stands_before_the_default_session() {
+    let app = App::with(|layer| layer.with_default_session(Session::new("cli-1").unwrap()));
+    let given = Session::new("given").unwrap().in_scope(Context::current);
+    for request in [user!("u-7"), info_span!("request")] {
+        request
+            .set_parent(given.with_remote_span_context(remote().span().span_context().clone()))
+            .unwrap();
+        request.in_scope(|| info_span!("below").in_scope(|| {}));
+    }
+    app.exports(
+        "
+        user session.id=given user.id=u-7
+          below session.id=given user.id=u-7
+        request session.id=given
+          below session.id=given
+        ",
+    );
+}
+
+#[test]
+fn ids_of_a_span_bring_its_session_only_together_and_while_it_is_open() {
+    let app = App::new();
+    let tracer = app.provider.tracer("library");
+    let session = session!("chat-42");
+    session.set_parent(remote()).unwrap();
+    let own = session.context().span().span_context().clone();
+    // Not remote: as a library passes it on inside the process.
+    let start = |name, trace| {
+        let parent = opentelemetry::trace::SpanContext::new(
+            trace,
+            own.span_id(),
+            own.trace_flags(),
+            false,
+            TraceState::NONE,
+        );
+        let parent = Context::new().with_remote_span_context(parent);
+        tracer.start_with_context(name, &parent).end();
+    };
+    start("open", own.trace_id());
+    start("of another trace", TraceId::from(9));
+    drop(session);
+    start("ended", own.trace_id());
+    assert_eq!(session_of(&app.span("open")), ["chat-42"]);
+    assert_eq!(session_of(&app.span("of another trace")), [""; 0]);
+    assert_eq!(session_of(&app.span("ended")), [""; 0]);
+}
+
+#[test]
+fn remote_parent_with_the_id_of_a_span_here_brings_no_session() {
+    let app = App::new();
+    let session = session!("chat-42");
+    session.set_parent(remote()).unwrap();
+    let _entered = session.enter();
+    let own = session.context().span().span_context().clone();
+    // As it comes back in the headers of a request to a service in the same process.
+    let sent = opentelemetry::trace::SpanContext::new(
+        own.trace_id(),
+        own.span_id(),
+        own.trace_flags(),
+        true,
+        TraceState::NONE,
+    );
+    let request = info_span!("request");
+    request
+        .set_parent(Context::new().with_remote_span_context(sent))
+        .unwrap();
+    request.in_scope(|| {});
+    drop(request);
+    assert_eq!(session_of(&app.span("request")), [""; 0]);
+}

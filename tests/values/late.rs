@@ -1,0 +1,183 @@
+//! Values recorded late (C3).
+
+use crate::ignored;
+use crate::support::{App, remote};
+use opentelemetry::Context;
+use opentelemetry::trace::TraceContextExt;
+use tracing::field::{Empty, display};
+use tracing::info_span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_session::{Session, session};
+
+// C3
+
+#[test]
+fn value_recorded_late_reaches_the_span_what_is_open_below_it_and_what_comes() {
+    let app = App::new();
+    let request = info_span!("request", session.id = Empty, user.id = Empty);
+    let entered = request.enter();
+    info_span!("ended before").in_scope(|| {});
+    let open = info_span!("open").entered();
+    let open_below = info_span!("open below").entered();
+    request
+        .record("session.id", "chat-42")
+        .record("user.id", display("u-7"));
+    drop((open_below, open));
+    info_span!("after").in_scope(|| {});
+    drop(entered);
+    drop(request);
+    app.exports(
+        "
+        request session.id=chat-42 user.id=u-7
+          ended before
+          open session.id=chat-42 user.id=u-7
+            open below session.id=chat-42 user.id=u-7
+          after session.id=chat-42 user.id=u-7
+        ",
+    );
+}
+
+#[test]
+fn value_recorded_late_on_an_outer_span_reaches_through_inner_scopes() {
+    let app = App::new();
+    let request = info_span!("request", user.id = Empty);
+    request.in_scope(|| {
+        session!("chat-42").in_scope(|| {
+            let inner = info_span!("inner", user.id = Empty).entered();
+            let value = Session::new("chat-43").unwrap().attach();
+            let open = info_span!("open").entered();
+            request.record("user.id", "u-7");
+            drop((open, value));
+            inner.record("user.id", "u-8");
+            drop(inner);
+        });
+    });
+    drop(request);
+    app.exports(
+        "
+        request user.id=u-7
+          session session.id=chat-42 user.id=u-7
+            inner session.id=chat-42 user.id=u-8
+              open session.id=chat-43 user.id=u-7
+        ",
+    );
+}
+
+#[test]
+fn outer_value_is_in_force_until_one_is_recorded() {
+    let app = App::new();
+    let outer = Session::new("outer").unwrap().with_user("u-1").unwrap();
+    outer.in_scope(|| {
+        for late in ["session.id", "user.id"] {
+            let request = match late {
+                "session.id" => info_span!("request", session.id = Empty),
+                _ => info_span!("request", user.id = Empty),
+            };
+            request.in_scope(|| {
+                info_span!("before").in_scope(|| {});
+                request.record(late, "late");
+                info_span!("after").in_scope(|| {});
+            });
+        }
+    });
+    app.exports(
+        "
+        request session.id=late user.id=u-1
+          before session.id=outer user.id=u-1
+          after session.id=late user.id=u-1
+        request session.id=outer user.id=late
+          before session.id=outer user.id=u-1
+          after session.id=outer user.id=late
+        ",
+    );
+}
+
+#[test]
+fn outer_value_is_in_force_below_a_parent_set_from_outside_until_one_is_recorded() {
+    let app = App::new();
+    let given = Session::new("given").unwrap().in_scope(Context::current);
+    let request = info_span!("request", session.id = Empty);
+    request
+        .set_parent(given.with_remote_span_context(remote().span().span_context().clone()))
+        .unwrap();
+    request.in_scope(|| {
+        info_span!("before").in_scope(|| {});
+        request.record("session.id", "late");
+        info_span!("after").in_scope(|| {});
+    });
+    drop(request);
+    app.exports(
+        "
+        request session.id=late
+          before session.id=given
+          after session.id=late
+        ",
+    );
+}
+
+#[test]
+fn value_recorded_late_reaches_through_sessions_that_say_nothing_of_it() {
+    let app = App::new();
+    let request = info_span!("request", user.id = Empty);
+    let (outer, inner) = (
+        Session::new("outer").unwrap(),
+        Session::new("inner").unwrap(),
+    );
+    let open =
+        request.in_scope(|| outer.in_scope(|| inner.in_scope(|| info_span!("open").entered())));
+    request.record("user.id", "u-7");
+    drop(open);
+    drop(request);
+    app.exports(
+        "
+        request user.id=u-7
+          open session.id=inner user.id=u-7
+        ",
+    );
+}
+
+#[test]
+fn value_recorded_twice_is_the_last_valid_one_for_spans_that_end_afterwards() {
+    let app = App::new();
+    let line = line!() + 1;
+    let request = info_span!("session", id = "first", user.id = Empty);
+    request.in_scope(|| {
+        info_span!("one").in_scope(|| {});
+        request.record("id", "second").record("user.id", "u-1");
+        info_span!("two").in_scope(|| {});
+        request.record("id", " ").record("user.id", "u-2");
+        info_span!("three").in_scope(|| {});
+        request.record("id", "third").record("user.id", "u-3");
+        info_span!("four").in_scope(|| {});
+    });
+    drop(request);
+    app.exports_after(
+        "
+        session session.id=third user.id=u-3
+          one session.id=first
+          two session.id=second user.id=u-1
+          three session.id=second user.id=u-2
+          four session.id=third user.id=u-3
+        ",
+        &[&ignored("id", "session", line, "id is blank")],
+    );
+}
+
+#[test]
+fn value_recorded_late_reaches_below_a_parent_set_from_outside() {
+    let app = App::new();
+    let request = info_span!("request", session.id = Empty);
+    request.set_parent(remote()).unwrap();
+    request.in_scope(|| {
+        let open = info_span!("open").entered();
+        request.record("session.id", "chat-42");
+        drop(open);
+    });
+    drop(request);
+    app.exports(
+        "
+        request session.id=chat-42
+          open session.id=chat-42
+        ",
+    );
+}

@@ -1,0 +1,155 @@
+//! Marking the spans above (C5).
+
+use crate::support::{App, remote, values};
+use opentelemetry::trace::{Tracer, TracerProvider};
+use tracing::info_span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_session::{Session, mark_trace, set_session_id, set_user_id};
+
+// C5
+
+#[test]
+fn marking_the_trace_writes_what_is_in_force_on_the_open_spans_above() {
+    let app = App::new();
+    let elsewhere = info_span!("other trace");
+    info_span!("http").in_scope(|| {
+        info_span!("own", user.id = "u-1").in_scope(|| {
+            info_span!("handler").in_scope(|| {
+                info_span!("ended").in_scope(|| {});
+                set_session_id("chat-42").unwrap();
+                set_user_id("u-7").unwrap();
+                mark_trace().unwrap();
+            });
+            info_span!("beside").in_scope(|| {});
+        });
+    });
+    drop(elsewhere);
+    app.exports(
+        "
+        other trace
+        http session.id=chat-42 user.id=u-7
+          own session.id=chat-42 user.id=u-1
+            handler session.id=chat-42 user.id=u-7
+              ended user.id=u-1
+            beside user.id=u-1
+        ",
+    );
+}
+
+#[test]
+fn marking_the_trace_again_keeps_what_is_there() {
+    let app = App::new();
+    info_span!("http").in_scope(|| {
+        let turns = [
+            ("first", None),
+            ("second", Some("u-2")),
+            ("third", Some("u-3")),
+        ];
+        for (session, user) in turns {
+            info_span!("handler").in_scope(|| {
+                set_session_id(session).unwrap();
+                if let Some(user) = user {
+                    set_user_id(user).unwrap();
+                }
+                mark_trace().unwrap();
+            });
+        }
+    });
+    app.exports(
+        "
+        http session.id=first user.id=u-2
+          handler session.id=first
+          handler session.id=second user.id=u-2
+          handler session.id=third user.id=u-3
+        ",
+    );
+}
+
+#[test]
+fn what_a_span_gets_of_its_own_after_the_trace_was_marked_stands_before_the_mark() {
+    let app = App::new();
+    let http = info_span!("http").entered();
+    let handler = info_span!("handler").entered();
+    Session::new("mark").unwrap().in_scope(|| {
+        info_span!("below").in_scope(|| mark_trace().unwrap());
+    });
+    drop(handler);
+    set_session_id("set").unwrap();
+    drop(http);
+    let own = info_span!("own").entered();
+    Session::new("mark")
+        .unwrap()
+        .in_scope(|| mark_trace().unwrap());
+    own.set_attribute("session.id", "own");
+    drop(own);
+    app.exports(
+        "
+        http session.id=set
+          handler session.id=mark
+            below session.id=mark
+        own session.id=own
+        ",
+    );
+}
+
+#[test]
+fn marking_the_trace_does_not_reach_another_trace() {
+    let app = App::new();
+    let outer = info_span!("outer").entered();
+    let request = info_span!("request");
+    request.set_parent(remote()).unwrap();
+    request.in_scope(|| {
+        info_span!("handler").in_scope(|| {
+            set_session_id("chat-42").unwrap();
+            mark_trace().unwrap();
+        });
+    });
+    drop((request, outer));
+    let ids = |name| values(&app.span(name), "session.id");
+    assert_eq!(ids("request"), ["chat-42"]);
+    assert_eq!(ids("outer"), [""; 0]);
+}
+
+#[test]
+fn marking_the_trace_reaches_the_span_that_a_session_value_is_in() {
+    let app = App::new();
+    info_span!("request").in_scope(|| {
+        Session::new("chat-42")
+            .unwrap()
+            .in_scope(|| mark_trace().unwrap());
+    });
+    app.exports("request session.id=chat-42");
+}
+
+#[test]
+fn marking_the_trace_reaches_a_plain_opentelemetry_span_where_it_is_the_current_one() {
+    let app = App::new();
+    let session = Session::new("chat-42").unwrap();
+    let tracer = app.provider.tracer("library");
+    tracer.in_span("plain", |_| session.in_scope(mark_trace).unwrap());
+    info_span!("request").in_scope(|| {
+        tracer.in_span("plain below", |_| session.in_scope(mark_trace).unwrap());
+    });
+    app.exports(
+        "
+        plain session.id=chat-42
+        request session.id=chat-42
+          plain below session.id=chat-42
+        ",
+    );
+}
+
+#[test]
+fn marking_the_trace_with_nothing_in_force_or_no_span_is_an_error() {
+    let _app = App::new();
+    let error = info_span!("request").in_scope(mark_trace).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "no session or user is in force here to mark the trace with"
+    );
+    let error = Session::new("chat-42")
+        .unwrap()
+        .in_scope(mark_trace)
+        .unwrap_err();
+    assert!(error.is_no_span());
+}
