@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub(crate) struct Scope {
     ids: Ids,
     details: Inherited,
-    /// Some of the details are said here, or declared.
+    /// Some of the details are declared by the span that opens the scope.
     says_details: bool,
     /// Inside a turn of this session: a trace has begun with it.
     in_turn: bool,
@@ -71,7 +71,7 @@ impl Scope {
     /// The scope that says `values` inside `outer`.
     pub(crate) fn nested(outer: Option<Arc<Scope>>, values: Values) -> Arc<Self> {
         let around = outer.as_ref().map(|outer| &outer.details);
-        let says_details = values.details.declared || values.details.says_anything();
+        let says_details = values.details.declared;
         let details = Inherited::nested(around, values.details);
         Self::with_ids(outer, values.ids, details, says_details, values.is_turn)
     }

@@ -165,3 +165,15 @@ fn parts_that_are_cleared_one_inside_the_other_below_a_field_to_come_are_all_cle
     lacks(&app.span("after"), &["tag.tags"]);
     lacks(&app.span("declaring"), &[]);
 }
+
+#[test]
+fn part_that_is_cleared_twice_below_a_field_to_come_stays_cleared() {
+    let app = App::new();
+    full().in_scope(|| {
+        info_span!("declaring", session.id = "chat-42", metadata.late = Empty).in_scope(|| {
+            let without = Session::default().without(Part::Tags);
+            without.in_scope(|| without.in_scope(|| span("inside")));
+        });
+    });
+    lacks(&app.span("inside"), &["tag.tags"]);
+}

@@ -336,3 +336,41 @@ fn headers_replace_all_that_was_in_force() {
         }
     }
 }
+
+#[test]
+fn what_a_span_says_below_a_parent_from_outside_is_not_merged_with_what_is_in_force_around() {
+    let app = App::new();
+    let around = with_metadata(Session::default(), "tenant", "secret");
+    around.in_scope(|| {
+        let span = info_span!(
+            "inside",
+            session.id = "chat-44",
+            user.id = "u-7",
+            metadata.plan = "pro"
+        );
+        span.set_parent(remote()).unwrap();
+        span.in_scope(|| info_span!("below").in_scope(|| {}));
+    });
+    for name in ["inside", "below"] {
+        let expected =
+            format!(r#"{name} metadata={{"plan":"pro"}} session.id=chat-44 user.id=u-7"#);
+        assert_eq!(line(&app.span(name)), expected);
+    }
+}
+
+#[test]
+fn fields_recorded_late_reach_below_a_parent_from_outside() {
+    let app = App::new();
+    let span = info_span!("inside", session.id = "chat-44", metadata.plan = Empty);
+    span.set_parent(remote()).unwrap();
+    span.in_scope(|| {
+        let below = info_span!("below").entered();
+        span.record("metadata.plan", "pro");
+        drop(below);
+    });
+    drop(span);
+    for name in ["inside", "below"] {
+        let expected = format!(r#"{name} metadata={{"plan":"pro"}} session.id=chat-44"#);
+        assert_eq!(line(&app.span(name)), expected);
+    }
+}

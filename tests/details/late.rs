@@ -148,3 +148,21 @@ fn field_whose_debug_panics_breaks_nothing_afterwards() {
         ]
     );
 }
+
+#[test]
+fn what_was_recorded_on_two_spans_since_the_last_look_is_all_there() {
+    let app = App::new();
+    let outer = info_span!("outer", session.id = "chat-42", metadata.outer = Empty);
+    let inner = outer.in_scope(|| info_span!("inner", user.id = "u-7", metadata.inner = Empty));
+    for step in [1, 2] {
+        outer.record("metadata.outer", step);
+        inner.record("metadata.inner", step);
+        inner.in_scope(|| span("span"));
+    }
+    let spans = app.spans();
+    let metadata: Vec<_> = spans.iter().flat_map(|it| values(it, "metadata")).collect();
+    assert_eq!(
+        metadata,
+        [r#"{"outer":1,"inner":1}"#, r#"{"outer":2,"inner":2}"#]
+    );
+}

@@ -8,7 +8,7 @@ use opentelemetry_sdk::trace::SpanData;
 use tracing::field::Empty;
 use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::Session;
+use tracing_session::{Session, session};
 
 #[test]
 fn own_attributes_outside_any_session_are_exported_as_they_were_set() {
@@ -274,4 +274,30 @@ fn entry_of_metadata_of_one_s_own_keeps_its_type_beside_what_is_inherited() {
             assert_eq!(found, parsed(&expected), "{}", line(span));
         });
     }
+}
+
+#[test]
+fn own_attribute_wins_over_one_that_a_span_says_too() {
+    let app = App::new();
+    let session = Session::default().with_attribute("ring", 2).unwrap();
+    session!(session).in_scope(|| {
+        let own = info_span!("own", ring = 3);
+        own.in_scope(|| info_span!("inside").in_scope(|| {}));
+    });
+    assert_eq!(values(&app.span("own"), "ring"), ["3"]);
+    assert_eq!(values(&app.span("inside"), "ring"), ["2"]);
+}
+
+#[test]
+fn own_entry_of_metadata_is_found_where_it_is_the_one_attribute() {
+    let app = App::new();
+    let tracer = app.provider.tracer("plain");
+    let session = Session::default().with_metadata("tenant", "acme").unwrap();
+    let builder = tracer.span_builder("own");
+    let builder = builder.with_attributes([KeyValue::new("metadata.step", 2)]);
+    session.in_scope(|| drop(tracer.build(builder)));
+    assert_eq!(
+        metadata(&app.span("own")),
+        serde_json::json!({"tenant": "acme", "step": 2})
+    );
 }

@@ -1,11 +1,12 @@
 //! No parent, and parents from outside (B6, B7).
 
-use crate::support::{App, remote};
+use crate::support::{App, remote, values};
 use crate::{continued, session_of};
 use opentelemetry::Context;
 use opentelemetry::trace::{
     Span as _, TraceContextExt, TraceId, TraceState, Tracer, TracerProvider,
 };
+use tracing::field::Empty;
 use tracing::info_span;
 use tracing_opentelemetry::{OpenTelemetrySpanExt, SetParentError};
 use tracing_session::{Session, current_session, current_session_id, session, set_user_id, user};
@@ -241,4 +242,33 @@ fn remote_parent_with_the_id_of_a_span_here_brings_no_session() {
     request.in_scope(|| {});
     drop(request);
     assert_eq!(session_of(&app.span("request")), [""; 0]);
+}
+
+#[test]
+fn what_was_in_force_around_is_not_in_force_below_a_parent_set_from_outside() {
+    let app = App::new();
+    let outside = |span: tracing::Span| {
+        span.set_parent(remote()).unwrap();
+        span.in_scope(|| info_span!("below").in_scope(|| {}));
+    };
+    let chat = Session::new("secret").unwrap();
+    chat.in_scope(|| outside(user!("u-7")));
+    session!("secret").in_scope(|| outside(user!("u-7")));
+    let user = Session::default().with_user("secret").unwrap();
+    user.in_scope(|| outside(session!("chat-42")));
+    user!("secret").in_scope(|| outside(session!("chat-42")));
+    let late = info_span!("late", session.id = Empty, user.id = Empty);
+    late.in_scope(|| outside(session!("chat-42")));
+    late.record("session.id", "secret");
+    late.record("user.id", "secret");
+    let mut shown = Vec::new();
+    for span in app.spans() {
+        if span.name != "late" && span.parent_span_is_remote || span.name == "below" {
+            let ids = ["session.id", "user.id"].map(|key| values(&span, key));
+            shown.push(ids.concat().join(" "));
+        }
+    }
+    let expected = ["u-7", "u-7", "u-7", "u-7"];
+    let of_sessions = ["chat-42"; 6];
+    assert_eq!(shown, [&expected[..], &of_sessions].concat());
 }

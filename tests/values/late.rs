@@ -7,7 +7,7 @@ use opentelemetry::trace::TraceContextExt;
 use tracing::field::{Empty, display};
 use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::{Session, session};
+use tracing_session::{Session, current_session_id, session};
 
 // C3
 
@@ -178,6 +178,33 @@ fn value_recorded_late_reaches_below_a_parent_set_from_outside() {
         "
         request session.id=chat-42
           open session.id=chat-42
+        ",
+    );
+}
+
+#[test]
+fn value_that_was_said_from_the_start_may_be_recorded_again() {
+    let app = App::new();
+    let request = info_span!("request", session.id = "chat-42");
+    request.in_scope(|| {
+        let open = info_span!("open").entered();
+        assert_eq!(current_session_id().as_deref(), Some("chat-42"));
+        request.record("session.id", "chat-43");
+        assert_eq!(current_session_id().as_deref(), Some("chat-43"));
+        drop(open);
+    });
+    let login = info_span!("login", user.id = "u-7");
+    login.in_scope(|| {
+        login.record("user.id", "u-8");
+        info_span!("after").in_scope(|| {});
+    });
+    drop((request, login));
+    app.exports(
+        "
+        request session.id=chat-43
+          open session.id=chat-43
+        login user.id=u-8
+          after user.id=u-8
         ",
     );
 }
