@@ -179,6 +179,8 @@ fn whatever_an_id_holds_the_line_is_right() {
         "a\"b",
         "a\\b",
         "a\\\"b",
+        "\"",
+        "\\",
         "{\"a\":1}",
         "é 会話 🙂",
         "a=b user.id=\"root\"",

@@ -401,6 +401,14 @@ fn debug_forms_say_what_there_is_and_show_no_id() {
         (format!("{span:?}"), "SessionSpan"),
         (format!("{state:?}"), "ConversationState"),
     ];
+    #[cfg(feature = "otlp")]
+    let printed = printed.into_iter().chain([(
+        format!(
+            "{:?}",
+            tracing_session::otlp::pipeline("my-app").with_header("x-key", "secret")
+        ),
+        "Pipeline { service_name: \"my-app\"",
+    )]);
     for (printed, expected) in printed {
         assert!(printed.contains(expected), "{printed}");
         assert!(!printed.contains("secret"), "{printed}");

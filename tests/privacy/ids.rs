@@ -172,6 +172,10 @@ const LATER: &[(&str, &Work<'static>)] = &[
             set_own(&span, &[("user.id", "another"), ("session.id", "another")]);
         });
     }),
+    ("field of one's own, with spaces around", &|_| {
+        let (who, chat) = (format!(" {USER} "), format!("{CHAT} "));
+        conversation().in_scope(|| drop(info_span!("span", who, chat)));
+    }),
     ("field of one's own, then another user", &|_| {
         info_span!("request", customer = USER).in_scope(|| set_user_id("another").unwrap());
         let span = info_span!("request", customer = USER);
