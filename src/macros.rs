@@ -107,7 +107,7 @@ pub mod __private {
     use crate::layer::{given, heard};
     use crate::session::Session;
     use std::borrow::Cow;
-    use std::fmt::{self, Display};
+    use std::fmt::Display;
     use tracing::Span;
     pub use tracing::field::Empty;
     pub use tracing::{Level, span};
@@ -115,13 +115,8 @@ pub mod __private {
     /// What `session!` was given: a `Session`, text, or else anything that displays, which has to be
     /// made a text first. Inherent methods stand before those of a trait.
     #[allow(clippy::exhaustive_structs)]
+    #[allow(missing_debug_implementations, reason = "it would show an id")]
     pub struct Given<T>(pub T);
-
-    impl<T> fmt::Debug for Given<T> {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("Given")
-        }
-    }
 
     pub trait Displayed {
         fn session_id(&self) -> Option<Cow<'_, str>>;
@@ -184,6 +179,7 @@ pub mod __private {
     /// fn needs_send<T: Send>(_: T) {}
     /// needs_send(async { session!(Session::generate(), number = async { 7 }.await) });
     /// ```
+    #[derive(Debug)]
     #[must_use]
     pub struct Giving {
         _giving: given::Giving,
@@ -193,12 +189,6 @@ pub mod __private {
     #[derive(Debug)]
     #[allow(clippy::exhaustive_structs)]
     pub struct Nothing;
-
-    impl fmt::Debug for Giving {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("Giving")
-        }
-    }
 
     /// Looks whether there is a layer that has heard what the span says.
     #[inline]

@@ -58,6 +58,7 @@ fn only<'a>(mut given: impl Iterator<Item = &'a Given>) -> Option<&'a Given> {
 }
 
 /// Gives it to the span that is made while this lives.
+#[derive(Debug)]
 pub(crate) struct Giving {
     number: u64,
     /// It is to end on the thread that it was made on.
