@@ -138,6 +138,8 @@ fn guard_sends_the_last_spans_wherever_it_is_dropped() {
 
 #[test]
 fn spans_that_do_not_arrive_are_an_error_of_shutdown_and_flush() {
+    let receiver = Receiver::start();
+    let mut errors = Vec::new();
     for protocol in PROTOCOLS {
         let pipeline = pipeline("my-app").with_endpoint(DEAD);
         let (telemetry, _, _default) = build(pipeline.with_protocol(protocol));
@@ -150,7 +152,13 @@ fn spans_that_do_not_arrive_are_an_error_of_shutdown_and_flush() {
         assert_eq!(error.to_string(), "not all spans were exported");
         assert!(error.source().is_some());
         assert_eq!(error, error.clone());
+        errors.push(error);
     }
+    let refused = receiver.url() + "/refused";
+    let (telemetry, _, _default) = build(pipeline("my-app").with_endpoint(refused));
+    answer();
+    let error = telemetry.shutdown().unwrap_err();
+    assert!(errors.iter().all(|other| error != *other), "{error:?}");
 }
 
 #[test]

@@ -108,3 +108,64 @@ impl Check {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, to);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn due(check: &Check) -> &'static str {
+        match check.due() {
+            Due::Nothing => "nothing",
+            Due::Opener => "opener",
+            Due::Any => "any",
+            Due::Alone => "alone",
+        }
+    }
+
+    #[test]
+    fn any_span_is_looked_at_until_one_has_our_tracer_and_then_those_that_open_a_scope() {
+        let check = Check::default();
+        check.opener_made();
+        assert_eq!((check.is_due(), due(&check)), (true, "any"));
+        check.is_ours();
+        assert_eq!((check.is_due(), due(&check)), (false, "nothing"));
+        check.opener_made();
+        assert_eq!((check.is_due(), due(&check)), (true, "opener"));
+        // The tracer proves nothing of what opens a scope.
+        check.is_ours();
+        assert_eq!(due(&check), "opener");
+        check.done(None);
+        for change in [Check::opener_made, Check::is_ours, Check::is_hidden] {
+            change(&check);
+            assert_eq!((check.is_due(), due(&check)), (false, "nothing"));
+        }
+    }
+
+    #[test]
+    fn hidden_spans_prove_nothing_and_are_not_looked_at_for_ever() {
+        let check = Check::default();
+        let looks = |check: &Check| {
+            let looks = (0..).take_while(|_| {
+                let is_due = check.is_due() && !matches!(check.due(), Due::Nothing);
+                check.is_hidden();
+                is_due
+            });
+            looks.count()
+        };
+        assert_eq!(looks(&check), usize::from(NEW - TRIES));
+        check.opener_made();
+        assert_eq!(looks(&check), 8);
+        check.opener_made();
+        assert!(!check.is_due());
+    }
+
+    #[test]
+    fn where_nothing_is_inside_it_stays_so() {
+        let check = Check::default();
+        check.set_alone();
+        for change in [Check::opener_made, Check::is_ours, Check::is_hidden] {
+            change(&check);
+            assert_eq!((check.is_alone(), due(&check)), (true, "alone"));
+        }
+    }
+}

@@ -41,3 +41,29 @@ impl Default for Looks {
         Self(AtomicU8::new(FIRST))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_are_over_after_eight_that_found_nothing() {
+        let looks = Looks::default();
+        for _ in 0..8 {
+            assert!(looks.are_due());
+            looks.missed();
+        }
+        assert!(!looks.are_due());
+        looks.missed();
+        assert!(!looks.are_due());
+    }
+
+    #[test]
+    fn looks_are_over_after_the_first_that_found_something() {
+        let looks = Looks::default();
+        looks.missed();
+        assert!(looks.found() && !looks.found());
+        looks.missed();
+        assert!(!looks.are_due());
+    }
+}

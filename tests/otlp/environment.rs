@@ -36,7 +36,12 @@ fn environment_is_taken_where_the_code_says_nothing() {
     for protocol in ["http/protobuf", "GRPC", ""] {
         let receiver = Receiver::start();
         let url = receiver.url();
-        let endpoint = [(ENDPOINT, &*url), (PROTOCOL, protocol), (TIMEOUT, "5000")];
+        let endpoint = [
+            (ENDPOINT, &*url),
+            (PROTOCOL, protocol),
+            (TIMEOUT, "5000"),
+            (QUEUE, "1000000"),
+        ];
         if support::alone(test, &[&endpoint[..], &OF_THE_ENVIRONMENT].concat()) {
             let telemetry = pipeline(" ").with_api_key(" ").install().unwrap();
             answer();
@@ -282,6 +287,11 @@ fn https_without_tls_is_an_error_over_grpc_too() {
 #[cfg(feature = "otlp-tls")]
 #[test]
 fn endpoint_over_grpc_without_a_scheme_is_secure() {
+    let test = "environment::endpoint_over_grpc_without_a_scheme_is_secure";
+    let insecure = ("OTEL_EXPORTER_OTLP_INSECURE", "false");
+    if !support::alone(test, &[insecure]) {
+        return;
+    }
     let receiver = Receiver::start();
     let url = receiver.url();
     let endpoint = url.strip_prefix("http://").unwrap();

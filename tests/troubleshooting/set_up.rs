@@ -40,6 +40,7 @@ rows! {
         drop(library);
         let app = Mistaken::wrapped(|otel| otel);
         work();
+        assert_eq!(app.said().len(), 1);
         user!("u-7").in_scope(|| {});
         assert_eq!(app.session_of("by a span"), None);
         assert_eq!(app.session_of("by a value"), some("chat-43"));
