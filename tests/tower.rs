@@ -17,6 +17,7 @@ use axum::routing::post;
 use futures_util::future::join_all;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, stream};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
 use hyper_util::client::legacy::Client as HyperClient;
@@ -33,7 +34,7 @@ use std::future::{Ready, ready};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Barrier};
-use std::task::Poll;
+use std::task::{self, Poll};
 use std::time::Duration;
 use support::{App, alone, values};
 use tokio::net::TcpListener;
@@ -43,6 +44,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tower::limit::ConcurrencyLimit;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, info_span};
@@ -336,7 +338,7 @@ impl<B: http_body::Body + Unpin> http_body::Body for Told<B> {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
+        cx: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         work("read");
         Pin::new(&mut self.0).poll_frame(cx)
@@ -377,6 +379,51 @@ fn bodies_and_tasks_are_in_the_session() {
     assert!(reads >= 2);
     are_in(&app, &["chat-42"], &[("read", reads)]);
     workers_are_clean(&runtime);
+}
+
+/// So that a server writes its length, and no body where there is none.
+#[test]
+fn body_knows_its_length_as_the_one_inside_does() {
+    let echo = service_fn(async |request: http::Request<ServerBody<String>>| {
+        let body = request.into_body();
+        Ok::<_, Infallible>(Response::new(body))
+    });
+    let service = ServiceBuilder::new().layer(server()).service(echo);
+    let (_app, runtime) = application();
+    for (text, is_end) in [("onetwo", false), ("", true)] {
+        let answer = service.clone().oneshot(http::Request::new(text.to_owned()));
+        let body = runtime.block_on(answer).unwrap().into_body();
+        assert_eq!(body.size_hint().exact(), Some(text.len() as u64));
+        assert_eq!(body.is_end_stream(), is_end);
+    }
+}
+
+#[test]
+fn service_inside_is_waited_for_until_it_is_ready() {
+    let (_app, runtime) = application();
+    let work = service_fn(async |_: http::Request<ServerBody<String>>| {
+        Ok::<_, Infallible>(Response::new(String::new()))
+    });
+    // It panics where it is called before it is ready.
+    let one_at_a_time = ConcurrencyLimit::new(work, 1);
+    let mut service = ServiceBuilder::new().layer(server()).service(one_at_a_time);
+    runtime.block_on(async {
+        let first = service
+            .ready()
+            .await
+            .unwrap()
+            .call(http::Request::default());
+        let is_ready = |it: &mut _| {
+            Service::<http::Request<String>>::poll_ready(
+                it,
+                &mut task::Context::from_waker(task::Waker::noop()),
+            )
+            .is_ready()
+        };
+        assert!(!is_ready(&mut service));
+        first.await.unwrap();
+        assert!(is_ready(&mut service));
+    });
 }
 
 #[test]
