@@ -48,37 +48,42 @@ pub(crate) struct Opening {
 }
 
 thread_local! {
-    /// The number of the span whose handover is on offer on this thread, or one of these.
-    static OFFERED: Cell<u64> = const { Cell::new(NOTHING) };
+    /// The layer of the span whose handover is on offer on this thread, or one of these.
+    static OFFERED: Cell<usize> = const { Cell::new(NOTHING) };
+    /// The span.
+    static OFFERED_SPAN: Cell<u64> = const { Cell::new(0) };
 }
 
-const NOTHING: u64 = 0;
-/// There is none, and a span is being started.
-const STARTING: u64 = 1;
+const NOTHING: usize = 0;
+/// There is none, and a span is being started. No layer has such an address.
+const STARTING: usize = 1;
 
-/// A static, so that there is one address to know the mark by: no attribute of anybody else's can
-/// be taken for it, whatever its name.
+/// The name of both attributes that are the mark: the layer, and the span. A static, so that there is
+/// one address to know it by: no attribute of anybody else's can be taken for it, whatever its name.
 static MARK: &str = "tracing_session.handover";
 
 /// Offers a handover to the next builder that is made on this thread, until the offer is dropped.
 pub(crate) fn offer(span: Key, handover: Handover) -> Offer {
     Offer {
-        number: span.number(),
+        span,
         pending: Some(known::pending(span, handover)),
-        outer: OFFERED.replace(span.number()),
+        outer: Key {
+            layer: OFFERED.replace(span.layer),
+            span: OFFERED_SPAN.replace(span.span),
+        },
     }
 }
 
 pub(crate) struct Offer {
-    number: u64,
+    span: Key,
     pending: Option<Remembered>,
-    outer: u64,
+    outer: Key,
 }
 
 impl Offer {
     /// The pending handover if a builder took it. `None`: the span has no builder of ours.
     pub(crate) fn taken(mut self) -> Option<Remembered> {
-        if OFFERED.get() == self.number {
+        if OFFERED.get() == self.span.layer && OFFERED_SPAN.get() == self.span.span {
             return None;
         }
         self.pending.take()
@@ -87,18 +92,20 @@ impl Offer {
 
 impl Drop for Offer {
     fn drop(&mut self) {
-        OFFERED.set(self.outer);
+        OFFERED.set(self.outer.layer);
+        OFFERED_SPAN.set(self.outer.span);
     }
 }
 
 /// Takes the handover on offer, as the mark that stands for it in a builder.
 #[inline]
-pub(crate) fn take_offer() -> Option<KeyValue> {
+pub(crate) fn take_offer() -> Option<[KeyValue; 2]> {
     match OFFERED.get() {
         NOTHING | STARTING => None,
-        number => {
+        layer => {
             OFFERED.set(NOTHING);
-            Some(KeyValue::new(Name::from_static_str(MARK), number as i64))
+            let mark = |number: i64| KeyValue::new(Name::from_static_str(MARK), number);
+            Some([mark(layer as i64), mark(OFFERED_SPAN.get() as i64)])
         }
     }
 }
@@ -116,7 +123,7 @@ pub(crate) fn is_starting() -> bool {
     OFFERED.get() == STARTING
 }
 
-pub(crate) struct Starting(u64);
+pub(crate) struct Starting(usize);
 
 impl Drop for Starting {
     #[inline]
@@ -128,15 +135,23 @@ impl Drop for Starting {
 /// Takes the mark, if there is one, out of a builder's attributes, and gives what it stands for.
 #[inline]
 pub(crate) fn take_marked(attributes: &mut Vec<KeyValue>) -> Option<(Key, Handover)> {
-    // The tracer makes the builder, so its mark is the first attribute.
+    // The tracer makes the builder, so its mark comes first.
     let first = attributes.first()?;
     if !std::ptr::eq(first.key.as_str(), MARK) {
         return None;
     }
-    match attributes.remove(0).value {
-        Value::I64(number) => known::take_pending(number as u64),
-        _ => None,
-    }
+    let span = match attributes.as_slice() {
+        [layer, span, ..] => match (&layer.value, &span.value) {
+            (Value::I64(layer), Value::I64(span)) => Key {
+                layer: *layer as usize,
+                span: *span as u64,
+            },
+            _ => return None,
+        },
+        _ => return None,
+    };
+    attributes.drain(..2);
+    Some((span, known::take_pending(span)?))
 }
 
 /// What a started span can be asked to do.

@@ -6,6 +6,7 @@
 use crate::handover::Handover;
 use crate::scope::Scope;
 use crate::shards::Shards;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// A span of `tracing`.
@@ -16,12 +17,11 @@ pub(crate) struct Key {
     pub(crate) span: u64,
 }
 
-impl Key {
-    /// Never 0. Spans of two layers may meet in a number: then the later one takes it over, and the
-    /// earlier does without. Neither is taken for the other.
+/// Keys of two layers may meet in a hash, and are two all the same.
+impl Hash for Key {
     #[inline]
-    pub(crate) fn number(self) -> u64 {
-        self.span ^ (self.layer as u64).rotate_left(32) | 1 << 63
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write_u64(self.span ^ (self.layer as u64).rotate_left(32));
     }
 }
 
@@ -40,38 +40,36 @@ pub(crate) struct Tracked {
     pub(crate) hidden: bool,
 }
 
-static KNOWN: Shards<(Key, Known)> = Shards::new();
+static KNOWN: Shards<Key, Known> = Shards::new();
 
 /// False if nothing is known of a span.
 #[inline(always)]
 pub(crate) fn may_know(span: Key) -> bool {
-    KNOWN.may_have(span.number())
+    KNOWN.may_have(span)
 }
 
 /// Keeps what the tracer has to know, until it takes it.
 pub(crate) fn pending(span: Key, handover: Handover) -> Remembered {
-    KNOWN.insert(span.number(), (span, Known::Pending(handover)));
+    KNOWN.insert(span, Known::Pending(handover));
     Remembered(span)
 }
 
-pub(crate) fn take_pending(number: u64) -> Option<(Key, Handover)> {
-    let taken = KNOWN.remove_if(number, |(_, known)| matches!(known, Known::Pending(_)));
-    match taken? {
-        (span, Known::Pending(handover)) => Some((span, handover)),
-        _ => None,
+pub(crate) fn take_pending(span: Key) -> Option<Handover> {
+    match KNOWN.remove_if(span, |known| matches!(known, Known::Pending(_)))? {
+        Known::Pending(handover) => Some(handover),
+        Known::Tracked(_) => None,
     }
 }
 
 /// The span has to be [`Remembered`].
 pub(crate) fn track(span: Key, scope: Arc<Scope>, hidden: bool) {
-    let tracked = Tracked { scope, hidden };
-    KNOWN.insert(span.number(), (span, Known::Tracked(tracked)));
+    KNOWN.insert(span, Known::Tracked(Tracked { scope, hidden }));
 }
 
 pub(crate) fn tracked(span: Key) -> Option<Tracked> {
-    KNOWN.read(span.number(), |(key, known)| match known {
-        Known::Tracked(tracked) if *key == span => Some(tracked.clone()),
-        _ => None,
+    KNOWN.read(span, |known| match known {
+        Known::Tracked(tracked) => Some(tracked.clone()),
+        Known::Pending(_) => None,
     })
 }
 
@@ -81,7 +79,7 @@ pub(crate) struct Remembered(pub(crate) Key);
 
 impl Drop for Remembered {
     fn drop(&mut self) {
-        KNOWN.remove_if(self.0.number(), |(key, _)| *key == self.0);
+        KNOWN.remove(self.0);
     }
 }
 
@@ -91,23 +89,44 @@ mod tests {
     use crate::scope::Values;
 
     #[test]
-    fn spans_that_meet_in_a_number_are_not_taken_for_each_other() {
-        let (one, other) = (1 << 32 | 5, 5);
-        let one = Key {
-            layer: 0,
-            span: one,
-        };
-        let other = Key {
-            layer: 1,
-            span: other,
-        };
-        assert_eq!(one.number(), other.number());
-        let remembered = Remembered(one);
-        track(one, Scope::nested(None, Values::default()), true);
+    fn spans_that_meet_in_a_hash_are_both_known() {
+        let [one, other] = [(0, 1 << 32 | 5), (1, 5)].map(|(layer, span)| Key { layer, span });
+        let hash = |key: Key| key.span ^ (key.layer as u64).rotate_left(32);
+        assert_eq!(hash(one), hash(other));
+        let scope = || Scope::nested(None, Values::default());
+        let remembered = [one, other].map(Remembered);
+        let (first, second) = (scope(), scope());
+        track(one, first.clone(), true);
         assert!(tracked(other).is_none());
-        drop(Remembered(other));
-        assert!(tracked(one).is_some());
-        drop(remembered);
+        track(other, second.clone(), true);
+        for (span, scope) in [(one, &first), (other, &second)] {
+            assert!(Arc::ptr_eq(&tracked(span).unwrap().scope, scope));
+        }
+        let [one_remembered, other_remembered] = remembered;
+        drop(other_remembered);
+        assert!(tracked(other).is_none() && tracked(one).is_some() && may_know(one));
+        drop(one_remembered);
         assert!(tracked(one).is_none());
+    }
+
+    #[test]
+    fn handovers_of_spans_that_meet_in_a_hash_are_not_exchanged() {
+        let [one, other] = [(2, 1 << 33 | 1 << 32 | 7), (3, 2 << 32 | 1 << 33 | 7)];
+        let [one, other] = [one, other].map(|(layer, span)| Key { layer, span });
+        let scope = || Scope::nested(None, Values::default());
+        let handover = |scope: &Arc<Scope>| Handover {
+            opened: None,
+            otherwise: Some(scope.clone()),
+        };
+        let (first, second) = (scope(), scope());
+        let _remembered = (
+            pending(one, handover(&first)),
+            pending(other, handover(&second)),
+        );
+        for (span, scope) in [(one, &first), (other, &second)] {
+            let taken = take_pending(span).and_then(|told| told.otherwise);
+            assert!(taken.is_some_and(|taken| Arc::ptr_eq(&taken, scope)));
+        }
+        assert!(take_pending(one).is_none());
     }
 }

@@ -4,42 +4,43 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::PoisonError;
 
 const SHARDS: usize = 64;
 
-/// A map from random 64-bit keys. Looking up a key costs one atomic load where its shard is empty;
-/// the lock of a shard is held for one operation of the map, and never while anything is dropped.
-pub(crate) struct Shards<V>([Shard<V>; SHARDS]);
+/// A map from keys that hash as one random number. Looking up a key costs one atomic load where its
+/// shard is empty; the lock of a shard is held for one operation of the map, and never while anything is
+/// dropped.
+pub(crate) struct Shards<K, V>([Shard<K, V>; SHARDS]);
 
 /// On a cache line of its own, so that threads at work in different shards do not disturb one
 /// another.
 #[repr(align(128))]
-struct Shard<V> {
+struct Shard<K, V> {
     len: AtomicUsize,
-    map: Mutex<Map<V>>,
+    map: Mutex<Map<K, V>>,
 }
 
-type Map<V> = HashMap<u64, V, BuildHasherDefault<Unhashed>>;
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<Unhashed>>;
 
-impl<V> Shards<V> {
+impl<K: Copy + Eq + Hash, V> Shards<K, V> {
     pub(crate) const fn new() -> Self {
         Self([const { Shard::new() }; SHARDS])
     }
 
-    pub(crate) fn insert(&self, key: u64, value: V) {
+    pub(crate) fn insert(&self, key: K, value: V) {
         let shard = self.shard(key);
         let _replaced = shard.update(|map| map.insert(key, value));
     }
 
     #[inline]
-    pub(crate) fn remove(&self, key: u64) -> Option<V> {
+    pub(crate) fn remove(&self, key: K) -> Option<V> {
         self.remove_if(key, |_| true)
     }
 
     #[inline]
-    pub(crate) fn remove_if(&self, key: u64, condition: impl FnOnce(&V) -> bool) -> Option<V> {
+    pub(crate) fn remove_if(&self, key: K, condition: impl FnOnce(&V) -> bool) -> Option<V> {
         let shard = self.shard(key);
         if shard.is_empty() {
             return None;
@@ -52,13 +53,13 @@ impl<V> Shards<V> {
 
     /// False if the key is not there; true if it may be.
     #[inline]
-    pub(crate) fn may_have(&self, key: u64) -> bool {
+    pub(crate) fn may_have(&self, key: K) -> bool {
         !self.shard(key).is_empty()
     }
 
     /// What `read` gives of the value. It runs under a lock, so it may not do more than look.
     #[inline]
-    pub(crate) fn read<T>(&self, key: u64, read: impl FnOnce(&V) -> Option<T>) -> Option<T> {
+    pub(crate) fn read<T>(&self, key: K, read: impl FnOnce(&V) -> Option<T>) -> Option<T> {
         let shard = self.shard(key);
         if shard.is_empty() {
             return None;
@@ -67,12 +68,14 @@ impl<V> Shards<V> {
     }
 
     #[inline]
-    fn shard(&self, key: u64) -> &Shard<V> {
-        &self.0[key as usize % SHARDS]
+    fn shard(&self, key: K) -> &Shard<K, V> {
+        let mut hasher = Unhashed::default();
+        key.hash(&mut hasher);
+        &self.0[hasher.0 as usize % SHARDS]
     }
 }
 
-impl<V> Shard<V> {
+impl<K: Copy + Eq + Hash, V> Shard<K, V> {
     const fn new() -> Self {
         Self {
             len: AtomicUsize::new(0),
@@ -86,16 +89,16 @@ impl<V> Shard<V> {
     }
 
     #[cold]
-    fn read<T>(&self, key: u64, read: impl FnOnce(&V) -> Option<T>) -> Option<T> {
+    fn read<T>(&self, key: K, read: impl FnOnce(&V) -> Option<T>) -> Option<T> {
         read(self.lock().get(&key)?)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Map<V>> {
+    fn lock(&self) -> MutexGuard<'_, Map<K, V>> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cold]
-    fn update(&self, change: impl FnOnce(&mut Map<V>) -> Option<V>) -> Option<V> {
+    fn update(&self, change: impl FnOnce(&mut Map<K, V>) -> Option<V>) -> Option<V> {
         let mut map = self.lock();
         let before = change(&mut map);
         self.len.store(map.len(), Ordering::Relaxed);
@@ -114,13 +117,14 @@ impl Hasher for Unhashed {
         }
     }
 
+    #[inline]
     fn write_u64(&mut self, key: u64) {
-        // The shard was chosen by the low bits, so the map takes its bucket from the others.
-        self.0 = key.rotate_right(SHARDS.trailing_zeros());
+        self.0 = key;
     }
 
     fn finish(&self) -> u64 {
-        self.0
+        // The shard was chosen by the low bits, so the map takes its bucket from the others.
+        self.0.rotate_right(SHARDS.trailing_zeros())
     }
 }
 
@@ -132,7 +136,7 @@ mod tests {
     #[test]
     fn goes_on_after_a_panic_under_its_lock() {
         let map = Shards::new();
-        map.insert(64, "here");
+        map.insert(64u64, "here");
         let panics = || map.remove_if(64, |_| panic!("under the lock"));
         assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
         assert_eq!(map.read(64, |value| Some(*value)), Some("here"));

@@ -219,8 +219,9 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
         // them saves more than it costs.
         const ROOM: usize = 16;
         let mut attributes = Vec::with_capacity(ROOM);
-        if let Some(mark) = handover::take_offer() {
-            attributes.push(mark);
+        if let Some([layer, span]) = handover::take_offer() {
+            attributes.push(layer);
+            attributes.push(span);
         }
         let mut builder = self.inner.span_builder(name);
         if let Some(given) = builder.attributes.take() {

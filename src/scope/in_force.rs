@@ -170,7 +170,7 @@ pub(crate) fn put_back(cx: Context, outer: &Context, otherwise: Option<Arc<Scope
 }
 
 /// Scopes of spans by span id, each with its trace id to tell a chance meeting of ids.
-static BOUND: Shards<(TraceId, Arc<Scope>)> = Shards::new();
+static BOUND: Shards<u64, (TraceId, Arc<Scope>)> = Shards::new();
 
 fn key(span: SpanId) -> u64 {
     u64::from_ne_bytes(span.to_bytes())
@@ -182,7 +182,7 @@ pub(crate) fn bind(span: &SpanContext, scope: Arc<Scope>) {
 }
 
 pub(crate) fn unbind(span: &SpanContext) {
-    BOUND.remove(key(span.span_id()));
+    BOUND.remove_if(key(span.span_id()), |(trace, _)| *trace == span.trace_id());
 }
 
 /// A span context that came from outside is not asked for, even if the id is that of a span here:

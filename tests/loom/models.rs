@@ -213,7 +213,7 @@ fn session_of_a_span_below_is_whole_while_all_of_it_is_recorded() {
 }
 
 /// What is handed from thread to thread with a key: whoever has the one has the other.
-type Map = Shards<&'static str>;
+type Map = Shards<u64, &'static str>;
 
 fn map() -> Arc<Map> {
     let map = Arc::new(Map::new());
