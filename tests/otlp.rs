@@ -144,6 +144,7 @@ fn spans_that_do_not_arrive_are_an_error_of_shutdown_and_flush() {
         let pipeline = pipeline("my-app").with_endpoint(DEAD);
         let (telemetry, _, _default) = build(pipeline.with_protocol(protocol));
         answer();
+        assert!(format!("{telemetry:?}").starts_with("Telemetry"));
         let flushed = telemetry.force_flush().unwrap_err();
         assert!(flushed.is_export_failed() && !flushed.is_invalid_setting());
         telemetry.force_flush().unwrap();

@@ -316,13 +316,26 @@ fn keys_that_libraries_set_for_any_dialect_are_hidden() {
         }
         span.end();
     };
+    // Of these no text is known from another key.
+    let different: &Work<'_> = &|provider| {
+        let mut span = provider.tracer("library").start("library");
+        let ids = [(USER, &of_user[..]), (CHAT, &of_session)];
+        for (id, keys) in ids {
+            for (number, key) in keys.iter().enumerate() {
+                span.set_attribute(KeyValue::new(*key, format!("{id}-{number}")));
+            }
+        }
+        span.end();
+    };
     for dialect in [
         Dialect::OPENINFERENCE,
         Dialect::LANGFUSE,
         Dialect::TRACECTRL,
     ] {
-        let omitted = sent(both(IdPolicy::omitted()), dialect.clone(), |it| it, work);
-        assert!(!omitted.has(USER) && !omitted.has(CHAT));
+        for work in [work, different] {
+            let omitted = sent(both(IdPolicy::omitted()), dialect.clone(), |it| it, work);
+            assert!(!omitted.has(USER) && !omitted.has(CHAT));
+        }
         let hashes = sent(both(hashed()), dialect, |it| it, work);
         assert!(!hashes.has(USER) && !hashes.has(CHAT));
         for key in &of_user[1..] {
@@ -346,6 +359,32 @@ fn hash_stands_under_the_keys_of_the_dialect_and_as_user_hash() {
     assert_eq!(hashes.texts("user.hash"), [USER_HASH]);
     assert_eq!(hashes.texts("langfuse.user.id"), [USER_HASH]);
     assert_eq!(hashes.texts("langfuse.session.id"), [CHAT_HASH]);
+}
+
+#[test]
+fn user_hash_of_ones_own_stays_where_users_are_not_hidden() {
+    let work: &Work<'_> = &|provider| {
+        conversation().in_scope(|| {
+            let mut span = provider.tracer("library").start("library");
+            span.set_attribute(KeyValue::new("user.hash", "of-the-library"));
+            span.end();
+        });
+    };
+    let privacy = Privacy::new().with_session_ids(IdPolicy::omitted());
+    let sent = sent(privacy, Dialect::OPENINFERENCE, |it| it, work);
+    assert_eq!(sent.texts("user.hash"), ["of-the-library"]);
+    assert_eq!(sent.texts("user.id"), [USER]);
+}
+
+#[test]
+fn metadata_under_the_key_of_an_id_is_hidden_as_an_id() {
+    let work: &Work<'_> = &|_| {
+        let session = Session::default().with_metadata("session_id", CHAT);
+        session.unwrap().in_scope(below);
+    };
+    let privacy = Privacy::new().with_session_ids(IdPolicy::omitted());
+    assert!(!sent(privacy, Dialect::TRACELOOP, |it| it, work).has(CHAT));
+    assert!(sent(Privacy::new(), Dialect::TRACELOOP, |it| it, work).has(CHAT));
 }
 
 #[test]

@@ -78,17 +78,37 @@ fn private_metadata_that_a_library_sets_in_another_form_is_not_sent() {
             span.set_attribute("mirascope.ops.session.attributes", json);
         }),
     ];
-    let dialect = Dialect::LANGFUSE.and(Dialect::MIRASCOPE);
+    let dialects = [
+        Dialect::LANGFUSE.and(Dialect::MIRASCOPE),
+        Dialect::OPENINFERENCE,
+    ];
     let mut leaking = Vec::new();
     for (name, work) in ways {
         for policy in [IdPolicy::omitted(), hashed()] {
-            let sent = sent(both(policy), dialect.clone(), |it| it, *work);
-            if sent.has(EMAIL) {
-                leaking.push(*name);
+            let metadata_alone = Privacy::new().with_metadata(["email"], policy.clone());
+            for privacy in [both(policy), metadata_alone] {
+                for dialect in &dialects {
+                    let sent = sent(privacy.clone(), dialect.clone(), |it| it, *work);
+                    if sent.has(EMAIL) {
+                        leaking.push(format!("{name}, {privacy:?}, {dialect:?}"));
+                    }
+                }
             }
         }
     }
     assert_eq!(leaking, [""; 0]);
+}
+
+#[test]
+fn object_of_a_library_keeps_what_is_not_private() {
+    const KEY: &str = "mirascope.ops.session.attributes";
+    let work: &Work<'_> = &|_| {
+        let json = format!(r#"{{"email":"{EMAIL}","plan":"pro"}}"#);
+        info_span!("span").set_attribute(KEY, json);
+    };
+    let privacy = Privacy::new().with_metadata(["email"], IdPolicy::omitted());
+    let sent = sent(privacy, Dialect::OPENINFERENCE, |it| it, work);
+    assert_eq!(sent.texts(KEY), [r#"{"plan":"pro"}"#]);
 }
 
 #[test]

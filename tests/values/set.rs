@@ -4,6 +4,7 @@ use crate::support::{App, values};
 use opentelemetry::trace::{Tracer, TracerProvider};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{
     Session, current_session, current_session_id, new_session, set_session_id, set_user_id,
 };
@@ -363,4 +364,23 @@ fn spans_that_declare_a_value_may_nest_deeper_than_the_stack() {
     // From the inside out: `tracing` itself closes a chain of parents on the stack.
     spans.into_iter().rev().for_each(drop);
     assert_eq!(app.spans().len(), 10_001);
+}
+
+/// None of them is a child of the last for `tracing`, so nothing but the innermost scope keeps the others.
+#[test]
+fn scopes_that_each_follow_from_the_last_are_dropped_without_a_deep_stack() {
+    let follow = || {
+        let _app = App::new();
+        let agent = || info_span!(parent: None, "agent", session.id = Empty, metadata.step = Empty);
+        let mut last = agent();
+        for _ in 0..4_000 {
+            let next = agent();
+            next.set_parent(last.context()).unwrap();
+            // It is started before the last one ends.
+            let _started = next.context();
+            last = next;
+        }
+    };
+    let small = std::thread::Builder::new().stack_size(256 * 1024);
+    small.spawn(follow).unwrap().join().unwrap();
 }
