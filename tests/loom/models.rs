@@ -19,7 +19,15 @@ const INTERRUPTIONS: usize = 3;
 fn in_every_order(model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(INTERRUPTIONS);
-    builder.check(model);
+    let orders = Arc::new(AtomicUsize::new(0));
+    let count = orders.clone();
+    builder.check(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        model();
+    });
+    let orders = orders.load(Ordering::Relaxed);
+    assert!(orders > 1, "it has tried one order");
+    eprintln!("{orders} orders");
 }
 
 fn id(text: &str) -> Option<Id> {
@@ -178,6 +186,26 @@ fn metadata_recorded_late_is_not_lost_whoever_merges_it_meanwhile() {
         reading.join().unwrap();
         assert_eq!(metadata(&scope), ["outer", "inner"]);
     });
+}
+
+/// As the span itself has them, and as it has them where its parent was set from outside.
+#[test]
+fn ids_of_the_span_itself_are_whole_while_both_are_recorded() {
+    let itself: fn(&Arc<Scope>) -> Arc<Scope> = Arc::clone;
+    let moved = |scope: &Arc<Scope>| {
+        let other = late(id("other"), id("other"), None);
+        scope.moved_into(Some(inside(&other)))
+    };
+    for (reads, before) in [(itself, ("", "")), (moved, ("other", "other"))] {
+        in_every_order(move || {
+            let scope = late(None, None, None);
+            let reader = reads(&scope);
+            let recording = run(move || scope.record(id("s1"), id("u1")));
+            assert_one_of(&texts(reader.ids()), &[before, ("s1", "u1")]);
+            recording.join().unwrap();
+            assert_one_of(&texts(reader.ids()), &[("s1", "u1")]);
+        });
+    }
 }
 
 #[test]

@@ -95,11 +95,13 @@ impl<T> OnceLock<T> {
         done
     }
 
+    /// It does not look at `is_set` first: of each atomic, loom remembers the last access alone, and so would not
+    /// see that the store could come before a look that another thread took earlier.
     pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
-        if let Some(value) = self.get() {
+        let _alone = self.setting.lock();
+        if let Some(value) = self.value.get() {
             return value;
         }
-        let _alone = self.setting.lock();
         let value = self.value.get_or_init(make);
         self.is_set.store(true, atomic::Ordering::Release);
         value

@@ -1,7 +1,7 @@
 //! Values recorded late (C3).
 
 use crate::ignored;
-use crate::support::{App, remote};
+use crate::support::{App, remote, values};
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt;
 use tracing::field::{Empty, display};
@@ -207,4 +207,37 @@ fn value_that_was_said_from_the_start_may_be_recorded_again() {
           after user.id=u-8
         ",
     );
+}
+
+#[test]
+fn session_and_user_recorded_on_two_spans_are_both_in_force_inside() {
+    for session_is_outer in [true, false] {
+        let app = App::new();
+        let chat = || info_span!("chat", session.id = Empty);
+        let login = || info_span!("login", user.id = Empty);
+        let (outer, inner) = match session_is_outer {
+            true => {
+                let outer = chat();
+                let inner = outer.in_scope(login);
+                (outer, inner)
+            }
+            false => {
+                let outer = login();
+                let inner = outer.in_scope(chat);
+                (outer, inner)
+            }
+        };
+        // A scope of its own, that has to look for each of them elsewhere.
+        let tagged = Session::default().with_tags(["beta"]).unwrap();
+        let below = inner.in_scope(|| tagged.in_scope(|| info_span!("below")));
+        for span in [&outer, &inner] {
+            span.record("session.id", "chat-42")
+                .record("user.id", "u-7");
+        }
+        below.in_scope(|| assert_eq!(current_session_id().as_deref(), Some("chat-42")));
+        drop((below, inner, outer));
+        let below = app.span("below");
+        let ids = ["session.id", "user.id"].map(|key| values(&below, key).concat());
+        assert_eq!(ids, ["chat-42", "u-7"]);
+    }
 }
