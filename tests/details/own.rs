@@ -8,7 +8,7 @@ use opentelemetry_sdk::trace::SpanData;
 use tracing::field::Empty;
 use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::{Session, session};
+use tracing_session::{Dialect, Session, session};
 
 #[test]
 fn own_attributes_outside_any_session_are_exported_as_they_were_set() {
@@ -300,4 +300,24 @@ fn own_entry_of_metadata_is_found_where_it_is_the_one_attribute() {
         metadata(&app.span("own")),
         serde_json::json!({"tenant": "acme", "step": 2})
     );
+}
+
+#[test]
+fn own_attributes_stand_once_in_a_dialect_without_keys_for_them() {
+    let app = App::with_format(|provider| provider.with_dialect(Dialect::GEN_AI));
+    full().in_scope(|| {
+        let span = info_span!("own", metadata.step = 2);
+        span.set_attribute("llm.prompt_template.template", "Own {word}");
+        span.set_attribute("tag.tags", list(["own"]));
+        span.set_attribute("ring", 3);
+    });
+    let span = app.span("own");
+    for key in [
+        "llm.prompt_template.template",
+        "tag.tags",
+        "metadata",
+        "ring",
+    ] {
+        assert_eq!(values(&span, key).len(), 1, "{key}: {}", line(&span));
+    }
 }
