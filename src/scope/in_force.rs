@@ -8,7 +8,7 @@
 //! - [`BOUND`], for a span whose `Context` could not be given an entry: its parent was set from
 //!   outside (`set_parent`, `parent:`), or the scope was set on it when it had started already.
 //!   What is started with the `Context` of such a span does not have the entry either, so it is
-//!   bound too. Inside the first kind, [`attach_to_span`] makes up for the entry: see `tracking.rs`.
+//!   bound too. Inside the first kind, [`attach_to_span`] makes up for the entry: see `layer/tracking.rs`.
 //!
 //! [`attach`]: Scope::attach
 //! [`attach_to_span`]: Scope::attach_to_span

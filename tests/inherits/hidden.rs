@@ -12,8 +12,6 @@ use tracing_session::{
 use tracing_subscriber::Layer;
 use tracing_subscriber::prelude::*;
 
-// B8
-
 #[test]
 fn hidden_span_opens_its_scope_with_a_filter_given_to_the_session_layer() {
     let app = App::with_layer(|otel| {

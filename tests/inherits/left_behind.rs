@@ -20,8 +20,6 @@ use tracing_subscriber::prelude::*;
 
 use crate::session_of;
 
-// B5
-
 #[test]
 fn nothing_is_left_on_a_thread_after_a_panic_in_a_scope() {
     let app = App::new();

@@ -9,8 +9,6 @@ use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{Session, current_session_id, session};
 
-// C3
-
 #[test]
 fn value_recorded_late_reaches_the_span_what_is_open_below_it_and_what_comes() {
     let app = App::new();

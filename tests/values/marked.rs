@@ -6,8 +6,6 @@ use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{Session, mark_trace, set_session_id, set_user_id};
 
-// C5
-
 #[test]
 fn marking_the_trace_writes_what_is_in_force_on_the_open_spans_above() {
     let app = App::new();

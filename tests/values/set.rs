@@ -9,8 +9,6 @@ use tracing_session::{
     Session, current_session, current_session_id, new_session, set_session_id, set_user_id,
 };
 
-// C4
-
 #[test]
 fn value_set_on_the_current_span_reaches_it_and_what_is_started_below_it() {
     let app = App::new();
