@@ -1,7 +1,7 @@
 //! A scope with no span: a `Session` in force for a block, a closure, or a future.
 
+use crate::error::{Error, ErrorKind};
 use crate::here::Attached;
-use crate::layer::opening;
 use crate::scope::Scope;
 use crate::session::Session;
 use futures_core::Stream;
@@ -31,7 +31,7 @@ impl Session {
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
     pub fn attach(&self) -> SessionGuard {
-        let scope = Scope::nested(opening::current_scope(), self.into());
+        let scope = Scope::nested(Scope::current(), self);
         SessionGuard::new(scope.attach())
     }
 
@@ -47,6 +47,33 @@ impl Session {
     pub fn in_scope<T>(&self, f: impl FnOnce() -> T) -> T {
         let _attached = self.attach();
         f()
+    }
+
+    /// Makes this the default session of the process: of all work that is in no other session.
+    ///
+    /// For a command-line agent, where one process is one session. Every root span carries it, also those made
+    /// with OpenTelemetry's own API, and so does work whose headers contain no session. Inside another
+    /// session, values of the default session don't apply. Default: none.
+    ///
+    /// Libraries must not call this: the session belongs to the application.
+    ///
+    /// # Errors
+    ///
+    /// When the process has a default session already.
+    ///
+    /// ```
+    /// use tracing_session::{Session, current_session_id};
+    ///
+    /// Session::new("cli-42")?.set_global_default()?;
+    /// assert_eq!(current_session_id().as_deref(), Some("cli-42"));
+    /// assert!(Session::generate().set_global_default().is_err());
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn set_global_default(&self) -> Result<(), Error> {
+        match Scope::nested(None, self).set_global_default() {
+            true => Ok(()),
+            false => Err(ErrorKind::DefaultIsSet.into()),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use std::hash::Hash;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, PoisonError};
-use tracing::callsite::Callsite;
+use tracing::callsite::{Callsite, Identifier};
 use tracing::field::{FieldSet, Value};
 use tracing::metadata::Kind;
 use tracing::subscriber::Interest;
@@ -98,6 +98,20 @@ pub(crate) fn own_attribute_ignored(key: &'static str, error: ErrorKind) {
     if SAID.first((key, error)) {
         wait(made(format!(
             "an attribute `{key}` set on a span is ignored: {error}"
+        )));
+    }
+}
+
+/// An id is recorded or set on a span that has started with another one.
+pub(crate) fn id_kept(span: &'static Metadata<'static>, key: &'static str) {
+    static REPORTED: LazyLock<Once<(Identifier, &str)>> = LazyLock::new(Once::default);
+    if REPORTED.first((span.callsite(), key)) {
+        let (file, line) = (span.file().unwrap_or("?"), span.line().unwrap_or(0));
+        let name = span.name();
+        wait(made(format!(
+            "span `{name}` at {file}:{line} has started with another `{key}` and is exported with that one: \
+             the new one reaches the spans below only (declare the field Empty, and record it once, instead \
+             of starting with a placeholder)"
         )));
     }
 }
@@ -269,7 +283,7 @@ static METADATA: Metadata<'static> = Metadata::new(
     None,
     None,
     Some("tracing_session"),
-    FieldSet::new(&["message"], tracing::callsite::Identifier(&WARNING)),
+    FieldSet::new(&["message"], Identifier(&WARNING)),
     Kind::EVENT,
 );
 

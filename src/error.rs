@@ -28,6 +28,8 @@ pub struct Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ErrorKind {
     Blank,
+    /// A text that stands for no value, such as `None`.
+    Placeholder,
     TooLong,
     ControlCharacter,
     NotUnicode,
@@ -37,6 +39,7 @@ pub(crate) enum ErrorKind {
     InsideValue,
     Starting,
     NothingToMark,
+    DefaultIsSet,
     NotATraceId,
     NotASpanId,
     MalformedState,
@@ -67,7 +70,10 @@ impl Error {
     /// ```
     pub fn is_invalid_id(&self) -> bool {
         use ErrorKind::*;
-        matches!(self.kind, Blank | TooLong | ControlCharacter | NotUnicode)
+        matches!(
+            self.kind,
+            Blank | Placeholder | TooLong | ControlCharacter | NotUnicode
+        )
     }
 
     /// There is no span here that a value could be set on.
@@ -163,7 +169,7 @@ impl ErrorKind {
     /// What is said of `noun`, where it was refused.
     fn describe(self, noun: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use ErrorKind::*;
-        if let Blank | TooLong | ControlCharacter | NotUnicode = self {
+        if let Blank | Placeholder | TooLong | ControlCharacter | NotUnicode = self {
             write!(f, "{noun} ")?;
         }
         f.write_str(match self {
@@ -192,12 +198,16 @@ impl ErrorKind {
             Self::NotSet => "the environment variable is not set",
             Self::HeaderName => "not a name for a header of the session's own",
             Self::Blank => "is blank",
+            Self::Placeholder => {
+                "is a placeholder for a missing value, such as None or null: record the field when the \
+                 value is known, and declare it Empty until then"
+            }
             Self::TooLong => "is longer than 1024 bytes",
             Self::ControlCharacter => "has a control character",
             Self::NotUnicode => "is not valid UTF-8",
             Self::NoSpan => {
                 "no span here to set the session or user on; call it inside a span, attach a \
-                 Session, or give the SessionLayer a default session"
+                 Session, or set a default session for the process (Session::set_global_default)"
             }
             Self::HiddenSpan => {
                 "the current span is hidden from the OpenTelemetry layer (by a filter, or behind \
@@ -216,6 +226,9 @@ impl ErrorKind {
             Self::Starting => {
                 "a span is being started here, by a sampler or a span processor: nothing can be set on \
                  it from inside; a Session can be attached around the span, or be recorded on it later"
+            }
+            Self::DefaultIsSet => {
+                "the process has a default session already; set it once, at the start of main"
             }
             Self::NothingToMark => "no session or user is in force here to mark the trace with",
         })

@@ -12,7 +12,6 @@
 //! `add_dynamic_field("session.id", |_, _| current_session_id())` does it, as in
 //! [`examples/logs`](https://docs.rs/crate/tracing-session/latest/source/examples/logs.rs).
 
-use crate::events;
 use crate::format::attributes::{USER_HASH, USER_ID};
 use crate::format::privacy::Privacy;
 use crate::format::{self, Format as Keys};
@@ -146,7 +145,7 @@ where
         writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let Some(scope) = events::scope() else {
+        let Some(scope) = Scope::current() else {
             return self.plain.format_event(ctx, writer, event);
         };
         let colored = writer.has_ansi_escapes();

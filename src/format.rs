@@ -282,50 +282,47 @@ fn entry(value: &Json) -> Option<Value> {
     })
 }
 
-/// A scope as the attributes of `format`.
-pub(crate) fn write_scope(
-    scope: &Scope,
-    format: Option<&Arc<Format>>,
-    write: &mut impl FnMut(KeyValue),
-) {
-    let Some(format) = format else {
-        return write_as_usual(scope, write);
-    };
-    write_ids_of(scope, Some(format), write);
-    let known = [scope.to_session()];
-    scope.details().read(|details| {
-        for ready in details.ready(Some(format)).iter() {
-            let attribute = ready.attribute();
-            // In some dialects an id is metadata with a name of its own.
-            if format.is_taken(attribute.key.as_str(), &known[0]) {
-                continue;
-            }
-            if let Some(attribute) = format.show_said(attribute, &known) {
-                write(attribute);
-            }
-        }
-    });
-}
-
-/// The same, as OpenInference's attributes: nearly everywhere.
+/// The values of a session as the attributes of `format`.
 #[inline(always)]
-pub(crate) fn write_as_usual(scope: &Scope, write: &mut impl FnMut(KeyValue)) {
-    write_ids(scope, write);
-    scope.details().read(|details| {
-        for ready in details.ready(None).iter() {
-            write(ready.attribute());
-        }
-    });
-}
-
-/// The same, of values that are no scope's.
 pub(crate) fn write_values(
     values: &Session,
     format: Option<&Arc<Format>>,
     write: &mut impl FnMut(KeyValue),
 ) {
-    let scope = Scope::nested(None, values.into());
-    write_scope(&scope, format, write);
+    match format {
+        None => write_as_usual(values, write),
+        Some(format) => write_formatted(values, format, write),
+    }
+}
+
+#[cold]
+fn write_formatted(values: &Session, format: &Arc<Format>, write: &mut impl FnMut(KeyValue)) {
+    format.write_ids(values.id.clone(), values.user_id.clone(), write);
+    let Some(details) = &values.details else {
+        return;
+    };
+    let known = [values.clone()];
+    for ready in details.ready(Some(format)).iter() {
+        let attribute = ready.attribute();
+        // In some dialects an id is metadata with a name of its own.
+        if format.is_taken(attribute.key.as_str(), values) {
+            continue;
+        }
+        if let Some(attribute) = format.show_said(attribute, &known) {
+            write(attribute);
+        }
+    }
+}
+
+/// The same, as OpenInference's attributes: nearly everywhere.
+#[inline(always)]
+fn write_as_usual(values: &Session, write: &mut impl FnMut(KeyValue)) {
+    write_ids(values, write);
+    if let Some(details) = &values.details {
+        for ready in details.ready(None).iter() {
+            write(ready.attribute());
+        }
+    }
 }
 
 /// The ids of a scope, as the attributes of `format`.
@@ -334,23 +331,19 @@ pub(crate) fn write_ids_of(
     format: Option<&Arc<Format>>,
     write: &mut impl FnMut(KeyValue),
 ) {
-    match format {
-        None => write_ids(scope, write),
-        Some(format) => {
-            let (id, user_id) = scope.ids();
-            format.write_ids(id, user_id, write);
-        }
-    }
+    scope.with_values(|values| match format {
+        None => write_ids(values, write),
+        Some(format) => format.write_ids(values.id.clone(), values.user_id.clone(), write),
+    });
 }
 
 /// The same, as OpenInference's attributes.
 #[inline(always)]
-pub(crate) fn write_ids(scope: &Scope, write: &mut impl FnMut(KeyValue)) {
-    let (id, user_id) = scope.ids();
-    if let Some(id) = id {
-        write(attributes::attribute(SESSION_ID, id));
+fn write_ids(values: &Session, write: &mut impl FnMut(KeyValue)) {
+    if let Some(id) = &values.id {
+        write(attributes::attribute(SESSION_ID, id.clone()));
     }
-    if let Some(id) = user_id {
-        write(attributes::attribute(USER_ID, id));
+    if let Some(id) = &values.user_id {
+        write(attributes::attribute(USER_ID, id.clone()));
     }
 }

@@ -2,88 +2,98 @@
 //!
 //! Between the two stands the OpenTelemetry layer, which knows neither, and whose data is private.
 //!
-//! - To the tracer, for the span being made: [`offer`]. The tracer takes the offer when the layer
-//!   asks it for a builder, and leaves a mark among the builder's attributes. The mark goes with
-//!   the builder wherever the span is started: by another thread, below another parent, or when it
-//!   is closed without ever having been entered. There the tracer takes the mark out again.
+//! - To the tracer, for the span that the layer is creating: [`offer`] a pending span. The tracer takes its
+//!   ticket when the OpenTelemetry layer asks it for a builder, and leaves the ticket among the builder's
+//!   attributes. The ticket travels with the builder wherever the span is started: by another thread, with
+//!   another parent, or when it is closed without ever having been entered.
 //! - To a span that has been started: [`ask`]. A `Context` hides the type of its span, so the
 //!   errand waits in a thread local while a call that does nothing on any other span knocks.
 
-use crate::known::{self, Key, Remembered};
-use crate::scope::Scope;
+use crate::scope::{Opener, Role, Scope};
 use crate::session::Session;
+use crate::shards::Shards;
 use opentelemetry::trace::{Status, TraceContextExt};
 use opentelemetry::{Context, Key as Name, KeyValue, Value};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use tracing::field::FieldSet;
-
-/// What the tracer has to know of a span that the layer is making.
-pub(crate) struct Handover {
-    /// What the span says, if it opens a scope.
-    pub(crate) opened: Option<Opened>,
-    /// The scope around the span if the parent that it is started under has none.
-    pub(crate) otherwise: Option<Arc<Scope>>,
-}
+use std::sync::atomic::{AtomicU64, Ordering};
+use tracing::Metadata;
 
 /// A scope that a span opens.
 #[derive(Clone)]
 pub(crate) struct Opened {
     /// The scope as it is if the span is started under the `Context` that it was made in.
     pub(crate) scope: Arc<Scope>,
-    pub(crate) opening: Opening,
+    pub(crate) fields: OpenerFields,
+    /// The span is the root of a trace of its own.
+    pub(crate) is_root: bool,
 }
 
-/// How the fields of a span that opens a scope are exported.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Opening {
-    /// The span opens a scope: what its fields say is in the scope already.
-    pub(crate) opens: bool,
-    /// Its field `id` is the session's or the user's, and is exported as such.
-    pub(crate) names_id: bool,
-    /// It is the root of a trace of its own.
-    pub(crate) is_root: bool,
-    /// It has fields for metadata or tags among these, which are exported as such.
-    pub(crate) details: Option<&'static FieldSet>,
+/// The fields of an opener: syntax of ours, that is exported in another form.
+#[derive(Clone)]
+pub(crate) struct OpenerFields {
+    /// What they set.
+    pub(crate) opener: Arc<Opener>,
+    pub(crate) ids: IdFields,
+    /// Fields for metadata or tags are among them.
+    pub(crate) has_details: bool,
+    pub(crate) metadata: &'static Metadata<'static>,
 }
+
+/// The fields of a span that hold an id and have no meaning of their own.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct IdFields {
+    /// `session.id`.
+    pub(crate) session_id: bool,
+    /// `user.id`.
+    pub(crate) user_id: bool,
+    /// `id`, of this role.
+    pub(crate) id: Option<Role>,
+}
+
+/// The ticket of a pending span.
+type Ticket = u64;
 
 thread_local! {
-    /// The layer of the span whose handover is on offer on this thread, or one of these.
-    static OFFERED: Cell<usize> = const { Cell::new(NOTHING) };
-    /// The span.
-    static OFFERED_SPAN: Cell<u64> = const { Cell::new(0) };
+    /// The ticket on offer on this thread, or one of these.
+    static OFFERED: Cell<Ticket> = const { Cell::new(NOTHING) };
 }
 
-const NOTHING: usize = 0;
-/// There is none, and a span is being started. No layer has such an address.
-const STARTING: usize = 1;
+const NOTHING: Ticket = 0;
+/// There is none, and a span is being started. No ticket has this number.
+const STARTING: Ticket = Ticket::MAX;
 
-/// The name of both attributes that are the mark: the layer, and the span. A static, so that there is
-/// one address to know it by: no attribute of anybody else's can be taken for it, whatever its name.
-static MARK: &str = "tracing_session.handover";
+/// The last ticket.
+static LAST: AtomicU64 = AtomicU64::new(NOTHING);
 
-/// Offers a handover to the next builder that is made on this thread, until the offer is dropped.
-pub(crate) fn offer(span: Key, handover: Handover) -> Offer {
+/// The openers that the layer has created and the tracer has not started yet.
+static PENDING: Shards<Ticket, Opened> = Shards::new();
+
+/// The name of the attribute that is the ticket. A static, so that there is one address to know it by: no
+/// attribute of anybody else's can be taken for it, whatever its name.
+static TICKET: &str = "tracing_session.ticket";
+
+/// Offers a pending span to the next builder that is made on this thread, until the offer is dropped.
+pub(crate) fn offer(opened: Opened) -> Offer {
+    let ticket = LAST.fetch_add(1, Ordering::Relaxed) + 1;
+    PENDING.insert(ticket, opened);
     Offer {
-        span,
-        pending: Some(known::pending(span, handover)),
-        outer: Key {
-            layer: OFFERED.replace(span.layer),
-            span: OFFERED_SPAN.replace(span.span),
-        },
+        pending: Some(Pending(ticket)),
+        ticket,
+        outer: OFFERED.replace(ticket),
     }
 }
 
 pub(crate) struct Offer {
-    span: Key,
-    pending: Option<Remembered>,
-    outer: Key,
+    pending: Option<Pending>,
+    ticket: Ticket,
+    outer: Ticket,
 }
 
 impl Offer {
-    /// The pending handover if a builder took it. `None`: the span has no builder of ours.
-    pub(crate) fn taken(mut self) -> Option<Remembered> {
-        if OFFERED.get() == self.span.layer && OFFERED_SPAN.get() == self.span.span {
+    /// The pending span if a builder has its ticket. `None`: the span has no builder of ours.
+    pub(crate) fn taken(mut self) -> Option<Pending> {
+        if OFFERED.get() == self.ticket {
             return None;
         }
         self.pending.take()
@@ -92,20 +102,28 @@ impl Offer {
 
 impl Drop for Offer {
     fn drop(&mut self) {
-        OFFERED.set(self.outer.layer);
-        OFFERED_SPAN.set(self.outer.span);
+        OFFERED.set(self.outer);
     }
 }
 
-/// Takes the handover on offer, as the mark that stands for it in a builder.
+/// Has a pending span forgotten when it is dropped, with the extensions of the `tracing` span.
+#[derive(Debug)]
+pub(crate) struct Pending(Ticket);
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        PENDING.remove(self.0);
+    }
+}
+
+/// Takes the ticket on offer, as an attribute of a builder.
 #[inline]
-pub(crate) fn take_offer() -> Option<[KeyValue; 2]> {
+pub(crate) fn take_offer() -> Option<KeyValue> {
     match OFFERED.get() {
         NOTHING | STARTING => None,
-        layer => {
+        ticket => {
             OFFERED.set(NOTHING);
-            let mark = |number: i64| KeyValue::new(Name::from_static_str(MARK), number);
-            Some([mark(layer as i64), mark(OFFERED_SPAN.get() as i64)])
+            Some(KeyValue::new(Name::from_static_str(TICKET), ticket as i64))
         }
     }
 }
@@ -123,7 +141,7 @@ pub(crate) fn is_starting() -> bool {
     OFFERED.get() == STARTING
 }
 
-pub(crate) struct Starting(usize);
+pub(crate) struct Starting(Ticket);
 
 impl Drop for Starting {
     #[inline]
@@ -132,26 +150,18 @@ impl Drop for Starting {
     }
 }
 
-/// Takes the mark, if there is one, out of a builder's attributes, and gives what it stands for.
+/// Takes the ticket, if there is one, out of a builder's attributes, and gives the pending span.
 #[inline]
-pub(crate) fn take_marked(attributes: &mut Vec<KeyValue>) -> Option<(Key, Handover)> {
-    // The tracer makes the builder, so its mark comes first.
+pub(crate) fn take_pending(attributes: &mut Vec<KeyValue>) -> Option<Opened> {
+    // The tracer makes the builder, so its ticket comes first.
     let first = attributes.first()?;
-    if !std::ptr::eq(first.key.as_str(), MARK) {
+    if !std::ptr::eq(first.key.as_str(), TICKET) {
         return None;
     }
-    let span = match attributes.as_slice() {
-        [layer, span, ..] => match (&layer.value, &span.value) {
-            (Value::I64(layer), Value::I64(span)) => Key {
-                layer: *layer as usize,
-                span: *span as u64,
-            },
-            _ => return None,
-        },
-        _ => return None,
-    };
-    attributes.drain(..2);
-    Some((span, known::take_pending(span)?))
+    match attributes.remove(0).value {
+        Value::I64(ticket) => PENDING.remove(ticket as Ticket),
+        _ => None,
+    }
 }
 
 /// What a started span can be asked to do.

@@ -11,13 +11,12 @@ pub(crate) mod tracking;
 use crate::layer::around::AroundLayer;
 use crate::layer::filtered::FilteredSessionLayer;
 use crate::layer::opening::Shared;
-use crate::scope::{Role, Scope};
-use crate::session::Session;
+use crate::scope::Role;
 use std::any::TypeId;
 use std::borrow::Cow;
 use std::sync::Arc;
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Dispatch, Event, Subscriber};
+use tracing::{Dispatch, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
@@ -132,23 +131,6 @@ impl SessionLayer {
         self.configure(|shared| shared.names.set_fields(Role::User, list(names)))
     }
 
-    /// The session of everything that is outside any other: a command-line agent is one process
-    /// with one session. Default: none.
-    ///
-    /// Cost: about 1,900 instructions for each span that is outside any other scope, 4,500 for the
-    /// first of a trace: each is looked after by itself, whatever its parent becomes.
-    ///
-    /// ```
-    /// use tracing_session::{Session, SessionLayer};
-    ///
-    /// let layer = SessionLayer::new().with_default_session(Session::from_env_or_generate()?);
-    /// # Ok::<(), tracing_session::Error>(())
-    /// ```
-    pub fn with_default_session(self, session: Session) -> Self {
-        let scope = (!session.is_empty()).then(|| Scope::nested(None, (&session).into()));
-        self.configure(|shared| shared.default = scope)
-    }
-
     /// Makes each turn the root of a trace of its own: each span that says the id of a session, unless
     /// it is inside another one that says the same. Default: it is a child of the span that it is in.
     ///
@@ -258,11 +240,6 @@ where
 
     fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
         self.shared.track_record(id, values, &ctx);
-    }
-
-    fn event_enabled(&self, _: &Event<'_>, _: Context<'_, S>) -> bool {
-        self.shared.before_event();
-        true
     }
 
     fn on_enter(&self, id: &Id, _: Context<'_, S>) {

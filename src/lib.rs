@@ -60,8 +60,6 @@ mod conversation;
 mod current;
 mod diagnostic;
 mod error;
-#[cfg(any(feature = "fmt", feature = "logs"))]
-mod events;
 #[cfg(feature = "fmt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "fmt")))]
 pub mod fmt;

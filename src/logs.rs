@@ -1,6 +1,5 @@
 //! A log processor: what is in force, on log records.
 
-use crate::events;
 use crate::format::attributes::{USER_HASH, USER_ID};
 use crate::format::dialect::Dialect;
 use crate::format::privacy::Privacy;
@@ -116,7 +115,7 @@ impl SessionLogProcessor {
 
 impl LogProcessor for SessionLogProcessor {
     fn emit(&self, record: &mut SdkLogRecord, _: &InstrumentationScope) {
-        if let Some(scope) = events::scope() {
+        if let Some(scope) = Scope::current() {
             write(&scope, self.format.as_ref(), record);
         }
     }
@@ -149,7 +148,7 @@ fn write(scope: &Scope, format: Option<&Arc<Format>>, record: &mut SdkLogRecord)
         }
     };
     match own.filter(|own| !own.is_empty()) {
-        None => format::write_scope(scope, format, &mut write),
+        None => scope.with_values(|values| format::write_values(values, format, &mut write)),
         Some(own) => format::write_values(&own.or(scope.to_session()), format, &mut write),
     }
 }

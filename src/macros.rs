@@ -74,7 +74,7 @@ macro_rules! __open {
                 #[allow(unused_imports)]
                 use $crate::__private::Displayed as _;
                 let given = $crate::__private::Given(given);
-                let _giving = given.giving(::core::file!(), ::core::line!());
+                let _passing = given.pass();
                 $crate::__private::heard($crate::__private::span!(
                     $($options)*
                     "session",
@@ -104,6 +104,7 @@ macro_rules! __open {
 /// What the macros expand to.
 #[doc(hidden)]
 pub mod __private {
+    use crate::here::Attached;
     use crate::layer::{given, heard};
     use crate::session::Session;
     use std::borrow::Cow;
@@ -127,7 +128,7 @@ pub mod __private {
         }
 
         #[inline]
-        fn giving(&self, _: &'static str, _: u32) -> Nothing {
+        fn pass(&self) -> Nothing {
             Nothing
         }
     }
@@ -162,9 +163,9 @@ pub mod __private {
                     self.0.user_id()
                 }
 
-                pub fn giving(&self, file: &'static str, line: u32) -> Giving {
-                    Giving {
-                        _giving: given::Giving::new(self.0, file, line),
+                pub fn pass(&self) -> Passing {
+                    Passing {
+                        _attached: given::pass(self.0),
                     }
                 }
             }
@@ -181,8 +182,8 @@ pub mod __private {
     /// ```
     #[derive(Debug)]
     #[must_use]
-    pub struct Giving {
-        _giving: given::Giving,
+    pub struct Passing {
+        _attached: Attached,
     }
 
     /// Fields hold all of it.

@@ -2,10 +2,9 @@
 
 use crate::format::Format;
 use crate::format::dialect::Dialect;
-use crate::format::write_scope;
+use crate::format::write_values;
 use crate::handover;
 use crate::layer::heard;
-use crate::layer::opening;
 use crate::scope::Scope;
 use opentelemetry::Context;
 use opentelemetry::trace::Span as _;
@@ -126,7 +125,7 @@ impl SpanProcessor for SessionSpanProcessor {
         if handover::is_starting() {
             return;
         }
-        if let Some(scope) = opening::scope_of(cx) {
+        if let Some(scope) = Scope::of(cx) {
             write(&scope, self.format.as_ref(), span);
         }
     }
@@ -146,7 +145,7 @@ impl SpanProcessor for SessionSpanProcessor {
 fn write(scope: &Scope, format: Option<&Arc<Format>>, span: &mut Span) {
     // A copy, which is made only where there is something to write.
     let mut started = None;
-    write_scope(scope, format, &mut |attribute| {
+    write_values(&scope.to_session(), format, &mut |attribute| {
         let started = started.get_or_insert_with(|| span.exported_data());
         let is_own = |started: &SpanData| {
             let mut own = started.attributes.iter();

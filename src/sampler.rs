@@ -3,7 +3,6 @@
 pub(crate) mod consistent;
 
 use crate::diagnostic;
-use crate::layer::opening;
 use crate::sampler::consistent::{Randomness, Threshold, with_decision};
 use crate::scope::Scope;
 use crate::session::Session;
@@ -217,7 +216,7 @@ impl ShouldSample for SessionSampler {
         attributes: &[KeyValue],
         links: &[Link],
     ) -> SamplingResult {
-        let scope = parent_context.and_then(opening::scope_of);
+        let scope = parent_context.and_then(Scope::of);
         let always = self.always_keeps(scope.as_deref());
         let id = scope.and_then(|scope| scope.id());
         if let (Some(fallback), None, false) = (&self.fallback, &id, always) {

@@ -1,29 +1,25 @@
-//! The values in force for a piece of work. What carries them is in `in_force.rs`.
+//! A scope: the session that applies to a piece of work, with everything inherited merged in.
+//!
+//! A scope is a snapshot, made once. Where fields of a span may still be recorded, it has one live part
+//! beside the snapshot: the [`Opener`] of that span, or a link to the scope it inherits such values from.
+//! How a `Context` carries a scope is in `in_force.rs`.
 
 pub(crate) mod in_force;
-pub(crate) mod inherited;
-pub(crate) mod recorded;
 
-use crate::scope::inherited::{Inherited, Said};
-use crate::scope::recorded::Recorded;
-use crate::session::details::{Details, Part, Parts};
+use crate::format::attributes::{SESSION_ID, USER_ID};
+use crate::session::details::{Part, Parts};
 use crate::session::{Id, Session};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard, OnceLock, RwLock, RwLockWriteGuard};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
-/// The values in force for a piece of work. Scopes nest, and each value is inherited on its own.
 pub(crate) struct Scope {
-    ids: Ids,
-    details: Inherited,
-    /// Some of the details are declared by the span that opens the scope.
-    says_details: bool,
-    /// Inside a turn of this session: a trace has begun with it.
+    /// Every value that applied when the scope was made.
+    snapshot: Session,
+    /// Inside a turn of this session: its trace has begun already.
     in_turn: bool,
-    /// What was recorded on the span that opens the scope, when it was there already.
-    recorded: Recorded,
-    /// Asked for a value that is declared here and not known yet. Kept only where there is one, so
-    /// that scopes that follow one another form no chain.
-    outer: Option<Arc<Scope>>,
+    live: Option<Live>,
 }
 
 /// Which of the ids that a scope can have.
@@ -33,263 +29,403 @@ pub(crate) enum Role {
     User,
 }
 
-/// What one scope says.
-#[derive(Default)]
-pub(crate) struct Values {
-    pub(crate) ids: Ids,
-    pub(crate) details: Said,
-    /// A turn of the session begins here.
-    pub(crate) is_turn: bool,
+impl Role {
+    /// The key under which the id is exported.
+    pub(crate) fn key(self) -> &'static str {
+        match self {
+            Self::Session => SESSION_ID,
+            Self::User => USER_ID,
+        }
+    }
+
+    pub(crate) fn id(self, session: &Session) -> &Option<Id> {
+        match self {
+            Self::Session => &session.id,
+            Self::User => &session.user_id,
+        }
+    }
 }
 
-/// One for each role.
-#[derive(Default)]
-pub(crate) struct Ids {
-    pub(crate) id: Value,
-    pub(crate) user_id: Value,
+/// The part of a scope whose values may still change.
+struct Live {
+    /// The span that opened the scope.
+    opener: Option<Arc<Opener>>,
+    /// The values that may change, here or in a scope around.
+    parts: Parts,
+    inherited: Mutex<Inherited>,
+    /// Counts the records of all openers that this scope inherits from, its own among them. `None`: its own
+    /// is the only one, and counts by itself.
+    family: Option<Arc<AtomicU64>>,
+    /// The count that the snapshot was made at.
+    version: u64,
+    /// The values of the last count that somebody asked at.
+    latest: RwLock<Option<Box<(u64, Session)>>>,
+}
+
+/// What a live scope inherits, or sets without fields.
+struct Inherited {
+    /// The values that can't change any more.
+    fixed: Session,
+    /// The scope around, whose values apply where `fixed` has none.
+    outer: Option<Arc<Scope>>,
+}
+
+/// A span whose fields set values, and may be recorded until it closes.
+pub(crate) struct Opener {
+    /// What the fields set when the span was made.
+    set: Session,
+    /// What they may set.
+    declared: Parts,
+    is_closed: AtomicBool,
+    /// How often something was recorded.
+    version: AtomicU64,
+    recorded: RwLock<Recorded>,
+    /// The count of the scopes inside.
+    family: OnceLock<Arc<AtomicU64>>,
 }
 
 #[derive(Default)]
-pub(crate) enum Value {
-    #[default]
-    Unsaid,
-    /// There is none, whatever it is around.
-    Cleared,
-    Fixed(Id),
-    /// A field of the span that opens the scope, and what it said from the start: it may be
-    /// recorded at any time.
-    Late(Option<Id>),
-    /// The same, and until then there is none.
-    LateCleared,
-    /// The value that is `Late` in that scope, declared here as well.
-    LateOf(Arc<Scope>),
-    /// Whatever the value is in that scope, which declares it.
-    In(Arc<Scope>),
+struct Recorded {
+    values: Session,
+    /// Further counts: of the openers around this one. An opener has at most two scopes, so at most two.
+    families: Vec<Arc<AtomicU64>>,
 }
 
 impl Scope {
-    /// The scope that says `values` inside `outer`.
-    pub(crate) fn nested(outer: Option<Arc<Scope>>, values: Values) -> Arc<Self> {
-        let around = outer.as_ref().map(|outer| &outer.details);
-        let says_details = values.details.declared;
-        let details = Inherited::nested(around, values.details);
-        Self::with_ids(outer, values.ids, details, says_details, values.is_turn)
+    /// The scope of `session` inside `outer`.
+    pub(crate) fn nested(outer: Option<Arc<Scope>>, session: &Session) -> Arc<Self> {
+        Self::make(outer, session, None, false)
     }
 
-    fn with_ids(
+    /// The scope in which a turn of `session` begins.
+    pub(crate) fn of_turn(outer: Option<Arc<Scope>>, session: &Session) -> Arc<Self> {
+        Self::make(outer, session, None, true)
+    }
+
+    /// The scope that a span opens inside `outer`.
+    pub(crate) fn opened(
         outer: Option<Arc<Scope>>,
-        ids: Ids,
-        details: Inherited,
-        says_details: bool,
+        opener: Arc<Opener>,
+        is_turn: bool,
+    ) -> Arc<Self> {
+        let set = opener.set.clone();
+        Self::make(outer, &set, Some(opener), is_turn)
+    }
+
+    /// The scope in which no value applies: not even a default session.
+    pub(crate) fn empty() -> Arc<Self> {
+        Self::nested(None, &Session::default())
+    }
+
+    fn make(
+        outer: Option<Arc<Scope>>,
+        set: &Session,
+        opener: Option<Arc<Opener>>,
         is_turn: bool,
     ) -> Arc<Self> {
         let around = outer.as_deref();
-        let in_turn = is_turn || around.is_some_and(|outer| outer.in_turn && ids.stay_in(outer));
-        let mut scope = Self {
-            ids,
-            details,
-            says_details,
+        let in_turn = is_turn || around.is_some_and(|it| it.in_turn && it.keeps_session(set));
+        let inherited = around.map_or(Parts::default(), Scope::open_parts);
+        let inherited = inherited.without(set.shadows());
+        let declared = opener.as_ref().map_or(Parts::default(), |it| it.declared);
+        let parts = declared.and(inherited);
+        if parts.is_empty() {
+            let snapshot = match around {
+                Some(outer) => outer.with_values(|values| set.inside(values)),
+                None => set.clone(),
+            };
+            return Arc::new(Self {
+                snapshot: snapshot.uncleared(),
+                in_turn,
+                live: None,
+            });
+        }
+        let mut family = None;
+        let inherited = match (outer, inherited.is_empty()) {
+            (None, _) => Inherited::fixed(Session::default()),
+            (Some(outer), true) => Inherited::fixed(outer.to_session()),
+            (Some(outer), false) => {
+                family = outer.live.as_ref().map(|live| live.family_inside());
+                Inherited {
+                    fixed: Session::default(),
+                    outer: Some(outer),
+                }
+            }
+        };
+        let mut live = Live {
+            opener,
+            parts,
+            inherited: Mutex::new(inherited),
+            family,
+            version: 0,
+            latest: RwLock::new(None),
+        };
+        match (&live.opener, &live.family) {
+            (Some(opener), Some(family)) => opener.recorded().families.push(family.clone()),
+            (None, _) => {
+                let mut inherited = live.inherited();
+                inherited.fixed = set.inside(&inherited.fixed);
+            }
+            _ => {}
+        }
+        // A scope that declares nothing has no place of its own in the chain.
+        live.skip_closed();
+        // Before the values are read: what is recorded meanwhile makes the snapshot an old one.
+        live.version = live.current_version();
+        Arc::new(Self {
+            snapshot: live.resolve(),
             in_turn,
-            recorded: Recorded::default(),
-            outer: None,
-        };
-        if let Some(outer) = outer {
-            scope.ids.id.inherit(&outer, Role::Session);
-            scope.ids.user_id.inherit(&outer, Role::User);
-            if scope.awaits(Role::Session) || scope.awaits(Role::User) {
-                scope.outer = Some(outer);
-            }
-        }
-        Arc::new(scope)
+            live: Some(live),
+        })
     }
 
-    /// The scope that says there is nothing: not even a default session.
-    pub(crate) fn empty() -> Arc<Self> {
-        Self::nested(None, Values::default())
-    }
-
-    /// What this scope says itself, inside another one.
+    /// The scope of the same opener inside another scope, where the parent `Context` was replaced.
     pub(crate) fn moved_into(self: &Arc<Self>, outer: Option<Arc<Scope>>) -> Arc<Self> {
-        if outer.is_none() && !self.inherits() {
-            return self.clone();
+        match self.opener() {
+            Some(opener) => Self::opened(outer, opener.clone(), self.in_turn),
+            None => self.clone(),
         }
-        let said = |role| match self.value(role) {
-            Value::Late(_) | Value::LateCleared => Value::LateOf(self.clone()),
-            _ => Value::Unsaid,
-        };
-        let ids = Ids {
-            id: said(Role::Session),
-            user_id: said(Role::User),
-        };
-        let around = outer.as_ref().map(|outer| &outer.details);
-        // What is not said here is that of the scope that this one was made in.
-        let details = match self.says_details {
-            true => self.details.moved_into(around),
-            false => around.cloned().unwrap_or_default(),
-        };
-        Self::with_ids(outer, ids, details, self.says_details, self.in_turn)
     }
 
-    fn inherits(&self) -> bool {
-        let is_own = |role| {
-            use Value::{Late, LateCleared, Unsaid};
-            matches!(self.value(role), Late(_) | LateCleared | Unsaid)
+    /// Whether `set` names no other session.
+    fn keeps_session(&self, set: &Session) -> bool {
+        match &set.id {
+            Some(id) => self.with_values(|values| values.id.as_ref() == Some(id)),
+            None => !set.shadows().have(Part::Session),
+        }
+    }
+
+    pub(crate) fn opener(&self) -> Option<&Arc<Opener>> {
+        self.live.as_ref()?.opener.as_ref()
+    }
+
+    /// The values that may still change.
+    fn open_parts(&self) -> Parts {
+        let Some(live) = &self.live else {
+            return Parts::default();
         };
-        self.outer.is_some()
-            || !is_own(Role::Session)
-            || !is_own(Role::User)
-            || if self.says_details {
-                self.details.inherits()
-            } else {
-                !self.details.are_none()
+        live.skip_closed();
+        match live.is_closed() && live.inherited().outer.is_none() {
+            true => Parts::default(),
+            false => live.parts,
+        }
+    }
+
+    /// Whether this id may still be recorded, here or in a scope around.
+    pub(crate) fn may_set(&self, role: Role) -> bool {
+        self.open_parts().have(match role {
+            Role::Session => Part::Session,
+            Role::User => Part::User,
+        })
+    }
+
+    /// Nothing is recorded any more on the span that opened the scope.
+    pub(crate) fn close(&self) {
+        if let Some(live) = &self.live {
+            if let Some(opener) = &live.opener {
+                opener.is_closed.store(true, Ordering::Release);
             }
-    }
-
-    /// Tells what was recorded at once on the span that opens the scope.
-    pub(crate) fn record(&self, id: Option<Id>, user_id: Option<Id>) {
-        let is_late = |role| matches!(self.value(role), Value::Late(_) | Value::LateCleared);
-        let id = id.filter(|_| is_late(Role::Session));
-        let user_id = user_id.filter(|_| is_late(Role::User));
-        if id.is_none() && user_id.is_none() {
-            return;
+            live.skip_closed();
         }
-        self.recorded.record(id, user_id);
     }
 
-    /// The same, of what is no id.
-    pub(crate) fn record_detail(&self, change: impl FnOnce(&mut Details)) {
-        self.details.record(change);
+    /// Calls `f` with every value that applies now.
+    #[inline(always)]
+    pub(crate) fn with_values<T>(&self, f: impl FnOnce(&Session) -> T) -> T {
+        match &self.live {
+            Some(live) if live.current_version() != live.version => f(&live.latest()),
+            _ => f(&self.snapshot),
+        }
+    }
+
+    /// Every value that applies now.
+    pub(crate) fn to_session(&self) -> Session {
+        self.with_values(Session::clone)
     }
 
     #[inline]
     pub(crate) fn id(&self) -> Option<Id> {
-        self.get(Role::Session)
+        self.with_values(|values| values.id.clone())
     }
 
+    /// Whether attributes of the application's own are among the values. No field can record one.
     #[inline]
-    pub(crate) fn user_id(&self) -> Option<Id> {
-        self.get(Role::User)
+    pub(crate) fn has_attributes(&self) -> bool {
+        let details = self.snapshot.details.as_ref();
+        details.is_some_and(|details| !details.attributes.is_empty())
+    }
+}
+
+impl Live {
+    fn inherited(&self) -> MutexGuard<'_, Inherited> {
+        self.inherited
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The id and the user's, as they were in force at one moment.
-    #[inline(always)]
-    pub(crate) fn ids(&self) -> (Option<Id>, Option<Id>) {
-        use Value::{In, Late, LateCleared, LateOf};
-        match (&self.ids.id, &self.ids.user_id) {
-            (In(one), In(other)) if Arc::ptr_eq(one, other) => one.late_ids(),
-            (Late(_) | LateCleared | LateOf(_), Late(_) | LateCleared | LateOf(_)) => {
-                self.late_ids()
-            }
-            _ => (self.id(), self.user_id()),
+    /// Whether nothing more is recorded here. The scopes around may be open.
+    fn is_closed(&self) -> bool {
+        let opener = self.opener.as_ref();
+        opener.is_none_or(|it| it.is_closed.load(Ordering::Acquire))
+    }
+
+    /// The count for scopes inside this one.
+    fn family_inside(&self) -> Arc<AtomicU64> {
+        match (&self.family, &self.opener) {
+            (Some(family), _) if self.inherited().outer.is_some() => family.clone(),
+            (_, Some(opener)) => opener.family.get_or_init(Arc::default).clone(),
+            (family, None) => family.clone().unwrap_or_default(),
         }
     }
 
-    #[inline(always)]
-    fn late_ids(&self) -> (Option<Id>, Option<Id>) {
-        if self.recorded.is_none() && self.outer.is_none() {
-            if let (Value::Late(id), Value::Late(user_id)) = (&self.ids.id, &self.ids.user_id) {
-                // Nearly always.
-                return (id.clone(), user_id.clone());
-            }
-        }
-        self.recorded_ids()
-    }
-
-    #[cold]
-    fn recorded_ids(&self) -> (Option<Id>, Option<Id>) {
-        let recorded = match &self.ids.id {
-            Value::LateOf(scope) => &scope.recorded,
-            _ => &self.recorded,
-        };
-        recorded.at_one_moment(|| (self.look_up(Role::Session), self.look_up(Role::User)))
-    }
-
-    #[inline]
-    pub(crate) fn get(&self, role: Role) -> Option<Id> {
-        match self.value(role) {
-            Value::Unsaid | Value::Cleared => None,
-            Value::Fixed(id) => Some(id.clone()),
-            Value::Late(Some(id)) if self.recorded.is_none() => Some(id.clone()),
-            Value::Late(_) | Value::LateCleared | Value::LateOf(_) | Value::In(_) => {
-                self.look_up(role)
-            }
-        }
-    }
-
-    fn look_up(&self, role: Role) -> Option<Id> {
-        // In a loop: spans that declare values can nest deeper than a stack is for.
-        let mut scope = self;
+    /// Takes over the values of scopes around in which nothing is recorded any more, and lets go of them.
+    /// So jobs that spawn one another form no chain.
+    fn skip_closed(&self) {
+        // Never two locks at once: scopes are locked one by one.
         loop {
-            match scope.value(role) {
-                Value::Unsaid | Value::Cleared => return None,
-                Value::Fixed(id) => return Some(id.clone()),
-                Value::In(declaring) => scope = declaring,
-                Value::Late(_) | Value::LateCleared | Value::LateOf(_) => match scope.late(role) {
-                    Some(id) => return Some(id),
-                    None if !scope.awaits(role) => return None,
-                    None => scope = scope.outer.as_deref()?,
-                },
+            let Some(outer) = self.inherited().outer.clone() else {
+                return;
+            };
+            let Some(around) = outer.live.as_ref().filter(|live| live.is_closed()) else {
+                return;
+            };
+            let (own, further) = around.own_values();
+            let mut inherited = self.inherited();
+            // Another thread may have been faster.
+            let is_same = |it: &Arc<Scope>| Arc::ptr_eq(it, &outer);
+            if inherited.outer.as_ref().is_some_and(is_same) {
+                inherited.fixed = inherited.fixed.inside(&own);
+                inherited.outer = further;
             }
+            // The lock goes first, then `outer`, whose drop may end a chain.
+            drop(inherited);
         }
     }
 
-    /// Whether the value is that of the scope around, until one is recorded here.
-    fn awaits(&self, role: Role) -> bool {
-        match self.value(role) {
-            Value::Late(_) => self.late(role).is_none(),
-            Value::LateOf(scope) => scope.awaits(role),
-            _ => false,
-        }
-    }
-
-    /// What a value that is late here, or in the scope that this one was made of, is by now.
-    fn late(&self, role: Role) -> Option<Id> {
-        match self.value(role) {
-            Value::Late(said) => self.recorded(role).or_else(|| said.clone()),
-            Value::LateCleared => self.recorded(role),
-            Value::LateOf(scope) => scope.late(role),
-            _ => None,
-        }
-    }
-
-    fn recorded(&self, role: Role) -> Option<Id> {
-        match role {
-            Role::Session => self.recorded.id(),
-            Role::User => self.recorded.user_id(),
+    /// What is set here, and the scope around. Read under one lock: another thread may be moving values from
+    /// the one to the other.
+    fn own_values(&self) -> (Session, Option<Arc<Scope>>) {
+        let inherited = self.inherited();
+        let (fixed, outer) = (inherited.fixed.clone(), inherited.outer.clone());
+        drop(inherited);
+        match &self.opener {
+            Some(opener) => (opener.values().inside(&fixed), outer),
+            None => (fixed, outer),
         }
     }
 
     #[inline]
-    fn value(&self, role: Role) -> &Value {
-        match role {
-            Role::Session => &self.ids.id,
-            Role::User => &self.ids.user_id,
+    fn current_version(&self) -> u64 {
+        let count = match (&self.family, &self.opener) {
+            (Some(family), _) => family,
+            (None, Some(opener)) => &opener.version,
+            (None, None) => return 0,
+        };
+        count.load(Ordering::Acquire)
+    }
+
+    fn latest_at(&self, version: u64) -> Option<Session> {
+        if version == self.version {
+            return None;
         }
+        let latest = self.latest.read().unwrap_or_else(PoisonError::into_inner);
+        let latest = latest.as_ref().filter(|latest| latest.0 == version)?;
+        Some(latest.1.clone())
     }
 
-    #[inline]
-    pub(crate) fn details(&self) -> &Inherited {
-        &self.details
+    /// Every value that applies now, where that is no longer the snapshot.
+    #[cold]
+    fn latest(&self) -> Session {
+        let version = self.current_version();
+        if let Some(latest) = self.latest_at(version) {
+            return latest;
+        }
+        let latest = self.resolve();
+        let mut kept = self.latest.write().unwrap_or_else(PoisonError::into_inner);
+        *kept = Some(Box::new((version, latest.clone())));
+        latest
     }
 
-    /// What is in force now, as a value.
-    pub(crate) fn to_session(&self) -> Session {
-        let (id, user_id) = self.ids();
-        Session {
-            id,
-            user_id,
-            details: self.details.get(),
-            cleared: Parts::default(),
+    /// Works out every value that applies now.
+    fn resolve(&self) -> Session {
+        let (mut values, mut next) = self.own_values();
+        // In a loop: spans can nest deeper than the stack.
+        while let Some(scope) = next {
+            let Some(live) = &scope.live else { break };
+            let version = live.current_version();
+            if version == live.version {
+                values = values.inside(&scope.snapshot);
+                break;
+            }
+            if let Some(latest) = live.latest_at(version) {
+                values = values.inside(&latest);
+                break;
+            }
+            let (own, outer) = live.own_values();
+            values = values.inside(&own);
+            next = outer;
+        }
+        values.uncleared()
+    }
+}
+
+/// In a loop: a chain can be longer than the stack.
+impl Drop for Live {
+    fn drop(&mut self) {
+        let mut next = self.inherited().outer.take();
+        while let Some(mut scope) = next.and_then(Arc::into_inner) {
+            next = scope
+                .live
+                .as_mut()
+                .and_then(|live| live.inherited().outer.take());
         }
     }
 }
 
-/// In a loop, as in `get`.
-impl Drop for Scope {
-    fn drop(&mut self) {
-        let mut next = self.outer.take();
-        while let Some(mut scope) = next.and_then(Arc::into_inner) {
-            next = scope.outer.take();
+impl Inherited {
+    fn fixed(fixed: Session) -> Self {
+        Self { fixed, outer: None }
+    }
+}
+
+impl Opener {
+    pub(crate) fn new(set: Session, declared: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            set,
+            declared,
+            is_closed: AtomicBool::new(false),
+            version: AtomicU64::new(0),
+            recorded: RwLock::default(),
+            family: OnceLock::new(),
+        })
+    }
+
+    fn recorded(&self) -> RwLockWriteGuard<'_, Recorded> {
+        self.recorded
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the fields have set by now.
+    pub(crate) fn values(&self) -> Session {
+        if self.version.load(Ordering::Acquire) == 0 {
+            return self.set.clone();
+        }
+        let recorded = self.recorded.read().unwrap_or_else(PoisonError::into_inner);
+        recorded.values.inside(&self.set)
+    }
+
+    /// Sets what was recorded at once: readers see all of it, or nothing.
+    pub(crate) fn record(&self, record: Session) {
+        if record.is_empty() {
+            return;
+        }
+        let mut recorded = self.recorded();
+        recorded.values = record.inside(&recorded.values);
+        // Under the lock, after the values: a reader that sees the count sees the values.
+        self.version.fetch_add(1, Ordering::Release);
+        for family in self.family.get().into_iter().chain(&recorded.families) {
+            family.fetch_add(1, Ordering::Release);
         }
     }
 }
@@ -302,49 +438,5 @@ pub(crate) fn is_in_turn(scope: Option<&Scope>, session: Option<&Id>) -> bool {
 impl fmt::Debug for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.to_session().fmt(f)
-    }
-}
-
-impl Ids {
-    /// Whether no other session than that of `outer` is said.
-    fn stay_in(&self, outer: &Scope) -> bool {
-        match &self.id {
-            Value::Fixed(id) | Value::Late(Some(id)) => outer.id().as_ref() == Some(id),
-            Value::Cleared | Value::LateCleared => false,
-            Value::Unsaid | Value::Late(None) | Value::LateOf(_) | Value::In(_) => true,
-        }
-    }
-}
-
-impl Value {
-    #[inline]
-    fn inherit(&mut self, outer: &Arc<Scope>, role: Role) {
-        if let Self::Unsaid = self {
-            *self = match outer.value(role) {
-                Self::Unsaid => Self::Unsaid,
-                Self::Fixed(id) => Self::Fixed(id.clone()),
-                Self::Cleared => Self::Cleared,
-                Self::Late(_) | Self::LateCleared | Self::LateOf(_) => Self::In(outer.clone()),
-                Self::In(scope) => Self::In(scope.clone()),
-            };
-        }
-    }
-}
-
-impl From<&Session> for Values {
-    fn from(session: &Session) -> Self {
-        let fixed = |id: &Option<Id>, part| match id {
-            Some(id) => Value::Fixed(id.clone()),
-            None if session.cleared.have(part) => Value::Cleared,
-            None => Value::Unsaid,
-        };
-        Self {
-            ids: Ids {
-                id: fixed(&session.id, Part::Session),
-                user_id: fixed(&session.user_id, Part::User),
-            },
-            details: session.into(),
-            is_turn: false,
-        }
     }
 }

@@ -197,6 +197,51 @@ impl Session {
         }
     }
 
+    /// The values that apply where this session is set inside `outer`.
+    pub(crate) fn inside(&self, outer: &Session) -> Self {
+        let nearest = |own: &Option<Id>, outer: &Option<Id>, part| match own {
+            None if !self.cleared.have(part) => outer.clone(),
+            own => own.clone(),
+        };
+        Self {
+            id: nearest(&self.id, &outer.id, Part::Session),
+            user_id: nearest(&self.user_id, &outer.user_id, Part::User),
+            details: details::merged(outer.details.as_ref(), self.details.as_ref(), self.cleared),
+            cleared: self.cleared.and(outer.cleared),
+        }
+    }
+
+    /// The same values where nothing is around that they could clear.
+    pub(crate) fn uncleared(mut self) -> Self {
+        self.cleared = Parts::default();
+        self
+    }
+
+    /// The values of a scope around that don't apply where this session is set.
+    pub(crate) fn shadows(&self) -> Parts {
+        let mut shadows = self.cleared;
+        if self.id.is_some() {
+            shadows = shadows.with(Part::Session);
+        }
+        if self.user_id.is_some() {
+            shadows = shadows.with(Part::User);
+        }
+        shadows
+    }
+
+    /// The same session without attributes of the application's own.
+    pub(crate) fn without_attributes(mut self) -> Self {
+        if self
+            .details
+            .as_ref()
+            .is_some_and(|it| !it.attributes.is_empty())
+        {
+            Details::change(&mut self.details, |it| it.forget(Part::Attributes));
+            self.details = self.details.filter(|details| !details.is_empty());
+        }
+        self
+    }
+
     /// Whether it says nothing.
     pub(crate) fn is_empty(&self) -> bool {
         self.id.is_none() && self.user_id.is_none() && self.details.is_none()
@@ -220,6 +265,11 @@ impl Id {
     const MAX_BYTES: usize = 1024;
 
     pub(crate) fn new(text: &str) -> Result<Self, ErrorKind> {
+        Self::check(text).map(|text| Self(text.into()))
+    }
+
+    /// The text that is the id.
+    pub(crate) fn check(text: &str) -> Result<&str, ErrorKind> {
         let text = trimmed(text);
         if text.is_empty() {
             Err(ErrorKind::Blank)
@@ -228,7 +278,7 @@ impl Id {
         } else if has_control_character(text) {
             Err(ErrorKind::ControlCharacter)
         } else {
-            Ok(Self(text.into()))
+            Ok(text)
         }
     }
 

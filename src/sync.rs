@@ -1,13 +1,4 @@
 //! What is shared by threads and changed is made of these. In `tests/loom/`, where every order in which
 //! threads can take turns is tried, another file stands in the place of this one.
 
-pub(crate) use std::sync::{Mutex, MutexGuard, OnceLock, RwLock, atomic};
-
-/// A static of these.
-macro_rules! shared {
-    ($(#[$doc:meta])* static $name:ident: $type:ty = $value:expr;) => {
-        $(#[$doc])*
-        static $name: $type = $value;
-    };
-}
-pub(crate) use shared;
+pub(crate) use std::sync::{Mutex, MutexGuard, OnceLock, RwLock, RwLockWriteGuard, atomic};

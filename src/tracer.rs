@@ -1,19 +1,17 @@
 //! The tracer: gives each span that it starts the scope that the span is in.
 
-pub(crate) mod held;
+pub(crate) mod own;
 pub(crate) mod span;
-pub(crate) mod watched;
 
 use crate::format::Format;
 use crate::format::dialect::Dialect;
 use crate::format::privacy::Privacy;
-use crate::handover::{self, Handover, Opened, Opening};
-use crate::known::{self, Key};
+use crate::handover::{self, Opened, OpenerFields};
 use crate::layer::heard;
 use crate::scope::in_force::InForce;
 use crate::scope::{Scope, is_in_turn};
+use crate::tracer::own::Own;
 use crate::tracer::span::SessionSpan;
-use crate::tracer::watched::SpanAttributes;
 use opentelemetry::baggage::{Baggage, BaggageExt, BaggageMetadata};
 use opentelemetry::trace::{Link, SpanBuilder, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, InstrumentationScope, Key as Name, StringValue};
@@ -219,10 +217,7 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
         // them saves more than it costs.
         const ROOM: usize = 16;
         let mut attributes = Vec::with_capacity(ROOM);
-        if let Some([layer, span]) = handover::take_offer() {
-            attributes.push(layer);
-            attributes.push(span);
-        }
+        attributes.extend(handover::take_offer());
         let mut builder = self.inner.span_builder(name);
         if let Some(given) = builder.attributes.take() {
             attributes.extend(given);
@@ -232,67 +227,60 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
     }
 
     fn build_with_context(&self, mut builder: SpanBuilder, parent: &Context) -> Self::Span {
-        let told = builder.attributes.as_mut().and_then(handover::take_marked);
+        let opened = builder.attributes.as_mut().and_then(handover::take_pending);
         let around = InForce::under(parent);
-        if let Some((span, told)) = told {
-            return self.start_handed_over(builder, parent, around, span, told);
+        match (opened, around) {
+            (Some(opened), around) => self.start_opener(builder, parent, around, opened),
+            (None, InForce::EntryToTrace(scope)) => self.start_trace(builder, parent, scope),
+            (None, around) => {
+                let bound = matches!(around, InForce::Bound(_));
+                let scope = around.scope();
+                let own = self.own(&mut builder, scope.as_deref(), None);
+                self.start(builder, parent, scope, bound, own)
+            }
         }
-        if let InForce::EntryToTrace(scope) = around {
-            return self.start_trace(builder, parent, scope);
-        }
-        let bound = matches!(around, InForce::Bound(_));
-        let scope = around.scope();
-        let attributes = self.attributes(&mut builder, scope.as_deref(), Opening::default());
-        self.start(builder, parent, scope, bound, attributes)
     }
 }
 
 impl<T: Tracer> SessionTracer<T> {
-    /// Starts a span of which the layer has told something.
+    /// Starts an opener.
     #[cold]
-    fn start_handed_over(
+    fn start_opener(
         &self,
         mut builder: SpanBuilder,
         parent: &Context,
         around: InForce,
-        span: Key,
-        told: Handover,
+        opened: Opened,
     ) -> SessionSpan<T::Span> {
         let begins_trace = matches!(around, InForce::EntryToTrace(_));
         let is_entry = begins_trace || matches!(around, InForce::Entry(_));
         let around = around.scope();
-        let (scope, opening) = match told.opened {
-            None => (around.clone().or(told.otherwise), Opening::default()),
-            // Started under the `Context` that it was made in.
-            Some(Opened { scope, opening }) if is_same(&around, &scope) => (Some(scope), opening),
-            // Its parent was set from outside: what is in force there is the outer scope.
-            Some(Opened { scope, mut opening }) => {
-                let outer = around.clone().or(told.otherwise);
-                opening.is_root &= !is_in_turn(outer.as_deref(), scope.id().as_ref());
-                (Some(scope.moved_into(outer)), opening)
-            }
+        let mut is_root = opened.is_root;
+        let is_same = |it: &Arc<Scope>| is_entry && Arc::ptr_eq(it, &opened.scope);
+        let bound = !around.as_ref().is_some_and(is_same);
+        let scope = if bound {
+            // Its parent `Context` was replaced, and with it the outer scope.
+            is_root &= !is_in_turn(around.as_deref(), opened.scope.id().as_ref());
+            opened.scope.moved_into(around)
+        } else {
+            opened.scope
         };
-        let attributes = self.attributes(&mut builder, scope.as_deref(), opening);
+        let own = self.own(&mut builder, Some(&scope), Some(opened.fields));
         // For samplers and processors, which know the span only by its `Context`.
         let (entered, root);
         let mut shown = parent;
-        let mut bound = false;
-        if let Some(scope) = &scope {
-            bound = !(is_entry && is_same(&around, scope));
-            if bound {
-                entered = scope.clone().entered(parent);
-                shown = &entered;
-                known::track(span, scope.clone(), false);
-            }
-            if (begins_trace || opening.is_root) && !parent.is_telemetry_suppressed() {
-                root = rooted(&mut builder, parent, scope);
-                shown = &root;
-            }
+        if bound {
+            entered = scope.clone().entered(parent);
+            shown = &entered;
         }
-        self.start(builder, shown, scope, bound, attributes)
+        if (begins_trace || is_root) && !parent.is_telemetry_suppressed() {
+            root = rooted(&mut builder, parent, &scope);
+            shown = &root;
+        }
+        self.start(builder, shown, Some(scope), bound, own)
     }
 
-    /// Starts the span of a turn, of which the layer has told nothing.
+    /// Starts the span of a turn that is no opener.
     #[cold]
     fn start_trace(
         &self,
@@ -300,26 +288,28 @@ impl<T: Tracer> SessionTracer<T> {
         parent: &Context,
         scope: Arc<Scope>,
     ) -> SessionSpan<T::Span> {
-        let attributes = self.attributes(&mut builder, Some(&scope), Opening::default());
+        let own = self.own(&mut builder, Some(&scope), None);
         let root =
             (!parent.is_telemetry_suppressed()).then(|| rooted(&mut builder, parent, &scope));
         let parent = root.as_ref().unwrap_or(parent);
-        self.start(builder, parent, Some(scope), false, attributes)
+        self.start(builder, parent, Some(scope), false, own)
     }
 
-    /// Takes what is ours to write out of the attributes of a builder.
+    /// Looks through the attributes of a builder.
     #[inline(always)]
-    fn attributes(
+    fn own(
         &self,
         builder: &mut SpanBuilder,
         scope: Option<&Scope>,
-        opening: Opening,
-    ) -> SpanAttributes {
-        let mut attributes = SpanAttributes::new(opening, self.format.as_ref(), scope);
-        if let Some(given) = &mut builder.attributes {
-            attributes.take_reserved(given, scope);
+        fields: Option<OpenerFields>,
+    ) -> Own {
+        let format = self.format.as_ref();
+        let renames_plain = format.is_none_or(|format| format.renames_plain);
+        let mut own = Own::new(fields, scope, renames_plain, format);
+        if let Some(attributes) = &mut builder.attributes {
+            own.start(attributes, scope);
         }
-        attributes
+        own
     }
 
     #[inline(always)]
@@ -329,11 +319,11 @@ impl<T: Tracer> SessionTracer<T> {
         parent: &Context,
         scope: Option<Arc<Scope>>,
         bound: bool,
-        attributes: SpanAttributes,
+        own: Own,
     ) -> SessionSpan<T::Span> {
         let _starting = handover::starting();
         let inner = self.inner.build_with_context(builder, parent);
-        SessionSpan::new(inner, scope, bound, attributes)
+        SessionSpan::new(inner, scope, bound, own)
     }
 }
 
@@ -359,8 +349,4 @@ fn rooted(builder: &mut SpanBuilder, parent: &Context, scope: &Arc<Scope>) -> Co
         root = root.with_baggage(baggage.iter().map(member).collect::<Baggage>());
     }
     scope.clone().entered(&root)
-}
-
-fn is_same(around: &Option<Arc<Scope>>, scope: &Arc<Scope>) -> bool {
-    around.as_ref().is_some_and(|it| Arc::ptr_eq(it, scope))
 }

@@ -4,8 +4,7 @@ use crate::conversation::Conversation;
 use crate::format::attributes::PREVIOUS_SESSION_ID;
 use crate::here;
 use crate::layer::heard;
-use crate::layer::opening;
-use crate::scope::{Scope, Values};
+use crate::scope::Scope;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -116,11 +115,7 @@ impl Turn {
         follows: Follows,
     ) -> Self {
         let here = here::get();
-        let scope = Values {
-            is_turn: true,
-            ..conversation.session().into()
-        };
-        let scope = Scope::nested(opening::scope_of(&here), scope);
+        let scope = Scope::of_turn(Scope::of(&here), conversation.session());
         let begins = Arc::new(AtomicBool::new(true));
         let root = |scope: Arc<Scope>| scope.entered_to_begin_a_trace(&here, begins.clone());
         let (under, before) = match follows {

@@ -1,11 +1,15 @@
 //! Whether the set-up is right: looked at while the first spans are entered, and never again.
 
 use crate::diagnostic::{self, Message};
-use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// How far the set-up has been checked.
 #[derive(Debug)]
-pub(crate) struct Check(AtomicU8);
+pub(crate) struct Check {
+    state: AtomicU8,
+    /// The OpenTelemetry layer was seen not to activate the `Context` of a span that was entered.
+    activation_is_off: AtomicBool,
+}
 
 /// The tracer is right, as far as can be told of a span that says nothing. The rest is seen when the
 /// first one opens a scope.
@@ -35,27 +39,30 @@ pub(crate) enum Due {
 
 impl Default for Check {
     fn default() -> Self {
-        Self(AtomicU8::new(NEW))
+        Self {
+            state: AtomicU8::new(NEW),
+            activation_is_off: AtomicBool::new(false),
+        }
     }
 }
 
 impl Check {
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > DONE
+        self.state.load(Ordering::Relaxed) > DONE
     }
 
     #[inline]
     pub(crate) fn is_alone(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == ALONE
+        self.state.load(Ordering::Relaxed) == ALONE
     }
 
     pub(crate) fn set_alone(&self) {
-        self.0.store(ALONE, Ordering::Relaxed);
+        self.state.store(ALONE, Ordering::Relaxed);
     }
 
     pub(crate) fn due(&self) -> Due {
-        match self.0.load(Ordering::Relaxed) {
+        match self.state.load(Ordering::Relaxed) {
             WAITS | DONE => Due::Nothing,
             ALONE => Due::Alone,
             ENDED => {
@@ -90,10 +97,20 @@ impl Check {
     /// All is seen. `wrong` is said at the next chance.
     pub(crate) fn done(&self, wrong: Option<Message>) {
         // Two threads may have looked at once.
-        let is_first = self.0.swap(DONE, Ordering::Relaxed) != DONE;
+        let is_first = self.state.swap(DONE, Ordering::Relaxed) != DONE;
         if let Some(wrong) = wrong.filter(|_| is_first) {
             diagnostic::wait(wrong);
         }
+    }
+
+    /// The OpenTelemetry layer doesn't activate `Context`s.
+    pub(crate) fn no_activation(&self) {
+        self.activation_is_off.store(true, Ordering::Relaxed);
+        self.done(Some(diagnostic::NO_ACTIVATION));
+    }
+
+    pub(crate) fn is_activation_on(&self) -> bool {
+        !self.activation_is_off.load(Ordering::Relaxed)
     }
 
     /// Nothing is exported any more.
@@ -104,7 +121,7 @@ impl Check {
 
     fn change(&self, to: impl FnMut(u8) -> Option<u8>) {
         let _unchanged = self
-            .0
+            .state
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, to);
     }
 }

@@ -38,6 +38,21 @@ pub(crate) const TAGS_FIELD: &str = "tags";
 /// And, with a key behind it, metadata.
 pub(crate) const METADATA_FIELD: &str = "metadata.";
 
+/// All that are written from a scope.
+pub(crate) const WRITTEN: [&str; 7] = [
+    SESSION_ID,
+    USER_ID,
+    METADATA,
+    TAGS,
+    PROMPT_TEMPLATE,
+    PROMPT_TEMPLATE_VERSION,
+    PROMPT_TEMPLATE_VARIABLES,
+];
+
+/// These, and those that are renamed, or consumed on openers.
+pub(crate) const OURS: Glance =
+    Glance::of(&WRITTEN).and_all(Glance::of(&[PLAIN_SESSION, PLAIN_USER, ID]));
+
 /// The id as an attribute: it shares the id's text.
 #[inline]
 pub(crate) fn attribute(key: &'static str, id: Id) -> KeyValue {

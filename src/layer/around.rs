@@ -2,14 +2,14 @@
 
 use crate::diagnostic;
 use crate::diagnostic::check::Due;
-use crate::handover::{self, Handover};
+use crate::handover;
 use crate::here;
-use crate::known;
 use crate::layer::opening::{Shared, SpanSession};
 use crate::layer::reached;
 use crate::layer::tracking;
 use crate::processor;
 use crate::scope::Scope;
+use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::{SpanId, TraceContextExt};
 use std::any::TypeId;
 use std::sync::Arc;
@@ -43,66 +43,86 @@ impl<L> AroundLayer<L> {
         Self { shared, inner }
     }
 
-    /// Has the layer inside make a span, and tells the tracer below it what there is to know.
+    /// Has the layer inside create a span that may open a scope, or whose parent that layer may not know.
+    ///
+    /// The OpenTelemetry layer takes the current `Context` as the parent of a contextual span. So an opener is
+    /// handed to it as one, whatever its parent is, inside that parent's `Context` with the new scope.
     #[cold]
-    fn new_span_handed_over<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
+    fn new_span_in_scope<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
         L: Layer<S>,
     {
-        let roles = self.shared.names.roles(attrs.metadata());
-        let otherwise = self.otherwise(attrs, ctx);
-        if !roles.open() && otherwise.is_none() {
-            return self.inner.on_new_span(attrs, id, ctx.clone());
-        }
-        // The layer takes the current `Context` as the parent, unless the parent is given: then
-        // nobody would read it, and what starts that parent must not see it.
-        let here = (roles.open() && attrs.is_contextual()).then(here::get);
-        let opened = roles.open().then(|| {
-            let outer = here.as_ref().and_then(Scope::of);
-            let outer = outer.or_else(|| otherwise.clone());
-            self.shared.open(roles, attrs, outer)
-        });
-        let told = Handover {
-            opened: opened.clone(),
-            otherwise,
-        };
-        let offer = handover::offer(self.shared.key(id), told);
-        let attached = match (&opened, here) {
-            (Some(opened), Some(here)) => Some(here::attach(opened.scope.clone().entered(&here))),
-            _ => None,
-        };
-        self.inner.on_new_span(attrs, id, ctx.clone());
-        drop(attached);
-        let mut remembered = offer.taken();
-        let Some(span) = ctx.span(id) else { return };
-        if let Some(opened) = opened {
-            if remembered.is_none() && self.shared.check.is_alone() {
-                remembered = Some(self.shared.track(id, &opened.scope));
-            }
-            let in_span = SpanSession {
-                opened: Some(opened.scope.clone()),
-                scope: opened.scope,
-                remembered,
+        let metadata = attrs.metadata();
+        let roles = self.shared.names.roles(metadata);
+        let contextual = Attributes::new(metadata, attrs.values());
+        if !roles.open() {
+            // To the OpenTelemetry layer, a child of a span that is filtered out is a root.
+            let unknown = attrs.parent().filter(|parent| ctx.span(parent).is_none());
+            let scope = unknown.and_then(|parent| self.shared.scope_of_span(parent));
+            return match scope.filter(|_| self.shared.check.is_activation_on()) {
+                None => self.inner.on_new_span(attrs, id, ctx.clone()),
+                Some(scope) => {
+                    let _attached = here::attach(scope.entered(&OtelContext::new()));
+                    self.inner.on_new_span(&contextual, id, ctx.clone());
+                }
             };
-            span.extensions_mut().replace(in_span);
-            self.shared.check.opener_made();
-        } else if let Some(remembered) = remembered {
-            span.extensions_mut().replace(remembered);
         }
+        let (set, called_in) = self.shared.read(roles, attrs);
+        let parent = self.parent_context(attrs, ctx, called_in);
+        let outer = parent.as_ref().and_then(Scope::of);
+        let opened = self.shared.open(roles, metadata, set, outer);
+        let scope = opened.scope.clone();
+        let offer = handover::offer(opened);
+        match parent {
+            Some(parent) => {
+                let _attached = here::attach(scope.clone().entered(&parent));
+                self.inner.on_new_span(&contextual, id, ctx.clone());
+            }
+            None => self.inner.on_new_span(attrs, id, ctx.clone()),
+        }
+        let pending = offer.taken();
+        let Some(span) = ctx.span(id) else { return };
+        let is_tracked = pending.is_none() && self.shared.check.is_alone();
+        let in_span = SpanSession {
+            opened: Some(scope.clone()),
+            _tracked: is_tracked.then(|| self.shared.track(id, &scope)),
+            scope,
+            pending,
+        };
+        let _replaced = span.extensions_mut().replace(in_span);
+        self.shared.check.opener_made();
     }
 
-    /// The scope of a span that the `Context` of its parent could not tell.
-    fn otherwise<S>(&self, attrs: &Attributes<'_>, ctx: &Context<'_, S>) -> Option<Arc<Scope>>
+    /// The parent `Context` of a new span. `None`: only the OpenTelemetry layer knows, behind `reload::Layer` or
+    /// where context activation is off.
+    fn parent_context<S>(
+        &self,
+        attrs: &Attributes<'_>,
+        ctx: &Context<'_, S>,
+        called_in: Option<OtelContext>,
+    ) -> Option<OtelContext>
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
-        // To the OpenTelemetry layer, a child of a span that is hidden from it is a root.
-        let hidden = |parent: &&Id| ctx.span(parent).is_none();
-        let parent = attrs.parent().filter(hidden);
-        parent
-            .and_then(|parent| self.shared.scope_of_span(parent))
-            .or_else(|| self.shared.default.clone())
+        if attrs.is_contextual() {
+            return Some(called_in.unwrap_or_else(here::get));
+        }
+        if !self.shared.check.is_activation_on() {
+            return None;
+        }
+        match attrs.parent() {
+            None => Some(OtelContext::new()),
+            // Starts the parent, as the OpenTelemetry layer would.
+            Some(parent) if ctx.span(parent).is_some() => {
+                get_otel_context(parent, &self.shared.upgrade()?)
+            }
+            Some(parent) => {
+                let parent = self.shared.scope_of_span(parent);
+                let cx = OtelContext::new();
+                Some(parent.map_or(cx.clone(), |scope| scope.entered(&cx)))
+            }
+        }
     }
 
     /// Enters a span of which there is something to see to.
@@ -121,8 +141,6 @@ impl<L> AroundLayer<L> {
             }
             due => self.enter_and_check(id, ctx, matches!(due, Due::Any)),
         }
-        // Last, as the span may have been started just now, and to stand inside its own `Context`.
-        self.shared.enter_exported(id);
     }
 
     /// Enters a span, and looks whether what should have happened to it has.
@@ -138,14 +156,14 @@ impl<L> AroundLayer<L> {
         let Some(span) = ctx.span(id) else { return };
         let extensions = span.extensions();
         let in_span = extensions.get::<SpanSession>();
-        let handed_over = in_span.map(|in_span| in_span.remembered.is_some());
+        let handed_over = in_span.map(|in_span| in_span.pending.is_some());
         drop(extensions);
         let activated = after.is_some() && (after != before || after == Some(SpanId::INVALID));
         let exported = || get_otel_context(id, &self.shared.upgrade()?);
         let check = &self.shared.check;
         match handed_over {
             Some(true) if activated => check.done(None),
-            Some(true) => check.done(Some(diagnostic::NO_ACTIVATION)),
+            Some(true) => check.no_activation(),
             None if !look_at_any => {}
             said => match exported() {
                 None => check.is_hidden(),
@@ -153,7 +171,7 @@ impl<L> AroundLayer<L> {
                     if activated {
                         check.is_ours();
                     } else {
-                        check.done(Some(diagnostic::NO_ACTIVATION));
+                        check.no_activation();
                     }
                 }
                 // The OpenTelemetry layer has the span, and yet our tracer was not asked for it.
@@ -203,8 +221,8 @@ where
 
     fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
         let may_open = self.shared.names.may_open(attrs.metadata());
-        if may_open || attrs.parent().is_some() || self.shared.default.is_some() {
-            self.new_span_handed_over(attrs, id, &ctx);
+        if may_open || attrs.parent().is_some() {
+            self.new_span_in_scope(attrs, id, &ctx);
         } else {
             self.inner.on_new_span(attrs, id, ctx.clone());
         }
@@ -229,7 +247,6 @@ where
     }
 
     fn event_enabled(&self, event: &Event<'_>, ctx: Context<'_, S>) -> bool {
-        self.shared.before_event();
         self.inner.event_enabled(event, ctx)
     }
 
@@ -238,7 +255,7 @@ where
     }
 
     fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
-        if known::may_know(self.shared.key(id)) || self.shared.check.is_due() {
+        if self.shared.check.is_due() {
             self.enter_with_care(id, &ctx);
         } else {
             self.inner.on_enter(id, ctx);
@@ -246,9 +263,7 @@ where
     }
 
     fn on_exit(&self, id: &Id, ctx: Context<'_, S>) {
-        if tracking::is_inside()
-            && (known::may_know(self.shared.key(id)) || self.shared.check.is_alone())
-        {
+        if self.shared.check.is_alone() && tracking::is_inside() {
             self.shared.track_exit(id);
         }
         self.inner.on_exit(id, ctx);

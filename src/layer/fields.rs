@@ -2,10 +2,11 @@
 
 use crate::error::ErrorKind;
 use crate::format::attributes::{Glance, ID, METADATA_FIELD, SESSION_ID, TAGS_FIELD, USER_ID};
+use crate::handover::IdFields;
 use crate::scope::Role;
-use crate::session::Id;
-use crate::session::details::Details;
-use crate::session::text::{tags, unquoted};
+use crate::session::details::{Details, Part, Parts};
+use crate::session::text::{is_placeholder, tags, unquoted};
+use crate::session::{Id, Session};
 use opentelemetry::StringValue;
 use serde_json::Value as Json;
 use std::borrow::Cow;
@@ -36,8 +37,7 @@ pub(crate) struct Roles {
     user: u64,
     /// Metadata and tags, on spans that open a scope.
     details: u64,
-    /// The field `id` is among them.
-    pub(crate) names_id: bool,
+    pub(crate) ids: IdFields,
 }
 
 impl Roles {
@@ -47,11 +47,19 @@ impl Roles {
         self.session | self.user != 0
     }
 
-    pub(crate) fn have(self, role: Role) -> bool {
-        match role {
-            Role::Session => self.session != 0,
-            Role::User => self.user != 0,
+    /// The values that these fields may set, now or later.
+    pub(crate) fn declared(self) -> Parts {
+        let mut declared = Parts::default();
+        if self.session != 0 {
+            declared = declared.with(Part::Session);
         }
+        if self.user != 0 {
+            declared = declared.with(Part::User);
+        }
+        if self.details != 0 {
+            declared = declared.with(Part::Metadata).with(Part::Tags);
+        }
+        declared
     }
 
     /// Whether spans of the callsite have fields for metadata or tags.
@@ -65,7 +73,12 @@ impl Roles {
             Role::User => &mut self.user,
         };
         *fields |= Self::bit(field);
-        self.names_id |= field.name() == ID;
+        match field.name() {
+            ID => self.ids.id = Some(role),
+            SESSION_ID => self.ids.session_id = true,
+            USER_ID => self.ids.user_id = true,
+            _ => {}
+        }
     }
 
     fn of(self, field: &Field) -> Option<FieldRole> {
@@ -215,6 +228,16 @@ pub(crate) enum Heard {
     Detail(Detail),
 }
 
+impl Heard {
+    pub(crate) fn set(self, session: &mut Session) {
+        match self {
+            Self::Id(Role::Session, id) => session.id = Some(id),
+            Self::Id(Role::User, id) => session.user_id = Some(id),
+            Self::Detail(detail) => Details::change(&mut session.details, |it| detail.say(it)),
+        }
+    }
+}
+
 pub(crate) enum Detail {
     /// With its key.
     Metadata(&'static str, Json),
@@ -222,7 +245,7 @@ pub(crate) enum Detail {
 }
 
 impl Detail {
-    pub(crate) fn say(self, details: &mut Details) {
+    fn say(self, details: &mut Details) {
         match self {
             Self::Metadata(key, value) => details.set_metadata(key, value),
             Self::Tags(tags) => details.add_tags(tags),
@@ -255,6 +278,7 @@ impl<F: FnMut(&Field, Result<Heard, ErrorKind>)> Reading<'_, F> {
 
     fn text(&mut self, field: &Field, role: FieldRole, text: &str) {
         let heard = match role {
+            FieldRole::Id(_) if is_placeholder(text) => Err(ErrorKind::Placeholder),
             FieldRole::Id(role) => Id::new(text).map(|id| Heard::Id(role, id)),
             FieldRole::Metadata(key) => Ok(Heard::Detail(Detail::Metadata(key, text.into()))),
             FieldRole::Tags => tags(text).map(|tags| Heard::Detail(Detail::Tags(tags))),

@@ -135,7 +135,7 @@ struct OnlyKnown<L> {
 
 impl<L> OnlyKnown<L> {
     fn may_know(&self, id: &Id) -> bool {
-        known::may_know(self.shared.key(id))
+        known::may_track(self.shared.key(id))
     }
 }
 
@@ -169,8 +169,6 @@ where
     }
 
     fn event_enabled(&self, event: &Event<'_>, ctx: Context<'_, S>) -> bool {
-        // The other half is not asked about events that its filter turns off.
-        self.shared.before_event();
         self.inner.event_enabled(event, ctx)
     }
 

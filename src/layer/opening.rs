@@ -4,21 +4,20 @@ use crate::diagnostic::check::Check;
 use crate::diagnostic::looks::Looks;
 use crate::diagnostic::{self, Once};
 use crate::error::ErrorKind;
-use crate::handover::{Opened, Opening};
-use crate::here;
-use crate::known::{self, Key, Remembered};
+use crate::handover::{Opened, OpenerFields, Pending};
+use crate::known::{self, Key, Tracked};
 use crate::layer::fields::{Heard, Names, Reading, Roles};
 use crate::layer::given;
 use crate::layer::heard;
-use crate::scope::{Ids, Role, Scope, Value, Values, is_in_turn};
+use crate::scope::{Opener, Scope, is_in_turn};
 use crate::session::Session;
-use crate::session::details::{self, Details, Part, Parts};
-use opentelemetry::Context;
+use crate::session::details::{self, Parts};
+use opentelemetry::Context as OtelContext;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use tracing::callsite::Identifier;
-use tracing::dispatcher::{self, WeakDispatch};
+use tracing::dispatcher::WeakDispatch;
 use tracing::field::Field;
 use tracing::span::{Attributes, Id as SpanId, Record};
 use tracing::{Dispatch, Metadata, Subscriber};
@@ -30,7 +29,6 @@ use tracing_subscriber::registry::LookupSpan;
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     pub(crate) names: Names,
-    pub(crate) default: Option<Arc<Scope>>,
     /// A span that says a session's id begins a trace.
     pub(crate) root_turns: bool,
     pub(crate) check: Check,
@@ -70,10 +68,20 @@ pub(crate) struct Shared {
 /// ```
 pub struct SpanSession {
     pub(crate) scope: Arc<Scope>,
-    /// The scope that the span's own fields opened, to be told when one is recorded late.
+    /// The scope that the span's own fields opened, where fields are recorded.
     pub(crate) opened: Option<Arc<Scope>>,
-    /// The tracer below the OpenTelemetry layer is told of the span, or we track it ourselves.
-    pub(crate) remembered: Option<Remembered>,
+    /// The tracer below the OpenTelemetry layer has the ticket of the span.
+    pub(crate) pending: Option<Pending>,
+    /// The layer itself attaches the scope when the span is entered.
+    pub(crate) _tracked: Option<Tracked>,
+}
+
+impl Drop for SpanSession {
+    fn drop(&mut self) {
+        if let Some(opened) = &self.opened {
+            opened.close();
+        }
+    }
 }
 
 impl SpanSession {
@@ -100,52 +108,52 @@ impl fmt::Debug for SpanSession {
 }
 
 impl Shared {
-    /// The scope that a new span with these roles opens inside `outer`.
-    pub(crate) fn open(
+    /// What the fields of a new span set, and the session passed to the macro that makes it. And the `Context`
+    /// that this macro was called in.
+    pub(crate) fn read(
         &self,
         roles: Roles,
         span: &Attributes<'_>,
+    ) -> (Session, Option<OtelContext>) {
+        let mut set = Session::default();
+        let read = |heard: Heard| heard.set(&mut set);
+        span.record(&mut self.reading(span.metadata(), roles, read));
+        let Some((passed, outer)) = given::passed_to(span.metadata(), &set) else {
+            return (set, None);
+        };
+        // A field `user.id` beside the session stands for its user.
+        let session = Session {
+            cleared: passed.cleared,
+            details: details::merged(
+                passed.details.as_ref(),
+                set.details.as_ref(),
+                Parts::default(),
+            ),
+            ..set
+        };
+        (session, Some(outer))
+    }
+
+    /// The scope that a new span with these roles opens inside `outer`, whose fields set `set`.
+    pub(crate) fn open(
+        &self,
+        roles: Roles,
+        span: &'static Metadata<'static>,
+        set: Session,
         outer: Option<Arc<Scope>>,
     ) -> Opened {
-        let (mut id, mut user_id) = (None, None);
-        let mut said_by_fields = None;
-        span.record(
-            &mut self.reading(span.metadata(), roles, |said| match said {
-                Heard::Id(Role::Session, said) => id = Some(said),
-                Heard::Id(Role::User, said) => user_id = Some(said),
-                Heard::Detail(said) => Details::change(&mut said_by_fields, |it| said.say(it)),
-            }),
-        );
-        let given = given::given(span.metadata(), id.as_ref(), user_id.as_ref());
-        let outer = outer.or_else(|| self.default.clone());
-        let is_turn = self.root_turns && id.is_some();
-        let is_root = is_turn && !is_in_turn(outer.as_deref(), id.as_ref());
-        let mut details = given.unwrap_or_default();
-        details.declared = details.says_anything() || roles.have_details();
-        let by_fields = said_by_fields.as_ref();
-        details.details = details::merged(details.details.as_ref(), by_fields, Parts::default());
-        let late = |role, part, said| match said {
-            None if !roles.have(role) => Value::Unsaid,
-            None if details.cleared.have(part) => Value::LateCleared,
-            said => Value::Late(said),
-        };
-        let ids = Ids {
-            id: late(Role::Session, Part::Session, id),
-            user_id: late(Role::User, Part::User, user_id),
-        };
-        let values = Values {
-            ids,
-            details,
-            is_turn,
-        };
+        let is_turn = self.root_turns && set.id.is_some();
+        let is_root = is_turn && !is_in_turn(outer.as_deref(), set.id.as_ref());
+        let opener = Opener::new(set, roles.declared());
         Opened {
-            scope: Scope::nested(outer, values),
-            opening: Opening {
-                opens: true,
-                names_id: roles.names_id,
-                details: roles.have_details().then(|| span.metadata().fields()),
-                is_root,
+            scope: Scope::opened(outer, opener.clone(), is_turn),
+            fields: OpenerFields {
+                opener,
+                ids: roles.ids,
+                has_details: roles.have_details(),
+                metadata: span,
             },
+            is_root,
         }
     }
 
@@ -163,15 +171,12 @@ impl Shared {
         let opened = |span: &SpanSession| span.opened.clone();
         let opened = span.extensions().get::<SpanSession>().and_then(opened);
         if let Some(opened) = opened {
-            let (mut id, mut user_id) = (None, None);
-            record.record(
-                &mut self.reading(span.metadata(), roles, |said| match said {
-                    Heard::Id(Role::Session, said) => id = Some(said),
-                    Heard::Id(Role::User, said) => user_id = Some(said),
-                    Heard::Detail(said) => opened.record_detail(|details| said.say(details)),
-                }),
-            );
-            opened.record(id, user_id);
+            let mut recorded = Session::default();
+            let heard = |heard: Heard| heard.set(&mut recorded);
+            record.record(&mut self.reading(span.metadata(), roles, heard));
+            if let Some(opener) = opened.opener() {
+                opener.record(recorded);
+            }
         }
     }
 
@@ -236,13 +241,6 @@ impl Shared {
         }
     }
 
-    /// An event is about to be written by the layers of the subscriber.
-    #[inline]
-    pub(crate) fn before_event(&self) {
-        #[cfg(any(feature = "fmt", feature = "logs"))]
-        crate::events::before(self.default.as_ref());
-    }
-
     /// A span of the subscriber that the layer is on.
     #[inline]
     pub(crate) fn key(&self, span: &SpanId) -> Key {
@@ -280,7 +278,6 @@ impl Shared {
     pub(crate) fn rescope(&self, dispatch: &Dispatch, id: &SpanId, scope: &Arc<Scope>) {
         if let Some(reach) = self.reach.get() {
             (reach.rescope)(dispatch, id, self.key(id), scope);
-            known::track(self.key(id), scope.clone(), true);
         }
     }
 }
@@ -325,27 +322,17 @@ impl Reach {
                 let scope = scope.clone();
                 let mut extensions = span.extensions_mut();
                 if let Some(in_span) = extensions.get_mut::<SpanSession>() {
+                    known::replace(key, scope.clone());
                     in_span.scope = scope;
                 } else {
                     extensions.insert(SpanSession {
+                        _tracked: Some(known::track(key, scope.clone())),
                         scope,
                         opened: None,
-                        remembered: Some(Remembered(key)),
+                        pending: None,
                     });
                 }
             },
         }
     }
-}
-
-/// The scope in force here: the one of the `Context`, or else the subscriber's default session.
-pub(crate) fn current_scope() -> Option<Arc<Scope>> {
-    here::map(scope_of).flatten()
-}
-
-/// The scope in force under `cx`: its own, or else the subscriber's default session.
-pub(crate) fn scope_of(cx: &Context) -> Option<Arc<Scope>> {
-    Scope::of(cx).or_else(|| {
-        dispatcher::get_default(|dispatch| dispatch.downcast_ref::<Shared>()?.default.clone())
-    })
 }

@@ -1,18 +1,13 @@
-//! Scopes that are attached to the thread whenever their span is entered, because the span has no
-//! OpenTelemetry `Context` that carries them:
-//!
-//! - the OpenTelemetry layer does not know the span: there is no such layer, or a filter hides the
-//!   span from it;
-//! - the span was started below a parent that was set from outside. Attached inside it, the scope is
-//!   inherited with the `Context` by all that is below.
+//! Scopes that are attached to the thread whenever their span is entered, because the OpenTelemetry layer
+//! does not know the span: there is no such layer, or a filter disables the span for it.
 
 use crate::diagnostic;
 use crate::handover::Opened;
 use crate::here::{self, Attached};
-use crate::known::{self, Key, Remembered};
+use crate::known::{self, Key, Tracked};
 use crate::layer::opening::{Shared, SpanSession};
 use crate::processor;
-use crate::scope::{Scope, Values};
+use crate::scope::Scope;
 use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::TraceContextExt;
 use std::cell::{Cell, RefCell};
@@ -40,31 +35,32 @@ impl Shared {
             None if attrs.is_contextual() => Scope::current(),
             None => None,
         };
+        let outer = outer.or_else(Scope::global_default);
         let roles = self.names.roles(attrs.metadata());
         let (scope, opened) = if roles.open() {
-            let Opened { scope, .. } = self.open(roles, attrs, outer);
+            let (set, _) = self.read(roles, attrs);
+            let Opened { scope, .. } = self.open(roles, attrs.metadata(), set, outer);
             (scope.clone(), Some(scope))
-        } else if let Some(scope) = outer.or_else(|| self.default.clone()) {
+        } else if let Some(scope) = outer {
             (scope, None)
         } else if attrs.is_contextual() {
             return;
         } else {
-            // Below a parent without a scope, or none: what is in force where it is entered, is not
-            // in force in it.
-            (Scope::nested(None, Values::default()), None)
+            // The current scope where the span is entered is not that of its parent, which has none.
+            (Scope::empty(), None)
         };
         let in_span = SpanSession {
-            remembered: Some(self.track(id, &scope)),
+            _tracked: Some(self.track(id, &scope)),
             scope,
             opened,
+            pending: None,
         };
-        span.extensions_mut().replace(in_span);
+        let _replaced = span.extensions_mut().replace(in_span);
     }
 
     /// Has a scope attached whenever a span is entered that the OpenTelemetry layer does not know.
-    pub(crate) fn track(&self, id: &Id, scope: &Arc<Scope>) -> Remembered {
-        known::track(self.key(id), scope.clone(), true);
-        Remembered(self.key(id))
+    pub(crate) fn track(&self, id: &Id, scope: &Arc<Scope>) -> Tracked {
+        known::track(self.key(id), scope.clone())
     }
 
     pub(crate) fn track_record<S>(&self, id: &Id, values: &Record<'_>, ctx: &Context<'_, S>)
@@ -77,7 +73,7 @@ impl Shared {
 
     pub(crate) fn track_enter(&self, id: &Id) {
         self.say_waiting();
-        let scope = known::tracked(self.key(id)).map(|tracked| tracked.scope);
+        let scope = known::scope_of(self.key(id));
         let may_tell =
             scope.is_some() && !(processor::is_there() && self.is_after_opentelemetry_layer(id));
         let guard = scope.filter(|scope| !is_current(scope)).map(Scope::attach);
@@ -100,22 +96,10 @@ impl Shared {
         self.say_waiting();
     }
 
-    /// Enters a span if it is one that the OpenTelemetry layer does not know.
+    /// Enters a span if it is tracked.
     pub(crate) fn enter_hidden(&self, id: &Id) {
-        if known::tracked(self.key(id)).is_some_and(|tracked| tracked.hidden) {
+        if known::scope_of(self.key(id)).is_some() {
             self.track_enter(id);
-        }
-    }
-
-    /// Follows the entering of a span that the OpenTelemetry layer knows.
-    pub(crate) fn enter_exported(&self, id: &Id) {
-        match known::tracked(self.key(id)) {
-            Some(tracked) if !tracked.hidden => push(Entered {
-                span: self.key(id),
-                _guard: Some(tracked.scope.attach_to_span()),
-                may_tell: false,
-            }),
-            _ => {}
         }
     }
 

@@ -3,7 +3,6 @@
 use crate::attach::SessionGuard;
 use crate::diagnostic::{self, Once};
 use crate::here;
-use crate::layer::opening;
 use crate::propagation::carrier::{As, Carrier};
 use crate::propagation::propagator::{SESSION_HEADER_NAME, SessionPropagator};
 use crate::scope::Scope;
@@ -72,7 +71,7 @@ pub fn extract_context(carrier: &(impl Carrier + ?Sized)) -> Context {
 /// `cx`, which was extracted on top of `here`, with what is in force here: even headers that bring no
 /// session can hide it, with a trace.
 pub(crate) fn without_session(cx: Context, here: &Context) -> Context {
-    in_force::put_back(cx, here, opening::scope_of(here))
+    in_force::put_back(cx, here)
 }
 
 /// What the headers of a call or a message say, to be put in force.

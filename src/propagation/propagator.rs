@@ -4,12 +4,12 @@ use crate::diagnostic::{self, Message, Once};
 use crate::error::{Error, ErrorKind};
 use crate::format::attributes::{SESSION_ID, USER_HASH, USER_ID};
 use crate::format::privacy::{Privacy, Shown};
-use crate::layer::opening;
 use crate::propagation::baggage::{self, Member};
 use crate::propagation::inbound::InboundPolicy;
 use crate::propagation::received::Refused;
 use crate::scope::{Role, Scope};
 use crate::session::Id;
+use crate::session::Session;
 use crate::session::text::repeats;
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
@@ -206,7 +206,9 @@ impl SessionPropagator {
             (USER_ID, Role::User, &self.privacy.user_ids),
         ];
         ids.into_iter().any(|(of_id, role, policy)| {
-            let is_id = || repeats(value, scope.and_then(|scope| scope.get(role)).as_ref());
+            let is_id = || {
+                scope.is_some_and(|it| it.with_values(|it| repeats(value, role.id(it).as_ref())))
+            };
             !policy.is_plain() && (key == of_id || is_id())
         })
     }
@@ -235,9 +237,9 @@ impl Default for SessionPropagator {
 
 impl TextMapPropagator for SessionPropagator {
     fn inject_context(&self, cx: &Context, injector: &mut dyn Injector) {
-        let scope = opening::scope_of(cx);
-        let ids = scope.as_ref().map(|scope| scope.ids());
-        let (id, user_id) = ids.unwrap_or_default();
+        let scope = Scope::of(cx);
+        let session = scope.as_ref().map(|it| it.to_session());
+        let Session { id, user_id, .. } = session.unwrap_or_default();
         let id = id.and_then(|id| Some(self.privacy.session_ids.show(&id)?.text()));
         if self.baggage {
             let user = scope
@@ -289,7 +291,7 @@ impl TextMapPropagator for SessionPropagator {
         match self.read(extractor, &headers) {
             Ok(session) if session.is_empty() => cx,
             Ok(session) if self.inbound.takes(session.id(), &()) => {
-                Scope::nested(None, (&session).into()).entered(&cx)
+                Scope::nested(None, &session).entered(&cx)
             }
             Ok(_) => cx,
             Err(Refused(header, what, error)) => {

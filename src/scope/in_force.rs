@@ -1,35 +1,45 @@
-//! The scope in force here, and the `Context` that carries it.
+//! The current scope, and the `Context` that carries it.
 //!
-//! OpenTelemetry's [`Context`] is the carrier: child spans, samplers, log processors and
-//! propagators all read it. [`Scope::of`] is the one answer to "which scope is in force under this
-//! `Context`". It knows two places:
+//! OpenTelemetry's [`Context`] is the carrier: child spans, samplers, log processors and propagators all
+//! read it. [`Scope::of`] is the one answer to "which scope applies under this `Context`". It looks in
+//! three places:
 //!
 //! - an [`Entry`] in the `Context`, put there by [`attach`] and inherited with the `Context`;
-//! - [`BOUND`], for a span whose `Context` could not be given an entry: its parent was set from
-//!   outside (`set_parent`, `parent:`), or the scope was set on it when it had started already.
-//!   What is started with the `Context` of such a span does not have the entry either, so it is
-//!   bound too. Inside the first kind, [`attach_to_span`] makes up for the entry: see `layer/tracking.rs`.
+//! - [`BOUND`], the map from OpenTelemetry span id to scope, for a span whose own `Context` has no entry: its
+//!   parent was replaced (`set_parent`), or the scope was set when the span had started already. A span
+//!   that is started under such a `Context` has no entry either, so it is in the map too;
+//! - [`DEFAULT`], the default session of the process, where there is neither.
 //!
 //! [`attach`]: Scope::attach
-//! [`attach_to_span`]: Scope::attach_to_span
 
 use crate::here::{self, Attached};
 use crate::scope::Scope;
 use crate::shards::Shards;
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 impl Scope {
-    /// The scope in force under `cx`.
+    /// The scope that applies under `cx`.
     pub(crate) fn of(cx: &Context) -> Option<Arc<Scope>> {
         InForce::under(cx).scope()
     }
 
-    /// The scope in force here.
+    /// The current scope.
     pub(crate) fn current() -> Option<Arc<Scope>> {
         here::map(Scope::of).flatten()
+    }
+
+    /// The default session of the process.
+    #[inline]
+    pub(crate) fn global_default() -> Option<Arc<Scope>> {
+        DEFAULT.get().cloned()
+    }
+
+    /// Makes this the default session of the process. False if there is one already.
+    pub(crate) fn set_global_default(self: Arc<Self>) -> bool {
+        DEFAULT.set(self).is_ok()
     }
 
     /// `cx` with this scope in force.
@@ -59,17 +69,6 @@ impl Scope {
         })
     }
 
-    /// Puts this scope in force on this thread as that of the current span, whose own `Context` does
-    /// not have it.
-    pub(crate) fn attach_to_span(self: Arc<Self>) -> Attached {
-        let entry = Entry {
-            scope: self,
-            under: SpanId::INVALID,
-            begins_trace: None,
-        };
-        here::attach_changed(|cx| cx.with_value(entry))
-    }
-
     /// Puts this scope in force on this thread, until the guard is dropped.
     pub(crate) fn attach(self: Arc<Self>) -> Attached {
         here::attach_changed(|cx| self.entered(cx))
@@ -79,7 +78,8 @@ impl Scope {
 /// The scope in force under a `Context`, by where it was found.
 pub(crate) enum InForce {
     Nothing,
-    /// It is the entry of the `Context`, and so that of every `Context` made from it.
+    /// It is the entry of the `Context`, and so that of every `Context` made from it. Or it is the default
+    /// session of the process, which every `Context` has.
     Entry(Arc<Scope>),
     /// The same, and a span that is started under the `Context` is the root of a trace.
     EntryToTrace(Arc<Scope>),
@@ -101,7 +101,7 @@ impl InForce {
             }
         }
         match entry {
-            None => Self::Nothing,
+            None => Scope::global_default().map_or(Self::Nothing, Self::Entry),
             Some(entry) if entry.begins_trace_under(span.span_id()).is_some() => {
                 Self::EntryToTrace(entry.scope.clone())
             }
@@ -150,9 +150,9 @@ pub(crate) fn brought(cx: &Context, outer: &Context) -> Option<Arc<Scope>> {
     is_new.then(|| entry.scope.clone())
 }
 
-/// `cx`, which was extracted from headers on top of `outer`, with what is in force under `outer`:
-/// `otherwise`, where that is no entry.
-pub(crate) fn put_back(cx: Context, outer: &Context, otherwise: Option<Arc<Scope>>) -> Context {
+/// `cx`, which was extracted from headers on top of `outer`, with the scope that applies under `outer`: even
+/// headers without a session can replace the span it is found by.
+pub(crate) fn put_back(cx: Context, outer: &Context) -> Context {
     let in_force = |cx| Scope::of(cx).as_ref().map(Arc::as_ptr);
     if in_force(&cx) == in_force(outer) {
         return cx;
@@ -160,7 +160,10 @@ pub(crate) fn put_back(cx: Context, outer: &Context, otherwise: Option<Arc<Scope
     let (scope, under) = match (InForce::under(outer), outer.get::<Entry>()) {
         (InForce::Entry(scope) | InForce::EntryToTrace(scope), Some(entry)) => (scope, entry.under),
         // That of the span, if it has one: it gives way to what is bound to the span later.
-        _ => (otherwise.unwrap_or_else(Scope::empty), SpanId::INVALID),
+        _ => (
+            Scope::of(outer).unwrap_or_else(Scope::empty),
+            SpanId::INVALID,
+        ),
     };
     cx.with_value(Entry {
         scope,
@@ -168,6 +171,9 @@ pub(crate) fn put_back(cx: Context, outer: &Context, otherwise: Option<Arc<Scope
         begins_trace: None,
     })
 }
+
+/// The default session of the process. Written once, by [`Scope::set_global_default`].
+static DEFAULT: OnceLock<Arc<Scope>> = OnceLock::new();
 
 /// Scopes of spans by span id, each with its trace id to tell a chance meeting of ids.
 static BOUND: Shards<u64, (TraceId, Arc<Scope>)> = Shards::new();

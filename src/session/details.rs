@@ -66,6 +66,14 @@ impl Parts {
     pub(crate) fn and(self, others: Self) -> Self {
         Self(self.0 | others.0)
     }
+
+    pub(crate) fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
 }
 
 /// In the order in which they were said.

@@ -3,7 +3,7 @@
 use crate::error::ErrorKind;
 use crate::session::Id;
 use crate::session::metadata;
-use opentelemetry::StringValue;
+use opentelemetry::{StringValue, Value};
 use std::borrow::Cow;
 
 /// The string that `text` is the `Debug` form of.
@@ -31,6 +31,32 @@ pub(crate) fn unquoted(text: &str) -> Option<String> {
         });
     }
     Some(plain)
+}
+
+/// Texts that other languages and formats write where there is no value.
+const PLACEHOLDERS: [&str; 6] = ["None", "null", "undefined", "nil", "NaN", "[object Object]"];
+
+/// Whether `text` stands for no value.
+pub(crate) fn is_placeholder(text: &str) -> bool {
+    PLACEHOLDERS.contains(&text.trim())
+}
+
+/// The id that an attribute holds, if it holds one. The OpenTelemetry layer exports a field recorded with `?` in
+/// its quotes, and untrimmed.
+pub(crate) fn id_text(value: &Value) -> Option<Cow<'_, str>> {
+    let text = value.as_str();
+    let text = match unquoted(&text) {
+        Some(text) => text.into(),
+        None => text,
+    };
+    Id::check(&text).ok()?;
+    if is_placeholder(&text) {
+        return None;
+    }
+    Some(match text {
+        Cow::Borrowed(text) => text.trim().into(),
+        Cow::Owned(text) => text.trim().to_owned().into(),
+    })
 }
 
 /// Whether an attribute only repeats an id: what the span's field said, or what is to be hidden.

@@ -3,7 +3,7 @@
 use crate::handover::{self, Errand};
 use crate::scope::Scope;
 use crate::scope::in_force;
-use crate::tracer::watched::SpanAttributes;
+use crate::tracer::own::Own;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Span, SpanContext, Status};
 use std::borrow::Cow;
@@ -28,52 +28,43 @@ pub struct SessionSpan<S: Span> {
     /// The scope is found by the span's id, until the span is dropped.
     bound: bool,
     ended: bool,
-    attributes: SpanAttributes,
+    own: Own,
 }
 
 impl<S: Span> SessionSpan<S> {
     #[inline]
-    pub(crate) fn new(
-        inner: S,
-        scope: Option<Arc<Scope>>,
-        bound: bool,
-        attributes: SpanAttributes,
-    ) -> Self {
+    pub(crate) fn new(inner: S, scope: Option<Arc<Scope>>, bound: bool, own: Own) -> Self {
         Self {
             bound: bound && bind(inner.span_context(), &scope),
             inner,
             scope,
             ended: false,
-            attributes,
+            own,
         }
     }
 
     fn run(&mut self, errand: Errand) {
         match errand {
             Errand::Bind(session) => {
-                let outer = self.scope.take();
-                self.scope = Some(Scope::nested(outer.clone(), (&session).into()));
-                self.attributes.keep_opened(outer);
+                self.own.bind(&session);
+                self.scope = Some(Scope::nested(self.scope.take(), &session));
                 self.bound = bind(self.inner.span_context(), &self.scope);
             }
-            Errand::Mark(session) => self.attributes.mark(session, self.scope.as_deref()),
+            Errand::Mark(session) => self.own.mark(session, self.scope.as_deref()),
             Errand::Nothing => {}
         }
     }
 
     #[inline(never)]
-    fn set_watched(&mut self, attribute: KeyValue) {
-        let scope = self.scope.as_deref();
-        match self.attributes.reserved(&attribute, scope) {
-            None => self.inner.set_attribute(attribute),
-            Some(reserved) => self.attributes.hold(reserved, attribute, scope),
+    fn set_own(&mut self, mut attribute: KeyValue) {
+        if self.own.keeps(&mut attribute, self.scope.as_deref()) {
+            self.inner.set_attribute(attribute);
         }
     }
 
     fn write(&mut self) {
-        if !std::mem::replace(&mut self.ended, true) {
-            self.attributes
-                .write(self.scope.as_deref(), &mut self.inner);
+        if !std::mem::replace(&mut self.ended, true) && self.inner.is_recording() {
+            self.own.end(self.scope.as_deref(), &mut self.inner);
         }
     }
 }
@@ -114,8 +105,8 @@ impl<S: Span> Span for SessionSpan<S> {
 
     #[inline]
     fn set_attribute(&mut self, attribute: KeyValue) {
-        if self.attributes.may_hold(&attribute) {
-            self.set_watched(attribute);
+        if self.own.may_matter(&attribute.key) {
+            self.set_own(attribute);
         } else {
             self.inner.set_attribute(attribute);
         }

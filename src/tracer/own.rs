@@ -1,0 +1,288 @@
+//! Which attributes a span has of its own. At the end only the missing ones are added.
+//!
+//! An attribute that the span's author set stays where it was put, so that samplers and processors see it.
+//! Only our own syntax is consumed: the fields of an opener that hold an id, metadata or tags. The scope has
+//! their values, and they are exported under the keys of the scope.
+
+use crate::diagnostic;
+use crate::format::attributes::{
+    ID, OURS, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID,
+    USER_HASH, USER_ID, WRITTEN,
+};
+use crate::format::{self, Format};
+use crate::handover::OpenerFields;
+use crate::layer::fields;
+use crate::scope::{Role, Scope};
+use crate::session::text::{id_text, is_placeholder};
+use crate::session::{Id, Session};
+use opentelemetry::trace::Span;
+use opentelemetry::{Key, KeyValue, Value};
+use std::sync::Arc;
+
+pub(crate) struct Own {
+    /// The keys of the scope that the span has already.
+    keys: Vec<Key>,
+    /// The span is an opener.
+    fields: Option<OpenerFields>,
+    /// The ids that its fields had set when it started.
+    started_with: Session,
+    renames_plain: bool,
+    /// The session has attributes of the application's own: each key of the span may be one of these.
+    looks_at_all: bool,
+    format: Option<Arc<Format>>,
+    more: Option<Box<More>>,
+}
+
+/// What hardly any span has.
+#[derive(Default)]
+struct More {
+    /// Set by `mark_trace` in a span below.
+    marked: Session,
+    /// Values under the key of an id that are no id. They are exported if the span ends without one.
+    invalid: Vec<(Role, Value)>,
+}
+
+impl Own {
+    #[inline(always)]
+    pub(crate) fn new(
+        fields: Option<OpenerFields>,
+        scope: Option<&Scope>,
+        renames_plain: bool,
+        format: Option<&Arc<Format>>,
+    ) -> Self {
+        Self {
+            keys: Vec::new(),
+            renames_plain,
+            looks_at_all: scope.is_some_and(Scope::has_attributes)
+                || fields.as_ref().is_some_and(|it| it.has_details),
+            fields,
+            started_with: Session::default(),
+            format: format.cloned(),
+            more: None,
+        }
+    }
+
+    /// False if an attribute with this key certainly stays where it is, and is none of the scope's.
+    #[inline(always)]
+    pub(crate) fn may_matter(&self, key: &Key) -> bool {
+        self.looks_at_all || OURS.may_be(key.as_str())
+    }
+
+    /// Looks through the attributes that the span starts with.
+    #[inline]
+    pub(crate) fn start(&mut self, attributes: &mut Vec<KeyValue>, scope: Option<&Scope>) {
+        if let Some(fields) = self.fields.clone() {
+            self.start_opener(attributes, &fields, scope);
+        } else if attributes.iter().any(|it| self.may_matter(&it.key)) {
+            self.look_at_each(attributes, scope);
+        }
+    }
+
+    #[inline(never)]
+    fn look_at_each(&mut self, attributes: &mut Vec<KeyValue>, scope: Option<&Scope>) {
+        attributes.retain_mut(|it| !self.may_matter(&it.key) || self.keeps(it, scope));
+    }
+
+    /// Consumes the fields of an opener, and writes the ids that they have set by now: samplers see them.
+    #[inline(never)]
+    fn start_opener(
+        &mut self,
+        attributes: &mut Vec<KeyValue>,
+        fields: &OpenerFields,
+        scope: Option<&Scope>,
+    ) {
+        let mut ids = fields.opener.values();
+        ids.details = None;
+        for role in [Role::Session, Role::User] {
+            let (key, id) = (role.key(), role.id(&ids).as_ref().map(Id::as_str));
+            if !fields.hold(role) {
+                continue;
+            }
+            // The builder has each value that was recorded. Only one that the author set with OpenTelemetry's
+            // API can come after the last of them, which is the id.
+            let is_id = |it: &KeyValue| it.key.as_str() == key && id_text(&it.value).is_some();
+            let last = attributes.iter().rposition(is_id);
+            let own = last.filter(|at| id_text(&attributes[*at].value).as_deref() != id);
+            let mut at = 0..;
+            attributes.retain(|it| {
+                let is_own = at.next() == own && own.is_some();
+                is_own || it.key.as_str() != key || self.consumes(role, &it.value)
+            });
+        }
+        self.look_at_each(attributes, scope);
+        self.write(&ids, &mut |attribute| attributes.push(attribute));
+        let set = [Role::Session, Role::User]
+            .into_iter()
+            .filter(|role| role.id(&ids).is_some());
+        self.keys
+            .extend(set.map(|role| Key::from_static_str(role.key())));
+        self.started_with = ids;
+    }
+
+    /// Whether an attribute stays on the span. If it does, its key is the author's.
+    #[inline(never)]
+    pub(crate) fn keeps(&mut self, attribute: &mut KeyValue, scope: Option<&Scope>) -> bool {
+        match attribute.key.as_str() {
+            SESSION_ID if !self.keeps_id(Role::Session, &attribute.value, scope) => return false,
+            USER_ID if !self.keeps_id(Role::User, &attribute.value, scope) => return false,
+            ID if self.fields.as_ref().is_some_and(|it| it.ids.id.is_some()) => return false,
+            PLAIN_SESSION if self.renames(scope) => {
+                attribute.key = Key::from_static_str(PLAIN_SESSION_RENAMED);
+            }
+            PLAIN_USER if self.renames(scope) => {
+                attribute.key = Key::from_static_str(PLAIN_USER_RENAMED);
+            }
+            key if self.fields.as_ref().is_some_and(|it| it.has_detail(key)) => return false,
+            key if WRITTEN.contains(&key) || self.looks_at_all => {
+                self.keys.push(attribute.key.clone());
+            }
+            _ => {}
+        }
+        true
+    }
+
+    fn keeps_id(&mut self, role: Role, value: &Value, scope: Option<&Scope>) -> bool {
+        let id = id_text(value);
+        let fields = self.fields.as_ref().filter(|fields| fields.hold(role));
+        match (fields, id) {
+            (Some(fields), Some(id)) => {
+                let set = fields.opener.values();
+                let is_recorded = role.id(&set).as_ref().is_some_and(|set| set.as_str() == id);
+                if is_recorded {
+                    self.warn_of_change(role, &set);
+                }
+                !is_recorded
+            }
+            (Some(_), None) => self.consumes(role, value),
+            (None, Some(_)) => true,
+            (None, None) => {
+                let Some(scope) = scope else { return true };
+                if let Err(error) = Id::new(&value.as_str()) {
+                    diagnostic::own_attribute_ignored(role.key(), error);
+                }
+                let is_inherited = scope.with_values(|values| role.id(values).is_some());
+                if !is_inherited && scope.may_set(role) {
+                    self.more().invalid.push((role, value.clone()));
+                    return false;
+                }
+                !is_inherited
+            }
+        }
+    }
+
+    /// Tells the author where an id is set that the span is not exported with, because it has started with another.
+    fn warn_of_change(&self, role: Role, set: &Session) {
+        let (first, last) = (role.id(&self.started_with), role.id(set));
+        if let (Some(fields), Some(_), Some(_)) = (&self.fields, first, last) {
+            if first != last {
+                diagnostic::id_kept(fields.metadata, role.key());
+            }
+        }
+    }
+
+    /// Takes note of a session that is set on the span, which has started.
+    pub(crate) fn bind(&mut self, session: &Session) {
+        self.warn_of_change(Role::Session, session);
+        self.warn_of_change(Role::User, session);
+        if let Some(details) = session.details.as_ref().filter(|_| !self.looks_at_all) {
+            // The span may have attributes with these keys, and can't tell.
+            self.keys
+                .extend(details.attributes.iter().map(|it| it.key.clone()));
+        }
+    }
+
+    /// Takes a field of an opener away. False: it does not stay.
+    fn consumes(&mut self, role: Role, value: &Value) -> bool {
+        let text = value.as_str();
+        if id_text(value).is_none() && !text.trim().is_empty() && !is_placeholder(&text) {
+            self.more().invalid.push((role, value.clone()));
+        }
+        false
+    }
+
+    /// Whether plain attributes are renamed: beside an id, and where the span may get one.
+    fn renames(&self, scope: Option<&Scope>) -> bool {
+        let has_id = |values: &Session| values.id.is_some() || values.user_id.is_some();
+        self.renames_plain
+            && (self.fields.is_some() || scope.is_some_and(|scope| scope.with_values(has_id)))
+    }
+
+    /// Whether the span has an attribute with this key.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        let key = if key == USER_HASH { USER_ID } else { key };
+        self.keys.iter().any(|own| own.as_str() == key)
+    }
+
+    fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
+    /// Keeps of `session` what the span has no value for, if it is not in another session, or of another user.
+    pub(crate) fn mark(&mut self, session: Session, scope: Option<&Scope>) {
+        let present = scope.map(Scope::to_session).unwrap_or_default();
+        let present = present.or(self.more().marked.clone());
+        let agrees = |role: Role| {
+            // The span doesn't know what its author set.
+            let is_unknown = self.fields.is_none() && self.has(role.key());
+            let present = role.id(&present);
+            !is_unknown && (present.is_none() || present == role.id(&session))
+        };
+        if agrees(Role::Session) && agrees(Role::User) {
+            // Nor does it know which other keys it has.
+            let session = session.without_attributes();
+            let marked = &mut self.more().marked;
+            *marked = std::mem::take(marked).or(session);
+        }
+    }
+
+    /// Adds what is missing on the span.
+    #[inline]
+    pub(crate) fn end(&mut self, scope: Option<&Scope>, span: &mut impl Span) {
+        let mut write = |attribute| span.set_attribute(attribute);
+        match self.more.take() {
+            Some(more) => self.end_with(*more, scope, &mut write),
+            None => {
+                if let Some(scope) = scope {
+                    scope.with_values(|values| self.write(values, &mut write));
+                }
+            }
+        }
+    }
+
+    #[cold]
+    fn end_with(&self, more: More, scope: Option<&Scope>, write: &mut impl FnMut(KeyValue)) {
+        let values = scope.map(Scope::to_session).unwrap_or_default();
+        let values = values.or(more.marked);
+        self.write(&values, write);
+        for role in [Role::Session, Role::User] {
+            let mut invalid = more.invalid.iter().rev();
+            let invalid = invalid.find(|invalid| invalid.0 == role);
+            if let Some((_, value)) = invalid.filter(|_| role.id(&values).is_none()) {
+                write(KeyValue::new(role.key(), value.clone()));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn write(&self, values: &Session, write: &mut impl FnMut(KeyValue)) {
+        format::write_values(values, self.format.as_ref(), &mut |attribute| {
+            if self.keys.is_empty() || !self.has(attribute.key.as_str()) {
+                write(attribute);
+            }
+        });
+    }
+}
+
+impl OpenerFields {
+    /// Whether `session.id` or `user.id` is a field that holds the id.
+    fn hold(&self, role: Role) -> bool {
+        match role {
+            Role::Session => self.ids.session_id,
+            Role::User => self.ids.user_id,
+        }
+    }
+
+    fn has_detail(&self, key: &str) -> bool {
+        self.has_details && fields::is_detail(key) && self.metadata.fields().field(key).is_some()
+    }
+}
