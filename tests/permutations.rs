@@ -83,7 +83,10 @@ fn all_obey_the_rules(filter: Filter, run: usize, meaningless: usize, spans: usi
     );
     assert_eq!((combinations.len(), others.len()), (run, meaningless));
     assert_eq!(exported, spans);
-    assert_eq!(app.diagnostics.said(), Vec::<String>::new());
+    // What is set over an id that a span has started with is told once for each place in the code.
+    let others = app.diagnostics.said().into_iter();
+    let others = others.filter(|said| !said.contains("has started with another"));
+    assert_eq!(others.collect::<Vec<_>>(), Vec::<String>::new());
 }
 
 #[test]

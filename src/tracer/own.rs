@@ -13,10 +13,10 @@ use crate::format::{self, Format};
 use crate::handover::OpenerFields;
 use crate::layer::fields;
 use crate::scope::{Role, Scope};
-use crate::session::text::{id_text, is_placeholder};
+use crate::session::text::{id_text, is_placeholder, unquoted};
 use crate::session::{Id, Session};
 use opentelemetry::trace::Span;
-use opentelemetry::{Key, KeyValue, Value};
+use opentelemetry::{Key, KeyValue};
 use std::sync::Arc;
 
 pub(crate) struct Own {
@@ -39,7 +39,7 @@ struct More {
     /// Set by `mark_trace` in a span below.
     marked: Session,
     /// Values under the key of an id that are no id. They are exported if the span ends without one.
-    invalid: Vec<(Role, Value)>,
+    invalid: Vec<(Role, KeyValue)>,
 }
 
 impl Own {
@@ -106,7 +106,7 @@ impl Own {
             let mut at = 0..;
             attributes.retain(|it| {
                 let is_own = at.next() == own && own.is_some();
-                is_own || it.key.as_str() != key || self.consumes(role, &it.value)
+                is_own || it.key.as_str() != key || self.consumes(role, it)
             });
         }
         self.look_at_each(attributes, scope);
@@ -123,9 +123,13 @@ impl Own {
     #[inline(never)]
     pub(crate) fn keeps(&mut self, attribute: &mut KeyValue, scope: Option<&Scope>) -> bool {
         match attribute.key.as_str() {
-            SESSION_ID if !self.keeps_id(Role::Session, &attribute.value, scope) => return false,
-            USER_ID if !self.keeps_id(Role::User, &attribute.value, scope) => return false,
-            ID if self.fields.as_ref().is_some_and(|it| it.ids.id.is_some()) => return false,
+            SESSION_ID if !self.keeps_id(Role::Session, attribute, scope) => return false,
+            USER_ID if !self.keeps_id(Role::User, attribute, scope) => return false,
+            ID => {
+                if let Some(role) = self.fields.as_ref().and_then(|it| it.ids.id) {
+                    return self.consumes(role, attribute);
+                }
+            }
             PLAIN_SESSION if self.renames(scope) => {
                 attribute.key = Key::from_static_str(PLAIN_SESSION_RENAMED);
             }
@@ -141,36 +145,43 @@ impl Own {
         true
     }
 
-    fn keeps_id(&mut self, role: Role, value: &Value, scope: Option<&Scope>) -> bool {
-        let id = id_text(value);
-        let fields = self.fields.as_ref().filter(|fields| fields.hold(role));
-        match (fields, id) {
-            (Some(fields), Some(id)) => {
-                let set = fields.opener.values();
-                let is_recorded = role.id(&set).as_ref().is_some_and(|set| set.as_str() == id);
-                if is_recorded {
-                    self.warn_of_change(role, &set);
-                }
-                !is_recorded
-            }
-            (Some(_), None) => self.consumes(role, value),
-            (None, Some(_)) => true,
-            (None, None) => {
-                let Some(scope) = scope else { return true };
-                if let Err(error) = Id::new(&value.as_str()) {
-                    diagnostic::own_attribute_ignored(role.key(), error);
-                }
-                let is_inherited = scope.with_values(|values| role.id(values).is_some());
-                if !is_inherited && scope.may_set(role) {
-                    self.more().invalid.push((role, value.clone()));
-                    return false;
-                }
-                !is_inherited
-            }
+    fn keeps_id(&mut self, role: Role, attribute: &KeyValue, scope: Option<&Scope>) -> bool {
+        let id = id_text(&attribute.value);
+        if let Some(fields) = self.fields.as_ref().filter(|fields| fields.hold(role)) {
+            let set = fields.opener.values();
+            let set = role.id(&set).as_ref().map(Id::as_str);
+            // Set by the author with OpenTelemetry's API, rather than recorded.
+            return id.is_some() && id.as_deref() != set || self.consumes(role, attribute);
         }
+        let (None, Some(scope)) = (id, scope) else {
+            return true;
+        };
+        if let Err(error) = Id::new(&attribute.value.as_str()) {
+            diagnostic::own_attribute_ignored(role.key(), error);
+        }
+        let is_inherited = scope.with_values(|values| role.id(values).is_some());
+        let waits = !is_inherited && scope.may_set(role);
+        if waits {
+            self.more().invalid.push((role, attribute.clone()));
+        }
+        !is_inherited && !waits
     }
 
-    /// Tells the author where an id is set that the span is not exported with, because it has started with another.
+    /// Takes a field of an opener away. False: it does not stay.
+    fn consumes(&mut self, role: Role, attribute: &KeyValue) -> bool {
+        let text = attribute.value.as_str();
+        let plain = unquoted(&text);
+        let text = plain.as_deref().unwrap_or(&text).trim();
+        if let Some(fields) = &self.fields {
+            self.warn_of_change(role, &fields.opener.values());
+        }
+        if id_text(&attribute.value).is_none() && !text.is_empty() && !is_placeholder(text) {
+            self.more().invalid.push((role, attribute.clone()));
+        }
+        false
+    }
+
+    /// Tells the author where an id is set that the span is not exported with: it has started with another.
     fn warn_of_change(&self, role: Role, set: &Session) {
         let (first, last) = (role.id(&self.started_with), role.id(set));
         if let (Some(fields), Some(_), Some(_)) = (&self.fields, first, last) {
@@ -189,15 +200,6 @@ impl Own {
             self.keys
                 .extend(details.attributes.iter().map(|it| it.key.clone()));
         }
-    }
-
-    /// Takes a field of an opener away. False: it does not stay.
-    fn consumes(&mut self, role: Role, value: &Value) -> bool {
-        let text = value.as_str();
-        if id_text(value).is_none() && !text.trim().is_empty() && !is_placeholder(&text) {
-            self.more().invalid.push((role, value.clone()));
-        }
-        false
     }
 
     /// Whether plain attributes are renamed: beside an id, and where the span may get one.
@@ -257,8 +259,8 @@ impl Own {
         for role in [Role::Session, Role::User] {
             let mut invalid = more.invalid.iter().rev();
             let invalid = invalid.find(|invalid| invalid.0 == role);
-            if let Some((_, value)) = invalid.filter(|_| role.id(&values).is_none()) {
-                write(KeyValue::new(role.key(), value.clone()));
+            if let Some((_, attribute)) = invalid.filter(|_| role.id(&values).is_none()) {
+                write(attribute.clone());
             }
         }
     }

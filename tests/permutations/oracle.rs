@@ -292,21 +292,27 @@ impl Oracle {
     /// force for the span itself, and for what starts below it afterwards.
     fn value(&self, node: usize, which: Which, at: Time, started: Time) -> Option<String> {
         let node = &self.nodes[node];
-        let latest = |said: &[(Time, Values)], until: Time| {
-            let known = said.iter().filter(|(time, _)| *time <= until);
-            known.filter_map(|(_, values)| which(values)).next_back()
-        };
-        let own = latest(&node.set, started.min(at)).or_else(|| latest(&node.fields, at));
+        let own = latest(&node.set, started.min(at), which);
+        let own = own.or_else(|| latest(&node.fields, at, which));
         let inherited = || self.value(node.outer?, which, at, node.started?);
         own.map(str::to_owned).or_else(inherited)
+    }
+
+    /// The value that a span is exported with: the one that its fields had set when it started, or else the
+    /// one that applies when it ends.
+    fn exported(&self, index: usize, which: Which) -> Option<String> {
+        let node = &self.nodes[index];
+        let started = node.started.unwrap_or(node.closed);
+        let first = latest(&node.fields, started, which).map(str::to_owned);
+        first.or_else(|| self.value(index, which, node.closed, node.closed))
     }
 
     fn outcome(self) -> Outcome {
         let exported = |(index, node): (usize, &Node)| Exported {
             name: node.name.to_owned(),
             parent: node.parent.map(|parent| self.nodes[parent].name.to_owned()),
-            session: self.value(index, SESSION, node.closed, node.closed),
-            user: self.value(index, USER, node.closed, node.closed),
+            session: self.exported(index, SESSION),
+            user: self.exported(index, USER),
             keys_too_many: vec![],
         };
         let nodes = self.nodes.iter().enumerate();
@@ -320,6 +326,12 @@ impl Oracle {
             answers: self.answers,
         }
     }
+}
+
+/// What was set last until then.
+fn latest(set: &[(Time, Values)], until: Time, which: Which) -> Option<&'static str> {
+    let known = set.iter().filter(|(time, _)| *time <= until);
+    known.filter_map(|(_, values)| which(values)).next_back()
 }
 
 type Which = fn(&Values) -> Option<&'static str>;

@@ -147,12 +147,12 @@ impl App {
     /// Asserts what was exported, and that nobody was told of a mistake.
     #[track_caller]
     pub fn exports(&self, expected: &str) {
-        self.exports_after(expected, &[]);
+        self.exports_after(expected, &[""; 0]);
     }
 
     /// Asserts what was exported, and what was said of mistakes.
     #[track_caller]
-    pub fn exports_after(&self, expected: &str, diagnostics: &[&str]) {
+    pub fn exports_after(&self, expected: &str, diagnostics: &[impl AsRef<str> + Debug]) {
         let expected = expected
             .lines()
             .filter(|line| !line.trim().is_empty())
@@ -163,6 +163,7 @@ impl App {
             .iter()
             .map(|line| format!("{}\n", line[margin..].trim_end()));
         assert_eq!(self.tree(), expected.collect::<String>());
+        let diagnostics: Vec<_> = diagnostics.iter().map(AsRef::as_ref).collect();
         assert_eq!(self.diagnostics.said(), diagnostics);
     }
 }
@@ -251,6 +252,15 @@ impl<S: tracing::Subscriber> Layer<S> for Diagnostics {
             self.0.lock().unwrap().push(message.0);
         }
     }
+}
+
+/// What is said where an id is set on a span that has started with another one.
+pub fn kept(file: &str, span: &str, line: u32, key: &str) -> String {
+    format!(
+        "tracing-session: span `{span}` at {file}:{line} has started with another `{key}` and is exported with \
+         that one: the new one reaches the spans below only (declare the field Empty, and record it once, \
+         instead of starting with a placeholder)"
+    )
 }
 
 /// A `Context` as a server extracts it from the headers of a request.

@@ -1,7 +1,7 @@
 //! Values recorded late (C3).
 
 use crate::ignored;
-use crate::support::{App, remote, values};
+use crate::support::{App, kept, remote, values};
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt;
 use tracing::field::{Empty, display};
@@ -135,7 +135,7 @@ fn value_recorded_late_reaches_through_sessions_that_say_nothing_of_it() {
 }
 
 #[test]
-fn value_recorded_twice_is_the_last_valid_one_for_spans_that_end_afterwards() {
+fn value_recorded_twice_is_the_last_valid_one_for_descendants_and_the_first_for_the_span_itself() {
     let app = App::new();
     let line = line!() + 1;
     let request = info_span!("session", id = "first", user.id = Empty);
@@ -151,13 +151,16 @@ fn value_recorded_twice_is_the_last_valid_one_for_spans_that_end_afterwards() {
     drop(request);
     app.exports_after(
         "
-        session session.id=third user.id=u-3
+        session session.id=first user.id=u-3
           one session.id=first
           two session.id=second user.id=u-1
           three session.id=second user.id=u-2
           four session.id=third user.id=u-3
         ",
-        &[&ignored("id", "session", line, "id is blank")],
+        &[
+            kept(file!(), "session", line, "session.id"),
+            ignored("id", "session", line, "id is blank"),
+        ],
     );
 }
 
@@ -183,6 +186,7 @@ fn value_recorded_late_reaches_below_a_parent_set_from_outside() {
 #[test]
 fn value_that_was_said_from_the_start_may_be_recorded_again() {
     let app = App::new();
+    let line = line!() + 1;
     let request = info_span!("request", session.id = "chat-42");
     request.in_scope(|| {
         let open = info_span!("open").entered();
@@ -191,19 +195,24 @@ fn value_that_was_said_from_the_start_may_be_recorded_again() {
         assert_eq!(current_session_id().as_deref(), Some("chat-43"));
         drop(open);
     });
+    let login_line = line!() + 1;
     let login = info_span!("login", user.id = "u-7");
     login.in_scope(|| {
         login.record("user.id", "u-8");
         info_span!("after").in_scope(|| {});
     });
     drop((request, login));
-    app.exports(
+    app.exports_after(
         "
-        request session.id=chat-43
+        request session.id=chat-42
           open session.id=chat-43
-        login user.id=u-8
+        login user.id=u-7
           after user.id=u-8
         ",
+        &[
+            kept(file!(), "request", line, "session.id"),
+            kept(file!(), "login", login_line, "user.id"),
+        ],
     );
 }
 

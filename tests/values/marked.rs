@@ -26,7 +26,7 @@ fn marking_the_trace_writes_what_is_in_force_on_the_open_spans_above() {
         "
         other trace
         http session.id=chat-42 user.id=u-7
-          own session.id=chat-42 user.id=u-1
+          own user.id=u-1
             handler session.id=chat-42 user.id=u-7
               ended user.id=u-1
             beside user.id=u-1
@@ -55,7 +55,7 @@ fn marking_the_trace_again_keeps_what_is_there() {
     });
     app.exports(
         "
-        http session.id=first user.id=u-2
+        http session.id=first
           handler session.id=first
           handler session.id=second user.id=u-2
           handler session.id=third user.id=u-3

@@ -1,6 +1,6 @@
 //! Values set on the current span (C4).
 
-use crate::support::{App, values};
+use crate::support::{App, kept, values};
 use opentelemetry::trace::{Tracer, TracerProvider};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, info_span};
@@ -63,6 +63,7 @@ fn value_set_on_the_current_span_does_not_reach_children_that_had_started() {
 #[test]
 fn value_set_on_a_span_that_opens_a_scope_stands_inside_it() {
     let app = App::new();
+    let line = line!() + 1;
     let request = info_span!("request", session.id = "chat-42", user.id = Empty);
     request.in_scope(|| {
         set_session_id("chat-43").unwrap();
@@ -71,12 +72,13 @@ fn value_set_on_a_span_that_opens_a_scope_stands_inside_it() {
         info_span!("with user").in_scope(|| {});
     });
     drop(request);
-    app.exports(
+    app.exports_after(
         "
-        request session.id=chat-43 user.id=u-7
+        request session.id=chat-42 user.id=u-7
           after session.id=chat-43
           with user session.id=chat-43 user.id=u-7
         ",
+        &[kept(file!(), "request", line, "session.id")],
     );
 }
 
@@ -192,7 +194,7 @@ fn value_is_set_on_a_plain_opentelemetry_span_where_it_is_the_current_one() {
 fn without_a_current_span_setting_a_value_is_an_error_that_says_what_to_do() {
     let app = App::new();
     let text = "no span here to set the session or user on; call it inside a span, attach a \
-                Session, or give the SessionLayer a default session";
+                Session, or set a default session for the process (Session::set_global_default)";
     for result in [
         set_session_id("chat-42"),
         set_user_id("u-7"),
