@@ -157,7 +157,10 @@ fn chain(app: &App, name: &str, ways: &[Way]) {
             live.push(LIVE.get());
         }
         let (first, last) = (live[1], live[live.len() - 1]);
-        assert!(last - first < 20_000, "{name}: from {first} to {last} bytes");
+        assert!(
+            last - first < 20_000,
+            "{name}: from {first} to {last} bytes"
+        );
         let (early, late) = times.split_at(times.len() / 2);
         let fastest = |times: &[Duration]| times.iter().min().map_or(0.0, Duration::as_secs_f64);
         fastest(late) / fastest(early)

@@ -1,9 +1,8 @@
 use crate::diagnostic::check::Check;
 use crate::diagnostic::looks::Looks;
 use crate::diagnostic::{self, Once};
-use crate::scope::inherited::Said;
-use crate::scope::{Ids, Scope, Value, Values};
-use crate::session::details::Details;
+use crate::scope::{Opener, Scope};
+use crate::session::details::{Details, Part, Parts};
 use crate::session::{Id, Session};
 use crate::shards::Shards;
 use loom::thread::{self, JoinHandle};
@@ -34,24 +33,39 @@ fn id(text: &str) -> Option<Id> {
     Some(Id::new(text).unwrap())
 }
 
-/// The scope of a span whose fields have said these, and may say others.
+fn ids(id: Option<Id>, user_id: Option<Id>) -> Session {
+    Session {
+        id,
+        user_id,
+        ..Session::default()
+    }
+}
+
+/// The scope of a span whose fields have set these, and may set others.
 fn late(session: Option<Id>, user: Option<Id>, outer: Option<Arc<Scope>>) -> Arc<Scope> {
-    let ids = Ids {
-        id: Value::Late(session),
-        user_id: Value::Late(user),
-    };
-    Scope::nested(
-        outer,
-        Values {
-            ids,
-            ..Values::default()
-        },
-    )
+    let declared = Parts::default().with(Part::Session).with(Part::User);
+    Scope::opened(outer, Opener::new(ids(session, user), declared), false)
 }
 
 /// The scope of something inside.
 fn inside(outer: &Arc<Scope>) -> Arc<Scope> {
-    Scope::nested(Some(outer.clone()), Values::default())
+    Scope::nested(Some(outer.clone()), &Session::default())
+}
+
+impl Scope {
+    fn record(&self, id: Option<Id>, user_id: Option<Id>) {
+        self.opener().unwrap().record(ids(id, user_id));
+    }
+
+    fn record_metadata(&self, key: &str) {
+        let mut session = Session::default();
+        Details::change(&mut session.details, |it| it.set_metadata(key, true.into()));
+        self.opener().unwrap().record(session);
+    }
+
+    fn ids(&self) -> (Option<Id>, Option<Id>) {
+        self.with_values(|values| (values.id.clone(), values.user_id.clone()))
+    }
 }
 
 fn texts(ids: (Option<Id>, Option<Id>)) -> (String, String) {
@@ -145,25 +159,16 @@ fn scope_that_awaits_its_ids_has_those_around_until_then() {
 
 /// The scope of a span with fields for metadata.
 fn late_details(outer: Option<Arc<Scope>>) -> Arc<Scope> {
-    let details = Said {
-        declared: true,
-        ..Said::default()
-    };
-    Scope::nested(
-        outer,
-        Values {
-            details,
-            ..Values::default()
-        },
-    )
+    let declared = Parts::default().with(Part::Metadata).with(Part::Tags);
+    Scope::opened(outer, Opener::new(Session::default(), declared), false)
 }
 
 fn metadata(scope: &Scope) -> Vec<String> {
-    let mut keys = Vec::new();
-    scope.details().read(|details: &Details| {
-        keys.extend(details.metadata.iter().map(|(key, _)| key.clone()));
-    });
-    keys
+    let session = scope.to_session();
+    session
+        .all_metadata()
+        .map(|(key, _)| key.to_owned())
+        .collect()
 }
 
 #[test]
@@ -171,14 +176,11 @@ fn metadata_recorded_late_is_not_lost_whoever_merges_it_meanwhile() {
     in_every_order(|| {
         let outer = late_details(None);
         let scope = late_details(Some(outer.clone()));
-        let record = |scope: &Arc<Scope>, key: &'static str| {
-            scope.record_detail(|details| details.set_metadata(key, true.into()));
-        };
         let records = outer.clone();
-        let recording = run(move || record(&records, "outer"));
+        let recording = run(move || records.record_metadata("outer"));
         let reads = inside(&scope);
         let reading = run(move || drop(metadata(&reads)));
-        record(&scope, "inner");
+        scope.record_metadata("inner");
         let seen = metadata(&scope);
         assert!(seen == ["inner"] || seen == ["outer", "inner"], "{seen:?}");
         recording.join().unwrap();
@@ -211,25 +213,12 @@ fn ids_of_the_span_itself_are_whole_while_both_are_recorded() {
 #[test]
 fn session_of_a_span_below_is_whole_while_all_of_it_is_recorded() {
     in_every_order(|| {
-        let ids = Ids {
-            id: Value::Late(None),
-            user_id: Value::Late(None),
-        };
-        let details = Said {
-            declared: true,
-            ..Said::default()
-        };
-        let scope = Scope::nested(
-            None,
-            Values {
-                ids,
-                details,
-                ..Values::default()
-            },
-        );
+        let declared = [Part::Session, Part::User, Part::Metadata];
+        let declared = declared.into_iter().fold(Parts::default(), Parts::with);
+        let scope = Scope::opened(None, Opener::new(Session::default(), declared), false);
         let records = scope.clone();
         let recording = run(move || {
-            records.record_detail(|details| details.set_metadata("plan", true.into()));
+            records.record_metadata("plan");
             records.record(id("s1"), id("u1"));
         });
         let seen: Session = inside(&scope).to_session();
@@ -237,6 +226,54 @@ fn session_of_a_span_below_is_whole_while_all_of_it_is_recorded() {
         // The metadata was there first.
         assert!(seen.id().is_none() || seen.metadata("plan").is_some());
         recording.join().unwrap();
+    });
+}
+
+/// Scopes around are let go of when their openers close. Meanwhile others read them, and make scopes inside.
+#[test]
+fn nothing_that_was_recorded_is_lost_while_scopes_around_are_closed() {
+    in_every_order(|| {
+        let outer = late(None, None, None);
+        let middle = late(None, None, Some(outer.clone()));
+        let scope = late(None, None, Some(middle.clone()));
+        outer.record(id("s1"), None);
+        let (closes, closes_too) = (outer.clone(), middle.clone());
+        let closing = run(move || {
+            closes_too.record(None, id("u1"));
+            closes_too.close();
+            closes.close();
+        });
+        let nested = late(None, None, Some(scope.clone()));
+        let seen = texts(nested.ids());
+        assert_one_of(&seen, &[("s1", ""), ("s1", "u1")]);
+        scope.close();
+        closing.join().unwrap();
+        let both = ("s1".to_owned(), "u1".to_owned());
+        assert_eq!(texts(nested.ids()), both);
+        assert_eq!(texts(inside(&nested).ids()), both);
+        // The scope inside holds none of them any more.
+        let around = [&outer, &middle, &scope].map(Arc::downgrade);
+        drop((outer, middle, scope));
+        assert!(around.iter().all(|it| it.upgrade().is_none()));
+    });
+}
+
+#[test]
+fn two_threads_that_let_go_of_one_scope_keep_what_is_around_it() {
+    in_every_order(|| {
+        let open = late(id("s1"), None, None);
+        let closed = late(None, None, Some(open.clone()));
+        let scope = late(None, None, Some(closed.clone()));
+        closed.close();
+        let other = scope.clone();
+        let nesting = run(move || drop(inside(&other)));
+        let here = inside(&scope);
+        open.record(None, id("u1"));
+        nesting.join().unwrap();
+        let both = ("s1".to_owned(), "u1".to_owned());
+        assert_eq!(texts(here.ids()), both);
+        assert_eq!(texts(scope.ids()), both);
+        assert_eq!(Arc::strong_count(&closed), 1);
     });
 }
 

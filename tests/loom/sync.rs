@@ -1,19 +1,8 @@
 //! In the place of `src/sync.rs`: what loom has of it, and what it has not.
 
-pub(crate) use loom::sync::RwLock;
+pub(crate) use loom::sync::{RwLock, RwLockWriteGuard};
 use std::ops::{Deref, DerefMut};
 use std::sync::{self as real, LockResult, PoisonError};
-
-/// A static is made anew for each order.
-macro_rules! shared {
-    ($(#[$doc:meta])* static $name:ident: $type:ty = $value:expr;) => {
-        loom::lazy_static! {
-            $(#[$doc])*
-            static ref $name: $type = $value;
-        }
-    };
-}
-pub(crate) use shared;
 
 /// As loom's own, but that it is made by a `const fn`: so it has loom's made when it is first locked. That one
 /// says whose turn it is, and nobody waits for the other.
@@ -125,9 +114,7 @@ impl<T: Clone> Clone for OnceLock<T> {
 }
 
 pub(crate) mod atomic {
-    pub(crate) use loom::sync::atomic::{
-        AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence,
-    };
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
     use std::sync::OnceLock;
 
     /// As loom's own, but that it is made by a `const fn`. To be touched before another thread is.
