@@ -9,7 +9,9 @@
 //! - To a span that has been started: [`ask`]. A `Context` hides the type of its span, so the
 //!   errand waits in a thread local while a call that does nothing on any other span knocks.
 
-use crate::scope::{Opener, Role, Scope};
+use crate::layer::fields;
+use crate::scope::{Opener, Scope};
+use crate::session::Role;
 use crate::session::Session;
 use crate::shards::Shards;
 use opentelemetry::trace::{Status, TraceContextExt};
@@ -38,6 +40,23 @@ pub(crate) struct OpenerFields {
     /// Fields for metadata or tags are among them.
     pub(crate) has_details: bool,
     pub(crate) metadata: &'static Metadata<'static>,
+}
+
+impl OpenerFields {
+    /// Whether `session.id` or `user.id` is a field that holds the id.
+    pub(crate) fn hold(&self, role: Role) -> bool {
+        match role {
+            Role::Session => self.ids.session_id,
+            Role::User => self.ids.user_id,
+        }
+    }
+
+    /// Whether this field holds metadata or tags.
+    pub(crate) fn have_detail(&self, field: &str) -> bool {
+        self.has_details
+            && fields::is_detail(field)
+            && self.metadata.fields().field(field).is_some()
+    }
 }
 
 /// The fields of a span that hold an id and have no meaning of their own.

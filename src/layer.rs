@@ -11,7 +11,7 @@ pub(crate) mod tracking;
 use crate::layer::around::AroundLayer;
 use crate::layer::filtered::FilteredSessionLayer;
 use crate::layer::opening::Shared;
-use crate::scope::Role;
+use crate::session::Role;
 use std::any::TypeId;
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -6,7 +6,6 @@
 
 pub(crate) mod in_force;
 
-use crate::format::attributes::{SESSION_ID, USER_ID};
 use crate::session::details::{Part, Parts};
 use crate::session::{Id, Session};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,30 +19,6 @@ pub(crate) struct Scope {
     /// Inside a turn of this session: its trace has begun already.
     in_turn: bool,
     live: Option<Live>,
-}
-
-/// Which of the ids that a scope can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Role {
-    Session,
-    User,
-}
-
-impl Role {
-    /// The key under which the id is exported.
-    pub(crate) fn key(self) -> &'static str {
-        match self {
-            Self::Session => SESSION_ID,
-            Self::User => USER_ID,
-        }
-    }
-
-    pub(crate) fn id(self, session: &Session) -> &Option<Id> {
-        match self {
-            Self::Session => &session.id,
-            Self::User => &session.user_id,
-        }
-    }
 }
 
 /// The part of a scope whose values may still change.
@@ -63,6 +38,7 @@ struct Live {
 }
 
 /// What a live scope inherits, or sets without fields.
+#[derive(Default)]
 struct Inherited {
     /// The values that can't change any more.
     fixed: Session,
@@ -142,8 +118,11 @@ impl Scope {
         }
         let mut family = None;
         let inherited = match (outer, inherited.is_empty()) {
-            (None, _) => Inherited::fixed(Session::default()),
-            (Some(outer), true) => Inherited::fixed(outer.to_session()),
+            (None, _) => Inherited::default(),
+            (Some(outer), true) => Inherited {
+                fixed: outer.to_session(),
+                outer: None,
+            },
             (Some(outer), false) => {
                 family = outer.live.as_ref().map(|live| live.family_inside());
                 Inherited {
@@ -160,13 +139,10 @@ impl Scope {
             version: 0,
             latest: RwLock::new(None),
         };
-        match (&live.opener, &live.family) {
-            (Some(opener), Some(family)) => opener.recorded().families.push(family.clone()),
-            (None, _) => {
-                let mut inherited = live.inherited();
-                inherited.fixed = set.inside(&inherited.fixed);
-            }
-            _ => {}
+        match &live.opener {
+            Some(opener) => opener.recorded().families.extend(live.family.clone()),
+            // Inside a live scope: the values are all that it adds.
+            None => live.inherited().fixed = set.clone(),
         }
         // A scope that declares nothing has no place of its own in the chain.
         live.skip_closed();
@@ -209,14 +185,6 @@ impl Scope {
             true => Parts::default(),
             false => live.parts,
         }
-    }
-
-    /// Whether this id may still be recorded, here or in a scope around.
-    pub(crate) fn may_set(&self, role: Role) -> bool {
-        self.open_parts().have(match role {
-            Role::Session => Part::Session,
-            Role::User => Part::User,
-        })
     }
 
     /// Nothing is recorded any more on the span that opened the scope.
@@ -379,12 +347,6 @@ impl Drop for Live {
                 .as_mut()
                 .and_then(|live| live.inherited().outer.take());
         }
-    }
-}
-
-impl Inherited {
-    fn fixed(fixed: Session) -> Self {
-        Self { fixed, outer: None }
     }
 }
 

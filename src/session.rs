@@ -5,6 +5,7 @@ pub(crate) mod metadata;
 pub(crate) mod text;
 
 use crate::error::{Error, ErrorKind};
+use crate::format::attributes::{SESSION_ID, USER_ID};
 use crate::session::details::{Details, Part, Parts};
 use std::env::VarError;
 use std::fmt::{self, Display};
@@ -254,6 +255,36 @@ impl fmt::Debug for Session {
             .field("id", &self.id)
             .field("user_id", &self.user_id)
             .finish_non_exhaustive()
+    }
+}
+
+/// Which of the ids of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Role {
+    Session,
+    User,
+}
+
+impl Role {
+    pub(crate) const BOTH: [Self; 2] = [Self::Session, Self::User];
+
+    /// The key under which the id is exported.
+    pub(crate) fn key(self) -> &'static str {
+        match self {
+            Self::Session => SESSION_ID,
+            Self::User => USER_ID,
+        }
+    }
+
+    pub(crate) fn text(self, session: &Session) -> Option<&str> {
+        self.id(session).as_ref().map(Id::as_str)
+    }
+
+    pub(crate) fn id(self, session: &Session) -> &Option<Id> {
+        match self {
+            Self::Session => &session.id,
+            Self::User => &session.user_id,
+        }
     }
 }
 

@@ -117,7 +117,7 @@ impl Turn {
         let here = here::get();
         let scope = Scope::of_turn(Scope::of(&here), conversation.session());
         let begins = Arc::new(AtomicBool::new(true));
-        let root = |scope: Arc<Scope>| scope.entered_to_begin_a_trace(&here, begins.clone());
+        let root = |scope: Arc<Scope>| scope.entered_to_begin_a_trace(&here, Some(begins.clone()));
         let (under, before) = match follows {
             Follows::AsChild(before) => {
                 let before = here.with_remote_span_context(before);

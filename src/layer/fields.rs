@@ -3,7 +3,7 @@
 use crate::error::ErrorKind;
 use crate::format::attributes::{Glance, ID, METADATA_FIELD, SESSION_ID, TAGS_FIELD, USER_ID};
 use crate::handover::IdFields;
-use crate::scope::Role;
+use crate::session::Role;
 use crate::session::details::{Details, Part, Parts};
 use crate::session::text::{is_placeholder, tags, unquoted};
 use crate::session::{Id, Session};

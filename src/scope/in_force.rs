@@ -42,30 +42,23 @@ impl Scope {
         DEFAULT.set(self).is_ok()
     }
 
-    /// `cx` with this scope in force.
+    /// `cx` with this scope.
     pub(crate) fn entered(self: Arc<Self>, cx: &Context) -> Context {
-        let under = cx.span().span_context().span_id();
-        cx.with_value(Entry {
-            scope: self,
-            under,
-            begins_trace: cx
-                .get::<Entry>()
-                .and_then(|it| it.begins_trace_under(under))
-                .cloned(),
-        })
+        let entry = cx.get::<Entry>();
+        let begins = entry.and_then(|it| it.begins_trace_under(cx.span().span_context().span_id()));
+        self.entered_to_begin_a_trace(cx, begins.cloned())
     }
 
-    /// `cx` with this scope in force, under which spans are roots of traces as long as `begins` is true.
+    /// `cx` with this scope, under which spans are roots of traces as long as `begins` is true.
     pub(crate) fn entered_to_begin_a_trace(
         self: Arc<Self>,
         cx: &Context,
-        begins: Arc<AtomicBool>,
+        begins: Option<Arc<AtomicBool>>,
     ) -> Context {
-        let under = cx.span().span_context().span_id();
         cx.with_value(Entry {
             scope: self,
-            under,
-            begins_trace: Some(begins),
+            under: cx.span().span_context().span_id(),
+            begins_trace: begins,
         })
     }
 

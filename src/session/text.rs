@@ -59,6 +59,14 @@ pub(crate) fn id_text(value: &Value) -> Option<Cow<'_, str>> {
     })
 }
 
+/// Whether an attribute holds something that is no id: neither blank nor a placeholder.
+pub(crate) fn is_invalid(value: &Value) -> bool {
+    let text = value.as_str();
+    let plain = unquoted(&text);
+    let text = plain.as_deref().unwrap_or(&text).trim();
+    id_text(value).is_none() && !text.is_empty() && !is_placeholder(text)
+}
+
 /// Whether an attribute only repeats an id: what the span's field said, or what is to be hidden.
 pub(crate) fn repeats(text: &str, said: Option<&Id>) -> bool {
     let Some(said) = said else { return false };

@@ -11,9 +11,9 @@ use crate::format::attributes::{
 };
 use crate::format::{self, Format};
 use crate::handover::OpenerFields;
-use crate::layer::fields;
-use crate::scope::{Role, Scope};
-use crate::session::text::{id_text, is_placeholder, unquoted};
+use crate::scope::Scope;
+use crate::session::Role;
+use crate::session::text::{id_text, is_invalid};
 use crate::session::{Id, Session};
 use opentelemetry::trace::Span;
 use opentelemetry::{Key, KeyValue};
@@ -93,11 +93,8 @@ impl Own {
     ) {
         let mut ids = fields.opener.values();
         ids.details = None;
-        for role in [Role::Session, Role::User] {
-            let (key, id) = (role.key(), role.id(&ids).as_ref().map(Id::as_str));
-            if !fields.hold(role) {
-                continue;
-            }
+        for role in Role::BOTH.into_iter().filter(|role| fields.hold(*role)) {
+            let (key, id) = (role.key(), role.text(&ids));
             // The builder has each value that was recorded. Only one that the author set with OpenTelemetry's
             // API can come after the last of them, which is the id.
             let is_id = |it: &KeyValue| it.key.as_str() == key && id_text(&it.value).is_some();
@@ -105,13 +102,13 @@ impl Own {
             let own = last.filter(|at| id_text(&attributes[*at].value).as_deref() != id);
             let mut at = 0..;
             attributes.retain(|it| {
-                let is_own = at.next() == own && own.is_some();
-                is_own || it.key.as_str() != key || self.consumes(role, it)
+                let is_own = at.next() == own;
+                it.key.as_str() != key || is_own || self.consumes(role, it)
             });
         }
         self.look_at_each(attributes, scope);
         self.write(&ids, &mut |attribute| attributes.push(attribute));
-        let set = [Role::Session, Role::User]
+        let set = Role::BOTH
             .into_iter()
             .filter(|role| role.id(&ids).is_some());
         self.keys
@@ -136,7 +133,7 @@ impl Own {
             PLAIN_USER if self.renames(scope) => {
                 attribute.key = Key::from_static_str(PLAIN_USER_RENAMED);
             }
-            key if self.fields.as_ref().is_some_and(|it| it.has_detail(key)) => return false,
+            key if self.fields.as_ref().is_some_and(|it| it.have_detail(key)) => return false,
             key if WRITTEN.contains(&key) || self.looks_at_all => {
                 self.keys.push(attribute.key.clone());
             }
@@ -148,10 +145,9 @@ impl Own {
     fn keeps_id(&mut self, role: Role, attribute: &KeyValue, scope: Option<&Scope>) -> bool {
         let id = id_text(&attribute.value);
         if let Some(fields) = self.fields.as_ref().filter(|fields| fields.hold(role)) {
-            let set = fields.opener.values();
-            let set = role.id(&set).as_ref().map(Id::as_str);
             // Set by the author with OpenTelemetry's API, rather than recorded.
-            return id.is_some() && id.as_deref() != set || self.consumes(role, attribute);
+            let is_own = id.is_some() && id.as_deref() != role.text(&fields.opener.values());
+            return is_own || self.consumes(role, attribute);
         }
         let (None, Some(scope)) = (id, scope) else {
             return true;
@@ -159,23 +155,15 @@ impl Own {
         if let Err(error) = Id::new(&attribute.value.as_str()) {
             diagnostic::own_attribute_ignored(role.key(), error);
         }
-        let is_inherited = scope.with_values(|values| role.id(values).is_some());
-        let waits = !is_inherited && scope.may_set(role);
-        if waits {
-            self.more().invalid.push((role, attribute.clone()));
-        }
-        !is_inherited && !waits
+        scope.with_values(|values| role.id(values).is_none())
     }
 
     /// Takes a field of an opener away. False: it does not stay.
     fn consumes(&mut self, role: Role, attribute: &KeyValue) -> bool {
-        let text = attribute.value.as_str();
-        let plain = unquoted(&text);
-        let text = plain.as_deref().unwrap_or(&text).trim();
         if let Some(fields) = &self.fields {
             self.warn_of_change(role, &fields.opener.values());
         }
-        if id_text(&attribute.value).is_none() && !text.is_empty() && !is_placeholder(text) {
+        if is_invalid(&attribute.value) {
             self.more().invalid.push((role, attribute.clone()));
         }
         false
@@ -193,8 +181,7 @@ impl Own {
 
     /// Takes note of a session that is set on the span, which has started.
     pub(crate) fn bind(&mut self, session: &Session) {
-        self.warn_of_change(Role::Session, session);
-        self.warn_of_change(Role::User, session);
+        Role::BOTH.map(|role| self.warn_of_change(role, session));
         if let Some(details) = session.details.as_ref().filter(|_| !self.looks_at_all) {
             // The span may have attributes with these keys, and can't tell.
             self.keys
@@ -221,19 +208,20 @@ impl Own {
 
     /// Keeps of `session` what the span has no value for, if it is not in another session, or of another user.
     pub(crate) fn mark(&mut self, session: Session, scope: Option<&Scope>) {
-        let present = scope.map(Scope::to_session).unwrap_or_default();
-        let present = present.or(self.more().marked.clone());
+        let marked = self.more().marked.clone();
+        let present = scope
+            .map(Scope::to_session)
+            .unwrap_or_default()
+            .or(marked.clone());
         let agrees = |role: Role| {
             // The span doesn't know what its author set.
             let is_unknown = self.fields.is_none() && self.has(role.key());
             let present = role.id(&present);
             !is_unknown && (present.is_none() || present == role.id(&session))
         };
-        if agrees(Role::Session) && agrees(Role::User) {
+        if Role::BOTH.into_iter().all(agrees) {
             // Nor does it know which other keys it has.
-            let session = session.without_attributes();
-            let marked = &mut self.more().marked;
-            *marked = std::mem::take(marked).or(session);
+            self.more().marked = marked.or(session.without_attributes());
         }
     }
 
@@ -241,13 +229,10 @@ impl Own {
     #[inline]
     pub(crate) fn end(&mut self, scope: Option<&Scope>, span: &mut impl Span) {
         let mut write = |attribute| span.set_attribute(attribute);
-        match self.more.take() {
-            Some(more) => self.end_with(*more, scope, &mut write),
-            None => {
-                if let Some(scope) = scope {
-                    scope.with_values(|values| self.write(values, &mut write));
-                }
-            }
+        match (self.more.take(), scope) {
+            (Some(more), scope) => self.end_with(*more, scope, &mut write),
+            (None, Some(scope)) => scope.with_values(|values| self.write(values, &mut write)),
+            (None, None) => {}
         }
     }
 
@@ -256,10 +241,12 @@ impl Own {
         let values = scope.map(Scope::to_session).unwrap_or_default();
         let values = values.or(more.marked);
         self.write(&values, write);
-        for role in [Role::Session, Role::User] {
-            let mut invalid = more.invalid.iter().rev();
-            let invalid = invalid.find(|invalid| invalid.0 == role);
-            if let Some((_, attribute)) = invalid.filter(|_| role.id(&values).is_none()) {
+        for role in Role::BOTH
+            .into_iter()
+            .filter(|role| role.id(&values).is_none())
+        {
+            let mut invalid = more.invalid.iter().filter(|(of, _)| *of == role);
+            if let Some((_, attribute)) = invalid.next_back().filter(|_| !self.has(role.key())) {
                 write(attribute.clone());
             }
         }
@@ -272,19 +259,5 @@ impl Own {
                 write(attribute);
             }
         });
-    }
-}
-
-impl OpenerFields {
-    /// Whether `session.id` or `user.id` is a field that holds the id.
-    fn hold(&self, role: Role) -> bool {
-        match role {
-            Role::Session => self.ids.session_id,
-            Role::User => self.ids.user_id,
-        }
-    }
-
-    fn has_detail(&self, key: &str) -> bool {
-        self.has_details && fields::is_detail(key) && self.metadata.fields().field(key).is_some()
     }
 }
