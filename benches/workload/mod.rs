@@ -222,8 +222,9 @@ pub(crate) fn subscriber(shape: &Shape, case: Case) -> Dispatch {
             around(shape, SessionLayer::new(), otel(ours()))
         }
         Case::DefaultSession => {
-            let layer = SessionLayer::new().with_default_session(trees::session());
-            around(shape, layer, otel(ours()))
+            // A process may build several of these.
+            let _already = trees::session().set_global_default();
+            around(shape, SessionLayer::new(), otel(ours()))
         }
     }
 }

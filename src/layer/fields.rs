@@ -233,6 +233,8 @@ impl Names {
             return None;
         }
         role_of(&self.fields, field).or_else(|| match field {
+            // The macros have set the id with other fields.
+            ID if is_of_macro(span) => None,
             ID => role_of(&self.spans, span.name()),
             SESSION_ID if self.has_defaults || is_of_macro(span) => Some(Role::Session),
             USER_ID if self.has_defaults || is_of_macro(span) => Some(Role::User),
@@ -310,7 +312,10 @@ impl<F: FnMut(&Field, Result<Heard, ErrorKind>)> Reading<'_, F> {
             return self.roles.of(field);
         }
         let id = self.names.role(self.span, field.name()).map(FieldRole::Id);
-        let implicit = || self.is_implicit(field).then_some(FieldRole::Id(Role::Session));
+        let implicit = || {
+            self.is_implicit(field)
+                .then_some(FieldRole::Id(Role::Session))
+        };
         id.or_else(implicit).or_else(|| detail(field.name()))
     }
 

@@ -174,7 +174,14 @@ fn span_that_opens_no_scope_takes_that_of_the_parent_set_from_outside() {
 
 #[test]
 fn what_is_in_force_in_a_parent_set_from_outside_stands_before_the_default_session() {
-    let app = App::with(|layer| layer.with_default_session(Session::new("cli-1").unwrap()));
+    let test =
+        "parents::what_is_in_force_in_a_parent_set_from_outside_stands_before_the_default_session";
+    if !support::alone(test, &[]) {
+        return;
+    }
+    let default = Session::new("cli-1").unwrap();
+    default.set_global_default().unwrap();
+    let app = App::new();
     let given = Session::new("given").unwrap().in_scope(Context::current);
     for request in [user!("u-7"), info_span!("request")] {
         request

@@ -20,7 +20,7 @@ use tracing_subscriber::{Layer, Registry, reload};
 
 #[test]
 fn two_subscribers_do_not_mix() {
-    let first = App::with(|layer| layer.with_session_spans(["conversation"]));
+    let first = App::with(|layer| layer.with_session_span("conversation"));
     let in_first = info_span!("conversation", id = "chat-1").entered();
     let second = App::new();
     // Both number their spans alike.

@@ -49,7 +49,7 @@ rows! {
               below
             ");
         drop(app);
-        let app = App::with(|it| it.with_session_fields(["session.id", "conversation_id"]));
+        let app = App::with(|it| it.with_session_field("conversation_id"));
         handle();
         app.exports("
             handle conversation_id=chat-42 session.id=chat-42

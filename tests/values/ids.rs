@@ -158,8 +158,8 @@ fn value_that_is_no_id_is_not_exported_in_its_quotes() {
 #[test]
 fn each_field_that_holds_no_id_is_told_of() {
     let app = App::with(|layer| {
-        let layer = layer.with_session_fields(["conversation"]);
-        layer.with_user_fields(["customer"])
+        let layer = layer.with_session_field("conversation");
+        layer.with_user_field("customer")
     });
     let line = line!() + 2;
     for _ in 0..2 {
