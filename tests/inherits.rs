@@ -83,7 +83,7 @@ fn explicit_child_that_opens_a_scope_keeps_the_other_value_of_its_parent() {
     drop(session);
     assert_eq!(
         app.tree(),
-        "session session.id=chat-42\n  user session.id=chat-42 user.id=u-7\n    \
+        "session session.id=chat-42\n  user user.id=u-7 session.id=chat-42\n    \
          below session.id=chat-42 user.id=u-7\n"
     );
 }

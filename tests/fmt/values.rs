@@ -1,10 +1,10 @@
 //! Which session a line is in, and what of it is printed.
 
-use crate::{Base, chat, parsed, printed, printed_with};
+use crate::{Base, chat, parsed, printed, support};
 use serde_json::json;
 use tracing::{info, info_span};
 use tracing_session::fmt::with_session;
-use tracing_session::{IdPolicy, Privacy, Session, SessionLayer, session, set_session_id};
+use tracing_session::{IdPolicy, Privacy, Session, session, set_session_id};
 use tracing_subscriber::fmt;
 
 #[test]

@@ -1,6 +1,6 @@
 //! No parent, and parents from outside (B6, B7).
 
-use crate::support::{App, remote, values};
+use crate::support::{self, App, remote, values};
 use crate::{continued, session_of};
 use opentelemetry::Context;
 use opentelemetry::trace::{
@@ -191,7 +191,7 @@ fn what_is_in_force_in_a_parent_set_from_outside_stands_before_the_default_sessi
     }
     app.exports(
         "
-        user session.id=given user.id=u-7
+        user user.id=u-7 session.id=given
           below session.id=given user.id=u-7
         request session.id=given
           below session.id=given

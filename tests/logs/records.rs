@@ -1,6 +1,6 @@
 //! Which session a record is in.
 
-use crate::{App, chat};
+use crate::{App, chat, support};
 use opentelemetry::Context;
 use opentelemetry::logs::{LogRecord, Logger, LoggerProvider};
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
@@ -146,6 +146,7 @@ fn default_session_is_on_what_is_outside_any_other() {
     let app = App::with(SessionLogProcessor::new(), |_| SessionLayer::new());
     carries_the_default(&app);
     // Where the subscriber has no layer of ours, too: the default belongs to the process.
+    let app = App::new();
     let registry = tracing_subscriber::registry();
     tracing::subscriber::with_default(registry, || {
         let logger = app.logs.logger("api");

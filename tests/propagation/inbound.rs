@@ -511,7 +511,7 @@ fn what_a_span_says_itself_stays_when_its_parent_came_in() {
         "
         session session.id=own
           below session.id=own
-        user session.id=chat-42 user.id=u-7
+        user user.id=u-7 session.id=chat-42
           below session.id=chat-42 user.id=u-7
         ",
     );

@@ -1,6 +1,6 @@
 //! What comes in.
 
-use crate::support::App;
+use crate::support::{self, App};
 use crate::{
     TRACE, answered, application, are_in, chat, hyper_client, propagate, request, serve, text,
     trace, work,

@@ -1,6 +1,6 @@
 //! Which hosts learn the session.
 
-use crate::support::App;
+use crate::support::{self, App};
 use crate::{TRACE, application, chat, propagate, request, serve};
 use axum::Router;
 use axum::extract::Request;
