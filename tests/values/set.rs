@@ -192,7 +192,7 @@ fn value_is_set_on_a_plain_opentelemetry_span_where_it_is_the_current_one() {
 fn without_a_current_span_setting_a_value_is_an_error_that_says_what_to_do() {
     let app = App::new();
     let text = "no span here to set the session or user on; call it inside a span, attach a \
-                Session, or give the SessionLayer a default session";
+                Session, or set a default session for the process (Session::set_global_default)";
     for result in [
         set_session_id("chat-42"),
         set_user_id("u-7"),
