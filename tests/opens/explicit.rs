@@ -129,8 +129,10 @@ fn layer() -> SessionLayer {
         .with_session_field("conversation_id")
 }
 
+type Make = fn(Otel) -> Box<dyn Layer<Base> + Send + Sync>;
+
 /// The three places where openers are found. In the second one, spans of the level DEBUG are filtered out.
-const SET_UPS: [(&str, fn(Otel) -> Box<dyn Layer<Base> + Send + Sync>); 4] = [
+const SET_UPS: [(&str, Make); 4] = [
     ("wrapped", |otel| layer().around(otel).boxed()),
     ("filtered", |otel| {
         layer().with_filter(LevelFilter::INFO).around(otel).boxed()
@@ -151,8 +153,8 @@ fn has_span_session(span: &Span) -> bool {
     let has = span.with_subscriber(|(id, dispatch)| {
         let registry: &tracing_subscriber::Registry = dispatch.downcast_ref().unwrap();
         let span = registry.span(id).unwrap();
-        let has = span.extensions().get::<SpanSession>().is_some();
-        has
+        let extensions = span.extensions();
+        extensions.get::<SpanSession>().is_some()
     });
     has.unwrap()
 }
