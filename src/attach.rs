@@ -70,7 +70,7 @@ impl Session {
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
     pub fn set_global_default(&self) -> Result<(), Error> {
-        match Scope::nested(None, self).set_global_default() {
+        match Scope::nested(None, &self.clone().replaceable()).set_global_default() {
             true => Ok(()),
             false => Err(ErrorKind::DefaultIsSet.into()),
         }

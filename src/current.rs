@@ -16,8 +16,8 @@ use tracing_opentelemetry::get_otel_context;
 
 /// What is in force here, if anything is: a session, a user, metadata, tags and the rest.
 ///
-/// It looks in OpenTelemetry's current `Context`, and at the default session of the
-/// [`SessionLayer`](crate::SessionLayer) if there is nothing.
+/// The function looks in OpenTelemetry's current `Context`. If that has no session, the
+/// [default session](Session::set_global_default) applies.
 ///
 /// Cost: some 300 instructions.
 ///

@@ -92,6 +92,17 @@ pub(crate) fn field_ignored(span: &Metadata<'_>, field: &str, error: ErrorKind) 
     )));
 }
 
+/// A span that is an opener only by the default name is in a session that was set explicitly.
+pub(crate) fn implicit_opener_ignored(span: &Metadata<'_>) {
+    let (file, line) = (span.file().unwrap_or("?"), span.line().unwrap_or(0));
+    let name = span.name();
+    wait(made(format!(
+        "the field `id` of span `{name}` at {file}:{line} is ignored, because the span inherits a session \
+         that was set explicitly, and the default name `{name}` never replaces such a session (to let these \
+         spans set the session, use SessionLayer::new().with_session_span(\"{name}\"))"
+    )));
+}
+
 /// An attribute that an author set on a span, by OpenTelemetry's API, holds no id.
 pub(crate) fn own_attribute_ignored(key: &'static str, error: ErrorKind) {
     static SAID: LazyLock<Once<(&str, ErrorKind)>> = LazyLock::new(Once::default);

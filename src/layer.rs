@@ -16,26 +16,32 @@ use std::any::TypeId;
 use std::borrow::Cow;
 use std::sync::Arc;
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Dispatch, Subscriber};
+use tracing::{Dispatch, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-/// Watches for spans that say a session or user, and puts what they say in force for everything
-/// below them.
+/// Finds the spans whose fields set a session or user. All their descendants inherit it.
 ///
 /// Put it [around](Self::around) the OpenTelemetry layer. By itself it is a layer too, for people
 /// who only log: [`current_session`](crate::current_session) then answers, and nothing is exported.
 ///
-/// These spans open a scope:
+/// These spans set a session or user:
 ///
-/// - a span named `session` or `user` with a field `id`;
-/// - a span of any name with a field `session.id` or `user.id`, also one that is declared
-///   [empty](tracing::field::Empty) and recorded later;
-/// - the spans of [`session!`](crate::session) and [`user!`](crate::user).
+/// - the spans of [`session!`](crate::session) and [`user!`](crate::user);
+/// - a span of any name with a field `session.id` or `user.id`. You can declare the field
+///   [empty](tracing::field::Empty) and record it later;
+/// - a span named `session` with a field `id`, such as `info_span!("session", id = "chat-42")`. This name is
+///   common, so it is only *implicit*: the `id` never replaces a session that your code set in any other way
+///   (with a [`Session`](crate::Session) value, a macro, a field `session.id`, [`set_session_id`](crate::set_session_id), or
+///   a name or field that you add here). It does replace the id of another implicit span, an id from headers,
+///   and the [default session](crate::Session::set_global_default). The layer decides when the span is created. If it
+///   ignores the `id`, the field stays a plain attribute, and a warning names the span.
 ///
-/// The names are the layer's to choose; the spans of the macros it always knows. A span that opens
-/// a scope by its fields has the [`Session`] in its extensions, for other layers to read.
+/// A span named `user` sets nothing by default: `#[instrument] fn user(id: u64)` is a look-up, not a login.
+/// You can add names and fields, drop the defaults, or choose spans
+/// [by callsite](Self::with_opener_filter). A span whose fields set a session or user has a
+/// [`SpanSession`](crate::SpanSession) in its extensions, for other layers to read.
 ///
 /// Cost: a look at the names of a span's fields, some 50 instructions. A span that opens a scope
 /// costs about 6,000 more than one that does not, which costs 9,500.
@@ -73,62 +79,85 @@ impl SessionLayer {
         }
     }
 
-    /// The names of spans whose field `id` is a session id. Default: `session`. An empty list
-    /// switches this off.
+    /// Adds a name of spans whose field `id` sets the session. Call it once for each name.
+    ///
+    /// By default this is only so for spans named `session`, and their `id` is *implicit*: it never
+    /// replaces a session that your code set in any other way. The `id` of a span whose name you add is as
+    /// explicit as a [`Session`](crate::Session) value. So if spans named `session` set your session inside another one, add
+    /// that name.
     ///
     /// ```
     /// # use tracing_session::SessionLayer;
-    /// let layer = SessionLayer::new().with_session_spans(["conversation"]);
+    /// let layer = SessionLayer::new().with_session_span("conversation");
     /// ```
-    pub fn with_session_spans<N>(self, names: impl IntoIterator<Item = N>) -> Self
-    where
-        N: Into<Cow<'static, str>>,
-    {
-        self.configure(|shared| shared.names.set_spans(Role::Session, list(names)))
+    pub fn with_session_span(self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.configure(|shared| shared.names.add_span(Role::Session, name.into()))
     }
 
-    /// The fields that hold a session id, on spans of any name. Default: `session.id`. An empty
-    /// list switches this off.
+    /// Adds a field that sets the session, on spans of any name. Call it once for each field. Default:
+    /// `session.id`.
     ///
-    /// A field of another name is exported under its own name too.
+    /// A field with another name is also exported under its own name.
     ///
     /// ```
     /// # use tracing_session::SessionLayer;
-    /// let layer = SessionLayer::new().with_session_fields(["session.id", "conversation_id"]);
+    /// let layer = SessionLayer::new().with_session_field("conversation_id");
     /// ```
-    pub fn with_session_fields<N>(self, names: impl IntoIterator<Item = N>) -> Self
-    where
-        N: Into<Cow<'static, str>>,
-    {
-        self.configure(|shared| shared.names.set_fields(Role::Session, list(names)))
+    pub fn with_session_field(self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.configure(|shared| shared.names.add_field(Role::Session, name.into()))
     }
 
-    /// The names of spans whose field `id` is a user id. Default: `user`. An empty list switches
-    /// this off.
+    /// Adds a name of spans whose field `id` sets the user. Call it once for each name. Default: none.
     ///
     /// ```
     /// # use tracing_session::SessionLayer;
-    /// let layer = SessionLayer::new().with_user_spans(["customer"]);
+    /// let layer = SessionLayer::new().with_user_span("user");
     /// ```
-    pub fn with_user_spans<N>(self, names: impl IntoIterator<Item = N>) -> Self
-    where
-        N: Into<Cow<'static, str>>,
-    {
-        self.configure(|shared| shared.names.set_spans(Role::User, list(names)))
+    pub fn with_user_span(self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.configure(|shared| shared.names.add_span(Role::User, name.into()))
     }
 
-    /// The fields that hold a user id, on spans of any name. Default: `user.id`. An empty list
-    /// switches this off.
+    /// Adds a field that sets the user, on spans of any name. Call it once for each field. Default: `user.id`.
     ///
     /// ```
     /// # use tracing_session::SessionLayer;
-    /// let layer = SessionLayer::new().with_user_fields(["user.id", "enduser.id"]);
+    /// let layer = SessionLayer::new().with_user_field("enduser.id");
     /// ```
-    pub fn with_user_fields<N>(self, names: impl IntoIterator<Item = N>) -> Self
-    where
-        N: Into<Cow<'static, str>>,
-    {
-        self.configure(|shared| shared.names.set_fields(Role::User, list(names)))
+    pub fn with_user_field(self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.configure(|shared| shared.names.add_field(Role::User, name.into()))
+    }
+
+    /// Drops the default names: only names that you add make a span set a session or user, and the macros
+    /// [`session!`](crate::session) and [`user!`](crate::user).
+    ///
+    /// ```
+    /// # use tracing_session::SessionLayer;
+    /// let layer = SessionLayer::new().without_default_names().with_session_field("conversation_id");
+    /// ```
+    pub fn without_default_names(self) -> Self {
+        self.configure(|shared| shared.names.drop_defaults())
+    }
+
+    /// Chooses by callsite which spans may set a session or user: those for which `filter` returns true.
+    /// Default: all.
+    ///
+    /// Use it when a library has fields with the right names and another meaning. The spans of `session!` and
+    /// `user!` always count.
+    ///
+    /// The filter is only called for spans that have such names or fields. It may be called for each of these
+    /// spans, or once per callsite, so it has to be cheap and always give the same answer for the same
+    /// metadata. A second filter replaces the first one.
+    ///
+    /// ```
+    /// # use tracing_session::SessionLayer;
+    /// // The `session.id` of this library identifies a connection.
+    /// let layer = SessionLayer::new().with_opener_filter(|span| !span.target().starts_with("websocket"));
+    /// ```
+    pub fn with_opener_filter(
+        self,
+        filter: impl Fn(&Metadata<'_>) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.configure(|shared| shared.names.set_filter(Box::new(filter)))
     }
 
     /// Makes each turn the root of a trace of its own: each span that says the id of a session, unless
@@ -210,10 +239,6 @@ impl SessionLayer {
         }
         self
     }
-}
-
-fn list<N: Into<Cow<'static, str>>>(names: impl IntoIterator<Item = N>) -> Vec<Cow<'static, str>> {
-    names.into_iter().map(Into::into).collect()
 }
 
 impl Default for SessionLayer {

@@ -221,11 +221,10 @@ impl Pipeline {
     ///
     /// ```
     /// use tracing_session::otlp::pipeline;
-    /// use tracing_session::{Session, SessionLayer};
+    /// use tracing_session::SessionLayer;
     ///
-    /// let layer = SessionLayer::new().with_default_session(Session::from_env_or_generate()?);
+    /// let layer = SessionLayer::new().with_session_field("conversation_id");
     /// let pipeline = pipeline("my-app").with_layer(layer);
-    /// # Ok::<(), tracing_session::Error>(())
     /// ```
     pub fn with_layer(self, layer: SessionLayer) -> Self {
         Self { layer, ..self }

@@ -75,7 +75,7 @@ impl Session {
     pub fn generate() -> Self {
         let mut text = Uuid::encode_buffer();
         let text: &str = Uuid::now_v7().as_hyphenated().encode_lower(&mut text);
-        Self::with_id(Id(text.into()))
+        Self::with_id(Id::unchecked(text))
     }
 
     fn with_id(id: Id) -> Self {
@@ -88,8 +88,8 @@ impl Session {
     /// The session that the environment names, or else a new one.
     ///
     /// Reads `TRACING_SESSION_ID`, then TraceCtrl's `TRACECTRL_SESSION_ID`. A variable that is
-    /// blank counts as not set. It is what a command-line agent gives to
-    /// [`SessionLayer::with_default_session`](crate::SessionLayer::with_default_session).
+    /// blank counts as not set. A command-line agent makes this session the
+    /// [default of its process](Self::set_global_default).
     ///
     /// # Errors
     ///
@@ -243,6 +243,12 @@ impl Session {
         self
     }
 
+    /// The same session, whose id gives way to one that is set implicitly.
+    pub(crate) fn replaceable(mut self) -> Self {
+        self.id = self.id.map(Id::replaceable);
+        self
+    }
+
     /// Whether it says nothing.
     pub(crate) fn is_empty(&self) -> bool {
         self.id.is_none() && self.user_id.is_none() && self.details.is_none()
@@ -289,14 +295,39 @@ impl Role {
 }
 
 /// An id that obeys the rule of [`Session::new`]: nothing else in the crate holds one.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Id(Arc<str>);
+#[derive(Clone)]
+pub(crate) struct Id {
+    text: Arc<str>,
+    /// Code of this process didn't set the id explicitly: it is the default session's, comes from headers, or
+    /// from a span that is an opener only by the default name. It travels with the id and is no part of it.
+    is_replaceable: bool,
+}
 
 impl Id {
     const MAX_BYTES: usize = 1024;
 
     pub(crate) fn new(text: &str) -> Result<Self, ErrorKind> {
-        Self::check(text).map(|text| Self(text.into()))
+        Self::check(text).map(Self::unchecked)
+    }
+
+    fn unchecked(text: &str) -> Self {
+        Self {
+            text: text.into(),
+            is_replaceable: false,
+        }
+    }
+
+    /// The same id, which gives way to one that is set implicitly.
+    pub(crate) fn replaceable(self) -> Self {
+        Self {
+            is_replaceable: true,
+            ..self
+        }
+    }
+
+    /// Whether an id that is set implicitly replaces this one.
+    pub(crate) fn is_replaceable(&self) -> bool {
+        self.is_replaceable
     }
 
     /// The text that is the id.
@@ -318,12 +349,18 @@ impl Id {
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// The text itself, shared: an exported attribute copies no bytes.
     pub(crate) fn into_shared(self) -> Arc<str> {
-        self.0
+        self.text
+    }
+}
+
+impl PartialEq for Id {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
     }
 }
 

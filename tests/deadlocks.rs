@@ -331,9 +331,9 @@ fn span_processor_that_uses_everything_beside_hidden_spans_and_a_default_session
     comes_to_an_end(test, || {
         let foreign = Foreign(use_everything);
         let provider = provider(|builder| builder.with_span_processor(foreign));
+        Session::generate().set_global_default().unwrap();
         install(&provider, |otel| {
-            let layer = SessionLayer::new().with_default_session(Session::generate());
-            let layer = layer.with_root_turns();
+            let layer = SessionLayer::new().with_root_turns();
             let hides = |metadata: &Metadata<'_>| metadata.name() != "user";
             layer.with_filter(filter_fn(hides)).around(otel)
         });

@@ -25,9 +25,8 @@ impl<'a> MakeWriter<'a> for Printed {
 
 type Base = Layered<SessionLayer, Registry>;
 
-/// What is printed of `work`, with this `SessionLayer` and no OpenTelemetry layer.
-fn printed_with<N, E>(
-    ours: SessionLayer,
+/// What is printed of `work`, with a `SessionLayer` and no OpenTelemetry layer.
+fn printed<N, E>(
     layer: impl FnOnce(fmt::Layer<Base>) -> fmt::Layer<Base, N, E>,
     work: impl FnOnce(),
 ) -> String
@@ -37,21 +36,12 @@ where
 {
     let printed = Printed::default();
     let layer = layer(fmt::layer().with_ansi(false)).with_writer(printed.clone());
-    let subscriber = tracing_subscriber::registry().with(ours).with(layer);
+    let subscriber = tracing_subscriber::registry()
+        .with(SessionLayer::new())
+        .with(layer);
     tracing::subscriber::with_default(subscriber, work);
     let bytes = printed.0.lock().unwrap().clone();
     String::from_utf8(bytes).unwrap()
-}
-
-fn printed<N, E>(
-    layer: impl FnOnce(fmt::Layer<Base>) -> fmt::Layer<Base, N, E>,
-    work: impl FnOnce(),
-) -> String
-where
-    N: for<'writer> FormatFields<'writer> + Send + Sync + 'static,
-    E: FormatEvent<Base, N> + Send + Sync + 'static,
-{
-    printed_with(SessionLayer::new(), layer, work)
 }
 
 fn parsed(text: &str) -> Vec<Value> {

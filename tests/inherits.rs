@@ -77,13 +77,13 @@ fn explicit_child_that_opens_a_scope_keeps_the_other_value_of_its_parent() {
     let app = App::new();
     let session = session!("chat-42");
     let _elsewhere = user!("u-1").entered();
-    info_span!(parent: &session, "user", id = "u-7").in_scope(|| {
+    info_span!(parent: &session, "user", user.id = "u-7").in_scope(|| {
         info_span!("below").in_scope(|| {});
     });
     drop(session);
     assert_eq!(
         app.tree(),
-        "session session.id=chat-42\n  user session.id=chat-42 user.id=u-7\n    \
+        "session session.id=chat-42\n  user user.id=u-7 session.id=chat-42\n    \
          below session.id=chat-42 user.id=u-7\n"
     );
 }

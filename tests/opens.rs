@@ -2,6 +2,14 @@
 
 mod support;
 
+#[path = "opens/default_session.rs"]
+mod default_session;
+#[path = "opens/explicit.rs"]
+mod explicit;
+#[path = "opens/names.rs"]
+mod names;
+
+use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{SpanBuilder, Tracer, TracerProvider};
 use opentelemetry::{Context, InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracer, SdkTracerProvider};
@@ -10,8 +18,8 @@ use support::{App, values};
 use tracing::field::Empty;
 use tracing::{Level, info_span, instrument};
 use tracing_session::{
-    InSession, Session, SessionLayer, SessionTracerProvider, SpanSession, current_session,
-    current_session_id, session, user,
+    InSession, Session, SessionLayer, SessionPropagator, SessionTracerProvider, SpanSession,
+    session, user,
 };
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::registry::LookupSpan;
@@ -19,6 +27,13 @@ use tracing_subscriber::registry::LookupSpan;
 /// A span that says nothing, with another below it.
 fn work() {
     info_span!("work").in_scope(|| info_span!("call").in_scope(|| {}));
+}
+
+/// A `Context` as a server extracts it from the headers of a request in this session.
+fn extracted(session: &str) -> Context {
+    let headers = [("baggage".to_owned(), format!("session.id={session}"))];
+    let headers = std::collections::HashMap::from(headers);
+    SessionPropagator::new().extract_with_context(&support::remote(), &headers)
 }
 
 // A1
@@ -37,14 +52,29 @@ fn span_named_session_with_an_id_opens_a_session() {
 }
 
 #[test]
-fn span_named_user_with_an_id_says_a_user() {
+fn span_named_user_sets_no_user_unless_the_name_is_added() {
+    #[instrument]
+    fn user(id: u64) {
+        work();
+    }
     let app = App::new();
-    info_span!("user", id = "u-7").in_scope(work);
+    let session = Session::new("chat-42").unwrap().with_user("u-1").unwrap();
+    session.in_scope(|| user(7));
     app.exports(
         "
-        user user.id=u-7
-          work user.id=u-7
-            call user.id=u-7
+        user id=7 session.id=chat-42 user.id=u-1
+          work session.id=chat-42 user.id=u-1
+            call session.id=chat-42 user.id=u-1
+        ",
+    );
+    drop(app);
+    let app = App::with(|layer| layer.with_user_span("user"));
+    session.in_scope(|| user(7));
+    app.exports(
+        "
+        user user.id=7 session.id=chat-42
+          work session.id=chat-42 user.id=7
+            call session.id=chat-42 user.id=7
         ",
     );
 }
@@ -104,75 +134,6 @@ fn instrumented_function_with_a_session_field_opens_a_scope() {
             call session.id=chat-42
           work session.id=chat-42 user.id=u-7
             call session.id=chat-42 user.id=u-7
-        ",
-    );
-}
-
-// A3
-
-#[test]
-fn names_set_on_the_layer_replace_the_defaults() {
-    let app = App::with(|layer| {
-        layer
-            .with_session_spans(["conversation"])
-            .with_session_fields(["conversation_id"])
-            .with_user_spans(["customer"])
-            .with_user_fields(["enduser.id"])
-    });
-    info_span!("conversation", id = "chat-42").in_scope(work);
-    info_span!("request", conversation_id = "chat-43", enduser.id = "u-7").in_scope(work);
-    info_span!("customer", id = "u-8").in_scope(work);
-    app.exports(
-        "
-        conversation session.id=chat-42
-          work session.id=chat-42
-            call session.id=chat-42
-        request conversation_id=chat-43 enduser.id=u-7 session.id=chat-43 user.id=u-7
-          work session.id=chat-43 user.id=u-7
-            call session.id=chat-43 user.id=u-7
-        customer user.id=u-8
-          work user.id=u-8
-            call user.id=u-8
-        ",
-    );
-}
-
-#[test]
-fn application_that_calls_something_else_a_session_is_left_alone() {
-    let app = App::with(|layer| {
-        let layer = layer
-            .with_session_spans(["conversation"])
-            .with_session_fields(["chat"]);
-        layer.with_user_spans([""; 0]).with_user_fields([""; 0])
-    });
-    info_span!("session", id = "tls-1", session.id = "tls-2").in_scope(work);
-    info_span!("user", id = "root", user.id = 0).in_scope(work);
-    app.exports(
-        "
-        session id=tls-1 session.id=tls-2
-          work
-            call
-        user id=root user.id=0
-          work
-            call
-        ",
-    );
-}
-
-#[test]
-fn macros_open_scopes_whatever_names_the_layer_was_given() {
-    let app = App::with(|layer| {
-        let layer = layer
-            .with_session_spans([""; 0])
-            .with_session_fields([""; 0]);
-        layer.with_user_spans([""; 0]).with_user_fields([""; 0])
-    });
-    session!("chat-42").in_scope(|| user!("u-7").in_scope(|| info_span!("work").in_scope(|| {})));
-    app.exports(
-        "
-        session session.id=chat-42
-          user session.id=chat-42 user.id=u-7
-            work session.id=chat-42 user.id=u-7
         ",
     );
 }
@@ -238,7 +199,7 @@ fn macros_take_a_target_a_parent_and_a_level() {
         "
         parent
           session turn=I64(1) session.id=chat-42
-            user session.id=chat-42 user.id=u-7
+            user user.id=u-7 session.id=chat-42
         user user.id=u-8
         session session.id=chat-43
         ",
@@ -320,11 +281,9 @@ async fn session_value_is_in_force_in_a_future() {
 fn field_id_is_exported_as_the_session_id_and_not_as_id() {
     let app = App::new();
     info_span!("session", id = "chat-42").in_scope(|| {});
-    info_span!("user", id = "u-7").in_scope(|| {});
     app.exports(
         "
         session session.id=chat-42
-        user user.id=u-7
         ",
     );
 }
@@ -373,73 +332,6 @@ fn last_field_counts_where_a_span_says_its_session_twice() {
 }
 
 // A7
-
-#[test]
-fn default_session_is_carried_by_what_is_outside_any_other() {
-    let default = Session::new("cli-1").unwrap().with_user("u-1").unwrap();
-    let app = App::with(|layer| layer.with_default_session(default));
-    assert_eq!(current_session_id().as_deref(), Some("cli-1"));
-    work();
-    let request = info_span!(parent: None, "root");
-    request.in_scope(|| info_span!(parent: None, "detached").in_scope(|| {}));
-    drop(request);
-    session!("chat-42").in_scope(work);
-    Session::default().with_user("u-7").unwrap().in_scope(work);
-    app.exports(
-        "
-        work session.id=cli-1 user.id=u-1
-          call session.id=cli-1 user.id=u-1
-        root session.id=cli-1 user.id=u-1
-        detached session.id=cli-1 user.id=u-1
-        session session.id=chat-42 user.id=u-1
-          work session.id=chat-42 user.id=u-1
-            call session.id=chat-42 user.id=u-1
-        work session.id=cli-1 user.id=u-7
-          call session.id=cli-1 user.id=u-7
-        ",
-    );
-}
-
-#[test]
-fn default_session_is_carried_below_a_remote_parent_and_by_plain_opentelemetry_spans() {
-    use tracing_opentelemetry::OpenTelemetrySpanExt;
-    let app = App::with(|layer| layer.with_default_session(Session::new("cli-1").unwrap()));
-    let request = info_span!("request");
-    request.set_parent(support::remote()).unwrap();
-    request.in_scope(|| {
-        app.provider.tracer("library").in_span("plain", |_| work());
-    });
-    drop(request);
-    app.exports(
-        "
-        request session.id=cli-1
-          plain session.id=cli-1
-            work session.id=cli-1
-              call session.id=cli-1
-        ",
-    );
-}
-
-#[test]
-fn default_session_is_known_where_there_is_no_opentelemetry_layer() {
-    let layer = SessionLayer::new().with_default_session(Session::new("cli-1").unwrap());
-    let _default = tracing_subscriber::registry().with(layer).set_default();
-    let both = || {
-        let session = current_session().unwrap();
-        let user_id = session.user_id().map(str::to_owned);
-        (session.id().unwrap().to_owned(), user_id)
-    };
-    let cli = || "cli-1".to_owned();
-    assert_eq!(both(), (cli(), None));
-    assert_eq!(info_span!("work").in_scope(both), (cli(), None));
-    let with_user = (cli(), Some("u-7".to_owned()));
-    assert_eq!(user!("u-7").in_scope(both), with_user);
-    let _session = session!("chat-42").entered();
-    let root = info_span!(parent: None, "root");
-    assert_eq!(root.in_scope(both), (cli(), None));
-    let user = user!(parent: None, "u-7");
-    assert_eq!(user.in_scope(both), with_user);
-}
 
 #[cfg(unix)]
 #[test]

@@ -270,7 +270,7 @@ fn path_is_appended_to_an_endpoint_that_does_not_have_it() {
 #[test]
 fn layer_of_the_application_is_the_one_that_looks_for_sessions() {
     let receiver = Receiver::start();
-    let layer = SessionLayer::new().with_session_spans(["conversation"]);
+    let layer = SessionLayer::new().with_session_span("conversation");
     let pipeline = pipeline("my-app").with_endpoint(receiver.url());
     let (telemetry, _, _default) = build(pipeline.with_layer(layer));
     info_span!("conversation", id = "chat-42").in_scope(|| {

@@ -89,7 +89,7 @@ const ACTS: &[(&str, Act)] = &[
     }),
     ("a field of an explicit child", || {
         let parent = session!("leaked");
-        drop(info_span!(parent: &parent, "session", id = "leaked", other = ?Panics));
+        drop(info_span!(parent: &parent, "session", session.id = "leaked", other = ?Panics));
     }),
     ("a field inside a session", || {
         session!("leaked").in_scope(|| drop(user!("leaked", other = ?Panics)));

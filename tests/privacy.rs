@@ -151,7 +151,7 @@ fn sent(
         .with_privacy(privacy);
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
     let diagnostics = Diagnostics::default();
-    let layer = layer(SessionLayer::new().with_user_fields(["user.id", "customer"]));
+    let layer = layer(SessionLayer::new().with_user_field("customer"));
     let layer = layer.with_filter(LevelFilter::INFO).around(otel);
     let subscriber = tracing_subscriber::registry().with(layer);
     let dispatch = Dispatch::new(subscriber.with(diagnostics.clone()));

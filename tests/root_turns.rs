@@ -240,11 +240,12 @@ fn span_in_a_session_that_no_span_has_said_begins_a_trace() {
 
 #[test]
 fn default_session_is_no_turn() {
-    let app = App::with(|layer| {
-        layer
-            .with_root_turns()
-            .with_default_session(Session::new("chat-42").unwrap())
-    });
+    if !support::alone("default_session_is_no_turn", &[]) {
+        return;
+    }
+    let default = Session::new("chat-42").unwrap();
+    default.set_global_default().unwrap();
+    let app = app();
     info_span!("http").in_scope(|| session!("chat-42").in_scope(|| {}));
     assert!(is_root(&app.span("session")));
     assert_eq!(linked(&app.span("session")).len(), 1);

@@ -154,7 +154,7 @@ fn arize_session_and_user_are_never_empty() {
     let error = Session::default().with_user("").unwrap_err();
     assert!(error.is_invalid_id());
     session("my-session-id").in_scope(|| {
-        info_span!("session", id = "").in_scope(call_model);
+        info_span!("session", session.id = "").in_scope(call_model);
     });
     assert_eq!(
         app.tree(),

@@ -134,8 +134,8 @@ fn without_an_opentelemetry_layer_nothing_panics() {
 #[test]
 fn around_no_layer_nothing_panics() {
     if support::alone("around_no_layer_nothing_panics", &[]) {
-        let layer = SessionLayer::new().with_default_session(Session::generate());
-        for_all_threads(layer.around(None::<support::Otel>));
+        Session::generate().set_global_default().unwrap();
+        for_all_threads(SessionLayer::new().around(None::<support::Otel>));
         on_a_thread_that_ends(|| {
             values_and_spans();
             act(values_and_spans)

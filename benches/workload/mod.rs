@@ -222,8 +222,8 @@ pub(crate) fn subscriber(shape: &Shape, case: Case) -> Dispatch {
             around(shape, SessionLayer::new(), otel(ours()))
         }
         Case::DefaultSession => {
-            // The benchmarks that make several subscribers in one process set it again: it is the same.
-            let _is_set = trees::session().set_global_default();
+            // A process may build several of these.
+            let _already = trees::session().set_global_default();
             around(shape, SessionLayer::new(), otel(ours()))
         }
     }

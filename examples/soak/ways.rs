@@ -88,7 +88,7 @@ fn named(want: &Want, ask: &Ask) -> Span {
         alone,
         info_span!("session", id = ask.session, metadata.of = ask.session)
     );
-    session.in_scope(|| wanted!(want, info_span!("user", id = ask.user)))
+    session.in_scope(|| wanted!(want, info_span!("user", user.id = ask.user)))
 }
 
 #[tracing::instrument(name = "answer", skip_all, fields(

@@ -29,7 +29,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// use tracing_session::{AroundLayer, SessionLayer};
 ///
 /// fn around<L>(otel: L) -> AroundLayer<L> {
-///     SessionLayer::new().with_session_spans(["conversation"]).around(otel)
+///     SessionLayer::new().with_session_span("conversation").around(otel)
 /// }
 /// ```
 #[derive(Debug)]
@@ -54,7 +54,12 @@ impl<L> AroundLayer<L> {
         L: Layer<S>,
     {
         let metadata = attrs.metadata();
-        let roles = self.shared.names.roles(metadata);
+        let mut roles = self.shared.names.roles(metadata);
+        if roles.is_implicit {
+            let parent = self.parent_context(attrs, ctx, None);
+            let outer = parent.as_ref().and_then(Scope::of);
+            roles = self.shared.roles_inside(outer.as_deref(), roles, metadata);
+        }
         let contextual = Attributes::new(metadata, attrs.values());
         if !roles.open() {
             // To the OpenTelemetry layer, a child of a span that is filtered out is a root.
@@ -85,7 +90,7 @@ impl<L> AroundLayer<L> {
         let Some(span) = ctx.span(id) else { return };
         let is_tracked = pending.is_none() && self.shared.check.is_alone();
         let in_span = SpanSession {
-            opened: Some(scope.clone()),
+            opened: Some((scope.clone(), roles)),
             _tracked: is_tracked.then(|| self.shared.track(id, &scope)),
             scope,
             pending,

@@ -18,17 +18,27 @@ use tracing::field::{Field, Visit};
 /// has chosen for its own.
 pub(crate) const MACRO_FIELD: &str = "tracing_session";
 
-/// The names of spans and fields that say a session or a user.
-#[derive(Clone, Debug)]
+/// The name that makes a span an opener by default, with a field `id`. It is the one *implicit* way to set
+/// a session: other code may call something else a session.
+const IMPLICIT_NAME: &str = "session";
+
+/// The names of spans and fields that set a session or a user.
 pub(crate) struct Names {
-    /// Spans of these names say it in their field `id`.
+    /// Names of spans whose field `id` sets it, added by the application.
     spans: List,
+    /// Names of fields, added by the application.
     fields: List,
+    /// A span named [`IMPLICIT_NAME`], and the fields `session.id` and `user.id`.
+    has_defaults: bool,
+    /// The callsites that may open a scope. `None`: all.
+    filter: Option<Filter>,
     /// Of all names that a field with a role can have.
     glance: Glance,
 }
 
 type List = Vec<(Cow<'static, str>, Role)>;
+
+type Filter = Box<dyn Fn(&Metadata<'_>) -> bool + Send + Sync>;
 
 /// What the fields of a callsite say, by their number.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,6 +48,8 @@ pub(crate) struct Roles {
     /// Metadata and tags, on spans that open a scope.
     details: u64,
     pub(crate) ids: IdFields,
+    /// The field `id` sets a session only because the span has the [`IMPLICIT_NAME`].
+    pub(crate) is_implicit: bool,
 }
 
 impl Roles {
@@ -127,29 +139,42 @@ fn detail(field: &'static str) -> Option<FieldRole> {
 impl Default for Names {
     fn default() -> Self {
         Self {
-            spans: vec![
-                ("session".into(), Role::Session),
-                ("user".into(), Role::User),
-            ],
-            fields: vec![
-                (SESSION_ID.into(), Role::Session),
-                (USER_ID.into(), Role::User),
-            ],
+            spans: Vec::new(),
+            fields: Vec::new(),
+            has_defaults: true,
+            filter: None,
+            // Without the defaults, the macros still use these.
             glance: Glance::of(&[ID, SESSION_ID, USER_ID]),
         }
     }
 }
 
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Names")
+            .field("spans", &self.spans)
+            .field("fields", &self.fields)
+            .field("has_defaults", &self.has_defaults)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Names {
-    pub(crate) fn set_spans(&mut self, role: Role, names: Vec<Cow<'static, str>>) {
-        replace(&mut self.spans, role, names);
+    pub(crate) fn add_span(&mut self, role: Role, name: Cow<'static, str>) {
+        add(&mut self.spans, role, name);
     }
 
-    pub(crate) fn set_fields(&mut self, role: Role, names: Vec<Cow<'static, str>>) {
-        for name in &names {
-            self.glance = self.glance.and(name);
-        }
-        replace(&mut self.fields, role, names);
+    pub(crate) fn add_field(&mut self, role: Role, name: Cow<'static, str>) {
+        self.glance = self.glance.and(&name);
+        add(&mut self.fields, role, name);
+    }
+
+    pub(crate) fn drop_defaults(&mut self) {
+        self.has_defaults = false;
+    }
+
+    pub(crate) fn set_filter(&mut self, filter: Filter) {
+        self.filter = Some(filter);
     }
 
     /// Whether spans of this callsite may open a scope: of nearly all that do not, it is seen here.
@@ -160,20 +185,41 @@ impl Names {
             .any(|field| self.glance.may_be(field.name()))
     }
 
-    /// What the fields of this callsite say.
+    /// What the fields of this callsite set.
     pub(crate) fn roles(&self, span: &Metadata<'_>) -> Roles {
+        self.roles_of(span, true)
+    }
+
+    /// The same where the implicit name has no meaning, because the session is set explicitly already.
+    pub(crate) fn explicit_roles(&self, span: &Metadata<'_>) -> Roles {
+        self.roles_of(span, false)
+    }
+
+    fn roles_of(&self, span: &Metadata<'_>, with_implicit: bool) -> Roles {
         let mut roles = Roles::default();
         for field in span.fields() {
             if let Some(role) = self.role(span, field.name()) {
                 roles.add(&field, role);
+            } else if with_implicit && self.is_implicit(span, field.name()) {
+                roles.add(&field, Role::Session);
+                roles.is_implicit = true;
             } else if is_detail(field.name()) {
                 roles.details |= Roles::bit(&field);
             }
         }
         if !roles.open() {
             roles.details = 0;
+        } else if !self.lets_open(span) {
+            roles = Roles::default();
         }
         roles
+    }
+
+    /// Whether the filter lets spans of this callsite open a scope.
+    fn lets_open(&self, span: &Metadata<'_>) -> bool {
+        self.filter
+            .as_ref()
+            .is_none_or(|filter| is_of_macro(span) || filter(span))
     }
 
     /// Whether spans of this callsite open a scope.
@@ -181,28 +227,35 @@ impl Names {
         self.roles(span).open()
     }
 
+    /// What a field sets explicitly.
     fn role(&self, span: &Metadata<'_>, field: &str) -> Option<Role> {
         if !self.glance.may_be(field) {
             return None;
         }
         role_of(&self.fields, field).or_else(|| match field {
+            // The macros have set the id with other fields.
+            ID if is_of_macro(span) => None,
             ID => role_of(&self.spans, span.name()),
-            SESSION_ID if is_of_macro(span) => Some(Role::Session),
-            USER_ID if is_of_macro(span) => Some(Role::User),
+            SESSION_ID if self.has_defaults || is_of_macro(span) => Some(Role::Session),
+            USER_ID if self.has_defaults || is_of_macro(span) => Some(Role::User),
             _ => None,
         })
     }
+
+    /// Whether a field sets a session only because its span has the implicit name.
+    fn is_implicit(&self, span: &Metadata<'_>, field: &str) -> bool {
+        self.has_defaults && field == ID && span.name() == IMPLICIT_NAME && !is_of_macro(span)
+    }
 }
 
-/// A name that is listed for both says a session.
+/// A name that was added for both sets a session.
 fn role_of(names: &List, name: &str) -> Option<Role> {
     let listed = |(listed, role): &(Cow<'static, str>, Role)| (listed == name).then_some(*role);
     names.iter().find_map(listed)
 }
 
-fn replace(list: &mut List, role: Role, names: Vec<Cow<'static, str>>) {
-    list.retain(|(_, listed)| *listed != role);
-    list.extend(names.into_iter().map(|name| (name, role)));
+fn add(list: &mut List, role: Role, name: Cow<'static, str>) {
+    list.push((name, role));
     list.sort_by_key(|(_, role)| *role);
 }
 
@@ -259,7 +312,16 @@ impl<F: FnMut(&Field, Result<Heard, ErrorKind>)> Reading<'_, F> {
             return self.roles.of(field);
         }
         let id = self.names.role(self.span, field.name()).map(FieldRole::Id);
-        id.or_else(|| detail(field.name()))
+        let implicit = || {
+            self.is_implicit(field)
+                .then_some(FieldRole::Id(Role::Session))
+        };
+        id.or_else(implicit).or_else(|| detail(field.name()))
+    }
+
+    /// Whether the field sets a session only because its span has the implicit name.
+    fn is_implicit(&self, field: &Field) -> bool {
+        self.roles.is_implicit && field.name() == ID
     }
 
     /// Metadata keeps its type. Everything else is read as the text that it displays as.
@@ -279,7 +341,10 @@ impl<F: FnMut(&Field, Result<Heard, ErrorKind>)> Reading<'_, F> {
     fn text(&mut self, field: &Field, role: FieldRole, text: &str) {
         let heard = match role {
             FieldRole::Id(_) if is_placeholder(text) => Err(ErrorKind::Placeholder),
-            FieldRole::Id(role) => Id::new(text).map(|id| Heard::Id(role, id)),
+            FieldRole::Id(role) => Id::new(text).map(|id| match self.is_implicit(field) {
+                true => Heard::Id(role, id.replaceable()),
+                false => Heard::Id(role, id),
+            }),
             FieldRole::Metadata(key) => Ok(Heard::Detail(Detail::Metadata(key, text.into()))),
             FieldRole::Tags => tags(text).map(|tags| Heard::Detail(Detail::Tags(tags))),
         };

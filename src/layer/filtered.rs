@@ -99,7 +99,8 @@ where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
     fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
-        self.0.track_new_span(attrs, id, &ctx);
+        // A span that opens nothing, because the session around it was set explicitly, is left alone.
+        let _not_opened = self.0.track_opener(attrs, id, &ctx);
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {

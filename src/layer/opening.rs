@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     /// There is another `SessionLayer` on the subscriber.
     pub(crate) is_one_of_two: AtomicBool,
     reported: Once<(Identifier, usize, ErrorKind)>,
+    /// The callsites of implicit openers that were reported because they are ignored.
+    reported_implicit: Once<Identifier>,
 }
 
 /// In the extensions of a span that opens a scope: for other layers to read.
@@ -68,8 +70,8 @@ pub(crate) struct Shared {
 /// ```
 pub struct SpanSession {
     pub(crate) scope: Arc<Scope>,
-    /// The scope that the span's own fields opened, where fields are recorded.
-    pub(crate) opened: Option<Arc<Scope>>,
+    /// The scope that the span's own fields opened, where fields are recorded, and what they set.
+    pub(crate) opened: Option<(Arc<Scope>, Roles)>,
     /// The tracer below the OpenTelemetry layer has the ticket of the span.
     pub(crate) pending: Option<Pending>,
     /// The layer itself attaches the scope when the span is entered.
@@ -78,7 +80,7 @@ pub struct SpanSession {
 
 impl Drop for SpanSession {
     fn drop(&mut self) {
-        if let Some(opened) = &self.opened {
+        if let Some((opened, _)) = &self.opened {
             opened.close();
         }
     }
@@ -108,6 +110,24 @@ impl fmt::Debug for SpanSession {
 }
 
 impl Shared {
+    /// The same roles for a new span inside `outer`. Without those of the implicit name, where the session was
+    /// set explicitly: it means something else there.
+    pub(crate) fn roles_inside(
+        &self,
+        outer: Option<&Scope>,
+        roles: Roles,
+        span: &'static Metadata<'static>,
+    ) -> Roles {
+        let is_explicit = |it: &Session| it.id.as_ref().is_some_and(|id| !id.is_replaceable());
+        if !roles.is_implicit || !outer.is_some_and(|outer| outer.with_values(is_explicit)) {
+            return roles;
+        }
+        if self.reported_implicit.first(span.callsite()) {
+            diagnostic::implicit_opener_ignored(span);
+        }
+        self.names.explicit_roles(span)
+    }
+
     /// What the fields of a new span set, and the session passed to the macro that makes it. And the `Context`
     /// that this macro was called in.
     pub(crate) fn read(
@@ -163,14 +183,13 @@ impl Shared {
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         let Some(span) = ctx.span(id) else { return };
-        let roles = self.names.roles(span.metadata());
-        if !roles.open() {
+        if !self.names.may_open(span.metadata()) {
             return;
         }
         // Recording runs the application's `Debug`: not under the lock of the extensions.
         let opened = |span: &SpanSession| span.opened.clone();
         let opened = span.extensions().get::<SpanSession>().and_then(opened);
-        if let Some(opened) = opened {
+        if let Some((opened, roles)) = opened {
             let mut recorded = Session::default();
             let heard = |heard: Heard| heard.set(&mut recorded);
             record.record(&mut self.reading(span.metadata(), roles, heard));

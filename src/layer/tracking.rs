@@ -5,6 +5,7 @@ use crate::diagnostic;
 use crate::handover::Opened;
 use crate::here::{self, Attached};
 use crate::known::{self, Key, Tracked};
+use crate::layer::fields::Roles;
 use crate::layer::opening::{Shared, SpanSession};
 use crate::processor;
 use crate::scope::Scope;
@@ -25,34 +26,59 @@ impl Shared {
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
-        let Some(span) = ctx.span(id) else { return };
-        if span.extensions().get::<SpanSession>().is_some() {
-            // The layer around the OpenTelemetry layer has it.
+        let Some(outer) = self.track_opener(attrs, id, ctx) else {
             return;
-        }
+        };
+        let scope = match outer {
+            Some(scope) => scope,
+            None if attrs.is_contextual() => return,
+            // The current scope where the span is entered is not that of its parent, which has none.
+            None => Scope::empty(),
+        };
+        self.track_in(scope, None, id, ctx);
+    }
+
+    /// Tracks a new span if it is an opener. If it is not, gives the scope that it inherits.
+    pub(crate) fn track_opener<S>(
+        &self,
+        attrs: &Attributes<'_>,
+        id: &Id,
+        ctx: &Context<'_, S>,
+    ) -> Option<Option<Arc<Scope>>>
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
+        // If it is there, the layer around the OpenTelemetry layer has put it there.
+        ctx.span(id)
+            .filter(|span| span.extensions().get::<SpanSession>().is_none())?;
         let outer = match attrs.parent() {
             Some(parent) => self.scope_of_span(parent),
             None if attrs.is_contextual() => Scope::current(),
             None => None,
         };
         let outer = outer.or_else(Scope::global_default);
-        let roles = self.names.roles(attrs.metadata());
-        let (scope, opened) = if roles.open() {
-            let (set, _) = self.read(roles, attrs);
-            let Opened { scope, .. } = self.open(roles, attrs.metadata(), set, outer);
-            (scope.clone(), Some(scope))
-        } else if let Some(scope) = outer {
-            (scope, None)
-        } else if attrs.is_contextual() {
-            return;
-        } else {
-            // The current scope where the span is entered is not that of its parent, which has none.
-            (Scope::empty(), None)
-        };
+        let metadata = attrs.metadata();
+        let roles = self.names.roles(metadata);
+        let roles = self.roles_inside(outer.as_deref(), roles, metadata);
+        if !roles.open() {
+            return Some(outer);
+        }
+        let (set, _) = self.read(roles, attrs);
+        let Opened { scope, .. } = self.open(roles, metadata, set, outer);
+        self.track_in(scope, Some(roles), id, ctx);
+        None
+    }
+
+    /// Tracks a span in this scope. It has opened the scope if it has roles.
+    fn track_in<S>(&self, scope: Arc<Scope>, roles: Option<Roles>, id: &Id, ctx: &Context<'_, S>)
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
+        let Some(span) = ctx.span(id) else { return };
         let in_span = SpanSession {
             _tracked: Some(self.track(id, &scope)),
+            opened: roles.map(|roles| (scope.clone(), roles)),
             scope,
-            opened,
             pending: None,
         };
         let _replaced = span.extensions_mut().replace(in_span);

@@ -292,7 +292,7 @@ impl TextMapPropagator for SessionPropagator {
         match self.read(extractor, &headers) {
             Ok(session) if session.is_empty() => cx,
             Ok(session) if self.inbound.takes(session.id(), &()) => {
-                Scope::nested(None, &session).entered(&cx)
+                Scope::nested(None, &session.replaceable()).entered(&cx)
             }
             Ok(_) => cx,
             Err(Refused(header, what, error)) => {

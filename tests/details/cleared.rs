@@ -1,6 +1,6 @@
 //! What is not inherited.
 
-use crate::support::{App, values};
+use crate::support::{self, App, values};
 use crate::{full, lacks, span, with_metadata};
 use tracing::field::Empty;
 use tracing::info_span;
@@ -48,8 +48,13 @@ fn each_part_can_be_cleared_inside_and_is_back_afterwards() {
 
 #[test]
 fn each_part_of_a_default_session_can_be_cleared() {
+    let test = "cleared::each_part_of_a_default_session_can_be_cleared";
+    if !support::alone(test, &[]) {
+        return;
+    }
+    full().set_global_default().unwrap();
     for (part, keys) in PARTS {
-        let app = App::with(|layer| layer.with_default_session(full()));
+        let app = App::new();
         info_span!("outside").in_scope(|| {});
         let inner = Session::default().without(part);
         session!(inner).in_scope(|| info_span!("in the span").in_scope(|| {}));
@@ -63,7 +68,12 @@ fn each_part_of_a_default_session_can_be_cleared() {
 
 #[test]
 fn value_that_clears_one_part_keeps_the_rest_of_a_default_session() {
-    let app = App::with(|layer| layer.with_default_session(full()));
+    let test = "cleared::value_that_clears_one_part_keeps_the_rest_of_a_default_session";
+    if !support::alone(test, &[]) {
+        return;
+    }
+    full().set_global_default().unwrap();
+    let app = App::new();
     let inner = Session::default().without(Part::User);
     inner.in_scope(|| info_span!("in the value").in_scope(|| {}));
     lacks(&app.span("in the value"), &["user.id"]);

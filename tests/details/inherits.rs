@@ -26,12 +26,12 @@ fn explicit_parent_gives_its_own_and_nothing_of_what_is_in_force() {
     let request = session!("chat-42", metadata.plan = "pro", tags = "a");
     session!("chat-43", metadata.tenant = "acme", tags = "b").in_scope(|| {
         info_span!(parent: &request, "plain").in_scope(|| span("inside"));
-        let says_an_id = info_span!(parent: &request, "user", id = "u-7");
+        let says_an_id = info_span!(parent: &request, "user", user.id = "u-7");
         says_an_id.in_scope(|| span("inside"));
         let says_more = session!(parent: &request, "chat-44", metadata.step = 2);
         says_more.in_scope(|| span("inside"));
         info_span!(parent: None, "root").in_scope(|| span("inside"));
-        info_span!(parent: None, "user", id = "u-8").in_scope(|| span("inside"));
+        info_span!(parent: None, "user", user.id = "u-8").in_scope(|| span("inside"));
     });
     drop(request);
     let of_parent = r#" metadata={"plan":"pro"} session.id=chat-42 tag.tags=["a"]"#;
@@ -157,7 +157,7 @@ fn hidden_span_still_says_it() {
         hidden.record("metadata.plan", "pro");
         drop(open);
         span("inside");
-        debug_span!("user", id = "u-7", metadata.step = 2).in_scope(|| {
+        debug_span!("user", user.id = "u-7", metadata.step = 2).in_scope(|| {
             tracing::trace_span!("nothing").in_scope(|| span("after"));
         });
     });

@@ -30,8 +30,13 @@ fn metadata_is_merged_by_key_and_the_inner_value_wins() {
         let inner = with_metadata(Session::default(), "step", 2);
         with_metadata(inner, "tool", "search").in_scope(|| span("inside"));
         session!("chat-43", metadata.step = 3).in_scope(|| {
-            info_span!("user", id = "u-7", metadata.step = 4, metadata.plan = "pro")
-                .in_scope(|| span("inside"));
+            info_span!(
+                "user",
+                user.id = "u-7",
+                metadata.step = 4,
+                metadata.plan = "pro"
+            )
+            .in_scope(|| span("inside"));
             span("after");
         });
         span("after");

@@ -1,10 +1,10 @@
 //! Which session a line is in, and what of it is printed.
 
-use crate::{Base, chat, parsed, printed, printed_with};
+use crate::{Base, chat, parsed, printed, support};
 use serde_json::json;
 use tracing::{info, info_span};
 use tracing_session::fmt::with_session;
-use tracing_session::{IdPolicy, Privacy, Session, SessionLayer, session, set_session_id};
+use tracing_session::{IdPolicy, Privacy, Session, session, set_session_id};
 use tracing_subscriber::fmt;
 
 #[test]
@@ -77,9 +77,14 @@ fn line_carries_what_was_learnt_by_then() {
 
 #[test]
 fn default_session_is_on_lines_outside_any_other() {
+    let test = "values::default_session_is_on_lines_outside_any_other";
+    if !support::alone(test, &[]) {
+        return;
+    }
+    let default = Session::new("cli-1").unwrap();
+    default.set_global_default().unwrap();
     let full = |layer: fmt::Layer<Base>| layer.without_time().map_event_format(with_session);
-    let ours = SessionLayer::new().with_default_session(Session::new("cli-1").unwrap());
-    let text = printed_with(ours, full, || {
+    let text = printed(full, || {
         info!("outside");
         chat().in_scope(|| info!("inside"));
     });

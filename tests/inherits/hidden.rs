@@ -32,7 +32,7 @@ fn hidden_span_opens_its_scope_with_a_filter_given_to_the_session_layer() {
         info_span!("below").in_scope(|| {});
     });
     session!("chat-43").in_scope(|| {
-        debug_span!("user", id = "u-8").in_scope(|| info_span!("both").in_scope(|| {}));
+        debug_span!("user", user.id = "u-8").in_scope(|| info_span!("both").in_scope(|| {}));
     });
     assert_eq!(current_session(), None);
     app.exports(
@@ -58,7 +58,7 @@ fn explicit_children_inherit_through_a_hidden_span_and_beside_one() {
     let session = session!("chat-42");
     let child = info_span!(parent: &session, "child");
     let _elsewhere = session!(parent: None, "chat-43").entered();
-    let hidden = debug_span!(parent: &child, "user", id = "u-7");
+    let hidden = debug_span!(parent: &child, "user", user.id = "u-7");
     hidden.in_scope(|| info_span!("in the hidden one").in_scope(|| {}));
     info_span!(parent: &hidden, "of the hidden one").in_scope(|| {});
     let visible = user!(parent: &child, "u-8");

@@ -1,6 +1,6 @@
 //! No parent, and parents from outside (B6, B7).
 
-use crate::support::{App, remote, values};
+use crate::support::{self, App, remote, values};
 use crate::{continued, session_of};
 use opentelemetry::Context;
 use opentelemetry::trace::{
@@ -174,7 +174,14 @@ fn span_that_opens_no_scope_takes_that_of_the_parent_set_from_outside() {
 
 #[test]
 fn what_is_in_force_in_a_parent_set_from_outside_stands_before_the_default_session() {
-    let app = App::with(|layer| layer.with_default_session(Session::new("cli-1").unwrap()));
+    let test =
+        "parents::what_is_in_force_in_a_parent_set_from_outside_stands_before_the_default_session";
+    if !support::alone(test, &[]) {
+        return;
+    }
+    let default = Session::new("cli-1").unwrap();
+    default.set_global_default().unwrap();
+    let app = App::new();
     let given = Session::new("given").unwrap().in_scope(Context::current);
     for request in [user!("u-7"), info_span!("request")] {
         request
@@ -184,7 +191,7 @@ fn what_is_in_force_in_a_parent_set_from_outside_stands_before_the_default_sessi
     }
     app.exports(
         "
-        user session.id=given user.id=u-7
+        user user.id=u-7 session.id=given
           below session.id=given user.id=u-7
         request session.id=given
           below session.id=given

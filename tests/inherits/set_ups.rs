@@ -20,11 +20,11 @@ use tracing_subscriber::{Layer, Registry, reload};
 
 #[test]
 fn two_subscribers_do_not_mix() {
-    let first = App::with(|layer| layer.with_session_spans(["conversation"]));
+    let first = App::with(|layer| layer.with_session_span("conversation"));
     let in_first = info_span!("conversation", id = "chat-1").entered();
     let second = App::new();
     // Both number their spans alike.
-    let in_second = info_span!("session", id = "chat-2").entered();
+    let in_second = info_span!("session", session.id = "chat-2").entered();
     drop((in_second, second.dispatch.clone()));
     tracing::dispatcher::with_default(&first.dispatch, || {
         info_span!("below", session = 1).in_scope(|| {});

@@ -95,7 +95,7 @@ mod precedence {
             "
         ));
         drop(app);
-        let app = App::with(|layer| layer.with_session_fields([""; 0]));
+        let app = App::with(|layer| layer.without_default_names());
         session("app").in_scope(library);
         app.exports(&format!(
             "
@@ -206,7 +206,11 @@ mod precedence {
     #[test]
     fn read_session_from_metadata() {
         let names = ["session_id", "conversation_id", "thread_id"];
-        let app = App::with(|layer| layer.with_session_fields(names));
+        let app = App::with(|layer| {
+            names
+                .into_iter()
+                .fold(layer, SessionLayer::with_session_field)
+        });
         let outer = session("outer").with_metadata("env", "prod").unwrap();
         let outer = outer.with_metadata("category", "news").unwrap();
         outer.in_scope(|| {

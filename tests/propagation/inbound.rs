@@ -435,11 +435,14 @@ fn id_that_is_refused_or_missing_leaves_what_is_in_force() {
 }
 
 #[test]
-fn id_that_is_taken_stands_before_the_default_session_of_the_layer() {
-    let _app = App::with(|layer| {
-        let default = session("default").with_user("u-1").unwrap();
-        layer.with_default_session(default)
-    });
+fn headers_with_a_session_replace_the_default_session_and_headers_without_one_keep_it() {
+    let test = "inbound::headers_with_a_session_replace_the_default_session_and_headers_without_one_keep_it";
+    if !support::alone(test, &[]) {
+        return;
+    }
+    let default = session("default").with_user("u-1").unwrap();
+    default.set_global_default().unwrap();
+    let _app = App::new();
     let propagator = SessionPropagator::new();
     let taken = |id: &str| taken(&propagator, [("baggage", format!("session.id={id}"))]);
     assert_eq!(taken("chat-42"), (some("chat-42"), None));
@@ -500,7 +503,7 @@ fn what_a_span_says_itself_stays_when_its_parent_came_in() {
     own.set_parent(cx.clone()).unwrap();
     own.in_scope(|| info_span!("below").in_scope(|| {}));
     drop(own);
-    let user = info_span!("user", id = "u-7");
+    let user = info_span!("user", user.id = "u-7");
     user.set_parent(cx).unwrap();
     user.in_scope(|| info_span!("below").in_scope(|| {}));
     drop(user);
@@ -508,7 +511,7 @@ fn what_a_span_says_itself_stays_when_its_parent_came_in() {
         "
         session session.id=own
           below session.id=own
-        user session.id=chat-42 user.id=u-7
+        user user.id=u-7 session.id=chat-42
           below session.id=chat-42 user.id=u-7
         ",
     );

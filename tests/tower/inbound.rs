@@ -1,6 +1,6 @@
 //! What comes in.
 
-use crate::support::App;
+use crate::support::{self, App};
 use crate::{
     TRACE, answered, application, are_in, chat, hyper_client, propagate, request, serve, text,
     trace, work,
@@ -99,8 +99,12 @@ fn what_is_refused_leaves_what_is_in_force_outside_and_the_trace() {
 
 #[test]
 fn what_is_refused_leaves_the_default_session() {
+    if !support::alone("inbound::what_is_refused_leaves_the_default_session", &[]) {
+        return;
+    }
+    chat("default").set_global_default().unwrap();
     propagate();
-    let app = App::with(|layer| layer.with_default_session(chat("default")));
+    let app = App::new();
     let layer = server().with_inbound(InboundPolicy::ignore());
     let headers = &[("x-session", "secret-42"), ("traceparent", TRACE)];
     answered(layer, headers, || work("handler"));

@@ -1,6 +1,6 @@
 //! Which hosts learn the session.
 
-use crate::support::App;
+use crate::support::{self, App};
 use crate::{TRACE, application, chat, propagate, request, serve};
 use axum::Router;
 use axum::extract::Request;
@@ -63,8 +63,13 @@ const HOSTS: [&str; 2] = ["agents.internal", ".corp.internal"];
 
 #[test]
 fn only_hosts_that_are_listed_get_the_session_from_a_tower_client() {
+    let test = "only_to::only_hosts_that_are_listed_get_the_session_from_a_tower_client";
+    if !support::alone(test, &[]) {
+        return;
+    }
+    chat("secret-default").set_global_default().unwrap();
     propagate();
-    let app = App::with(|layer| layer.with_default_session(chat("secret-default")));
+    let app = App::new();
     let send = |layer: ClientLayer, request: Request| {
         let mut headers = HeaderMap::new();
         let service = |request: Request| {

@@ -17,6 +17,18 @@ fn span(name: &'static str) {
 }
 
 rows! {
+    library_has_a_session_of_its_own: here "spans of a library, and all spans under them" => |_| {
+        let library = || info_span!(target: "websocket", "frame", session.id = "tls-1").in_scope(|| span("below"));
+        let app = App::new();
+        chat().in_scope(library);
+        assert_eq!(session_of(&app.spans(), "below"), some("tls-1"));
+        drop(app);
+        let app = App::with(|it| it.with_opener_filter(|span| span.target() != "websocket"));
+        chat().in_scope(library);
+        assert_eq!(session_of(&app.spans(), "below"), some("chat-42"));
+        assert_eq!(app.diagnostics.said(), NOTHING);
+    };
+
     guard_is_held_across_an_await: here "spans of other requests are in the session" => |_| {
         let app = App::new();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -31,6 +31,28 @@ rows! {
         assert_eq!(app.diagnostics.said().len(), 3);
     };
 
+    name_is_only_implicit: here "the field `..` of span `..` at .. is ignored, because" => |row| {
+        let serve = || {
+            info_span!("connection", session.id = "tls-1").in_scope(|| {
+                info_span!("session", id = "chat-42").in_scope(|| span("message"));
+            });
+        };
+        let app = App::new();
+        serve();
+        assert_eq!(session_of(&app.spans(), "message"), some("tls-1"));
+        row.says_all(&app.diagnostics.said());
+        drop(app);
+        let app = App::with(|it| it.with_session_span("session"));
+        serve();
+        assert_eq!(session_of(&app.spans(), "message"), some("chat-42"));
+        assert_eq!(app.diagnostics.said(), NOTHING);
+        drop(app);
+        let app = App::with(|it| it.with_opener_filter(|span| span.name() != "connection"));
+        serve();
+        assert_eq!(session_of(&app.spans(), "message"), some("chat-42"));
+        assert_eq!(app.diagnostics.said(), NOTHING);
+    };
+
     attribute_holds_no_id: here "an attribute `..` set on a span is ignored" => |row| {
         let app = App::new();
         let span = info_span!("chat");
@@ -49,7 +71,7 @@ rows! {
               below
             ");
         drop(app);
-        let app = App::with(|it| it.with_session_fields(["session.id", "conversation_id"]));
+        let app = App::with(|it| it.with_session_field("conversation_id"));
         handle();
         app.exports("
             handle conversation_id=chat-42 session.id=chat-42

@@ -1,0 +1,196 @@
+//! Which names open a scope (A3): the defaults, names that are added, and callsites that are chosen.
+
+use crate::support::{App, values};
+use crate::{extracted, work};
+use tracing::field::Empty;
+use tracing::level_filters::LevelFilter;
+use tracing::{Level, Span, debug_span, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_session::{SessionLayer, current_session_id, session, user};
+use tracing_subscriber::prelude::*;
+
+#[test]
+fn names_set_on_the_layer_add_to_the_defaults() {
+    let app = App::with(|layer| {
+        layer
+            .with_session_span("conversation")
+            .with_session_span("dialogue")
+            .with_session_field("conversation_id")
+            .with_user_span("customer")
+            .with_user_field("enduser.id")
+    });
+    info_span!("conversation", id = "chat-42").in_scope(|| {});
+    info_span!("dialogue", id = "chat-43").in_scope(work);
+    info_span!("request", conversation_id = "chat-44", enduser.id = "u-7").in_scope(work);
+    info_span!("customer", id = "u-8").in_scope(work);
+    info_span!("session", id = "chat-45").in_scope(|| {});
+    info_span!("request", session.id = "chat-46", user.id = "u-9").in_scope(|| {});
+    app.exports(
+        "
+        conversation session.id=chat-42
+        dialogue session.id=chat-43
+          work session.id=chat-43
+            call session.id=chat-43
+        request conversation_id=chat-44 enduser.id=u-7 session.id=chat-44 user.id=u-7
+          work session.id=chat-44 user.id=u-7
+            call session.id=chat-44 user.id=u-7
+        customer user.id=u-8
+          work user.id=u-8
+            call user.id=u-8
+        session session.id=chat-45
+        request session.id=chat-46 user.id=u-9
+        ",
+    );
+}
+
+#[test]
+fn application_that_calls_something_else_a_session_is_left_alone() {
+    let layer = |layer: SessionLayer| {
+        layer
+            .with_session_span("conversation")
+            .without_default_names()
+            .with_session_field("chat")
+    };
+    let app = App::with(layer);
+    info_span!("session", id = "tls-1", session.id = "tls-2").in_scope(work);
+    info_span!("user", id = "root", user.id = 0).in_scope(work);
+    info_span!("conversation", id = "chat-42").in_scope(|| {});
+    info_span!("request", chat = "chat-43").in_scope(|| {});
+    app.exports(
+        "
+        session id=tls-1 session.id=tls-2
+          work
+            call
+        user id=root user.id=I64(0)
+          work
+            call
+        conversation session.id=chat-42
+        request chat=chat-43 session.id=chat-43
+        ",
+    );
+}
+
+#[test]
+fn default_name_that_is_added_is_left_when_the_defaults_are_dropped() {
+    let app = App::with(|layer| {
+        layer
+            .with_session_field("session.id")
+            .without_default_names()
+    });
+    info_span!("session", id = "tls-1").in_scope(|| {});
+    info_span!("request", session.id = "chat-42", user.id = "u-7").in_scope(|| {});
+    app.exports(
+        "
+        session id=tls-1
+        request user.id=u-7 session.id=chat-42
+        ",
+    );
+}
+
+#[test]
+fn macros_open_scopes_whatever_names_the_layer_was_given() {
+    let app = App::with(|layer| layer.without_default_names().with_opener_filter(|_| false));
+    session!("chat-42").in_scope(|| user!("u-7").in_scope(|| info_span!("work").in_scope(|| {})));
+    app.exports(
+        "
+        session session.id=chat-42
+          user user.id=u-7 session.id=chat-42
+            work session.id=chat-42 user.id=u-7
+        ",
+    );
+}
+
+#[test]
+fn field_id_of_the_spans_of_the_macros_is_an_attribute() {
+    let app = App::with(|layer| layer.with_user_span("user"));
+    session!("chat-42", id = 7).in_scope(|| user!("u-7", id = 8).in_scope(|| {}));
+    app.exports(
+        "
+        session id=I64(7) session.id=chat-42
+          user id=I64(8) user.id=u-7 session.id=chat-42
+        ",
+    );
+}
+
+// A3, by callsite. The session came with headers, and a library has a `session.id` of its own.
+
+#[test]
+fn filter_keeps_the_fields_of_a_library_from_setting_the_session() {
+    let library = || info_span!(target: "websocket", "frame", session.id = "tls-1").in_scope(work);
+    let serve = || {
+        let cx = extracted("chat-42");
+        let request = info_span!("request");
+        request.set_parent(cx).unwrap();
+        request.in_scope(library);
+    };
+    let app = App::new();
+    serve();
+    app.exports(
+        "
+        request session.id=chat-42
+          frame session.id=tls-1
+            work session.id=tls-1
+              call session.id=tls-1
+        ",
+    );
+    drop(app);
+    let app = App::with(|it| it.with_opener_filter(|span| span.target() != "websocket"));
+    serve();
+    app.exports(
+        "
+        request session.id=chat-42
+          frame session.id=tls-1
+            work session.id=chat-42
+              call session.id=chat-42
+        ",
+    );
+}
+
+#[test]
+fn filter_chooses_by_target_name_and_level() {
+    let filters: [fn(&tracing::Metadata<'_>) -> bool; 3] = [
+        |span| span.target() == "chat",
+        |span| span.name() == "turn",
+        |span| *span.level() <= Level::WARN,
+    ];
+    for (number, filter) in filters.into_iter().enumerate() {
+        let app = App::with(|layer| layer.with_opener_filter(filter));
+        let spans = [
+            info_span!(target: "chat", "a", session.id = "chat-42"),
+            info_span!("turn", session.id = "chat-42"),
+            tracing::warn_span!("b", session.id = "chat-42"),
+        ];
+        for (at, span) in spans.iter().enumerate() {
+            let session = span.in_scope(current_session_id);
+            assert_eq!(
+                session.is_some(),
+                at == number,
+                "filter {number}, span {at}"
+            );
+        }
+        // It may not change anything else.
+        info_span!("session", id = Empty).in_scope(|| {});
+        drop(spans);
+        for name in ["a", "turn", "b"] {
+            assert_eq!(values(&app.span(name), "session.id"), ["chat-42"]);
+        }
+    }
+}
+
+#[test]
+fn filter_holds_for_spans_that_are_filtered_out_and_where_there_is_no_opentelemetry_layer() {
+    let session = || {
+        debug_span!("frame", session.id = "tls-1").in_scope(|| {
+            Span::current().record("session.id", "tls-2");
+            current_session_id()
+        })
+    };
+    let not_frames = || SessionLayer::new().with_opener_filter(|span| span.name() != "frame");
+    let app = App::with_layer(|otel| not_frames().with_filter(LevelFilter::INFO).around(otel));
+    assert_eq!(session(), None);
+    drop(app);
+    let _default = tracing_subscriber::registry()
+        .with(not_frames())
+        .set_default();
+    assert_eq!(session(), None);
+}
