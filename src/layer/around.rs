@@ -2,7 +2,7 @@
 
 use crate::diagnostic;
 use crate::diagnostic::check::Due;
-use crate::handover;
+use crate::handover::{self, Opened};
 use crate::here;
 use crate::layer::opening::{Shared, SpanSession};
 use crate::layer::reached;
@@ -54,43 +54,50 @@ impl<L> AroundLayer<L> {
         L: Layer<S>,
     {
         let metadata = attrs.metadata();
-        let mut roles = self.shared.names.roles(metadata);
-        if roles.is_implicit {
-            let parent = self.parent_context(attrs, ctx, None);
-            let outer = parent.as_ref().and_then(Scope::of);
-            roles = self.shared.roles_inside(outer.as_deref(), roles, metadata);
-        }
         let contextual = Attributes::new(metadata, attrs.values());
-        if !roles.open() {
-            // To the OpenTelemetry layer, a child of a span that is filtered out is a root.
-            let unknown = attrs.parent().filter(|parent| ctx.span(parent).is_none());
-            let scope = unknown.and_then(|parent| self.shared.scope_of_span(parent));
-            return match scope.filter(|_| self.shared.check.is_activation_on()) {
-                None => self.inner.on_new_span(attrs, id, ctx.clone()),
-                Some(scope) => {
-                    let _attached = here::attach(scope.entered(&OtelContext::new()));
-                    self.inner.on_new_span(&contextual, id, ctx.clone());
-                }
-            };
+        let roles = self.shared.names.roles(metadata);
+        if roles.open() {
+            let (set, called_in) = self.shared.read(roles, attrs);
+            let parent = self.parent_context(attrs, ctx, called_in);
+            let outer = parent.as_ref().and_then(Scope::of);
+            if let Some(opened) = self.shared.open(roles, metadata, set, outer) {
+                let attrs = if parent.is_some() { &contextual } else { attrs };
+                return self.new_opener(attrs, id, ctx, parent, opened);
+            }
         }
-        let (set, called_in) = self.shared.read(roles, attrs);
-        let parent = self.parent_context(attrs, ctx, called_in);
-        let outer = parent.as_ref().and_then(Scope::of);
-        let opened = self.shared.open(roles, metadata, set, outer);
-        let scope = opened.scope.clone();
-        let offer = handover::offer(opened);
-        match parent {
-            Some(parent) => {
-                let _attached = here::attach(scope.clone().entered(&parent));
+        // To the OpenTelemetry layer, a child of a span that is filtered out is a root.
+        let unknown = attrs.parent().filter(|parent| ctx.span(parent).is_none());
+        let scope = unknown.and_then(|parent| self.shared.scope_of_span(parent));
+        match scope.filter(|_| self.shared.check.is_activation_on()) {
+            None => self.inner.on_new_span(attrs, id, ctx.clone()),
+            Some(scope) => {
+                let _attached = here::attach(scope.entered(&OtelContext::new()));
                 self.inner.on_new_span(&contextual, id, ctx.clone());
             }
-            None => self.inner.on_new_span(attrs, id, ctx.clone()),
         }
+    }
+
+    fn new_opener<S>(
+        &self,
+        attrs: &Attributes<'_>,
+        id: &Id,
+        ctx: &Context<'_, S>,
+        parent: Option<OtelContext>,
+        opened: Opened,
+    ) where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+        L: Layer<S>,
+    {
+        let scope = opened.scope.clone();
+        let offer = handover::offer(opened);
+        let attached = parent.map(|parent| here::attach(scope.clone().entered(&parent)));
+        self.inner.on_new_span(attrs, id, ctx.clone());
+        drop(attached);
         let pending = offer.taken();
         let Some(span) = ctx.span(id) else { return };
         let is_tracked = pending.is_none() && self.shared.check.is_alone();
         let in_span = SpanSession {
-            opened: Some((scope.clone(), roles)),
+            opened: Some(scope.clone()),
             _tracked: is_tracked.then(|| self.shared.track(id, &scope)),
             scope,
             pending,

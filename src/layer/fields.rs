@@ -187,20 +187,11 @@ impl Names {
 
     /// What the fields of this callsite set.
     pub(crate) fn roles(&self, span: &Metadata<'_>) -> Roles {
-        self.roles_of(span, true)
-    }
-
-    /// The same where the implicit name has no meaning, because the session is set explicitly already.
-    pub(crate) fn explicit_roles(&self, span: &Metadata<'_>) -> Roles {
-        self.roles_of(span, false)
-    }
-
-    fn roles_of(&self, span: &Metadata<'_>, with_implicit: bool) -> Roles {
         let mut roles = Roles::default();
         for field in span.fields() {
             if let Some(role) = self.role(span, field.name()) {
                 roles.add(&field, role);
-            } else if with_implicit && self.is_implicit(span, field.name()) {
+            } else if self.is_implicit(span, field.name()) {
                 roles.add(&field, Role::Session);
                 roles.is_implicit = true;
             } else if is_detail(field.name()) {

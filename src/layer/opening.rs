@@ -70,8 +70,8 @@ pub(crate) struct Shared {
 /// ```
 pub struct SpanSession {
     pub(crate) scope: Arc<Scope>,
-    /// The scope that the span's own fields opened, where fields are recorded, and what they set.
-    pub(crate) opened: Option<(Arc<Scope>, Roles)>,
+    /// The scope that the span's own fields opened, where fields are recorded.
+    pub(crate) opened: Option<Arc<Scope>>,
     /// The tracer below the OpenTelemetry layer has the ticket of the span.
     pub(crate) pending: Option<Pending>,
     /// The layer itself attaches the scope when the span is entered.
@@ -80,7 +80,7 @@ pub struct SpanSession {
 
 impl Drop for SpanSession {
     fn drop(&mut self) {
-        if let Some((opened, _)) = &self.opened {
+        if let Some(opened) = &self.opened {
             opened.close();
         }
     }
@@ -110,24 +110,6 @@ impl fmt::Debug for SpanSession {
 }
 
 impl Shared {
-    /// The same roles for a new span inside `outer`. Without those of the implicit name, where the session was
-    /// set explicitly: it means something else there.
-    pub(crate) fn roles_inside(
-        &self,
-        outer: Option<&Scope>,
-        roles: Roles,
-        span: &'static Metadata<'static>,
-    ) -> Roles {
-        let is_explicit = |it: &Session| it.id.as_ref().is_some_and(|id| !id.is_replaceable());
-        if !roles.is_implicit || !outer.is_some_and(|outer| outer.with_values(is_explicit)) {
-            return roles;
-        }
-        if self.reported_implicit.first(span.callsite()) {
-            diagnostic::implicit_opener_ignored(span);
-        }
-        self.names.explicit_roles(span)
-    }
-
     /// What the fields of a new span set, and the session passed to the macro that makes it. And the `Context`
     /// that this macro was called in.
     pub(crate) fn read(
@@ -154,18 +136,31 @@ impl Shared {
         (session, Some(outer))
     }
 
-    /// The scope that a new span with these roles opens inside `outer`, whose fields set `set`.
+    /// The scope that a new span with these roles opens inside `outer`, whose fields set `set`. `None`: the span
+    /// is ignored, because only its name makes it an opener, and the session was set explicitly.
     pub(crate) fn open(
         &self,
         roles: Roles,
         span: &'static Metadata<'static>,
-        set: Session,
+        mut set: Session,
         outer: Option<Arc<Scope>>,
-    ) -> Opened {
+    ) -> Option<Opened> {
+        if roles.is_implicit {
+            let explicit = outer.as_ref().and_then(|it| it.id());
+            if let Some(explicit) = explicit.filter(|id| !id.is_replaceable()) {
+                if set.id.as_ref() != Some(&explicit) {
+                    if self.reported_implicit.first(span.callsite()) {
+                        diagnostic::implicit_opener_ignored(span);
+                    }
+                    return None;
+                }
+                set.id = Some(explicit);
+            }
+        }
         let is_turn = self.root_turns && set.id.is_some();
         let is_root = is_turn && !is_in_turn(outer.as_deref(), set.id.as_ref());
         let opener = Opener::new(set, roles.declared());
-        Opened {
+        Some(Opened {
             scope: Scope::opened(outer, opener.clone(), is_turn),
             fields: OpenerFields {
                 opener,
@@ -174,7 +169,7 @@ impl Shared {
                 metadata: span,
             },
             is_root,
-        }
+        })
     }
 
     /// Tells a scope what is recorded on the span that opened it.
@@ -183,13 +178,14 @@ impl Shared {
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         let Some(span) = ctx.span(id) else { return };
-        if !self.names.may_open(span.metadata()) {
+        let roles = self.names.roles(span.metadata());
+        if !roles.open() {
             return;
         }
         // Recording runs the application's `Debug`: not under the lock of the extensions.
         let opened = |span: &SpanSession| span.opened.clone();
         let opened = span.extensions().get::<SpanSession>().and_then(opened);
-        if let Some((opened, roles)) = opened {
+        if let Some(opened) = opened {
             let mut recorded = Session::default();
             let heard = |heard: Heard| heard.set(&mut recorded);
             record.record(&mut self.reading(span.metadata(), roles, heard));

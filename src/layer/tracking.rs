@@ -5,7 +5,6 @@ use crate::diagnostic;
 use crate::handover::Opened;
 use crate::here::{self, Attached};
 use crate::known::{self, Key, Tracked};
-use crate::layer::fields::Roles;
 use crate::layer::opening::{Shared, SpanSession};
 use crate::processor;
 use crate::scope::Scope;
@@ -35,7 +34,7 @@ impl Shared {
             // The current scope where the span is entered is not that of its parent, which has none.
             None => Scope::empty(),
         };
-        self.track_in(scope, None, id, ctx);
+        self.track_in(scope, false, id, ctx);
     }
 
     /// Tracks a new span if it is an opener. If it is not, gives the scope that it inherits.
@@ -59,25 +58,25 @@ impl Shared {
         let outer = outer.or_else(Scope::global_default);
         let metadata = attrs.metadata();
         let roles = self.names.roles(metadata);
-        let roles = self.roles_inside(outer.as_deref(), roles, metadata);
-        if !roles.open() {
-            return Some(outer);
+        if roles.open() {
+            let (set, _) = self.read(roles, attrs);
+            if let Some(Opened { scope, .. }) = self.open(roles, metadata, set, outer.clone()) {
+                self.track_in(scope, true, id, ctx);
+                return None;
+            }
         }
-        let (set, _) = self.read(roles, attrs);
-        let Opened { scope, .. } = self.open(roles, metadata, set, outer);
-        self.track_in(scope, Some(roles), id, ctx);
-        None
+        Some(outer)
     }
 
-    /// Tracks a span in this scope. It has opened the scope if it has roles.
-    fn track_in<S>(&self, scope: Arc<Scope>, roles: Option<Roles>, id: &Id, ctx: &Context<'_, S>)
+    /// Tracks a span in this scope, which it has opened or inherits.
+    fn track_in<S>(&self, scope: Arc<Scope>, has_opened: bool, id: &Id, ctx: &Context<'_, S>)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         let Some(span) = ctx.span(id) else { return };
         let in_span = SpanSession {
             _tracked: Some(self.track(id, &scope)),
-            opened: roles.map(|roles| (scope.clone(), roles)),
+            opened: has_opened.then(|| scope.clone()),
             scope,
             pending: None,
         };

@@ -181,7 +181,9 @@ impl Own {
 
     /// Takes note of a session that is set on the span, which has started.
     pub(crate) fn bind(&mut self, session: &Session) {
-        Role::BOTH.map(|role| self.warn_of_change(role, session));
+        for role in Role::BOTH {
+            self.warn_of_change(role, session);
+        }
         if let Some(details) = session.details.as_ref().filter(|_| !self.looks_at_all) {
             // The span may have attributes with these keys, and can't tell.
             self.keys
