@@ -183,15 +183,7 @@ impl Details {
     pub(crate) fn ready(&self, format: Option<&Arc<Format>>) -> Cow<'_, [Ready]> {
         self.ready.get(format, || {
             let mut attributes = Vec::new();
-            // Of two with one key, the first holds.
-            let mut push = |attribute: Ready| {
-                if !attributes
-                    .iter()
-                    .any(|said: &Ready| said.key() == attribute.key())
-                {
-                    attributes.push(attribute);
-                }
-            };
+            let mut push = |attribute| attributes.push(attribute);
             match format {
                 None => self.write(&mut push),
                 Some(format) => format.write_details(self, &mut push),
@@ -208,11 +200,6 @@ impl Details {
         if !self.tags.is_empty() {
             write(Ready::list(TAGS, self.tags.clone()));
         }
-        self.write_rest(write);
-    }
-
-    /// What has the same keys in every dialect.
-    pub(crate) fn write_rest(&self, write: &mut impl FnMut(Ready)) {
         let texts = [
             (PROMPT_TEMPLATE, &self.template),
             (PROMPT_TEMPLATE_VERSION, &self.template_version),
@@ -273,13 +260,6 @@ impl Ready {
 
     pub(crate) fn list(key: &'static str, values: Vec<StringValue>) -> Self {
         Self::Any(KeyValue::new(key, Value::Array(Array::String(values))))
-    }
-
-    pub(crate) fn key(&self) -> &str {
-        match self {
-            Self::Text(key, _) => key,
-            Self::Any(attribute) => attribute.key.as_str(),
-        }
     }
 
     /// The text is shared.

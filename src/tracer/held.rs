@@ -6,7 +6,8 @@
 
 use crate::format::attributes::{
     METADATA, METADATA_FIELD, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED,
-    PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, TAGS,
+    PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, SESSION_ID, TAGS,
+    USER_HASH, USER_ID,
 };
 use crate::format::{self, Format};
 use crate::scope::Scope;
@@ -79,6 +80,18 @@ impl Held {
         self.own.clone().or(inherited).or(self.marked.clone())
     }
 
+    /// Whether the span's author set the value under this key, or a part of it.
+    fn is_own(&self, key: &str) -> bool {
+        let details = self.own.details.as_deref();
+        match key {
+            SESSION_ID => self.own.id.is_some(),
+            USER_ID | USER_HASH => self.own.user_id.is_some(),
+            METADATA => details.is_some_and(|details| !details.metadata.is_empty()),
+            TAGS => details.is_some_and(|details| !details.tags.is_empty()),
+            _ => false,
+        }
+    }
+
     #[cold]
     pub(crate) fn write(self, scope: Option<&Scope>, span: &mut impl Span) {
         let format = self.format.as_ref();
@@ -98,7 +111,11 @@ impl Held {
         let others = self.others.iter();
         let others = others.map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
         let own: Vec<_> = others.chain(plain).collect();
-        let mut write = |attribute: KeyValue| {
+        let mut write = |mut attribute: KeyValue| {
+            if self.is_own(attribute.key.as_str()) {
+                // `SessionExporter` recognises the session's attributes by their static keys.
+                attribute.key = Key::from(attribute.key.as_str().to_owned());
+            }
             if own.iter().all(|own| own.key != attribute.key) {
                 span.set_attribute(attribute);
             }
@@ -109,14 +126,6 @@ impl Held {
             let alone = alone.map(|(key, value)| KeyValue::new(key, value));
             return alone.chain(own).for_each(|it| span.set_attribute(it));
         };
-        if let Some(missing) = format.missing() {
-            let details = self.own.details.as_deref().map(Details::metadata_and_tags);
-            let own = Session {
-                details: details.map(Arc::new),
-                ..self.own.clone()
-            };
-            format::write_values(&own, Some(missing), &mut write);
-        }
         // Whatever was in force on the span is not to be seen, even where another value wins.
         let session = |scope: &Scope| scope.to_session();
         let mut known = self.earlier;
@@ -132,10 +141,6 @@ impl Held {
 }
 
 impl Details {
-    fn metadata_and_tags(&self) -> Self {
-        Self::of(self.metadata.clone(), self.tags.clone())
-    }
-
     /// What the author of a span set under a key of OpenInference. False if it is not in its form.
     fn set_own(&mut self, key: &str, value: &Value) -> bool {
         let object = || match serde_json::from_str(&value.as_str()) {

@@ -177,9 +177,6 @@ impl SpanAttributes {
     }
 
     fn look_up_details(&self, key: &str, value: &Value, scope: Option<&Scope>) -> Option<Reserved> {
-        if let Some((role, key)) = self.format().and_then(|format| format.role(key)) {
-            return Some(Reserved::Id(role, key));
-        }
         // Phoenix does not see an entry by itself beside the others.
         if details::KEYS.contains(&key) || key.starts_with(METADATA_FIELD) {
             return Some(Reserved::Detail);
