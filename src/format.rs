@@ -186,8 +186,13 @@ pub(crate) fn write_scope(
     };
     write_ids_of(scope, Some(format), write);
     let known = [scope.to_session()];
+    let is_hashed = known[0].user_id.is_some() && !format.privacy.user_ids.is_plain();
     scope.details().read(|details| {
         for ready in details.ready(Some(format)).iter() {
+            // An attribute of the session: the key is written already.
+            if is_hashed && ready.key() == USER_HASH {
+                continue;
+            }
             if let Some(attribute) = format.show_said(ready.attribute(), &known) {
                 write(attribute);
             }

@@ -378,7 +378,7 @@ fn own_attribute_under_a_key_of_the_dialect_wins_and_is_not_doubled() {
 }
 
 #[test]
-fn own_id_under_a_key_of_the_dialect_is_one_id_for_all_keys() {
+fn own_id_under_a_key_of_the_dialect_leaves_the_session_alone() {
     let session = Session::new("chat-42").unwrap();
     let work = |own: &'static str| {
         let spans = exported(Dialect::OPENINFERENCE.and(Dialect::LANGFUSE), |_| {
@@ -386,7 +386,7 @@ fn own_id_under_a_key_of_the_dialect_is_one_id_for_all_keys() {
         });
         ["session.id", "langfuse.session.id"].map(|key| values(&spans[0], key))
     };
-    assert_eq!(work(" own "), [["own"], ["own"]]);
+    assert_eq!(work(" own "), [["chat-42"], [" own "]]);
     // A blank one is ignored, as it is under OpenInference's key.
     assert_eq!(work(" "), [["chat-42"], ["chat-42"]]);
 }

@@ -14,10 +14,11 @@ use opentelemetry::{Key, KeyValue};
 /// no text contains this byte.
 macro_rules! key {
     ($text:literal) => {{
-        static BYTES: [u8; $text.len() + 1] = with_last_byte($text);
-        without_last_byte(&BYTES)
+        static BYTES: [u8; $text.len() + 1] = $crate::format::attributes::with_last_byte($text);
+        $crate::format::attributes::without_last_byte(&BYTES)
     }};
 }
+pub(crate) use key;
 
 /// The conversation that a span belongs to.
 pub(crate) const SESSION_ID: &str = key!("session.id");
@@ -58,7 +59,7 @@ pub(crate) fn attribute(key: &'static str, id: Id) -> KeyValue {
     KeyValue::new(Key::from_static_str(key), id.into_shared())
 }
 
-const fn with_last_byte<const N: usize>(text: &str) -> [u8; N] {
+pub(crate) const fn with_last_byte<const N: usize>(text: &str) -> [u8; N] {
     let mut bytes = [0xff; N];
     let mut at = 0;
     while at < text.len() {
@@ -68,7 +69,7 @@ const fn with_last_byte<const N: usize>(text: &str) -> [u8; N] {
     bytes
 }
 
-const fn without_last_byte(bytes: &'static [u8]) -> &'static str {
+pub(crate) const fn without_last_byte(bytes: &'static [u8]) -> &'static str {
     match bytes.split_last() {
         Some((_, text)) => match std::str::from_utf8(text) {
             Ok(text) => text,
@@ -125,6 +126,12 @@ impl Glance {
             lengths: self.lengths | others.lengths,
             ends: self.ends | others.ends,
         }
+    }
+
+    /// Whether one of these names may be one of those.
+    #[inline(always)]
+    pub(crate) const fn has_some_of(self, others: Self) -> bool {
+        self.lengths & others.lengths != 0 && self.ends & others.ends != 0
     }
 
     #[inline(always)]

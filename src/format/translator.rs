@@ -3,24 +3,72 @@
 //! It works on finished attributes and doesn't know the session: the exporter, the span processor and
 //! the log processor share it.
 
-use crate::format::attributes::{Glance, METADATA, SESSION_ID, TAGS, USER_HASH, USER_ID, is_ours};
+use crate::format::attributes::{
+    Glance, METADATA, SESSION_ID, TAGS, USER_HASH, USER_ID, is_ours, key,
+};
 use crate::format::dialect::{Dialect, Rule, Written};
 use crate::session::Id;
 use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
 use serde_json::{Map, Value as Json};
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
-#[derive(Default)]
 pub(crate) struct Translator {
     dialect: Dialect,
+    /// By [`place`].
+    targets: [Targets; 8],
+    changes: bool,
     entries: Mutex<Cache>,
+}
+
+/// Where a value goes that the session set, or the span's author.
+#[derive(PartialEq)]
+struct Targets {
+    /// The attribute keeps OpenInference's key.
+    stays: bool,
+    /// What is added besides, as it is.
+    keys: Vec<(Written, &'static str)>,
+    /// Each metadata is added by itself.
+    splits: bool,
+}
+
+impl Targets {
+    fn of(dialect: &Dialect, kind: Written, is_authors: bool) -> Self {
+        let ours = key_of(kind);
+        let rules = dialect.rules_for(kind, is_authors);
+        let is_ours = |rule: &Rule| (rule.written, rule.key) == (kind, ours);
+        let others = rules.clone().filter(|rule| !is_ours(rule));
+        let (entries, keys): (Vec<_>, Vec<_>) = others
+            .map(|rule| (rule.written, rule.key))
+            .partition(|(written, _)| *written == Written::MetadataEntry);
+        Self {
+            // Your own attribute is not lost.
+            stays: rules.clone().any(is_ours) || is_authors && rules.count() == 0,
+            splits: !entries.is_empty(),
+            keys,
+        }
+    }
+
+    fn changes(&self) -> bool {
+        !self.stays || self.splits || !self.keys.is_empty()
+    }
+}
+
+impl Default for Translator {
+    fn default() -> Self {
+        Self::new(Dialect::default())
+    }
 }
 
 impl Translator {
     pub(crate) fn new(dialect: Dialect) -> Self {
+        let of = |place| Targets::of(&dialect, KINDS[place / 2], place % 2 == 0);
+        let targets = std::array::from_fn(of);
         Self {
+            changes: targets.iter().any(Targets::changes),
+            targets,
             dialect,
             entries: Mutex::default(),
         }
@@ -28,101 +76,109 @@ impl Translator {
 
     /// Adds the keys of the dialect, and removes OpenInference's where the dialect doesn't have them.
     pub(crate) fn translate(&self, attributes: &mut Vec<KeyValue>) {
-        if self.dialect == Dialect::OPENINFERENCE {
+        if !self.changes {
             return;
         }
-        let Some((found, mut added)) = self.take(attributes) else {
-            return;
-        };
-        for source in found.into_iter().flatten() {
-            self.write(source, &mut added);
-        }
-    }
-
-    /// The attributes to translate, of which those stay that have a key of the dialect.
-    fn take<'a>(
-        &self,
-        attributes: &'a mut Vec<KeyValue>,
-    ) -> Option<([Option<Source>; 6], Added<'a>)> {
-        let may_be = |it: &KeyValue| SOURCES.may_be(it.key.as_str());
-        if !attributes.iter().any(may_be) {
-            return None;
-        }
-        let has_user_id = attributes.iter().any(|it| it.key.as_str() == USER_ID);
-        let mut found = [const { None }; 6];
+        let mut sources = [NOWHERE; 8];
+        let mut hash = (NOWHERE, 0);
         let mut keys = Glance::of(&[]);
-        attributes.retain_mut(|attribute| {
-            let kind = kind(attribute.key.as_str()).filter(|(_, ours)| {
-                // Your own hash of the user, beside the user's id.
-                *ours != USER_HASH || !has_user_id
-            });
-            let mut stays = true;
-            if let Some((kind, ours)) = kind {
-                let is_authors = !is_ours(&attribute.key, ours);
-                let mut rules = self.dialect.rules_for(kind, is_authors).peekable();
-                stays = match rules.peek() {
-                    None => is_authors,
-                    Some(_) => rules.any(|rule| is_key_of(rule, ours)),
-                };
-                let copy = match stays {
-                    true => attribute.clone(),
-                    false => std::mem::replace(attribute, KeyValue::new("", false)),
-                };
-                // An attribute that was set again: the last value counts.
-                found[place(kind, is_authors)] = Some(Source {
-                    kind,
-                    is_authors,
-                    attribute: copy,
-                    stays,
-                });
+        let mut has_holes = false;
+        for at in 0..attributes.len() {
+            let key = &attributes[at].key;
+            let glance = Glance::of(&[key.as_str()]);
+            keys = keys.and_all(glance);
+            if !SOURCES.has_some_of(glance) {
+                continue;
             }
-            if stays {
-                keys = keys.and(attribute.key.as_str());
+            let Some((kind, ours)) = kind(key.as_str()) else {
+                continue;
+            };
+            let place = place(kind, !is_ours(key, ours));
+            if ours == USER_HASH {
+                hash = (at, place);
+                continue;
             }
-            stays
-        });
-        Some((found, Added { attributes, keys }))
-    }
-
-    fn write(&self, source: Source, added: &mut Added<'_>) {
-        let Source {
-            kind,
-            is_authors,
-            attribute,
-            stays,
-        } = source;
-        let value = &attribute.value;
-        let rules = self.dialect.rules_for(kind, is_authors);
-        let mut is_written = stays;
-        let mut is_readable = true;
-        if rules.clone().any(|it| it.written == Written::MetadataEntry) {
-            match self.entries(&value.as_str(), is_authors) {
-                None => is_readable = false,
-                Some(entries) => {
-                    added.attributes.reserve(entries.len());
-                    for entry in entries.iter() {
-                        is_written |= added.add(&entry.key, &entry.value);
-                    }
-                }
+            // An attribute that was set again: the last value counts.
+            let earlier = std::mem::replace(&mut sources[place], at);
+            if earlier != NOWHERE && !self.targets[place].stays {
+                attributes[earlier].key = HOLE;
+                has_holes = true;
             }
         }
-        for rule in rules.filter(|rule| !(stays && is_key_of(rule, attribute.key.as_str()))) {
-            let key = &Key::from_static_str(rule.key);
-            is_written |= match (rule.written, value) {
-                (Written::SessionId | Written::UserId, _) => added.set_id(key, value),
-                (Written::Metadata, _) => added.add(key, value),
-                (Written::Tags, Value::Array(Array::String(_))) => added.add(key, value),
+        let of_user = 2..4;
+        // Beside the user's id, a hash is an attribute like any other.
+        if hash.0 != NOWHERE && sources[of_user].iter().all(|at| *at == NOWHERE) {
+            sources[hash.1] = hash.0;
+        }
+        let mut added = Added {
+            attributes,
+            keys,
+            sources,
+            targets: &self.targets,
+            hole: None,
+        };
+        for (place, targets) in self.targets.iter().enumerate() {
+            let at = added.sources[place];
+            if at != NOWHERE && targets.changes() {
+                has_holes |= self.write(place, at, &mut added);
+            }
+        }
+        if has_holes {
+            attributes.retain(|it| !is_ours(&it.key, HOLE_KEY));
+        }
+    }
+
+    /// Adds one value under its keys. True if its attribute became a hole.
+    fn write(&self, place: usize, at: usize, added: &mut Added<'_>) -> bool {
+        let targets = &self.targets[place];
+        let is_authors = place % 2 == 0;
+        let entries = targets.splits.then(|| {
+            let text = added.attributes[at].value.as_str();
+            self.entries(&text, is_authors)
+        });
+        let is_readable = !matches!(entries, Some(None));
+        added.sources[place] = NOWHERE;
+        added.hole = (!targets.stays).then_some(at);
+        let nothing = Value::Bool(false);
+        let mut value = match targets.stays {
+            false => std::mem::replace(&mut added.attributes[at].value, nothing),
+            true if targets.keys.is_empty() => nothing,
+            true => added.attributes[at].value.clone(),
+        };
+        if let Some(Some(entries)) = entries {
+            added.attributes.reserve(entries.len());
+            for entry in entries.iter() {
+                added.add(&entry.key, || entry.value.clone());
+            }
+        }
+        for (index, (written, key)) in targets.keys.iter().enumerate() {
+            let key = &Key::from_static_str(key);
+            let is_last = index + 1 == targets.keys.len();
+            match (written, &mut value) {
                 (Written::JoinedTags, Value::Array(Array::String(tags))) => {
                     let tags: Vec<_> = tags.iter().map(StringValue::as_str).collect();
-                    added.add(key, &tags.join(",").into())
+                    added.add(key, || tags.join(",").into());
                 }
-                (Written::MetadataEntry | Written::Tags | Written::JoinedTags, _) => false,
-            };
+                (Written::JoinedTags, _) => {}
+                (Written::Tags, value) if !matches!(value, Value::Array(Array::String(_))) => {}
+                (Written::SessionId | Written::UserId, value) if added.replaces(key, value) => {}
+                // A copy, unless it is the last.
+                (_, value) => added.add(key, || match is_last {
+                    true => std::mem::replace(value, Value::Bool(false)),
+                    false => value.clone(),
+                }),
+            }
         }
-        // Not lost, but for what the session sets and the backend doesn't read.
-        if !is_written && (is_authors || !is_readable) {
-            added.attributes.push(attribute);
+        if added.hole.is_none() {
+            return false;
         }
+        // Nothing could be added. Only a value that the session set is left out then.
+        if is_authors || !is_readable {
+            added.attributes[at].value = value;
+            return false;
+        }
+        added.attributes[at].key = HOLE;
+        true
     }
 
     /// The metadata of a JSON object, each as an attribute by itself.
@@ -158,22 +214,18 @@ impl fmt::Debug for Translator {
     }
 }
 
-/// An attribute of OpenInference on a span.
-struct Source {
-    kind: Written,
-    /// The span's author set it, not the session.
-    is_authors: bool,
-    attribute: KeyValue,
-    stays: bool,
-}
+/// Where an attribute is that the span doesn't have.
+const NOWHERE: usize = usize::MAX;
+
+/// The key of an attribute that is to be removed. Its address tells it from any other key.
+const HOLE_KEY: &str = key!("");
+const HOLE: Key = Key::from_static_str(HOLE_KEY);
 
 const SOURCES: Glance = Glance::of(&[SESSION_ID, USER_ID, USER_HASH, METADATA, TAGS]);
 
 /// What an attribute with this key is, and the key as this crate writes it.
+#[inline]
 fn kind(key: &str) -> Option<(Written, &'static str)> {
-    if !SOURCES.may_be(key) {
-        return None;
-    }
     Some(match key {
         SESSION_ID => (Written::SessionId, SESSION_ID),
         USER_ID => (Written::UserId, USER_ID),
@@ -184,59 +236,87 @@ fn kind(key: &str) -> Option<(Written, &'static str)> {
     })
 }
 
-/// The order in which attributes are written. No key is written twice, so ids are the first (in some
-/// dialects a metadata can have the key of an id), and what the author set comes before what the
-/// session set.
-fn place(kind: Written, is_authors: bool) -> usize {
-    match (kind.kind(), is_authors) {
-        (Written::SessionId, _) => 0,
-        (Written::UserId, _) => 1,
-        (Written::Metadata, true) => 2,
-        (Written::Metadata, false) => 3,
-        (_, true) => 4,
-        (_, false) => 5,
+fn key_of(kind: Written) -> &'static str {
+    match kind.kind() {
+        Written::SessionId => SESSION_ID,
+        Written::UserId => USER_ID,
+        Written::Metadata => METADATA,
+        _ => TAGS,
     }
 }
 
-/// Whether the rule leaves an attribute with this key where it is.
-fn is_key_of(rule: &Rule, key: &str) -> bool {
-    rule.key == key || rule.key == USER_ID && key == USER_HASH
+/// The order in which values are written. No key is written twice, so ids are the first: in some
+/// dialects a metadata can have the key of an id.
+const KINDS: [Written; 4] = [
+    Written::SessionId,
+    Written::UserId,
+    Written::Metadata,
+    Written::Tags,
+];
+
+/// The place in that order. What the author set comes before what the session set.
+fn place(kind: Written, is_authors: bool) -> usize {
+    let kind = match kind.kind() {
+        Written::SessionId => 0,
+        Written::UserId => 1,
+        Written::Metadata => 2,
+        _ => 3,
+    };
+    2 * kind + usize::from(!is_authors)
 }
 
 /// The attributes of a span, while some are added.
 struct Added<'a> {
     attributes: &'a mut Vec<KeyValue>,
+    /// At least all keys that there are.
     keys: Glance,
+    /// Where the attributes are, by [`place`], that are still to be written under other keys.
+    sources: [usize; 8],
+    targets: &'a [Targets; 8],
+    /// The attribute that the next one replaces.
+    hole: Option<usize>,
 }
 
 impl Added<'_> {
+    #[inline]
     fn find(&mut self, key: &Key) -> Option<&mut KeyValue> {
         if !self.keys.may_be(key.as_str()) {
             return None;
         }
-        self.attributes.iter_mut().find(|it| it.key == *key)
+        self.look_for(key)
     }
 
-    /// False if there is an attribute with this key: the author's own wins.
-    fn add(&mut self, key: &Key, value: &Value) -> bool {
-        let is_new = self.find(key).is_none();
-        if is_new {
-            self.keys = self.keys.and(key.as_str());
-            let attribute = KeyValue::new(key.clone(), value.clone());
-            self.attributes.push(attribute);
+    #[cold]
+    fn look_for(&mut self, key: &Key) -> Option<&mut KeyValue> {
+        let mut places = self.sources.iter().zip(self.targets);
+        let mut goes =
+            |at| self.hole == Some(at) || places.any(|(source, to)| *source == at && !to.stays);
+        let mut all = self.attributes.iter_mut().enumerate();
+        let found = all.find(|(at, it)| it.key == *key && !goes(*at));
+        found.map(|(_, attribute)| attribute)
+    }
+
+    /// Adds an attribute, unless there is one with this key: the author's own wins.
+    fn add(&mut self, key: &Key, value: impl FnOnce() -> Value) {
+        if self.find(key).is_some() {
+            return;
         }
-        is_new
+        self.keys = self.keys.and(key.as_str());
+        let attribute = KeyValue::new(key.clone(), value());
+        match self.hole.take() {
+            Some(at) => self.attributes[at] = attribute,
+            None => self.attributes.push(attribute),
+        }
     }
 
-    /// The same, but a value that is no id counts as not set.
-    fn set_id(&mut self, key: &Key, value: &Value) -> bool {
+    /// Replaces a value under this key that is no id: it counts as not set.
+    fn replaces(&mut self, key: &Key, id: &Value) -> bool {
         match self.find(key) {
             Some(own) if Id::new(&own.value.as_str()).is_err() => {
-                own.value = value.clone();
+                own.value = id.clone();
                 true
             }
-            Some(_) => false,
-            None => self.add(key, value),
+            _ => false,
         }
     }
 }
@@ -264,8 +344,31 @@ type Cache = [Generations; 2];
 /// The last texts that were asked for: at least [`MOST`](Self::MOST), and at most twice as many.
 #[derive(Default)]
 struct Generations {
-    young: HashMap<Box<str>, Arc<[KeyValue]>>,
-    old: HashMap<Box<str>, Arc<[KeyValue]>>,
+    young: Entries,
+    old: Entries,
+}
+
+type Entries = HashMap<Box<str>, Arc<[KeyValue]>, BuildHasherDefault<FewInstructions>>;
+
+/// A hasher that is cheap and that texts can be made to collide in. There are few texts in the map, so
+/// that collisions don't matter.
+#[derive(Default)]
+struct FewInstructions(u64);
+
+impl Hasher for FewInstructions {
+    fn write(&mut self, bytes: &[u8]) {
+        let words = bytes.chunks_exact(8);
+        let rest = words.remainder().iter().map(|byte| u64::from(*byte));
+        let words = words.map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()));
+        for word in words.chain(rest) {
+            let mixed = self.0.rotate_left(5) ^ word;
+            self.0 = mixed.wrapping_mul(0x517c_c1b7_2722_0a95);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.rotate_left(26)
+    }
 }
 
 impl Generations {
@@ -290,5 +393,50 @@ impl Generations {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(text, entries);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(n: usize) -> String {
+        format!(r#"{{"n":{n}}}"#)
+    }
+
+    fn kept(translator: &Translator) -> usize {
+        let caches = translator.entries.lock().unwrap();
+        caches.iter().map(|it| it.young.len() + it.old.len()).sum()
+    }
+
+    #[test]
+    fn cache_is_bounded() {
+        let translator = Translator::new(Dialect::LANGFUSE);
+        for n in 0..10_000 {
+            translator.entries(&text(n), false);
+            translator.entries(&text(n), true);
+        }
+        assert!(kept(&translator) <= 4 * Generations::MOST);
+        let long = format!(r#"{{"n":"{}"}}"#, "x".repeat(Generations::LONGEST));
+        let before = kept(&translator);
+        assert!(translator.entries(&long, false).is_some());
+        assert_eq!(kept(&translator), before);
+    }
+
+    #[test]
+    fn metadata_of_sessions_that_take_turns_is_parsed_once() {
+        let translator = Translator::new(Dialect::LANGFUSE);
+        let all = || (0..100).map(|n| translator.entries(&text(n), false).unwrap());
+        let first: Vec<_> = all().collect();
+        for round in 1..20 {
+            // Sessions that come and go in between, and authors' own metadata, another on each span.
+            for n in 0..20 {
+                translator.entries(&text(round * 1_000 + n), false);
+            }
+            for n in 0..1_000 {
+                translator.entries(&text(n), true);
+            }
+            assert!(all().zip(&first).all(|(now, then)| Arc::ptr_eq(&now, then)));
+        }
     }
 }
