@@ -6,7 +6,7 @@ pub(crate) mod exporter;
 pub(crate) mod privacy;
 pub(crate) mod translator;
 
-use crate::format::attributes::{METADATA, PREVIOUS_SESSION_ID, SESSION_ID, USER_HASH, USER_ID};
+use crate::format::attributes::{METADATA, PREVIOUS_SESSION_ID, USER_HASH, ours};
 use crate::format::dialect::Written;
 use crate::format::privacy::{IdPolicy, Privacy, Shown};
 use crate::scope::Scope;
@@ -48,15 +48,15 @@ impl Format {
         write: &mut impl FnMut(KeyValue),
     ) {
         let ids = [
-            (SESSION_ID, id, &self.privacy.session_ids),
-            (USER_ID, user_id, &self.privacy.user_ids),
+            (ours::SESSION_ID, id, &self.privacy.session_ids),
+            (ours::USER_ID, user_id, &self.privacy.user_ids),
         ];
         for (key, id, policy) in ids {
             let Some(shown) = id.as_ref().and_then(|id| policy.show(id)) else {
                 continue;
             };
             let key = match shown {
-                Shown::Hash(_) if key == USER_ID => USER_HASH,
+                Shown::Hash(_) if key == ours::USER_ID => ours::USER_HASH,
                 _ => key,
             };
             write(KeyValue::new(key, shown.text()));
@@ -241,9 +241,9 @@ pub(crate) fn write_ids_of(
 pub(crate) fn write_ids(scope: &Scope, write: &mut impl FnMut(KeyValue)) {
     let (id, user_id) = scope.ids();
     if let Some(id) = id {
-        write(attributes::attribute(SESSION_ID, id));
+        write(attributes::attribute(ours::SESSION_ID, id));
     }
     if let Some(id) = user_id {
-        write(attributes::attribute(USER_ID, id));
+        write(attributes::attribute(ours::USER_ID, id));
     }
 }

@@ -86,7 +86,10 @@ impl SessionLogProcessor {
         Self::default()
     }
 
-    /// The keys that are written. Default: [`Dialect::OPENINFERENCE`].
+    /// Sets the keys that are written. Default: [`Dialect::OPENINFERENCE`].
+    ///
+    /// A record's own attribute with a key of the dialect stays, and the session keeps its value. A
+    /// record's own metadata and tags get no keys of the dialect.
     ///
     /// ```
     /// use tracing_session::{Dialect, SessionLogProcessor};

@@ -102,9 +102,9 @@ impl SessionSpanProcessor {
 
     /// Sets the keys that are written. Default: [`Dialect::OPENINFERENCE`].
     ///
-    /// A span can't lose an attribute, so your own attributes keep their keys, and the keys of the
-    /// dialect are added. Where you build the exporter yourself, use
-    /// [`SessionExporter`](crate::SessionExporter), which costs the span nothing.
+    /// The processor can't remove attributes: your own keep their keys, and it adds those of the dialect.
+    /// If you build the exporter yourself, use [`SessionExporter`](crate::SessionExporter) instead. It
+    /// costs nothing while spans are made.
     ///
     /// ```
     /// use tracing_session::{Dialect, SessionSpanProcessor};

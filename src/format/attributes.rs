@@ -5,31 +5,42 @@
 use crate::session::Id;
 use opentelemetry::{Key, KeyValue};
 
-/// A key whose text has an address of its own, so that [`is_ours`] can tell who wrote an attribute.
+/// The conversation that a span belongs to.
+pub(crate) const SESSION_ID: &str = "session.id";
+/// Whom the conversation is with.
+pub(crate) const USER_ID: &str = "user.id";
+/// In place of the user's id, where it is hidden. Source: OpenTelemetry's semantic conventions.
+pub(crate) const USER_HASH: &str = "user.hash";
+/// One JSON object.
+pub(crate) const METADATA: &str = "metadata";
+/// A list of strings.
+pub(crate) const TAGS: &str = "tag.tags";
+
+/// A text with an address of its own, so that [`is_ours`] can tell who wrote an attribute.
 ///
 /// A literal would not do: the compiler and the linker may give equal constants one address, and a
 /// caller's `"metadata"` is such a constant. A static has its own address, but Rust lets a literal
 /// share the storage of an immutable static with the same bytes. So the static has one byte more,
-/// which the key leaves off. Linkers merge equal constants and common ends, never a beginning, and
+/// which the text leaves off. Linkers merge equal constants and common ends, never a beginning, and
 /// no text contains this byte.
-macro_rules! key {
-    ($text:literal) => {{
+macro_rules! with_own_address {
+    ($text:expr) => {{
         static BYTES: [u8; $text.len() + 1] = $crate::format::attributes::with_last_byte($text);
         $crate::format::attributes::without_last_byte(&BYTES)
     }};
 }
-pub(crate) use key;
+pub(crate) use with_own_address;
 
-/// The conversation that a span belongs to.
-pub(crate) const SESSION_ID: &str = key!("session.id");
-/// Whom the conversation is with.
-pub(crate) const USER_ID: &str = key!("user.id");
-/// In place of the user's id, where it is hidden. Source: OpenTelemetry's semantic conventions.
-pub(crate) const USER_HASH: &str = key!("user.hash");
-/// One JSON object.
-pub(crate) const METADATA: &str = key!("metadata");
-/// A list of strings.
-pub(crate) const TAGS: &str = key!("tag.tags");
+/// The same keys as this crate writes them on spans, for the session. Everybody else's are not these.
+///
+/// Statics, because Clippy 1.95 panics where it compares a constant that points to a static.
+pub(crate) mod ours {
+    pub(crate) static SESSION_ID: &str = with_own_address!(super::SESSION_ID);
+    pub(crate) static USER_ID: &str = with_own_address!(super::USER_ID);
+    pub(crate) static USER_HASH: &str = with_own_address!(super::USER_HASH);
+    pub(crate) static METADATA: &str = with_own_address!(super::METADATA);
+    pub(crate) static TAGS: &str = with_own_address!(super::TAGS);
+}
 
 /// The session that this one goes on from. Source: OpenTelemetry's semantic conventions.
 pub(crate) const PREVIOUS_SESSION_ID: &str = "session.previous_id";

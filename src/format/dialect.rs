@@ -3,23 +3,24 @@
 use crate::format::attributes::{METADATA, METADATA_FIELD, SESSION_ID, TAGS, USER_ID};
 use std::borrow::Cow;
 
-/// The keys under which session, user, metadata and tags are exported.
+/// The keys under which one backend reads session, user, metadata and tags.
 ///
-/// [`OPENINFERENCE`](Self::OPENINFERENCE) is what is written unless another is given to
-/// [`SessionTracerProvider::with_dialect`](crate::SessionTracerProvider::with_dialect). Several are
-/// written at once where they are joined by [`and`](Self::and). A prompt template and attributes of
-/// one's own have the same keys in all of them.
+/// Spans carry the keys of [`OPENINFERENCE`](Self::OPENINFERENCE), the default. A
+/// [`SessionExporter`](crate::SessionExporter) maps them to another dialect. Join dialects with
+/// [`and`](Self::and) to export the keys of several. Prompt templates and the session's attributes have
+/// the same keys in all dialects.
 ///
-/// [`Dialect::new`] has no key at all: alone, it exports no session.
+/// [`Dialect::new`] has no key: by itself it exports no session.
 ///
-/// Cost: an attribute for each key, and an allocation, on each span. The default takes none.
+/// Cost: nothing while spans are made. See [`SessionExporter`](crate::SessionExporter) for the cost when
+/// they are exported.
 ///
 /// ```
-/// use opentelemetry_sdk::trace::SdkTracerProvider;
-/// use tracing_session::{Dialect, SessionTracerProvider};
+/// # use opentelemetry_sdk::trace::InMemorySpanExporter;
+/// use tracing_session::{Dialect, SessionExporter};
 ///
-/// # let provider = SdkTracerProvider::default();
-/// let provider = SessionTracerProvider::new(provider)
+/// # let exporter = InMemorySpanExporter::default();
+/// let exporter = SessionExporter::new(exporter)
 ///     .with_dialect(Dialect::OPENINFERENCE.and(Dialect::GEN_AI));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +129,8 @@ impl Dialect {
     pub const GEN_AI: Self = Self::of(&[rule(SessionId, "gen_ai.conversation.id")]);
 
     /// Langfuse: `langfuse.session.id`, `langfuse.user.id`, `langfuse.trace.metadata.<key>`,
-    /// `langfuse.trace.tags`.
+    /// `langfuse.trace.tags`. Your own metadata and tags on a span become
+    /// `langfuse.observation.metadata.<key>` and `langfuse.observation.metadata.tags`.
     ///
     /// ```
     /// # use tracing_session::Dialect;

@@ -4,7 +4,7 @@
 //! the log processor share it.
 
 use crate::format::attributes::{
-    Glance, METADATA, SESSION_ID, TAGS, USER_HASH, USER_ID, is_ours, key,
+    Glance, METADATA, SESSION_ID, TAGS, USER_HASH, USER_ID, is_ours, ours, with_own_address,
 };
 use crate::format::dialect::{Dialect, Rule, Written};
 use crate::session::Id;
@@ -44,8 +44,7 @@ impl Targets {
             .map(|rule| (rule.written, rule.key))
             .partition(|(written, _)| *written == Written::MetadataEntry);
         Self {
-            // Your own attribute is not lost.
-            stays: rules.clone().any(is_ours) || is_authors && rules.count() == 0,
+            stays: rules.clone().any(is_ours),
             splits: !entries.is_empty(),
             keys,
         }
@@ -101,7 +100,7 @@ impl Translator {
             // An attribute that was set again: the last value counts.
             let earlier = std::mem::replace(&mut sources[place], at);
             if earlier != NOWHERE && !self.targets[place].stays {
-                attributes[earlier].key = HOLE;
+                attributes[earlier].key = Key::from_static_str(HOLE);
                 has_holes = true;
             }
         }
@@ -124,7 +123,7 @@ impl Translator {
             }
         }
         if has_holes {
-            attributes.retain(|it| !is_ours(&it.key, HOLE_KEY));
+            attributes.retain(|it| !is_ours(&it.key, HOLE));
         }
     }
 
@@ -172,12 +171,12 @@ impl Translator {
         if added.hole.is_none() {
             return false;
         }
-        // Nothing could be added. Only a value that the session set is left out then.
+        // Nothing was added. Only the session's value is left out then: the backend doesn't read it.
         if is_authors || !is_readable {
             added.attributes[at].value = value;
             return false;
         }
-        added.attributes[at].key = HOLE;
+        added.attributes[at].key = Key::from_static_str(HOLE);
         true
     }
 
@@ -218,8 +217,7 @@ impl fmt::Debug for Translator {
 const NOWHERE: usize = usize::MAX;
 
 /// The key of an attribute that is to be removed. Its address tells it from any other key.
-const HOLE_KEY: &str = key!("");
-const HOLE: Key = Key::from_static_str(HOLE_KEY);
+static HOLE: &str = with_own_address!("");
 
 const SOURCES: Glance = Glance::of(&[SESSION_ID, USER_ID, USER_HASH, METADATA, TAGS]);
 
@@ -227,11 +225,11 @@ const SOURCES: Glance = Glance::of(&[SESSION_ID, USER_ID, USER_HASH, METADATA, T
 #[inline]
 fn kind(key: &str) -> Option<(Written, &'static str)> {
     Some(match key {
-        SESSION_ID => (Written::SessionId, SESSION_ID),
-        USER_ID => (Written::UserId, USER_ID),
-        USER_HASH => (Written::UserId, USER_HASH),
-        METADATA => (Written::Metadata, METADATA),
-        TAGS => (Written::Tags, TAGS),
+        SESSION_ID => (Written::SessionId, ours::SESSION_ID),
+        USER_ID => (Written::UserId, ours::USER_ID),
+        USER_HASH => (Written::UserId, ours::USER_HASH),
+        METADATA => (Written::Metadata, ours::METADATA),
+        TAGS => (Written::Tags, ours::TAGS),
         _ => return None,
     })
 }
@@ -416,7 +414,7 @@ mod tests {
             translator.entries(&text(n), false);
             translator.entries(&text(n), true);
         }
-        assert!(kept(&translator) <= 4 * Generations::MOST);
+        assert!(kept(&translator) <= 512);
         let long = format!(r#"{{"n":"{}"}}"#, "x".repeat(Generations::LONGEST));
         let before = kept(&translator);
         assert!(translator.entries(&long, false).is_some());

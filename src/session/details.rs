@@ -2,7 +2,7 @@
 
 use crate::format::Format;
 use crate::format::attributes::{
-    METADATA, PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, TAGS,
+    METADATA, PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, TAGS, ours,
 };
 use crate::sync::OnceLock;
 use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
@@ -195,10 +195,10 @@ impl Details {
     /// All of it as OpenInference's attributes.
     pub(crate) fn write(&self, write: &mut impl FnMut(Ready)) {
         if !self.metadata.is_empty() {
-            write(Ready::text(METADATA, self.metadata_json()));
+            write(Ready::text(ours::METADATA, self.metadata_json()));
         }
         if !self.tags.is_empty() {
-            write(Ready::list(TAGS, self.tags.clone()));
+            write(Ready::list(ours::TAGS, self.tags.clone()));
         }
         let texts = [
             (PROMPT_TEMPLATE, &self.template),
