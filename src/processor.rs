@@ -160,10 +160,12 @@ impl SessionSpanProcessor {
         let started = started.unwrap_or_default();
         let is_own = |it: &KeyValue| started.iter().any(|own| own.key == it.key);
         inherited.retain(|attribute| !is_own(attribute));
-        // As the exporter would see it.
-        let mut attributes = [started.as_slice(), &inherited].concat();
-        self.translator.translate(&mut attributes);
-        for attribute in attributes {
+        if self.translator.changes {
+            // As the exporter would see it.
+            inherited.splice(0..0, started.iter().cloned());
+            self.translator.translate(&mut inherited);
+        }
+        for attribute in inherited {
             if !is_own(&attribute) {
                 span.set_attribute(attribute);
             }

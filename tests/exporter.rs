@@ -226,7 +226,7 @@ mod own {
         // Through clones, and the processors and threads of the SDK.
         let span = exported(
             Dialect::LANGFUSE,
-            details().attributes().map(|it| it.clone()),
+            details().attributes().collect::<Vec<_>>().clone(),
         );
         assert_eq!(values(&span, &format!("{TRACE_METADATA}plan")), ["pro"]);
         let exporter = InMemorySpanExporter::default();

@@ -19,7 +19,8 @@ pub(crate) struct Translator {
     dialect: Dialect,
     /// By [`place`].
     targets: [Targets; 8],
-    changes: bool,
+    /// Whether there is anything to do.
+    pub(crate) changes: bool,
     entries: Mutex<Cache>,
 }
 
