@@ -102,6 +102,7 @@ pub use current::{
 };
 pub use error::Error;
 pub use format::dialect::Dialect;
+pub use format::exporter::SessionExporter;
 pub use format::privacy::{IdPolicy, Privacy};
 pub use layer::SessionLayer;
 pub use layer::around::AroundLayer;

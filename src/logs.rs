@@ -1,13 +1,14 @@
 //! A log processor: what is in force, on log records.
 
-use crate::format::attributes::{USER_HASH, USER_ID};
+use crate::format::attributes::{SESSION_ID, USER_HASH, USER_ID};
 use crate::format::dialect::Dialect;
 use crate::format::privacy::Privacy;
+use crate::format::translator::Translator;
 use crate::format::{self, Format};
 use crate::layer::heard;
 use crate::scope::Scope;
+use crate::session::Session;
 use crate::session::text::unquoted;
-use crate::session::{Role, Session};
 use opentelemetry::logs::{AnyValue, LogRecord, Severity};
 use opentelemetry::{Array, InstrumentationScope, KeyValue, StringValue, Value};
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -64,8 +65,10 @@ use std::time::Duration;
 /// ```
 #[derive(Debug, Default)]
 pub struct SessionLogProcessor {
-    /// Where there is none, OpenInference's.
+    /// Where there is none, nothing is hidden.
     format: Option<Arc<Format>>,
+    /// Where there is none, the keys are OpenInference's.
+    translator: Option<Translator>,
 }
 
 impl SessionLogProcessor {
@@ -82,7 +85,10 @@ impl SessionLogProcessor {
         Self::default()
     }
 
-    /// The keys that are written. Default: [`Dialect::OPENINFERENCE`].
+    /// Sets the keys that are written. Default: [`Dialect::OPENINFERENCE`].
+    ///
+    /// A record's own attribute with a key of the dialect stays, and the session keeps its value. A
+    /// record's own metadata and tags get no keys of the dialect.
     ///
     /// ```
     /// use tracing_session::{Dialect, SessionLogProcessor};
@@ -90,9 +96,9 @@ impl SessionLogProcessor {
     /// let dialect = Dialect::OPENINFERENCE.and(Dialect::GEN_AI);
     /// let processor = SessionLogProcessor::new().with_dialect(dialect);
     /// ```
-    pub fn with_dialect(mut self, dialect: Dialect) -> Self {
-        Format::change(&mut self.format, |format| format.dialect = dialect);
-        self
+    pub fn with_dialect(self, dialect: Dialect) -> Self {
+        let translator = Some(Translator::new(dialect));
+        Self { translator, ..self }
     }
 
     /// What is hidden of what the processor writes. Default: nothing.
@@ -116,7 +122,7 @@ impl SessionLogProcessor {
 impl LogProcessor for SessionLogProcessor {
     fn emit(&self, record: &mut SdkLogRecord, _: &InstrumentationScope) {
         if let Some(scope) = Scope::current() {
-            write(&scope, self.format.as_ref(), record);
+            self.write(&scope, record);
         }
     }
 
@@ -134,41 +140,50 @@ impl LogProcessor for SessionLogProcessor {
     }
 }
 
-/// Writes what the record does not say itself.
-fn write(scope: &Scope, format: Option<&Arc<Format>>, record: &mut SdkLogRecord) {
-    let own = format.map(|format| own_ids(format, record));
-    let mut write = |attribute: KeyValue| {
-        let key = attribute.key.as_str();
-        let is_own = |own: &str| own == key || own == USER_ID && key == USER_HASH;
-        if !record
-            .attributes_iter()
-            .any(|(own, _)| is_own(own.as_str()))
-        {
-            record.add_attribute(attribute.key, any(attribute.value));
+impl SessionLogProcessor {
+    /// Writes what the record does not say itself.
+    fn write(&self, scope: &Scope, record: &mut SdkLogRecord) {
+        let format = self.format.as_ref();
+        let Some(translator) = &self.translator else {
+            return format::write_scope(scope, format, &mut |it| add(record, it));
+        };
+        let mut attributes = Vec::new();
+        let mut push = |attribute| attributes.push(attribute);
+        match own_ids(record) {
+            own if own.is_empty() => format::write_scope(scope, format, &mut push),
+            own => format::write_values(&own.or(scope.to_session()), format, &mut push),
         }
-    };
-    match own.filter(|own| !own.is_empty()) {
-        None => scope.with_values(|values| format::write_values(values, format, &mut write)),
-        Some(own) => format::write_values(&own.or(scope.to_session()), format, &mut write),
+        translator.translate(&mut attributes);
+        attributes.into_iter().for_each(|it| add(record, it));
+    }
+}
+
+/// Adds an attribute, unless the record has one.
+fn add(record: &mut SdkLogRecord, attribute: KeyValue) {
+    let key = attribute.key.as_str();
+    let is_own = |own: &str| own == key || own == USER_ID && key == USER_HASH;
+    if !record
+        .attributes_iter()
+        .any(|(own, _)| is_own(own.as_str()))
+    {
+        record.add_attribute(attribute.key, any(attribute.value));
     }
 }
 
 /// The ids that the author of the record wrote.
-fn own_ids(format: &Format, record: &SdkLogRecord) -> Session {
+fn own_ids(record: &SdkLogRecord) -> Session {
     let mut own = Session::default();
     for (key, value) in record.attributes_iter() {
-        let Some((role, _)) = format.role(key.as_str()) else {
-            continue;
+        let said = match key.as_str() {
+            SESSION_ID => &mut own.id,
+            USER_ID => &mut own.user_id,
+            _ => continue,
         };
         let AnyValue::String(text) = value else {
             continue;
         };
         let unquoted = unquoted(text.as_str());
         let id = Session::new(unquoted.as_deref().unwrap_or(text.as_str()));
-        let said = match role {
-            Role::Session => &mut own.id,
-            Role::User => &mut own.user_id,
-        };
         *said = said.take().or_else(|| id.ok()?.id);
     }
     own

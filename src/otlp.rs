@@ -54,6 +54,7 @@ pub(crate) use trouble::{Cause, Trouble};
 use crate::diagnostic;
 use crate::error::Error;
 use crate::format::dialect::Dialect;
+use crate::format::exporter::SessionExporter;
 use crate::format::privacy::Privacy;
 use crate::layer::SessionLayer;
 use crate::propagation::env::propagator_from_env;
@@ -106,7 +107,7 @@ pub fn pipeline(service_name: impl Into<String>) -> Pipeline {
         project: None,
         wanted: Wanted::default(),
         layer: SessionLayer::new(),
-        dialect: None,
+        dialect: Dialect::OPENINFERENCE,
         privacy: None,
         sampler: None,
         error: None,
@@ -132,7 +133,7 @@ pub struct Pipeline {
     project: Option<String>,
     wanted: Wanted,
     layer: SessionLayer,
-    dialect: Option<Dialect>,
+    dialect: Dialect,
     privacy: Option<Privacy>,
     sampler: Option<Box<dyn ShouldSample>>,
     /// The first one made while it was configured.
@@ -230,7 +231,9 @@ impl Pipeline {
         Self { layer, ..self }
     }
 
-    /// The keys that are written. Default: [`Dialect::OPENINFERENCE`], which Phoenix reads.
+    /// Sets the keys that are exported. Default: [`Dialect::OPENINFERENCE`], which Phoenix reads.
+    ///
+    /// The set-up wraps its exporter in a [`SessionExporter`].
     ///
     /// ```
     /// # use tracing_session::otlp::pipeline;
@@ -239,7 +242,6 @@ impl Pipeline {
     /// let pipeline = pipeline("my-app").with_dialect(Dialect::LANGFUSE);
     /// ```
     pub fn with_dialect(self, dialect: Dialect) -> Self {
-        let dialect = Some(dialect);
         Self { dialect, ..self }
     }
 
@@ -364,14 +366,12 @@ impl Pipeline {
             if is_exported()? {
                 check_queue()?;
                 let (exporter, its_driver) = self.wanted.exporter()?;
+                let exporter = SessionExporter::new(exporter).with_dialect(self.dialect);
                 sdk = sdk.with_batch_exporter(exporter);
                 driver = its_driver;
             }
         }
         let mut provider = SessionTracerProvider::new(sdk.build());
-        if let Some(dialect) = self.dialect {
-            provider = provider.with_dialect(dialect);
-        }
         if let Some(privacy) = self.privacy {
             provider = provider.with_privacy(privacy);
         }

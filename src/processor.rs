@@ -1,16 +1,15 @@
 //! A span processor for providers that cannot be wrapped. It writes when a span starts.
 
-use crate::format::Format;
 use crate::format::dialect::Dialect;
-use crate::format::write_values;
+use crate::format::translator::Translator;
+use crate::format::write_scope;
 use crate::handover;
 use crate::layer::heard;
 use crate::scope::Scope;
-use opentelemetry::Context;
 use opentelemetry::trace::Span as _;
+use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -77,8 +76,7 @@ use std::time::Duration;
 /// ```
 #[derive(Debug)]
 pub struct SessionSpanProcessor {
-    /// Where there is none, OpenInference's.
-    format: Option<Arc<Format>>,
+    translator: Translator,
 }
 
 impl SessionSpanProcessor {
@@ -96,10 +94,16 @@ impl SessionSpanProcessor {
     pub fn new() -> Self {
         EVER.store(true, Ordering::Relaxed);
         heard::set_up_begins();
-        Self { format: None }
+        Self {
+            translator: Translator::default(),
+        }
     }
 
-    /// The keys that are written. Default: [`Dialect::OPENINFERENCE`].
+    /// Sets the keys that are written. Default: [`Dialect::OPENINFERENCE`].
+    ///
+    /// The processor can't remove attributes: your own keep their keys, and it adds those of the dialect.
+    /// If you build the exporter yourself, use [`SessionExporter`](crate::SessionExporter) instead. It
+    /// costs nothing while spans are made.
     ///
     /// ```
     /// use tracing_session::{Dialect, SessionSpanProcessor};
@@ -107,9 +111,10 @@ impl SessionSpanProcessor {
     /// let dialect = Dialect::OPENINFERENCE.and(Dialect::LANGFUSE);
     /// let processor = SessionSpanProcessor::new().with_dialect(dialect);
     /// ```
-    pub fn with_dialect(mut self, dialect: Dialect) -> Self {
-        Format::change(&mut self.format, |format| format.dialect = dialect);
-        self
+    pub fn with_dialect(self, dialect: Dialect) -> Self {
+        Self {
+            translator: Translator::new(dialect),
+        }
     }
 }
 
@@ -126,7 +131,7 @@ impl SpanProcessor for SessionSpanProcessor {
             return;
         }
         if let Some(scope) = Scope::of(cx) {
-            write(&scope, self.format.as_ref(), span);
+            self.write(&scope, span);
         }
     }
 
@@ -141,20 +146,30 @@ impl SpanProcessor for SessionSpanProcessor {
     }
 }
 
-/// Writes what the span does not say itself.
-fn write(scope: &Scope, format: Option<&Arc<Format>>, span: &mut Span) {
-    // A copy, which is made only where there is something to write.
-    let mut started = None;
-    write_values(&scope.to_session(), format, &mut |attribute| {
-        let started = started.get_or_insert_with(|| span.exported_data());
-        let is_own = |started: &SpanData| {
-            let mut own = started.attributes.iter();
-            own.any(|own| own.key == attribute.key)
-        };
-        if !started.as_ref().is_some_and(is_own) {
-            span.set_attribute(attribute);
+impl SessionSpanProcessor {
+    /// Writes what the span does not say itself.
+    fn write(&self, scope: &Scope, span: &mut Span) {
+        let mut inherited = Vec::new();
+        write_scope(scope, None, &mut |attribute| inherited.push(attribute));
+        if inherited.is_empty() {
+            return;
         }
-    });
+        // A copy, which is made only where there is something to write.
+        let started = span.exported_data().map(|data| data.attributes);
+        let started = started.unwrap_or_default();
+        let is_own = |it: &KeyValue| started.iter().any(|own| own.key == it.key);
+        inherited.retain(|attribute| !is_own(attribute));
+        if self.translator.changes {
+            // As the exporter would see it.
+            inherited.splice(0..0, started.iter().cloned());
+            self.translator.translate(&mut inherited);
+        }
+        for attribute in inherited {
+            if !is_own(&attribute) {
+                span.set_attribute(attribute);
+            }
+        }
+    }
 }
 
 /// There is a processor. Where nobody has one, nobody pays for it.

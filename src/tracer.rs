@@ -4,7 +4,6 @@ pub(crate) mod own;
 pub(crate) mod span;
 
 use crate::format::Format;
-use crate::format::dialect::Dialect;
 use crate::format::privacy::Privacy;
 use crate::handover::{self, Opened, OpenerFields};
 use crate::layer::heard;
@@ -66,19 +65,6 @@ impl<P> SessionTracerProvider<P> {
             inner: provider,
             format: None,
         }
-    }
-
-    /// The keys that are written. Default: [`Dialect::OPENINFERENCE`].
-    ///
-    /// ```
-    /// # use opentelemetry_sdk::trace::SdkTracerProvider;
-    /// # use tracing_session::{Dialect, SessionTracerProvider};
-    /// let provider = SessionTracerProvider::new(SdkTracerProvider::default())
-    ///     .with_dialect(Dialect::OPENINFERENCE.and(Dialect::LANGFUSE));
-    /// ```
-    pub fn with_dialect(mut self, dialect: Dialect) -> Self {
-        Format::change(&mut self.format, |format| format.dialect = dialect);
-        self
     }
 
     /// What is hidden on spans of this provider. Default: nothing.

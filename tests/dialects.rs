@@ -8,7 +8,9 @@ use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData
 use serde_json::json;
 use support::values;
 use tracing::info_span;
-use tracing_session::{Dialect, Session, SessionLayer, SessionTracerProvider, session};
+use tracing_session::{
+    Dialect, Session, SessionExporter, SessionLayer, SessionTracerProvider, session,
+};
 use tracing_subscriber::prelude::*;
 
 /// What is exported in this dialect of spans that `work` makes.
@@ -17,8 +19,9 @@ fn exported(
     work: impl FnOnce(&SessionTracerProvider<SdkTracerProvider>),
 ) -> Vec<SpanData> {
     let exporter = InMemorySpanExporter::default();
-    let sdk = SdkTracerProvider::builder().with_simple_exporter(exporter.clone());
-    let provider = SessionTracerProvider::new(sdk.build()).with_dialect(dialect);
+    let wrapped = SessionExporter::new(exporter.clone()).with_dialect(dialect);
+    let sdk = SdkTracerProvider::builder().with_simple_exporter(wrapped);
+    let provider = SessionTracerProvider::new(sdk.build());
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
     let subscriber = tracing_subscriber::registry().with(SessionLayer::new().around(otel));
     tracing::subscriber::with_default(subscriber, || work(&provider));
@@ -375,7 +378,7 @@ fn own_attribute_under_a_key_of_the_dialect_wins_and_is_not_doubled() {
 }
 
 #[test]
-fn own_id_under_a_key_of_the_dialect_is_one_id_for_all_keys() {
+fn own_id_under_a_key_of_the_dialect_leaves_the_session_alone() {
     let session = Session::new("chat-42").unwrap();
     let work = |own: &'static str| {
         let spans = exported(Dialect::OPENINFERENCE.and(Dialect::LANGFUSE), |_| {
@@ -383,7 +386,7 @@ fn own_id_under_a_key_of_the_dialect_is_one_id_for_all_keys() {
         });
         ["session.id", "langfuse.session.id"].map(|key| values(&spans[0], key))
     };
-    assert_eq!(work(" own "), [["own"], ["own"]]);
+    assert_eq!(work(" own "), [["chat-42"], [" own "]]);
     // A blank one is ignored, as it is under OpenInference's key.
     assert_eq!(work(" "), [["chat-42"], ["chat-42"]]);
 }
@@ -489,8 +492,9 @@ fn several_providers_have_each_its_own_dialect() {
     let mut providers = Vec::new();
     for (_, dialect, expected) in table() {
         let exporter = InMemorySpanExporter::default();
-        let sdk = SdkTracerProvider::builder().with_simple_exporter(exporter.clone());
-        let provider = SessionTracerProvider::new(sdk.build()).with_dialect(dialect);
+        let wrapped = SessionExporter::new(exporter.clone()).with_dialect(dialect);
+        let sdk = SdkTracerProvider::builder().with_simple_exporter(wrapped);
+        let provider = SessionTracerProvider::new(sdk.build());
         providers.push((provider, exporter, sorted(expected)));
     }
     // More providers than a session remembers, one after the other and all over again.
@@ -508,21 +512,6 @@ fn several_providers_have_each_its_own_dialect() {
             assert_eq!(attributes(span), *expected);
         }
     }
-}
-
-#[test]
-fn provider_that_is_cloned_keeps_its_dialect() {
-    let exporter = InMemorySpanExporter::default();
-    let sdk = SdkTracerProvider::builder().with_simple_exporter(exporter.clone());
-    let usual = SessionTracerProvider::new(sdk.build());
-    let other = usual.clone().with_dialect(Dialect::TRACECTRL);
-    conversation().in_scope(|| {
-        usual.tracer("library").start("usual").end();
-        other.tracer("library").start("other").end();
-    });
-    let spans = exporter.get_finished_spans().unwrap();
-    assert_eq!(attributes(&spans[0]).len(), 4);
-    assert_eq!(attributes(&spans[1]).len(), 1);
 }
 
 #[test]

@@ -148,14 +148,15 @@ fn details_leave_nothing() {
 }
 
 #[test]
-fn many_providers_with_a_dialect_leave_nothing_in_a_session() {
+fn many_providers_that_hide_metadata_leave_nothing_in_a_session() {
     use opentelemetry::trace::{Span, Tracer};
-    use tracing_session::Dialect;
+    use tracing_session::{IdPolicy, Privacy};
 
     let said = Session::default().with_metadata("plan", "pro").unwrap();
     does_not_grow(|| {
         let provider = SessionTracerProvider::new(SdkTracerProvider::default());
-        let provider = provider.with_dialect(Dialect::LANGFUSE);
+        let privacy = Privacy::new().with_metadata(["plan"], IdPolicy::omitted());
+        let provider = provider.with_privacy(privacy);
         said.in_scope(|| provider.tracer("app").start("span").end());
     });
 }

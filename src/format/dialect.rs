@@ -3,23 +3,24 @@
 use crate::format::attributes::{METADATA, METADATA_FIELD, SESSION_ID, TAGS, USER_ID};
 use std::borrow::Cow;
 
-/// The keys under which session, user, metadata and tags are exported.
+/// The keys under which one backend reads session, user, metadata and tags.
 ///
-/// [`OPENINFERENCE`](Self::OPENINFERENCE) is what is written unless another is given to
-/// [`SessionTracerProvider::with_dialect`](crate::SessionTracerProvider::with_dialect). Several are
-/// written at once where they are joined by [`and`](Self::and). A prompt template and attributes of
-/// one's own have the same keys in all of them.
+/// Spans carry the keys of [`OPENINFERENCE`](Self::OPENINFERENCE), the default. A
+/// [`SessionExporter`](crate::SessionExporter) maps them to another dialect. Join dialects with
+/// [`and`](Self::and) to export the keys of several. Prompt templates and the session's attributes have
+/// the same keys in all dialects.
 ///
-/// [`Dialect::new`] has no key at all: alone, it exports no session.
+/// [`Dialect::new`] has no key: by itself it exports no session.
 ///
-/// Cost: an attribute for each key, and an allocation, on each span. The default takes none.
+/// Cost: nothing while spans are made. See [`SessionExporter`](crate::SessionExporter) for the cost when
+/// they are exported.
 ///
 /// ```
-/// use opentelemetry_sdk::trace::SdkTracerProvider;
-/// use tracing_session::{Dialect, SessionTracerProvider};
+/// # use opentelemetry_sdk::trace::InMemorySpanExporter;
+/// use tracing_session::{Dialect, SessionExporter};
 ///
-/// # let provider = SdkTracerProvider::default();
-/// let provider = SessionTracerProvider::new(provider)
+/// # let exporter = InMemorySpanExporter::default();
+/// let exporter = SessionExporter::new(exporter)
 ///     .with_dialect(Dialect::OPENINFERENCE.and(Dialect::GEN_AI));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,7 @@ pub struct Dialect {
 pub(crate) struct Rule {
     pub(crate) written: Written,
     pub(crate) key: &'static str,
+    level: Level,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,20 +50,50 @@ pub(crate) enum Written {
     JoinedTags,
 }
 
+/// Whose values the backend reads under a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Any,
+    /// Those of the whole trace: only what the session sets.
+    Trace,
+    /// Those of one span: only what its author set.
+    Span,
+}
+
 use Written::*;
 
-impl Rule {
-    /// Whether an attribute with this key may be written by the rule.
-    pub(crate) fn is_of(&self, key: &str) -> bool {
-        match self.written {
-            MetadataEntry => key.starts_with(self.key),
-            _ => key == self.key,
+impl Written {
+    /// The value that is written, in whatever form.
+    pub(crate) fn kind(self) -> Self {
+        match self {
+            MetadataEntry => Metadata,
+            JoinedTags => Tags,
+            other => other,
         }
     }
 }
 
 const fn rule(written: Written, key: &'static str) -> Rule {
-    Rule { written, key }
+    let level = Level::Any;
+    Rule {
+        written,
+        key,
+        level,
+    }
+}
+
+impl Rule {
+    /// For a key that the backend reads as the whole trace's.
+    const fn of_trace(mut self) -> Self {
+        self.level = Level::Trace;
+        self
+    }
+
+    /// For a key that the backend reads as the span's.
+    const fn of_span(mut self) -> Self {
+        self.level = Level::Span;
+        self
+    }
 }
 
 impl Default for Dialect {
@@ -97,7 +129,8 @@ impl Dialect {
     pub const GEN_AI: Self = Self::of(&[rule(SessionId, "gen_ai.conversation.id")]);
 
     /// Langfuse: `langfuse.session.id`, `langfuse.user.id`, `langfuse.trace.metadata.<key>`,
-    /// `langfuse.trace.tags`.
+    /// `langfuse.trace.tags`. Your own metadata and tags on a span become
+    /// `langfuse.observation.metadata.<key>` and `langfuse.observation.metadata.tags`.
     ///
     /// ```
     /// # use tracing_session::Dialect;
@@ -106,8 +139,11 @@ impl Dialect {
     pub const LANGFUSE: Self = Self::of(&[
         rule(SessionId, "langfuse.session.id"),
         rule(UserId, "langfuse.user.id"),
-        rule(MetadataEntry, "langfuse.trace.metadata."),
-        rule(Tags, "langfuse.trace.tags"),
+        rule(MetadataEntry, "langfuse.trace.metadata.").of_trace(),
+        rule(Tags, "langfuse.trace.tags").of_trace(),
+        rule(MetadataEntry, "langfuse.observation.metadata.").of_span(),
+        // Only traces have tags there. `tag.tags` would become the trace's.
+        rule(Tags, "langfuse.observation.metadata.tags").of_span(),
     ]);
 
     /// LangSmith: `langsmith.metadata.thread_id`, `langsmith.metadata.user_id`,
@@ -135,7 +171,7 @@ impl Dialect {
     pub const MLFLOW: Self = Self::of(&[
         rule(SessionId, SESSION_ID),
         rule(UserId, USER_ID),
-        rule(MetadataEntry, "mlflow.traceTag."),
+        rule(MetadataEntry, "mlflow.traceTag.").of_trace(),
     ]);
 
     /// Traceloop: `traceloop.association.properties.<key>`, with `session_id` and `user_id`.
@@ -147,7 +183,8 @@ impl Dialect {
     pub const TRACELOOP: Self = Self::of(&[
         rule(SessionId, "traceloop.association.properties.session_id"),
         rule(UserId, "traceloop.association.properties.user_id"),
-        rule(MetadataEntry, "traceloop.association.properties."),
+        // They are associated with the trace.
+        rule(MetadataEntry, "traceloop.association.properties.").of_trace(),
     ]);
 
     /// PostHog: `$ai_session_id` and `posthog.distinct_id`, and for its tracing `sessionId` and
@@ -185,7 +222,7 @@ impl Dialect {
     /// ```
     pub const MIRASCOPE: Self = Self::of(&[
         rule(SessionId, "mirascope.ops.session.id"),
-        rule(Metadata, "mirascope.ops.session.attributes"),
+        rule(Metadata, "mirascope.ops.session.attributes").of_trace(),
         rule(Tags, "mirascope.trace.tags"),
     ]);
 
@@ -224,11 +261,8 @@ impl Dialect {
     /// # use tracing_session::Dialect;
     /// let both = Dialect::OPENINFERENCE.and(Dialect::LANGFUSE);
     /// ```
-    pub fn and(mut self, other: Self) -> Self {
-        for rule in other.rules.iter() {
-            self = self.with(rule.written, rule.key);
-        }
-        self
+    pub fn and(self, other: Self) -> Self {
+        other.rules.iter().fold(self, |all, rule| all.with(*rule))
     }
 
     /// Writes the session's id under this key too.
@@ -238,7 +272,7 @@ impl Dialect {
     /// let azure = Dialect::OPENINFERENCE.with_session_key("microsoft.session.id");
     /// ```
     pub fn with_session_key(self, key: &'static str) -> Self {
-        self.with(SessionId, key)
+        self.with(rule(SessionId, key))
     }
 
     /// Writes the user's id under this key too.
@@ -248,7 +282,7 @@ impl Dialect {
     /// let azure = Dialect::OPENINFERENCE.with_user_key("enduser.id");
     /// ```
     pub fn with_user_key(self, key: &'static str) -> Self {
-        self.with(UserId, key)
+        self.with(rule(UserId, key))
     }
 
     /// Writes all metadata under this key too, as the text of one JSON object.
@@ -258,7 +292,7 @@ impl Dialect {
     /// let ours = Dialect::new().with_metadata_key("acme.metadata");
     /// ```
     pub fn with_metadata_key(self, key: &'static str) -> Self {
-        self.with(Metadata, key)
+        self.with(rule(Metadata, key))
     }
 
     /// Writes each metadata by itself too, under its key with this in front: strings, numbers and
@@ -269,7 +303,7 @@ impl Dialect {
     /// let ours = Dialect::new().with_metadata_prefix("acme.");
     /// ```
     pub fn with_metadata_prefix(self, prefix: &'static str) -> Self {
-        self.with(MetadataEntry, prefix)
+        self.with(rule(MetadataEntry, prefix))
     }
 
     /// Writes the tags under this key too, as a list of strings.
@@ -279,65 +313,48 @@ impl Dialect {
     /// let ours = Dialect::new().with_tags_key("acme.tags");
     /// ```
     pub fn with_tags_key(self, key: &'static str) -> Self {
-        self.with(Tags, key)
+        self.with(rule(Tags, key))
     }
 
-    fn with(mut self, written: Written, key: &'static str) -> Self {
+    fn with(mut self, added: Rule) -> Self {
         // No key is written twice.
-        if self.rules.iter().all(|rule| rule.key != key) {
-            self.rules.to_mut().push(rule(written, key));
+        if self.rules.iter().all(|rule| rule.key != added.key) {
+            self.rules.to_mut().push(added);
         }
         self
     }
 
-    pub(crate) fn rules(&self) -> &[Rule] {
-        &self.rules
-    }
-
-    /// The rule that writes this key.
-    pub(crate) fn rule(&self, key: &str) -> Option<Rule> {
-        self.rules.iter().find(|rule| rule.key == key).copied()
-    }
-
-    /// What `key` means to this dialect, or else to any.
-    pub(crate) fn meaning(&self, key: &str) -> Option<Written> {
-        let mut all = ALL.iter();
-        let rule = self
-            .rule(key)
-            .or_else(|| all.find_map(|dialect| dialect.rule(key)));
-        rule.map(|rule| rule.written)
-    }
-
-    /// The metadata that an attribute with `key` holds by itself, in this dialect or any other.
-    pub(crate) fn metadata_of<'a>(&self, key: &'a str) -> Option<&'a str> {
-        let name = |dialect: &Self| {
-            let mut rules = dialect.rules.iter();
-            rules.find_map(|rule| match rule.written {
-                MetadataEntry => key.strip_prefix(rule.key),
-                _ => None,
-            })
+    /// The rules for a value of this kind that the session set, or the span's author.
+    pub(crate) fn rules_for(
+        &self,
+        kind: Written,
+        is_authors: bool,
+    ) -> impl Iterator<Item = &Rule> + Clone {
+        let other = if is_authors {
+            Level::Trace
+        } else {
+            Level::Span
         };
-        let own = key.strip_prefix(METADATA_FIELD);
-        own.or_else(|| name(self))
-            .or_else(|| ALL.iter().find_map(name))
+        let rules = self.rules.iter();
+        rules.filter(move |rule| rule.written.kind() == kind && rule.level != other)
     }
+}
 
-    /// What of OpenInference has no key of this dialect: an attribute of a span's own would be lost.
-    pub(crate) fn missing(&self) -> Self {
-        let kind = |written| match written {
-            MetadataEntry => Metadata,
-            JoinedTags => Tags,
-            other => other,
-        };
-        let is_missing = |rule: &&Rule| {
-            let mut rules = self.rules.iter();
-            rules.all(|it| kind(it.written) != kind(rule.written))
-        };
-        let missing = Self::OPENINFERENCE.rules;
-        Self {
-            rules: missing.iter().filter(is_missing).copied().collect(),
-        }
-    }
+/// What `key` means to any dialect.
+pub(crate) fn meaning(key: &str) -> Option<Written> {
+    let rule = all_rules().find(|rule| rule.key == key);
+    rule.map(|rule| rule.written)
+}
+
+/// The metadata that an attribute with `key` holds by itself, in any dialect.
+pub(crate) fn metadata_of(key: &str) -> Option<&str> {
+    let mut prefixes = all_rules().filter(|rule| rule.written == MetadataEntry);
+    let own = key.strip_prefix(METADATA_FIELD);
+    own.or_else(|| prefixes.find_map(|rule| key.strip_prefix(rule.key)))
+}
+
+fn all_rules() -> impl Iterator<Item = &'static Rule> {
+    ALL.iter().flat_map(|dialect| dialect.rules.iter())
 }
 
 static ALL: [Dialect; 10] = [

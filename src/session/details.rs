@@ -2,7 +2,7 @@
 
 use crate::format::Format;
 use crate::format::attributes::{
-    METADATA, PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, TAGS,
+    METADATA, PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, TAGS, ours,
 };
 use crate::sync::OnceLock;
 use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
@@ -191,15 +191,7 @@ impl Details {
     pub(crate) fn ready(&self, format: Option<&Arc<Format>>) -> Cow<'_, [Ready]> {
         self.ready.get(format, || {
             let mut attributes = Vec::new();
-            // Of two with one key, the first holds.
-            let mut push = |attribute: Ready| {
-                if !attributes
-                    .iter()
-                    .any(|said: &Ready| said.key() == attribute.key())
-                {
-                    attributes.push(attribute);
-                }
-            };
+            let mut push = |attribute| attributes.push(attribute);
             match format {
                 None => self.write(&mut push),
                 Some(format) => format.write_details(self, &mut push),
@@ -211,16 +203,11 @@ impl Details {
     /// All of it as OpenInference's attributes.
     pub(crate) fn write(&self, write: &mut impl FnMut(Ready)) {
         if !self.metadata.is_empty() {
-            write(Ready::text(METADATA, self.metadata_json()));
+            write(Ready::text(ours::METADATA, self.metadata_json()));
         }
         if !self.tags.is_empty() {
-            write(Ready::list(TAGS, self.tags.clone()));
+            write(Ready::list(ours::TAGS, self.tags.clone()));
         }
-        self.write_rest(write);
-    }
-
-    /// What has the same keys in every dialect.
-    pub(crate) fn write_rest(&self, write: &mut impl FnMut(Ready)) {
         let texts = [
             (PROMPT_TEMPLATE, &self.template),
             (PROMPT_TEMPLATE_VERSION, &self.template_version),

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::format::attributes::{
-    self, METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, SESSION_ID, USER_ID,
+    self, METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, SESSION_ID, USER_ID, ours,
 };
 use crate::session::details::{Details, KEYS};
 use crate::session::{Id, Session};
@@ -272,7 +272,7 @@ impl Session {
     /// ```
     pub fn attributes(&self) -> impl Iterator<Item = KeyValue> + use<> {
         let mut attributes = Vec::new();
-        let ids = [(SESSION_ID, &self.id), (USER_ID, &self.user_id)];
+        let ids = [(ours::SESSION_ID, &self.id), (ours::USER_ID, &self.user_id)];
         for (key, id) in ids {
             attributes.extend(id.clone().map(|id| attributes::attribute(key, id)));
         }

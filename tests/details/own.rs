@@ -304,7 +304,7 @@ fn own_entry_of_metadata_is_found_where_it_is_the_one_attribute() {
 
 #[test]
 fn own_attributes_stand_once_in_a_dialect_without_keys_for_them() {
-    let app = App::with_format(|provider| provider.with_dialect(Dialect::GEN_AI));
+    let app = App::with_dialect(Dialect::GEN_AI);
     full().in_scope(|| {
         let span = info_span!("own", metadata.step = 2);
         span.set_attribute("llm.prompt_template.template", "Own {word}");

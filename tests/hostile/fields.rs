@@ -9,7 +9,7 @@ use opentelemetry_sdk::trace::SpanData;
 use serde_json::{Map, Value as Json, json};
 use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::{Dialect, IdPolicy, Privacy};
+use tracing_session::{Dialect, IdPolicy, Privacy, SessionExporter};
 
 type Object = Map<String, Json>;
 
@@ -31,7 +31,10 @@ fn private() -> &'static App {
         let dialect = Dialect::OPENINFERENCE
             .and(Dialect::LANGFUSE)
             .and(Dialect::LANGSMITH);
-        App::with_format(|provider| provider.with_privacy(privacy).with_dialect(dialect))
+        App::exporting(
+            |exporter| SessionExporter::new(exporter).with_dialect(dialect),
+            |provider| provider.with_privacy(privacy),
+        )
     }
     thread_local! {
         static APP: &'static App = Box::leak(Box::new(make()));

@@ -33,9 +33,9 @@ fn own_id_holds_under_the_other_keys_of_the_dialect() {
         info!(session.id = "\n", "no id");
     });
     app.exports(&[
-        "session session.id=own langfuse.session.id=own user.id=u-7 langfuse.user.id=u-7",
-        "user langfuse.user.id=\"own\" session.id=chat-42 langfuse.session.id=chat-42 user.id=own",
-        "no id session.id=\n langfuse.session.id=chat-42 user.id=u-7 langfuse.user.id=u-7",
+        "session session.id=own user.id=u-7 langfuse.session.id=own langfuse.user.id=u-7",
+        "user langfuse.user.id=\"own\" session.id=chat-42 user.id=u-7 langfuse.session.id=chat-42",
+        "no id session.id=\n user.id=u-7 langfuse.session.id=chat-42 langfuse.user.id=u-7",
     ]);
 }
 

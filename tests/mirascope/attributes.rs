@@ -15,7 +15,7 @@ const ATTRIBUTES: &str = "mirascope.ops.session.attributes";
 
 /// An application whose spans are for Mirascope.
 fn app() -> App {
-    App::with_format(|provider| provider.with_dialect(Dialect::MIRASCOPE))
+    App::with_dialect(Dialect::MIRASCOPE)
 }
 
 /// What is exported of a session with this metadata.
@@ -208,7 +208,7 @@ fn metadata_of_a_traced_function() {
         span.in_scope(|| info_span!("below").in_scope(|| {}));
     };
     let both = Dialect::OPENINFERENCE.and(Dialect::MIRASCOPE);
-    let app = App::with_format(|provider| provider.with_dialect(both));
+    let app = App::with_dialect(both);
     session("T").in_scope(traced);
     for name in ["g", "below"] {
         let span = app.span(name);

@@ -379,12 +379,12 @@ fn user_hash_of_ones_own_stays_where_users_are_not_hidden() {
 }
 
 #[test]
-fn metadata_under_the_key_of_an_id_is_hidden_as_an_id() {
+fn metadata_that_a_dialect_writes_under_the_key_of_an_id_is_hidden_as_metadata() {
     let work: &Work<'_> = &|_| {
         let session = Session::default().with_metadata("session_id", CHAT);
         session.unwrap().in_scope(below);
     };
-    let privacy = Privacy::new().with_session_ids(IdPolicy::omitted());
+    let privacy = Privacy::new().with_metadata(["session_id"], IdPolicy::omitted());
     assert!(!sent(privacy, Dialect::TRACELOOP, |it| it, work).has(CHAT));
     assert!(sent(Privacy::new(), Dialect::TRACELOOP, |it| it, work).has(CHAT));
 }

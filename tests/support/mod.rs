@@ -8,7 +8,8 @@
 use opentelemetry::Value;
 use opentelemetry::trace::{SpanId, TracerProvider};
 use opentelemetry_sdk::trace::{
-    InMemorySpanExporter, SdkTracer, SdkTracerProvider, SpanData, TracerProviderBuilder,
+    InMemorySpanExporter, SdkTracer, SdkTracerProvider, SpanData, SpanExporter,
+    TracerProviderBuilder,
 };
 use std::fmt::{Debug, Write};
 use std::io;
@@ -17,7 +18,9 @@ use tracing::field::{Field, Visit};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Dispatch, Event, dispatcher};
 use tracing_opentelemetry::OpenTelemetryLayer;
-use tracing_session::{SessionLayer, SessionTracer, SessionTracerProvider};
+use tracing_session::{
+    Dialect, SessionExporter, SessionLayer, SessionTracer, SessionTracerProvider,
+};
 use tracing_subscriber::layer::{Context, Layered};
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{Layer, Registry};
@@ -25,6 +28,7 @@ use tracing_subscriber::{Layer, Registry};
 /// What the layer under test stands on: the registry, and the layer that listens for diagnostics.
 pub type Base = Layered<Diagnostics, Registry>;
 pub type Otel = OpenTelemetryLayer<Base, SessionTracer<SdkTracer>>;
+pub type Provider = SessionTracerProvider<SdkTracerProvider>;
 
 /// An application with its own provider and subscriber, which is the default of this thread.
 pub struct App {
@@ -72,14 +76,26 @@ impl App {
         }
     }
 
-    /// With a `SessionTracerProvider` that is set up by `configure`: which keys, and what is hidden.
-    pub fn with_format(
-        configure: impl FnOnce(
-            SessionTracerProvider<SdkTracerProvider>,
-        ) -> SessionTracerProvider<SdkTracerProvider>,
+    /// With a `SessionTracerProvider` that is set up by `configure`.
+    pub fn with_format(configure: impl FnOnce(Provider) -> Provider) -> Self {
+        Self::exporting(|exporter| exporter, configure)
+    }
+
+    /// With an exporter that speaks `dialect`.
+    pub fn with_dialect(dialect: Dialect) -> Self {
+        Self::exporting(
+            |exporter| SessionExporter::new(exporter).with_dialect(dialect),
+            |provider| provider,
+        )
+    }
+
+    /// With an exporter that `wrap` wraps, and a provider that is set up by `configure`.
+    pub fn exporting<E: SpanExporter + 'static>(
+        wrap: impl FnOnce(InMemorySpanExporter) -> E,
+        configure: impl FnOnce(Provider) -> Provider,
     ) -> Self {
         let exporter = InMemorySpanExporter::default();
-        let builder = SdkTracerProvider::builder().with_simple_exporter(exporter.clone());
+        let builder = SdkTracerProvider::builder().with_simple_exporter(wrap(exporter.clone()));
         let provider = configure(SessionTracerProvider::new(builder.build()));
         let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
         Self {

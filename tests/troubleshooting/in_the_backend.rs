@@ -88,7 +88,7 @@ rows! {
 
     langfuse_has_keys_of_its_own: here "Langfuse has the session, and no metadata or tags" => |_| {
         let keys = |dialect: Dialect| {
-            let app = App::with_format(|provider| provider.with_dialect(dialect));
+            let app = App::with_dialect(dialect);
             let session = chat().with_metadata("plan", "pro").unwrap().with_tags(["web"]).unwrap();
             session.in_scope(|| info_span!("answer").in_scope(|| {}));
             let spans = app.spans();
