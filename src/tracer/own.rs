@@ -19,13 +19,8 @@ use opentelemetry::trace::Span;
 use opentelemetry::{Key, KeyValue};
 use std::sync::Arc;
 
+/// Small, because each span is moved several times before it is in its place.
 pub(crate) struct Own {
-    /// The keys of the scope that the span has already.
-    keys: Vec<Key>,
-    /// The span is an opener.
-    fields: Option<OpenerFields>,
-    /// The ids that its fields had set when it started.
-    started_with: Session,
     renames_plain: bool,
     /// The session has attributes of the application's own: each key of the span may be one of these.
     looks_at_all: bool,
@@ -36,6 +31,12 @@ pub(crate) struct Own {
 /// What hardly any span has.
 #[derive(Default)]
 struct More {
+    /// The keys of the scope that the span has already.
+    keys: Vec<Key>,
+    /// The span is an opener.
+    fields: Option<OpenerFields>,
+    /// The ids that its fields had set when it started.
+    started_with: Session,
     /// Set by `mark_trace` in a span below.
     marked: Session,
     /// Values under the key of an id that are no id. They are exported if the span ends without one.
@@ -50,15 +51,16 @@ impl Own {
         renames_plain: bool,
         format: Option<&Arc<Format>>,
     ) -> Self {
+        let has_details = fields.as_ref().is_some_and(|it| it.has_details);
+        let more = fields.map(|fields| More {
+            fields: Some(fields),
+            ..More::default()
+        });
         Self {
-            keys: Vec::new(),
             renames_plain,
-            looks_at_all: scope.is_some_and(Scope::has_attributes)
-                || fields.as_ref().is_some_and(|it| it.has_details),
-            fields,
-            started_with: Session::default(),
+            looks_at_all: has_details || scope.is_some_and(Scope::has_attributes),
             format: format.cloned(),
-            more: None,
+            more: more.map(Box::new),
         }
     }
 
@@ -71,7 +73,7 @@ impl Own {
     /// Looks through the attributes that the span starts with.
     #[inline]
     pub(crate) fn start(&mut self, attributes: &mut Vec<KeyValue>, scope: Option<&Scope>) {
-        if let Some(fields) = self.fields.clone() {
+        if let Some(fields) = self.fields().cloned() {
             self.start_opener(attributes, &fields, scope);
         } else if attributes.iter().any(|it| self.may_matter(&it.key)) {
             self.look_at_each(attributes, scope);
@@ -111,9 +113,10 @@ impl Own {
         let set = Role::BOTH
             .into_iter()
             .filter(|role| role.id(&ids).is_some());
-        self.keys
+        let more = self.more();
+        more.keys
             .extend(set.map(|role| Key::from_static_str(role.key())));
-        self.started_with = ids;
+        more.started_with = ids;
     }
 
     /// Whether an attribute stays on the span. If it does, its key is the author's.
@@ -123,7 +126,7 @@ impl Own {
             SESSION_ID if !self.keeps_id(Role::Session, attribute, scope) => return false,
             USER_ID if !self.keeps_id(Role::User, attribute, scope) => return false,
             ID => {
-                if let Some(role) = self.fields.as_ref().and_then(|it| it.ids.id) {
+                if let Some(role) = self.fields().and_then(|it| it.ids.id) {
                     return self.consumes(role, attribute);
                 }
             }
@@ -133,9 +136,9 @@ impl Own {
             PLAIN_USER if self.renames(scope) => {
                 attribute.key = Key::from_static_str(PLAIN_USER_RENAMED);
             }
-            key if self.fields.as_ref().is_some_and(|it| it.have_detail(key)) => return false,
+            key if self.fields().is_some_and(|it| it.have_detail(key)) => return false,
             key if WRITTEN.contains(&key) || self.looks_at_all => {
-                self.keys.push(attribute.key.clone());
+                self.more().keys.push(attribute.key.clone());
             }
             _ => {}
         }
@@ -144,7 +147,7 @@ impl Own {
 
     fn keeps_id(&mut self, role: Role, attribute: &KeyValue, scope: Option<&Scope>) -> bool {
         let id = id_text(&attribute.value);
-        if let Some(fields) = self.fields.as_ref().filter(|fields| fields.hold(role)) {
+        if let Some(fields) = self.fields().filter(|fields| fields.hold(role)) {
             // Set by the author with OpenTelemetry's API, rather than recorded.
             let is_own = id.is_some() && id.as_deref() != role.text(&fields.opener.values());
             return is_own || self.consumes(role, attribute);
@@ -160,7 +163,7 @@ impl Own {
 
     /// Takes a field of an opener away. False: it does not stay.
     fn consumes(&mut self, role: Role, attribute: &KeyValue) -> bool {
-        if let Some(fields) = &self.fields {
+        if let Some(fields) = self.fields() {
             self.warn_of_change(role, &fields.opener.values());
         }
         if is_invalid(&attribute.value) {
@@ -171,11 +174,17 @@ impl Own {
 
     /// Tells the author where an id is set that the span is not exported with: it has started with another.
     fn warn_of_change(&self, role: Role, set: &Session) {
-        let (first, last) = (role.id(&self.started_with), role.id(set));
-        if let (Some(fields), Some(_), Some(_)) = (&self.fields, first, last) {
-            if first != last {
-                diagnostic::id_kept(fields.metadata, role.key());
-            }
+        let Some(More {
+            fields: Some(fields),
+            started_with,
+            ..
+        }) = self.more.as_deref()
+        else {
+            return;
+        };
+        let (first, last) = (role.id(started_with), role.id(set));
+        if first.is_some() && last.is_some() && first != last {
+            diagnostic::id_kept(fields.metadata, role.key());
         }
     }
 
@@ -186,8 +195,8 @@ impl Own {
         }
         if let Some(details) = session.details.as_ref().filter(|_| !self.looks_at_all) {
             // The span may have attributes with these keys, and can't tell.
-            self.keys
-                .extend(details.attributes.iter().map(|it| it.key.clone()));
+            let keys = details.attributes.iter().map(|it| it.key.clone());
+            self.more().keys.extend(keys);
         }
     }
 
@@ -195,13 +204,18 @@ impl Own {
     fn renames(&self, scope: Option<&Scope>) -> bool {
         let has_id = |values: &Session| values.id.is_some() || values.user_id.is_some();
         self.renames_plain
-            && (self.fields.is_some() || scope.is_some_and(|scope| scope.with_values(has_id)))
+            && (self.fields().is_some() || scope.is_some_and(|scope| scope.with_values(has_id)))
     }
 
     /// Whether the span has an attribute with this key.
     pub(crate) fn has(&self, key: &str) -> bool {
         let key = if key == USER_HASH { USER_ID } else { key };
-        self.keys.iter().any(|own| own.as_str() == key)
+        let mut keys = self.more.iter().flat_map(|more| &more.keys);
+        keys.any(|own| own.as_str() == key)
+    }
+
+    fn fields(&self) -> Option<&OpenerFields> {
+        self.more.as_ref()?.fields.as_ref()
     }
 
     fn more(&mut self) -> &mut More {
@@ -217,7 +231,7 @@ impl Own {
             .or(marked.clone());
         let agrees = |role: Role| {
             // The span doesn't know what its author set.
-            let is_unknown = self.fields.is_none() && self.has(role.key());
+            let is_unknown = self.fields().is_none() && self.has(role.key());
             let present = role.id(&present);
             !is_unknown && (present.is_none() || present == role.id(&session))
         };
@@ -229,19 +243,19 @@ impl Own {
 
     /// Adds what is missing on the span.
     #[inline]
-    pub(crate) fn end(&mut self, scope: Option<&Scope>, span: &mut impl Span) {
+    pub(crate) fn end(&self, scope: Option<&Scope>, span: &mut impl Span) {
         let mut write = |attribute| span.set_attribute(attribute);
-        match (self.more.take(), scope) {
-            (Some(more), scope) => self.end_with(*more, scope, &mut write),
+        match (&self.more, scope) {
+            (Some(more), scope) => self.end_with(more, scope, &mut write),
             (None, Some(scope)) => scope.with_values(|values| self.write(values, &mut write)),
             (None, None) => {}
         }
     }
 
     #[cold]
-    fn end_with(&self, more: More, scope: Option<&Scope>, write: &mut impl FnMut(KeyValue)) {
+    fn end_with(&self, more: &More, scope: Option<&Scope>, write: &mut impl FnMut(KeyValue)) {
         let values = scope.map(Scope::to_session).unwrap_or_default();
-        let values = values.or(more.marked);
+        let values = values.or(more.marked.clone());
         self.write(&values, write);
         for role in Role::BOTH
             .into_iter()
@@ -257,7 +271,7 @@ impl Own {
     #[inline(always)]
     fn write(&self, values: &Session, write: &mut impl FnMut(KeyValue)) {
         format::write_values(values, self.format.as_ref(), &mut |attribute| {
-            if self.keys.is_empty() || !self.has(attribute.key.as_str()) {
+            if self.more.is_none() || !self.has(attribute.key.as_str()) {
                 write(attribute);
             }
         });

@@ -213,8 +213,8 @@ fn invalid_own_attribute_gives_way_to_the_inherited_value_and_stays_where_there_
     app.exports_after(
         "
         session session.id=chat-42
-          plain session.id=chat-42 user.id=
-          plain session.id=chat-42 user.id=twolines
+          plain user.id= session.id=chat-42
+          plain user.id=twolines session.id=chat-42
         ",
         &[
             "tracing-session: an attribute `session.id` set on a span is ignored: id is blank",
