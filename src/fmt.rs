@@ -129,7 +129,7 @@ impl<F, T> SessionFormat<F, T> {
     /// # let subscriber = tracing_subscriber::registry().with(layer);
     /// ```
     pub fn with_privacy(mut self, privacy: Privacy) -> Self {
-        Keys::change(&mut self.keys, |keys| keys.privacy = privacy);
+        Keys::redact(&mut self.keys, privacy);
         self
     }
 }
@@ -184,7 +184,7 @@ impl<F, T> SessionFormat<F, T> {
             _ => Style::Pretty,
         };
         let colored = writer.has_ansi_escapes();
-        format::write_ids_of(scope, self.keys.as_ref(), &mut |id| {
+        format::write_ids(scope, self.keys.as_ref(), &mut |id| {
             if !is_own(event, id.key.as_str()) {
                 let first = buffer.len() == line;
                 style.push(buffer, &id, first, colored);

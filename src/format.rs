@@ -1,15 +1,16 @@
-//! How a provider exports what is in force: under which keys, and with which ids hidden.
+//! How a provider exports a scope: under which keys, and with which values redacted.
 
 pub(crate) mod attributes;
 pub(crate) mod dialect;
 pub(crate) mod privacy;
+pub(crate) mod redaction;
 
-use crate::format::attributes::{PREVIOUS_SESSION_ID, SESSION_ID, USER_HASH, USER_ID};
+use crate::format::attributes::{SESSION_ID, USER_HASH, USER_ID};
 use crate::format::dialect::{Dialect, Rule, Written};
-use crate::format::privacy::{IdPolicy, Privacy, Shown};
+use crate::format::privacy::{IdPolicy, Privacy};
+use crate::format::redaction::{Redacted, Redaction};
 use crate::scope::{Role, Scope};
 use crate::session::details::{Details, Ready};
-use crate::session::text::{repeats, unquoted};
 use crate::session::{Id, Session};
 use crate::sync::OnceLock;
 use opentelemetry::{KeyValue, Value};
@@ -21,9 +22,11 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub(crate) struct Format {
     pub(crate) dialect: Dialect,
-    pub(crate) privacy: Privacy,
+    /// `None`: nothing is redacted.
+    pub(crate) redaction: Option<Arc<Redaction>>,
     /// Attributes named `session` and `user`, beside an id.
     pub(crate) renames_plain: bool,
+    is_openinference: bool,
     /// For what OpenInference has and the dialect has not.
     missing: OnceLock<Option<Arc<Format>>>,
 }
@@ -32,8 +35,9 @@ impl Default for Format {
     fn default() -> Self {
         Self {
             dialect: Dialect::OPENINFERENCE,
-            privacy: Privacy::new(),
+            redaction: None,
             renames_plain: true,
+            is_openinference: true,
             missing: OnceLock::new(),
         }
     }
@@ -44,6 +48,16 @@ impl Format {
         let format = Arc::make_mut(this.get_or_insert_default());
         format.missing = OnceLock::new();
         change(format);
+        format.is_openinference = format.dialect == Dialect::OPENINFERENCE;
+    }
+
+    pub(crate) fn redact(this: &mut Option<Arc<Self>>, privacy: Privacy) {
+        Self::change(this, |format| format.redaction = Redaction::of(privacy));
+    }
+
+    /// Whether the keys are those of OpenInference alone.
+    pub(crate) fn is_openinference(&self) -> bool {
+        self.is_openinference
     }
 
     /// How a span's own is written where the dialect has no key for it: it would be lost.
@@ -51,8 +65,9 @@ impl Format {
         let missing = || {
             let dialect = self.dialect.missing();
             let missing = Self {
+                is_openinference: false,
                 dialect,
-                privacy: self.privacy.clone(),
+                redaction: self.redaction.clone(),
                 ..Self::default()
             };
             (!missing.dialect.rules().is_empty()).then(|| Arc::new(missing))
@@ -60,209 +75,113 @@ impl Format {
         self.missing.get_or_init(missing).as_ref()
     }
 
-    #[cold]
-    pub(crate) fn write_ids(
-        &self,
-        id: Option<Id>,
-        user_id: Option<Id>,
-        write: &mut impl FnMut(KeyValue),
-    ) {
-        self.write_id(Written::SessionId, id.as_ref(), write);
-        self.write_id(Written::UserId, user_id.as_ref(), write);
+    fn policy(&self, role: Role) -> Option<&IdPolicy> {
+        let redaction = self.redaction.as_deref()?;
+        Some(redaction.policy(role))
     }
 
-    fn write_id(&self, written: Written, id: Option<&Id>, write: &mut impl FnMut(KeyValue)) {
+    /// Whether ids of this kind are exported as hashes.
+    pub(crate) fn hashes(&self, role: Role) -> bool {
+        self.policy(role).is_some_and(IdPolicy::hashes)
+    }
+
+    #[inline]
+    fn write_id(&self, role: Role, id: Option<&Id>, write: &mut impl FnMut(KeyValue)) {
         let Some(id) = id else { return };
-        let policy = match written {
-            Written::UserId => &self.privacy.user_ids,
-            _ => &self.privacy.session_ids,
+        let (text, hashes) = match self.policy(role) {
+            None => (Some(id.shared()), false),
+            Some(policy) => (policy.redact_id(id), policy.hashes()),
         };
-        let Some(shown) = policy.show(id) else { return };
-        for key in self.keys(written) {
-            let key = match (&shown, key) {
-                (Shown::Hash(_), USER_ID) => USER_HASH,
-                _ => key,
-            };
-            write(KeyValue::new(key, shown.text()));
+        let Some(text) = text else { return };
+        if self.is_openinference {
+            return write(KeyValue::new(key_of(role, hashes), text));
+        }
+        for rule in self.dialect.rules() {
+            if rule.role() == Some(role) {
+                let key = match rule.key {
+                    USER_ID => key_of(Role::User, hashes),
+                    key => key,
+                };
+                write(KeyValue::new(key, text.clone()));
+            }
         }
     }
 
-    fn keys(&self, written: Written) -> impl Iterator<Item = &'static str> {
-        let rules = self.dialect.rules().iter();
-        rules
-            .filter(move |rule| rule.written == written)
-            .map(|rule| rule.key)
+    /// The details to export: redacted, if something is to be.
+    pub(crate) fn redacted<'a>(&self, details: &'a Details) -> Cow<'a, Details> {
+        match &self.redaction {
+            None => Cow::Borrowed(details),
+            Some(redaction) => Cow::Owned(redaction.redact_details(details)),
+        }
     }
 
+    /// Writes details that are redacted already.
     pub(crate) fn write_details(&self, details: &Details, write: &mut impl FnMut(Ready)) {
-        let shown = self.shown(details);
         for &Rule { written, key } in self.dialect.rules() {
             match written {
                 Written::SessionId | Written::UserId => {}
-                Written::Metadata if shown.metadata.is_empty() => {}
-                Written::Metadata => write(Ready::text(key, shown.metadata_json())),
+                Written::Metadata if details.metadata.is_empty() => {}
+                Written::Metadata => write(Ready::text(key, details.metadata_json())),
                 Written::MetadataEntry => {
-                    for (name, value) in &shown.metadata {
-                        if let Some(value) = entry(value) {
-                            // Every span shares both.
-                            let key: Arc<str> = format!("{key}{name}").into();
-                            write(Ready::Any(KeyValue::new(key, value)));
+                    for (name, value) in &details.metadata {
+                        if let Some(attribute) = self.metadata_entry(key, name, value) {
+                            write(Ready::Any(attribute));
                         }
                     }
                 }
-                Written::Tags | Written::JoinedTags if shown.tags.is_empty() => {}
-                Written::Tags => write(Ready::list(key, shown.tags.clone())),
+                Written::Tags | Written::JoinedTags if details.tags.is_empty() => {}
+                Written::Tags => write(Ready::list(key, details.tags.clone())),
                 Written::JoinedTags => {
-                    let tags: Vec<_> = shown.tags.iter().map(|tag| tag.as_str()).collect();
+                    let tags: Vec<_> = details.tags.iter().map(|tag| tag.as_str()).collect();
                     write(Ready::text(key, tags.join(",")));
                 }
             }
         }
-        shown.write_rest(write);
+        details.write_rest(write);
+    }
+
+    fn metadata_entry(&self, prefix: &str, name: &str, value: &Json) -> Option<KeyValue> {
+        // Every span shares both.
+        let key: Arc<str> = format!("{prefix}{name}").into();
+        let mut attribute = KeyValue::new(key.clone(), entry(value)?);
+        // In some dialects the key of metadata is the key of an id.
+        if let Some(redaction) = &self.redaction {
+            if redaction.policy_of_id(&key).is_some()
+                && redaction.redact(&mut attribute, None, None) == Redacted::Omitted
+            {
+                return None;
+            }
+        }
+        Some(attribute)
     }
 
     /// Which id a span's author means by an attribute with this key.
     pub(crate) fn role(&self, key: &str) -> Option<(Role, &'static str)> {
         let rule = self.dialect.rule(key)?;
-        match rule.written {
-            Written::SessionId => Some((Role::Session, rule.key)),
-            Written::UserId => Some((Role::User, rule.key)),
-            _ => None,
-        }
+        Some((rule.role()?, rule.key))
     }
 
     /// Whether an attribute with this key is written from the scope.
-    fn writes(&self, key: &str) -> bool {
+    pub(crate) fn writes(&self, key: &str) -> bool {
         self.dialect.rules().iter().any(|rule| rule.is_of(key))
     }
 
-    /// Whether an attribute with this key is ours to write, or to hide.
-    pub(crate) fn minds(&self, key: &str) -> bool {
-        self.writes(key)
-            || self.privacy.hides_ids() && (key == USER_HASH || self.policy_of_key(key).is_some())
-            || !self.privacy.metadata.is_empty()
-                && (self.dialect.metadata_of(key).is_some()
-                    || self.dialect.meaning(key) == Some(Written::Metadata))
-    }
-
     /// Whether an id is written under this key.
-    fn is_taken(&self, key: &str, values: &Session) -> bool {
+    fn is_taken(&self, key: &str, scope: &Scope) -> bool {
         let key = match key {
-            USER_HASH if !self.privacy.user_ids.is_plain() => USER_ID,
+            USER_HASH if self.hashes(Role::User) => USER_ID,
             key => key,
         };
-        match self.role(key) {
-            Some((Role::Session, _)) => values.id.is_some(),
-            Some((Role::User, _)) => values.user_id.is_some(),
-            None => false,
-        }
+        self.role(key).is_some_and(|(role, _)| scope.get(role).is_some())
     }
+}
 
-    /// What becomes of the id under this key, if it is one of this dialect or any other.
-    fn policy_of_key(&self, key: &str) -> Option<&IdPolicy> {
-        if key == PREVIOUS_SESSION_ID {
-            return Some(&self.privacy.session_ids);
-        }
-        match self.dialect.meaning(key)? {
-            Written::SessionId => Some(&self.privacy.session_ids),
-            Written::UserId => Some(&self.privacy.user_ids),
-            _ => None,
-        }
-    }
-
-    /// What becomes of a text that is an id to be hidden.
-    fn policy_of_text(&self, text: &str, known: &[Session]) -> Option<&IdPolicy> {
-        let ids = known.iter().flat_map(|values| {
-            [
-                (&values.user_id, &self.privacy.user_ids),
-                (&values.id, &self.privacy.session_ids),
-            ]
-        });
-        let mut hidden =
-            ids.filter(|(id, policy)| !policy.is_plain() && repeats(text, id.as_ref()));
-        hidden.next().map(|(_, policy)| policy)
-    }
-
-    /// What is exported of an attribute that the span's author set, where all of these ids are `known`.
-    pub(crate) fn show(&self, mut attribute: KeyValue, known: &[Session]) -> Option<KeyValue> {
-        if !self.privacy.hides() {
-            return Some(attribute);
-        }
-        let key = attribute.key.as_str();
-        let text = attribute.value.as_str();
-        if self.dialect.meaning(key) == Some(Written::Metadata) {
-            if let Some(shown) = self.shown_object(&text) {
-                attribute.value = shown.into();
-            }
-            return Some(attribute);
-        }
-        let private = self.dialect.metadata_of(key);
-        let private = private.and_then(|name| self.privacy.metadata_policy(name));
-        if let Some(policy) = private.filter(|policy| !policy.is_plain()) {
-            let shown = policy.show_text(&text)?.into_owned();
-            return Some(KeyValue::new(attribute.key, shown));
-        }
-        let policy = match self.policy_of_text(&text, known) {
-            Some(policy) => policy,
-            None => match self.policy_of_key(attribute.key.as_str()) {
-                Some(policy) if !policy.is_plain() => policy,
-                _ => return Some(attribute),
-            },
-        };
-        let id = unquoted(&text).unwrap_or_else(|| text.clone().into_owned());
-        let shown = policy.show_text(id.trim())?.into_owned();
-        Some(KeyValue::new(attribute.key, shown))
-    }
-
-    /// The same of what a session says: metadata is hidden already.
-    fn show_said(&self, attribute: KeyValue, known: &[Session]) -> Option<KeyValue> {
-        let key = attribute.key.as_str();
-        let is_metadata = self.dialect.metadata_of(key).is_some()
-            || self.dialect.meaning(key) == Some(Written::Metadata);
-        // In some dialects the key of metadata is that of an id.
-        let is_id = self.policy_of_key(key).is_some_and(|it| !it.is_plain());
-        let text = attribute.value.as_str();
-        if !self.privacy.hides_ids()
-            || is_metadata && !is_id && self.policy_of_text(&text, known).is_none()
-        {
-            return Some(attribute);
-        }
-        self.show(attribute, known)
-    }
-
-    /// The text of a JSON object with what is to be hidden, hidden.
-    fn shown_object(&self, text: &str) -> Option<String> {
-        let Ok(Json::Object(object)) = serde_json::from_str(text) else {
-            return None;
-        };
-        let details = Details::of(object.into_iter().collect(), Vec::new());
-        Some(self.shown(&details).metadata_json())
-    }
-
-    /// The details with what is to be hidden, hidden.
-    fn shown<'a>(&self, details: &'a Details) -> Cow<'a, Details> {
-        if self.privacy.metadata.is_empty() {
-            return Cow::Borrowed(details);
-        }
-        let mut shown = details.clone();
-        shown.metadata.retain_mut(|(key, value)| {
-            let Some(policy) = self.privacy.metadata_policy(key) else {
-                return true;
-            };
-            let text = match &*value {
-                Json::String(text) => Cow::Borrowed(text.as_str()),
-                other => Cow::Owned(other.to_string()),
-            };
-            match policy.show_text(&text) {
-                _ if policy.is_plain() => true,
-                None => false,
-                Some(hash) => {
-                    *value = Json::String(hash.into_owned());
-                    true
-                }
-            }
-        });
-        Cow::Owned(shown)
+/// OpenInference's key of an id, and OpenTelemetry's key of a hashed user id.
+fn key_of(role: Role, hashed: bool) -> &'static str {
+    match role {
+        Role::Session => SESSION_ID,
+        Role::User if hashed => USER_HASH,
+        Role::User => USER_ID,
     }
 }
 
@@ -288,32 +207,13 @@ pub(crate) fn write_scope(
     format: Option<&Arc<Format>>,
     write: &mut impl FnMut(KeyValue),
 ) {
-    let Some(format) = format else {
-        return write_as_usual(scope, write);
-    };
-    write_ids_of(scope, Some(format), write);
-    let known = [scope.to_session()];
+    write_ids(scope, format, write);
     scope.details().read(|details| {
-        for ready in details.ready(Some(format)).iter() {
-            let attribute = ready.attribute();
+        for ready in details.ready(format).iter() {
             // In some dialects an id is metadata with a name of its own.
-            if format.is_taken(attribute.key.as_str(), &known[0]) {
-                continue;
+            if !format.is_some_and(|format| format.is_taken(ready.key(), scope)) {
+                write(ready.attribute());
             }
-            if let Some(attribute) = format.show_said(attribute, &known) {
-                write(attribute);
-            }
-        }
-    });
-}
-
-/// The same, as OpenInference's attributes: nearly everywhere.
-#[inline(always)]
-pub(crate) fn write_as_usual(scope: &Scope, write: &mut impl FnMut(KeyValue)) {
-    write_ids(scope, write);
-    scope.details().read(|details| {
-        for ready in details.ready(None).iter() {
-            write(ready.attribute());
         }
     });
 }
@@ -328,25 +228,40 @@ pub(crate) fn write_values(
     write_scope(&scope, format, write);
 }
 
+/// The same, of values whose details are redacted already.
+pub(crate) fn write_redacted(
+    values: &Session,
+    format: Option<&Arc<Format>>,
+    write: &mut impl FnMut(KeyValue),
+) {
+    let scope = Scope::nested(None, values.into());
+    write_ids(&scope, format, write);
+    scope.details().read(|details| {
+        let mut write = |ready: Ready| {
+            if !format.is_some_and(|format| format.is_taken(ready.key(), &scope)) {
+                write(ready.attribute());
+            }
+        };
+        match format {
+            None => details.write(&mut write),
+            Some(format) => format.write_details(details, &mut write),
+        }
+    });
+}
+
 /// The ids of a scope, as the attributes of `format`.
-pub(crate) fn write_ids_of(
+#[inline(always)]
+pub(crate) fn write_ids(
     scope: &Scope,
     format: Option<&Arc<Format>>,
     write: &mut impl FnMut(KeyValue),
 ) {
-    match format {
-        None => write_ids(scope, write),
-        Some(format) => {
-            let (id, user_id) = scope.ids();
-            format.write_ids(id, user_id, write);
-        }
-    }
-}
-
-/// The same, as OpenInference's attributes.
-#[inline(always)]
-pub(crate) fn write_ids(scope: &Scope, write: &mut impl FnMut(KeyValue)) {
     let (id, user_id) = scope.ids();
+    if let Some(format) = format {
+        format.write_id(Role::Session, id.as_ref(), write);
+        format.write_id(Role::User, user_id.as_ref(), write);
+        return;
+    }
     if let Some(id) = id {
         write(attributes::attribute(SESSION_ID, id));
     }

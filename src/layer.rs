@@ -8,6 +8,7 @@ pub(crate) mod heard;
 pub(crate) mod opening;
 pub(crate) mod tracking;
 
+use crate::format::redaction::{register_id_field, register_id_span};
 use crate::layer::around::AroundLayer;
 use crate::layer::filtered::FilteredSessionLayer;
 use crate::layer::opening::Shared;
@@ -85,7 +86,9 @@ impl SessionLayer {
     where
         N: Into<Cow<'static, str>>,
     {
-        self.configure(|shared| shared.names.set_spans(Role::Session, list(names)))
+        let names = list(names);
+        names.iter().for_each(|name| register_id_span(name, Role::Session));
+        self.configure(|shared| shared.names.set_spans(Role::Session, names))
     }
 
     /// The fields that hold a session id, on spans of any name. Default: `session.id`. An empty
@@ -101,7 +104,9 @@ impl SessionLayer {
     where
         N: Into<Cow<'static, str>>,
     {
-        self.configure(|shared| shared.names.set_fields(Role::Session, list(names)))
+        let names = list(names);
+        names.iter().for_each(|name| register_id_field(name, Role::Session));
+        self.configure(|shared| shared.names.set_fields(Role::Session, names))
     }
 
     /// The names of spans whose field `id` is a user id. Default: `user`. An empty list switches
@@ -115,7 +120,9 @@ impl SessionLayer {
     where
         N: Into<Cow<'static, str>>,
     {
-        self.configure(|shared| shared.names.set_spans(Role::User, list(names)))
+        let names = list(names);
+        names.iter().for_each(|name| register_id_span(name, Role::User));
+        self.configure(|shared| shared.names.set_spans(Role::User, names))
     }
 
     /// The fields that hold a user id, on spans of any name. Default: `user.id`. An empty list
@@ -129,7 +136,9 @@ impl SessionLayer {
     where
         N: Into<Cow<'static, str>>,
     {
-        self.configure(|shared| shared.names.set_fields(Role::User, list(names)))
+        let names = list(names);
+        names.iter().for_each(|name| register_id_field(name, Role::User));
+        self.configure(|shared| shared.names.set_fields(Role::User, names))
     }
 
     /// The session of everything that is outside any other: a command-line agent is one process

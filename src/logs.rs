@@ -109,7 +109,7 @@ impl SessionLogProcessor {
     /// let processor = SessionLogProcessor::new().with_privacy(nobody);
     /// ```
     pub fn with_privacy(mut self, privacy: Privacy) -> Self {
-        Format::change(&mut self.format, |format| format.privacy = privacy);
+        Format::redact(&mut self.format, privacy);
         self
     }
 }

@@ -6,8 +6,12 @@ pub(crate) mod text;
 
 use crate::error::{Error, ErrorKind};
 use crate::session::details::{Details, Part, Parts};
+#[cfg(feature = "hash")]
+use crate::sync::OnceLock;
 use std::env::VarError;
 use std::fmt::{self, Display};
+#[cfg(feature = "hash")]
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -74,7 +78,7 @@ impl Session {
     pub fn generate() -> Self {
         let mut text = Uuid::encode_buffer();
         let text: &str = Uuid::now_v7().as_hyphenated().encode_lower(&mut text);
-        Self::with_id(Id(text.into()))
+        Self::with_id(Id::of(text.into()))
     }
 
     fn with_id(id: Id) -> Self {
@@ -213,13 +217,40 @@ impl fmt::Debug for Session {
 }
 
 /// An id that obeys the rule of [`Session::new`]: nothing else in the crate holds one.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Id(Arc<str>);
+///
+/// All clones of an id share its hash, which is made when a provider first exports it hashed.
+#[derive(Clone)]
+pub(crate) struct Id(Arc<IdText>);
+
+struct IdText {
+    text: Arc<str>,
+    #[cfg(feature = "hash")]
+    hash: OnceLock<KeptHash>,
+}
+
+/// The hash of an id under one key. A provider with another key must not use it.
+#[cfg(feature = "hash")]
+struct KeptHash {
+    /// Kept alive, so that no other key can get its address.
+    key: Arc<dyn HashKey>,
+    hash: Arc<str>,
+}
+
+/// A secret key that ids are hashed with.
+#[cfg(feature = "hash")]
+pub(crate) trait HashKey: Send + Sync + UnwindSafe + RefUnwindSafe {
+    fn hash(&self, text: &str) -> Arc<str>;
+}
 
 impl Id {
     const MAX_BYTES: usize = 1024;
 
     pub(crate) fn new(text: &str) -> Result<Self, ErrorKind> {
+        Ok(Self::of(Self::check(text)?.into()))
+    }
+
+    /// The trimmed text, if it obeys the rule.
+    pub(crate) fn check(text: &str) -> Result<&str, ErrorKind> {
         let text = trimmed(text);
         if text.is_empty() {
             Err(ErrorKind::Blank)
@@ -228,8 +259,16 @@ impl Id {
         } else if has_control_character(text) {
             Err(ErrorKind::ControlCharacter)
         } else {
-            Ok(Self(text.into()))
+            Ok(text)
         }
+    }
+
+    fn of(text: Arc<str>) -> Self {
+        Self(Arc::new(IdText {
+            text,
+            #[cfg(feature = "hash")]
+            hash: OnceLock::new(),
+        }))
     }
 
     fn display(id: impl Display) -> Result<Self, Error> {
@@ -237,14 +276,68 @@ impl Id {
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        &self.0
+        &self.0.text
     }
 
     /// The text itself, shared: an exported attribute copies no bytes.
-    pub(crate) fn into_shared(self) -> Arc<str> {
-        self.0
+    pub(crate) fn shared(&self) -> Arc<str> {
+        self.0.text.clone()
     }
 }
+
+#[cfg(feature = "hash")]
+impl Id {
+    /// An id whose text is a hash under this key already. Its hash is the same text.
+    pub(crate) fn of_hash(hash: Arc<str>, key: Arc<dyn HashKey>) -> Self {
+        let kept = KeptHash {
+            key,
+            hash: hash.clone(),
+        };
+        let id = Self::of(hash);
+        // Nobody else has the id yet.
+        let _is_first = id.0.hash.set(kept);
+        id
+    }
+
+    /// The hash under `key`. Only that under the first key is kept.
+    #[inline]
+    pub(crate) fn hash(&self, key: &Arc<dyn HashKey>) -> Arc<str> {
+        match self.0.hash.get() {
+            Some(kept) if kept.is_of(key) => kept.hash.clone(),
+            _ => self.make_hash(key),
+        }
+    }
+
+    #[cold]
+    fn make_hash(&self, key: &Arc<dyn HashKey>) -> Arc<str> {
+        let kept = self.0.hash.get_or_init(|| KeptHash {
+            key: key.clone(),
+            hash: key.hash(self.as_str()),
+        });
+        if kept.is_of(key) {
+            kept.hash.clone()
+        } else {
+            key.hash(self.as_str())
+        }
+    }
+}
+
+#[cfg(feature = "hash")]
+impl KeptHash {
+    #[inline]
+    fn is_of(&self, key: &Arc<dyn HashKey>) -> bool {
+        std::ptr::addr_eq(Arc::as_ptr(&self.key), Arc::as_ptr(key))
+    }
+}
+
+/// By the text alone: the hash says nothing more.
+impl PartialEq for Id {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Id {}
 
 /// To look at two bytes costs less than to take the ends apart into characters.
 fn trimmed(text: &str) -> &str {

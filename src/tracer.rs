@@ -7,6 +7,7 @@ pub(crate) mod watched;
 use crate::format::Format;
 use crate::format::dialect::Dialect;
 use crate::format::privacy::Privacy;
+use crate::format::redaction::{self, Redaction};
 use crate::handover::{self, Handover, Opened, Opening};
 use crate::known::{self, Key};
 use crate::layer::heard;
@@ -92,7 +93,7 @@ impl<P> SessionTracerProvider<P> {
     ///     .with_privacy(Privacy::new().with_user_ids(IdPolicy::omitted()));
     /// ```
     pub fn with_privacy(mut self, privacy: Privacy) -> Self {
-        Format::change(&mut self.format, |format| format.privacy = privacy);
+        Format::redact(&mut self.format, privacy);
         self
     }
 
@@ -223,6 +224,10 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
             attributes.push(layer);
             attributes.push(span);
         }
+        let name = name.into();
+        if let Some(role) = self.redaction().and_then(|it| it.named(&name)) {
+            attributes.push(redaction::mark_named(role));
+        }
         let mut builder = self.inner.span_builder(name);
         if let Some(given) = builder.attributes.take() {
             attributes.extend(given);
@@ -307,7 +312,12 @@ impl<T: Tracer> SessionTracer<T> {
         self.start(builder, parent, Some(scope), false, attributes)
     }
 
-    /// Takes what is ours to write out of the attributes of a builder.
+    #[inline(always)]
+    fn redaction(&self) -> Option<&Redaction> {
+        self.format.as_ref()?.redaction.as_deref()
+    }
+
+    /// Redacts the attributes of a builder, and takes what is ours to write out of them.
     #[inline(always)]
     fn attributes(
         &self,
@@ -316,6 +326,9 @@ impl<T: Tracer> SessionTracer<T> {
         opening: Opening,
     ) -> SpanAttributes {
         let mut attributes = SpanAttributes::new(opening, self.format.as_ref(), scope);
+        if let Some(redaction) = self.redaction() {
+            attributes.redact_builder(redaction, builder, scope);
+        }
         if let Some(given) = &mut builder.attributes {
             attributes.take_reserved(given, scope);
         }

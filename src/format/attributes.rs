@@ -41,7 +41,7 @@ pub(crate) const METADATA_FIELD: &str = "metadata.";
 /// The id as an attribute: it shares the id's text.
 #[inline]
 pub(crate) fn attribute(key: &'static str, id: Id) -> KeyValue {
-    KeyValue::new(Key::from_static_str(key), id.into_shared())
+    KeyValue::new(Key::from_static_str(key), id.shared())
 }
 
 /// What can be seen of a few names at a glance: their lengths, and with these their last letters. It

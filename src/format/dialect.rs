@@ -1,6 +1,8 @@
 //! Which keys are written: each backend reads its own.
 
-use crate::format::attributes::{METADATA, METADATA_FIELD, SESSION_ID, TAGS, USER_ID};
+use crate::format::attributes::{METADATA, SESSION_ID, TAGS, USER_ID};
+use crate::format::redaction;
+use crate::scope::Role;
 use std::borrow::Cow;
 
 /// The keys under which session, user, metadata and tags are exported.
@@ -56,6 +58,15 @@ impl Rule {
         match self.written {
             MetadataEntry => key.starts_with(self.key),
             _ => key == self.key,
+        }
+    }
+
+    /// Which id is written under the key.
+    pub(crate) fn role(&self) -> Option<Role> {
+        match self.written {
+            SessionId => Some(Role::Session),
+            UserId => Some(Role::User),
+            _ => None,
         }
     }
 }
@@ -285,9 +296,18 @@ impl Dialect {
     fn with(mut self, written: Written, key: &'static str) -> Self {
         // No key is written twice.
         if self.rules.iter().all(|rule| rule.key != key) {
-            self.rules.to_mut().push(rule(written, key));
+            let rule = rule(written, key);
+            self.rules.to_mut().push(rule);
+            if let Some(role) = rule.role() {
+                redaction::register_id_field(&key.into(), role);
+            }
         }
         self
+    }
+
+    /// Every built-in dialect.
+    pub(crate) fn all() -> &'static [Self] {
+        &ALL
     }
 
     pub(crate) fn rules(&self) -> &[Rule] {
@@ -297,29 +317,6 @@ impl Dialect {
     /// The rule that writes this key.
     pub(crate) fn rule(&self, key: &str) -> Option<Rule> {
         self.rules.iter().find(|rule| rule.key == key).copied()
-    }
-
-    /// What `key` means to this dialect, or else to any.
-    pub(crate) fn meaning(&self, key: &str) -> Option<Written> {
-        let mut all = ALL.iter();
-        let rule = self
-            .rule(key)
-            .or_else(|| all.find_map(|dialect| dialect.rule(key)));
-        rule.map(|rule| rule.written)
-    }
-
-    /// The metadata that an attribute with `key` holds by itself, in this dialect or any other.
-    pub(crate) fn metadata_of<'a>(&self, key: &'a str) -> Option<&'a str> {
-        let name = |dialect: &Self| {
-            let mut rules = dialect.rules.iter();
-            rules.find_map(|rule| match rule.written {
-                MetadataEntry => key.strip_prefix(rule.key),
-                _ => None,
-            })
-        };
-        let own = key.strip_prefix(METADATA_FIELD);
-        own.or_else(|| name(self))
-            .or_else(|| ALL.iter().find_map(name))
     }
 
     /// What of OpenInference has no key of this dialect: an attribute of a span's own would be lost.

@@ -3,7 +3,7 @@
 use crate::diagnostic::{self, Message, Once};
 use crate::error::{Error, ErrorKind};
 use crate::format::attributes::{SESSION_ID, USER_HASH, USER_ID};
-use crate::format::privacy::{Privacy, Shown};
+use crate::format::privacy::Privacy;
 use crate::layer::opening;
 use crate::propagation::baggage::{self, Member};
 use crate::propagation::inbound::InboundPolicy;
@@ -220,10 +220,11 @@ impl SessionPropagator {
                 _ => None,
             };
         };
-        match self.privacy.user_ids.show(&id)? {
-            shown @ Shown::Plain(_) => Some((USER_ID, shown.text())),
-            shown @ Shown::Hash(_) => Some((USER_HASH, shown.text())),
-        }
+        let key = match self.privacy.user_ids.hashes() {
+            true => USER_HASH,
+            false => USER_ID,
+        };
+        Some((key, self.privacy.user_ids.redact_id(&id)?))
     }
 }
 
@@ -238,7 +239,7 @@ impl TextMapPropagator for SessionPropagator {
         let scope = opening::scope_of(cx);
         let ids = scope.as_ref().map(|scope| scope.ids());
         let (id, user_id) = ids.unwrap_or_default();
-        let id = id.and_then(|id| Some(self.privacy.session_ids.show(&id)?.text()));
+        let id = id.and_then(|id| self.privacy.session_ids.redact_id(&id));
         if self.baggage {
             let user = scope
                 .as_ref()

@@ -4,9 +4,9 @@ use crate::format::Format;
 use crate::format::attributes::{
     METADATA, PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, TAGS,
 };
+use crate::session::metadata::{self, Entries};
 use crate::sync::OnceLock;
 use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
-use serde::Serializer;
 use serde_json::Value as Json;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ impl Parts {
 /// In the order in which they were said.
 #[derive(Clone, Default, PartialEq)]
 pub(crate) struct Details {
-    pub(crate) metadata: Vec<(String, Json)>,
+    pub(crate) metadata: Entries,
     pub(crate) tags: Vec<StringValue>,
     pub(crate) template: Option<StringValue>,
     pub(crate) template_version: Option<StringValue>,
@@ -194,7 +194,7 @@ impl Details {
             };
             match format {
                 None => self.write(&mut push),
-                Some(format) => format.write_details(self, &mut push),
+                Some(format) => format.write_details(&format.redacted(self), &mut push),
             }
             attributes
         })
@@ -235,11 +235,7 @@ impl Details {
 
     /// One JSON object.
     pub(crate) fn metadata_json(&self) -> String {
-        let mut json = Vec::new();
-        let entries = self.metadata.iter().map(|(key, value)| (key, value));
-        // It is JSON already, and a vector takes all that is written.
-        let _never_fails = serde_json::Serializer::new(&mut json).collect_map(entries);
-        String::from_utf8(json).unwrap_or_default()
+        metadata::object(&self.metadata)
     }
 }
 
@@ -292,56 +288,36 @@ impl Ready {
     }
 }
 
-/// What was made ready, for each format in which it is exported: nearly always for one.
+/// Ready-made attributes: plain, and in the format of the provider that asked first.
 #[derive(Default)]
-struct ReadyMade(OnceLock<Box<ReadyFor>>);
-
-struct ReadyFor {
-    /// Kept, so that no other can have its address.
-    format: Option<Arc<Format>>,
-    ready: Box<[Ready]>,
-    next: ReadyMade,
+struct ReadyMade {
+    plain: OnceLock<Box<[Ready]>>,
+    formatted: OnceLock<Box<Formatted>>,
 }
 
-impl ReadyFor {
-    #[inline]
-    fn is_for(&self, format: Option<&Arc<Format>>) -> bool {
-        self.format.as_ref().map(Arc::as_ptr) == format.map(Arc::as_ptr)
-    }
+struct Formatted {
+    /// Kept alive, so that no other format can get its address.
+    format: Arc<Format>,
+    ready: Box<[Ready]>,
 }
 
 impl ReadyMade {
     #[inline]
     fn get(&self, format: Option<&Arc<Format>>, make: impl Fn() -> Vec<Ready>) -> Cow<'_, [Ready]> {
-        match self.0.get() {
-            Some(made) if made.is_for(format) => Cow::Borrowed(&made.ready),
-            _ => self.get_or_make(format, make),
+        let Some(format) = format else {
+            return Cow::Borrowed(self.plain.get_or_init(|| make().into()));
+        };
+        let formatted = self.formatted.get_or_init(|| {
+            Box::new(Formatted {
+                format: format.clone(),
+                ready: make().into(),
+            })
+        });
+        if Arc::ptr_eq(&formatted.format, format) {
+            Cow::Borrowed(&formatted.ready)
+        } else {
+            Cow::Owned(make())
         }
-    }
-
-    #[cold]
-    fn get_or_make(
-        &self,
-        format: Option<&Arc<Format>>,
-        make: impl Fn() -> Vec<Ready>,
-    ) -> Cow<'_, [Ready]> {
-        // Whoever makes new providers all the time, gets no memory for it.
-        const MOST: usize = 8;
-        let mut slot = self;
-        for _ in 0..MOST {
-            let made = slot.0.get_or_init(|| {
-                Box::new(ReadyFor {
-                    format: format.cloned(),
-                    ready: make().into(),
-                    next: Self::default(),
-                })
-            });
-            if made.is_for(format) {
-                return Cow::Borrowed(&made.ready);
-            }
-            slot = &made.next;
-        }
-        Cow::Owned(make())
     }
 }
 

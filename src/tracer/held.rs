@@ -23,8 +23,6 @@ use tracing::field::FieldSet;
 /// Only for spans that have any of this.
 #[derive(Default)]
 pub(crate) struct Held {
-    /// Where there is none, the usual one.
-    pub(crate) format: Option<Arc<Format>>,
     /// Those of the span, if metadata or tags are among them.
     pub(crate) fields: Option<&'static FieldSet>,
     /// Set on this span by its author.
@@ -33,8 +31,6 @@ pub(crate) struct Held {
     pub(crate) others: BTreeMap<Key, Value>,
     /// The same, as it was set where no metadata and the like is in force: it may be marked later.
     pub(crate) alone: BTreeMap<Key, Value>,
-    /// The ids that were in force before, where ids are hidden.
-    earlier: Vec<Session>,
     /// Set from below, by `mark_trace`.
     pub(crate) marked: Session,
     pub(crate) plain_session: Option<Value>,
@@ -63,16 +59,6 @@ impl Held {
         }
     }
 
-    /// Keeps the ids of now, as another may take their place.
-    pub(crate) fn remember_ids(&mut self, scope: Option<&Scope>) {
-        const MOST: usize = 64;
-        let now = self.resolve(scope);
-        let is_known = |known: &Session| (&known.id, &known.user_id) == (&now.id, &now.user_id);
-        if !self.earlier.iter().any(is_known) && self.earlier.len() < MOST {
-            self.earlier.push(now);
-        }
-    }
-
     /// The values that the span would be exported with now.
     pub(crate) fn resolve(&self, scope: Option<&Scope>) -> Session {
         let inherited = scope.map(Scope::to_session).unwrap_or_default();
@@ -80,12 +66,27 @@ impl Held {
     }
 
     #[cold]
-    pub(crate) fn write(self, scope: Option<&Scope>, span: &mut impl Span) {
-        let format = self.format.as_ref();
+    pub(crate) fn write(
+        self,
+        scope: Option<&Scope>,
+        format: Option<&Arc<Format>>,
+        span: &mut impl Span,
+    ) {
         if let Some(scope) = scope.filter(|_| self.is_of_scope()) {
             return format::write_scope(scope, format, &mut |it| span.set_attribute(it));
         }
-        let values = self.resolve(scope);
+        // The span's own details are redacted already.
+        let redacted = |mut session: Session| {
+            let redact = |it: Arc<Details>| match format {
+                Some(format) => Arc::new(format.redacted(&it).into_owned()),
+                None => it,
+            };
+            session.details = session.details.map(redact);
+            session
+        };
+        let inherited = redacted(scope.map(Scope::to_session).unwrap_or_default());
+        let marked = redacted(self.marked.clone());
+        let values = self.own.clone().or(inherited).or(marked);
         let beside = values.id.is_some() || values.user_id.is_some();
         let plain = [
             (&self.plain_session, PLAIN_SESSION, PLAIN_SESSION_RENAMED),
@@ -103,31 +104,18 @@ impl Held {
                 span.set_attribute(attribute);
             }
         };
-        format::write_values(&values, format, &mut write);
-        let Some(format) = format else {
-            let alone = self.alone.into_iter();
-            let alone = alone.map(|(key, value)| KeyValue::new(key, value));
-            return alone.chain(own).for_each(|it| span.set_attribute(it));
-        };
-        if let Some(missing) = format.missing() {
+        format::write_redacted(&values, format, &mut write);
+        if let Some(missing) = format.and_then(|format| format.missing()) {
             let details = self.own.details.as_deref().map(Details::metadata_and_tags);
             let own = Session {
                 details: details.map(Arc::new),
                 ..self.own.clone()
             };
-            format::write_values(&own, Some(missing), &mut write);
+            format::write_redacted(&own, Some(missing), &mut write);
         }
-        // Whatever was in force on the span is not to be seen, even where another value wins.
-        let session = |scope: &Scope| scope.to_session();
-        let mut known = self.earlier;
-        known.extend([values, self.own, self.marked]);
-        known.extend(scope.map(session));
-        known.extend(self.opened.as_deref().map(session));
-        for attribute in own {
-            if let Some(shown) = format.show(attribute, &known) {
-                span.set_attribute(shown);
-            }
-        }
+        let alone = self.alone.into_iter();
+        let alone = alone.map(|(key, value)| KeyValue::new(key, value));
+        alone.chain(own).for_each(|it| span.set_attribute(it));
     }
 }
 

@@ -96,10 +96,13 @@ impl<S: Span> Span for SessionSpan<S> {
         &mut self,
         name: T,
         timestamp: SystemTime,
-        attributes: Vec<KeyValue>,
+        mut attributes: Vec<KeyValue>,
     ) where
         T: Into<Cow<'static, str>>,
     {
+        if let Some(redaction) = self.attributes.redaction() {
+            redaction.redact_others(&mut attributes, self.scope.as_deref());
+        }
         self.inner
             .add_event_with_timestamp(name, timestamp, attributes);
     }
@@ -113,7 +116,11 @@ impl<S: Span> Span for SessionSpan<S> {
     }
 
     #[inline]
-    fn set_attribute(&mut self, attribute: KeyValue) {
+    fn set_attribute(&mut self, mut attribute: KeyValue) {
+        let scope = self.scope.as_deref();
+        if self.attributes.may_redact(&attribute) && !self.attributes.redact(&mut attribute, scope) {
+            return;
+        }
         if self.attributes.may_hold(&attribute) {
             self.set_watched(attribute);
         } else {
@@ -136,7 +143,10 @@ impl<S: Span> Span for SessionSpan<S> {
         self.inner.update_name(new_name);
     }
 
-    fn add_link(&mut self, span_context: SpanContext, attributes: Vec<KeyValue>) {
+    fn add_link(&mut self, span_context: SpanContext, mut attributes: Vec<KeyValue>) {
+        if let Some(redaction) = self.attributes.redaction() {
+            redaction.redact_others(&mut attributes, self.scope.as_deref());
+        }
         self.inner.add_link(span_context, attributes);
     }
 

@@ -2,9 +2,12 @@
 //! are not to be seen.
 
 use crate::diagnostic;
+use crate::error::ErrorKind;
 use crate::format::attributes::{
-    Glance, ID, METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, SESSION_ID, USER_ID,
+    Glance, ID, METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, SESSION_ID, USER_HASH, USER_ID,
 };
+use crate::format::privacy::IdPolicy;
+use crate::format::redaction::{self, Redacted, Redaction};
 use crate::format::{self, Format};
 use crate::handover::Opening;
 use crate::layer::fields;
@@ -13,7 +16,7 @@ use crate::session::details::{self, Details, Part};
 use crate::session::text::{repeats, unquoted};
 use crate::session::{Id, Session};
 use crate::tracer::held::Held;
-use opentelemetry::trace::Span;
+use opentelemetry::trace::{Span, SpanBuilder};
 use opentelemetry::{Key, KeyValue, Value};
 use std::sync::Arc;
 use tracing::field::FieldSet;
@@ -25,6 +28,10 @@ pub(crate) struct SpanAttributes {
     /// Its field `id` is the session's or the user's.
     names_id: bool,
     watched: Watched,
+    /// Which id the field `id` of the span contains, on a provider that redacts it.
+    named: Option<Role>,
+    /// Where there is none, the usual one.
+    format: Option<Arc<Format>>,
     held: Option<Box<Held>>,
 }
 
@@ -55,7 +62,7 @@ enum Watched {
     All,
 }
 
-const OURS: Glance = Glance::of(&[SESSION_ID, USER_ID, PLAIN_SESSION, PLAIN_USER, ID])
+const OURS: Glance = Glance::of(&[SESSION_ID, USER_ID, USER_HASH, PLAIN_SESSION, PLAIN_USER, ID])
     .and_all(Glance::of(&details::KEYS));
 
 impl SpanAttributes {
@@ -69,10 +76,13 @@ impl SpanAttributes {
             opens: opening.opens,
             names_id: opening.names_id,
             watched: Watched::Keys,
+            named: None,
+            format: format.cloned(),
             held: None,
         };
-        if format.is_some() || opening.details.is_some() {
-            attributes.watch_all(format, opening.details);
+        let has_dialect = format.is_some_and(|format| !format.is_openinference());
+        if has_dialect || opening.details.is_some() {
+            attributes.watch_all(opening.details);
         } else if let Some(scope) = scope.filter(|scope| !scope.details().are_none()) {
             attributes.watched = watched_in(scope);
         }
@@ -80,11 +90,60 @@ impl SpanAttributes {
     }
 
     #[cold]
-    fn watch_all(&mut self, format: Option<&Arc<Format>>, fields: Option<&'static FieldSet>) {
+    fn watch_all(&mut self, fields: Option<&'static FieldSet>) {
         self.watched = Watched::All;
-        let held = self.held();
-        held.format = format.cloned();
-        held.fields = fields;
+        self.held().fields = fields;
+    }
+
+    #[inline(always)]
+    pub(crate) fn redaction(&self) -> Option<&Redaction> {
+        self.format.as_ref()?.redaction.as_deref()
+    }
+
+    /// Redacts the attributes of a builder, before the sampler and the rules below receive them.
+    #[inline(always)]
+    pub(crate) fn redact_builder(
+        &mut self,
+        redaction: &Redaction,
+        builder: &mut SpanBuilder,
+        scope: Option<&Scope>,
+    ) {
+        let marked = builder.attributes.as_mut().and_then(redaction::take_named);
+        self.named = marked.or_else(|| redaction.named(&builder.name));
+        let mut keep_invalid = |it: &KeyValue, error| !self.ignores_invalid(it, error);
+        redaction.redact_builder(builder, self.named, scope, &mut keep_invalid);
+    }
+
+    /// False if an attribute is certainly not private.
+    #[inline(always)]
+    pub(crate) fn may_redact(&self, attribute: &KeyValue) -> bool {
+        self.redaction().is_some_and(|it| it.may_redact(&attribute.key))
+    }
+
+    /// False if the attribute is not to be exported.
+    #[cold]
+    pub(crate) fn redact(&self, attribute: &mut KeyValue, scope: Option<&Scope>) -> bool {
+        let Some(redaction) = self.redaction() else {
+            return true;
+        };
+        match redaction.redact(attribute, self.named, scope) {
+            Redacted::Kept => true,
+            Redacted::Invalid(error) => !self.ignores_invalid(attribute, error),
+            Redacted::Omitted => false,
+        }
+    }
+
+    /// An attribute that was no id before it was redacted gives way to the inherited id.
+    fn ignores_invalid(&self, attribute: &KeyValue, error: ErrorKind) -> bool {
+        let key = match attribute.key.as_str() {
+            SESSION_ID => SESSION_ID,
+            USER_ID | USER_HASH => USER_ID,
+            _ => return false,
+        };
+        if !self.opens {
+            diagnostic::own_attribute_ignored(key, error);
+        }
+        true
     }
 
     /// Takes what is reserved out of the attributes that the span starts with.
@@ -141,7 +200,6 @@ impl SpanAttributes {
             Reserved::Detail => self.held().set_detail(key, value),
             Reserved::Other => drop(self.held().others.insert(key.clone(), value)),
         }
-        self.remember_ids(scope);
     }
 
     /// What an attribute is, if it is not to be passed on.
@@ -165,6 +223,9 @@ impl SpanAttributes {
         match attribute.key.as_str() {
             SESSION_ID => Some(Reserved::Id(Role::Session, SESSION_ID)),
             USER_ID => Some(Reserved::Id(Role::User, USER_ID)),
+            USER_HASH if self.policy(Role::User).is_some() => {
+                Some(Reserved::Id(Role::User, USER_HASH))
+            }
             PLAIN_SESSION if self.renames_plain() => Some(Reserved::PlainSession),
             PLAIN_USER if self.renames_plain() => Some(Reserved::PlainUser),
             ID if self.names_id => Some(Reserved::Said),
@@ -172,11 +233,11 @@ impl SpanAttributes {
             key if self.watched == Watched::Keys => {
                 details::KEYS.contains(&key).then_some(Reserved::Alone)
             }
-            key => self.look_up_details(key, &attribute.value, scope),
+            key => self.look_up_details(key, scope),
         }
     }
 
-    fn look_up_details(&self, key: &str, value: &Value, scope: Option<&Scope>) -> Option<Reserved> {
+    fn look_up_details(&self, key: &str, scope: Option<&Scope>) -> Option<Reserved> {
         if let Some((role, key)) = self.format().and_then(|format| format.role(key)) {
             return Some(Reserved::Id(role, key));
         }
@@ -185,17 +246,12 @@ impl SpanAttributes {
             return Some(Reserved::Detail);
         }
         let is_said = |said: Arc<Details>| said.attributes.iter().any(|it| it.key.as_str() == key);
-        // The id may become known later.
-        let may_be_hidden = |format: &Format| {
-            let may_be_id = self.opens || matches!(value, Value::String(_));
-            may_be_id && format.privacy.hides_ids()
-        };
         let is_other = scope
             .and_then(|scope| scope.details().get())
             .is_some_and(is_said)
             || self
                 .format()
-                .is_some_and(|it| it.minds(key) || may_be_hidden(it));
+                .is_some_and(|format| format.writes(key));
         is_other.then_some(Reserved::Other)
     }
 
@@ -204,27 +260,21 @@ impl SpanAttributes {
     }
 
     fn format(&self) -> Option<&Format> {
-        self.held.as_ref()?.format.as_deref()
+        self.format.as_deref()
+    }
+
+    /// The policy under which an id of the span's author is a hash by now.
+    fn policy(&self, role: Role) -> Option<&IdPolicy> {
+        let policy = self.redaction()?.policy(role);
+        policy.hashes().then_some(policy)
     }
 
     /// Another scope is set inside the one that the span's fields opened: what is recorded from now
     /// on is still of the fields.
     pub(crate) fn keep_opened(&mut self, scope: Option<Arc<Scope>>) {
-        self.remember_ids(scope.as_deref());
         if self.opens {
             let opened = &mut self.held().opened;
             *opened = opened.take().or(scope);
-        }
-    }
-
-    /// An id that is to be hidden is so on the whole span, even if another takes its place.
-    #[inline(always)]
-    fn remember_ids(&mut self, scope: Option<&Scope>) {
-        if self
-            .format()
-            .is_some_and(|format| format.privacy.hides_ids())
-        {
-            self.held().remember_ids(scope);
         }
     }
 
@@ -236,7 +286,10 @@ impl SpanAttributes {
     fn hold_own(&mut self, key: &'static str, role: Role, value: &Value, scope: Option<&Scope>) {
         let text = value.as_str();
         let said = self.opened(scope).and_then(|opened| opened.get(role));
-        let own = if repeats(&text, said.as_ref()) {
+        let own = if let Some(policy) = self.policy(role) {
+            let own = policy.redacted_id(&text);
+            own.filter(|own| said.is_none_or(|said| !policy.is_same(own, &said)))
+        } else if repeats(&text, said.as_ref()) {
             None
         } else {
             // A field that was recorded with `?` has quotes, in which a blank would pass for an id.
@@ -273,11 +326,19 @@ impl SpanAttributes {
 
     /// Keeps of `session` what the span has no value for.
     pub(crate) fn mark(&mut self, session: Session, scope: Option<&Scope>) {
-        let held = self.held();
-        let present = held.resolve(scope);
+        let present = self.held().resolve(scope);
         // Not what another conversation says, or one with another user.
-        let agrees = |present: &Option<Id>, said: &Option<Id>| present.is_none() || present == said;
-        let agree = agrees(&present.id, &session.id) && agrees(&present.user_id, &session.user_id);
+        let agrees = |present: &Option<Id>, said: &Option<Id>, role| match (present, said) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(one), Some(other)) => match self.policy(role) {
+                Some(policy) => policy.is_same(one, other),
+                None => one == other,
+            },
+        };
+        let agree = agrees(&present.id, &session.id, Role::Session)
+            && agrees(&present.user_id, &session.user_id, Role::User);
+        let held = self.held();
         // A second mark takes nothing back.
         let is_first = held.marked.id.is_none() && held.marked.user_id.is_none();
         if agree && (is_first || session.details.is_some()) {
@@ -305,7 +366,7 @@ impl SpanAttributes {
             self.write_more(scope, span);
         } else if let Some(scope) = scope {
             if span.is_recording() {
-                format::write_ids(scope, &mut |it| span.set_attribute(it));
+                format::write_ids(scope, self.format.as_ref(), &mut |it| span.set_attribute(it));
             }
         }
     }
@@ -317,9 +378,9 @@ impl SpanAttributes {
             return;
         }
         if let Some(held) = held {
-            held.write(scope, span);
+            held.write(scope, self.format.as_ref(), span);
         } else if let Some(scope) = scope {
-            format::write_as_usual(scope, &mut |it| span.set_attribute(it));
+            format::write_scope(scope, self.format.as_ref(), &mut |it| span.set_attribute(it));
         }
     }
 }
