@@ -172,7 +172,8 @@ impl Format {
             USER_HASH if self.hashes(Role::User) => USER_ID,
             key => key,
         };
-        self.role(key).is_some_and(|(role, _)| scope.get(role).is_some())
+        self.role(key)
+            .is_some_and(|(role, _)| scope.get(role).is_some())
     }
 }
 

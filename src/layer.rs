@@ -87,7 +87,9 @@ impl SessionLayer {
         N: Into<Cow<'static, str>>,
     {
         let names = list(names);
-        names.iter().for_each(|name| register_id_span(name, Role::Session));
+        names
+            .iter()
+            .for_each(|name| register_id_span(name, Role::Session));
         self.configure(|shared| shared.names.set_spans(Role::Session, names))
     }
 
@@ -105,7 +107,9 @@ impl SessionLayer {
         N: Into<Cow<'static, str>>,
     {
         let names = list(names);
-        names.iter().for_each(|name| register_id_field(name, Role::Session));
+        names
+            .iter()
+            .for_each(|name| register_id_field(name, Role::Session));
         self.configure(|shared| shared.names.set_fields(Role::Session, names))
     }
 
@@ -121,7 +125,9 @@ impl SessionLayer {
         N: Into<Cow<'static, str>>,
     {
         let names = list(names);
-        names.iter().for_each(|name| register_id_span(name, Role::User));
+        names
+            .iter()
+            .for_each(|name| register_id_span(name, Role::User));
         self.configure(|shared| shared.names.set_spans(Role::User, names))
     }
 
@@ -137,7 +143,9 @@ impl SessionLayer {
         N: Into<Cow<'static, str>>,
     {
         let names = list(names);
-        names.iter().for_each(|name| register_id_field(name, Role::User));
+        names
+            .iter()
+            .for_each(|name| register_id_field(name, Role::User));
         self.configure(|shared| shared.names.set_fields(Role::User, names))
     }
 

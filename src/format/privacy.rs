@@ -3,9 +3,9 @@
 #[cfg(feature = "hash")]
 use crate::error::{Error, ErrorKind};
 use crate::scope::Role;
-use crate::session::Id;
 #[cfg(feature = "hash")]
 use crate::session::HashKey;
+use crate::session::Id;
 use std::fmt;
 use std::sync::Arc;
 

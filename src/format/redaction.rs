@@ -5,9 +5,7 @@
 //! instructions tells so.
 
 use crate::error::ErrorKind;
-use crate::format::attributes::{
-    ID, METADATA_FIELD, PREVIOUS_SESSION_ID, USER_HASH, USER_ID,
-};
+use crate::format::attributes::{ID, METADATA_FIELD, PREVIOUS_SESSION_ID, USER_HASH, USER_ID};
 use crate::format::dialect::{Dialect, Written};
 use crate::format::privacy::{IdPolicy, Privacy};
 use crate::scope::{Role, Scope};
@@ -87,7 +85,12 @@ impl Redaction {
 
     fn add_metadata(&mut self) {
         let rules = || Dialect::all().iter().flat_map(Dialect::rules);
-        let names: Vec<String> = self.privacy.metadata.iter().map(|it| it.0.clone()).collect();
+        let names: Vec<String> = self
+            .privacy
+            .metadata
+            .iter()
+            .map(|it| it.0.clone())
+            .collect();
         for name in names {
             let Some(policy) = self.privacy.of_metadata(&name).cloned() else {
                 continue;
@@ -433,12 +436,7 @@ pub(crate) fn register_id_span(name: &Cow<'static, str>, role: Role) {
 }
 
 /// Names are registered when layers are made, so the list grows by the names that differ only.
-fn register(
-    names: &RwLock<Names>,
-    filter: &SharedFilter,
-    name: &Cow<'static, str>,
-    role: Role,
-) {
+fn register(names: &RwLock<Names>, filter: &SharedFilter, name: &Cow<'static, str>, role: Role) {
     let mut names = names.write().unwrap_or_else(PoisonError::into_inner);
     if !names.iter().any(|(known, of)| known == name && *of == role) {
         // While the list is locked: a tracer that passes the filter waits for the name.

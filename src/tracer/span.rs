@@ -118,7 +118,8 @@ impl<S: Span> Span for SessionSpan<S> {
     #[inline]
     fn set_attribute(&mut self, mut attribute: KeyValue) {
         let scope = self.scope.as_deref();
-        if self.attributes.may_redact(&attribute) && !self.attributes.redact(&mut attribute, scope) {
+        if self.attributes.may_redact(&attribute) && !self.attributes.redact(&mut attribute, scope)
+        {
             return;
         }
         if self.attributes.may_hold(&attribute) {

@@ -62,8 +62,15 @@ enum Watched {
     All,
 }
 
-const OURS: Glance = Glance::of(&[SESSION_ID, USER_ID, USER_HASH, PLAIN_SESSION, PLAIN_USER, ID])
-    .and_all(Glance::of(&details::KEYS));
+const OURS: Glance = Glance::of(&[
+    SESSION_ID,
+    USER_ID,
+    USER_HASH,
+    PLAIN_SESSION,
+    PLAIN_USER,
+    ID,
+])
+.and_all(Glance::of(&details::KEYS));
 
 impl SpanAttributes {
     #[inline(always)]
@@ -117,7 +124,8 @@ impl SpanAttributes {
     /// False if an attribute is certainly not private.
     #[inline(always)]
     pub(crate) fn may_redact(&self, attribute: &KeyValue) -> bool {
-        self.redaction().is_some_and(|it| it.may_redact(&attribute.key))
+        self.redaction()
+            .is_some_and(|it| it.may_redact(&attribute.key))
     }
 
     /// False if the attribute is not to be exported.
@@ -249,9 +257,7 @@ impl SpanAttributes {
         let is_other = scope
             .and_then(|scope| scope.details().get())
             .is_some_and(is_said)
-            || self
-                .format()
-                .is_some_and(|format| format.writes(key));
+            || self.format().is_some_and(|format| format.writes(key));
         is_other.then_some(Reserved::Other)
     }
 
@@ -366,7 +372,9 @@ impl SpanAttributes {
             self.write_more(scope, span);
         } else if let Some(scope) = scope {
             if span.is_recording() {
-                format::write_ids(scope, self.format.as_ref(), &mut |it| span.set_attribute(it));
+                format::write_ids(scope, self.format.as_ref(), &mut |it| {
+                    span.set_attribute(it)
+                });
             }
         }
     }
@@ -380,7 +388,9 @@ impl SpanAttributes {
         if let Some(held) = held {
             held.write(scope, self.format.as_ref(), span);
         } else if let Some(scope) = scope {
-            format::write_scope(scope, self.format.as_ref(), &mut |it| span.set_attribute(it));
+            format::write_scope(scope, self.format.as_ref(), &mut |it| {
+                span.set_attribute(it)
+            });
         }
     }
 }
