@@ -107,12 +107,12 @@ pub struct SessionFormat<F, T> {
 }
 
 impl<F, T> SessionFormat<F, T> {
-    /// What is hidden of the ids that [`with_session`] writes. Default: nothing.
+    /// Redacts the ids that [`with_session`] adds. Default: none.
     ///
-    /// It does not look into the fields of events and spans, and formatters print those of the spans
-    /// around: what `session!(id)` says stands on the line anyway. Where ids are to be hidden, say
-    /// them by [`Session`](crate::Session) values, or turn the spans off (for JSON:
-    /// `with_current_span(false)`, `with_span_list(false)`).
+    /// It doesn't redact the fields of events and spans. The formatters of `tracing-subscriber` print the
+    /// fields of all spans that an event is in, so the id in `session!(id)` is on the line anyway. To keep ids
+    /// out of the lines, set them with [`Session`](crate::Session) values, or don't print the spans (for
+    /// JSON: `with_current_span(false)`, `with_span_list(false)`).
     ///
     /// ```
     /// use tracing_session::fmt::with_session;

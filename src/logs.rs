@@ -33,8 +33,8 @@ use std::time::Duration;
 /// | in a span that `SessionLayer::with_filter` hides | the session as ever |
 /// | outside any session | nothing |
 ///
-/// Nothing can be taken out of a record. So [`Privacy`] hides what we write, and neither an own
-/// attribute nor what the text of the record says.
+/// A log processor can't remove an attribute from a record. So [`Privacy`] redacts only the values that this
+/// processor adds. It redacts neither your own attributes nor the text of the record.
 ///
 /// There is nothing of the kind for metrics. A measurement with a session id is a time series of its
 /// own, kept by the SDK for as long as the process runs, and by the backend for as long as it keeps
@@ -96,9 +96,10 @@ impl SessionLogProcessor {
         self
     }
 
-    /// What is hidden of what the processor writes. Default: nothing.
+    /// Redacts the ids and metadata that the processor adds. Default: none.
     ///
-    /// Give it what [`SessionTracerProvider::with_privacy`] was given.
+    /// Pass a clone of the value that you pass to [`SessionTracerProvider::with_privacy`], so that both share the
+    /// hashes.
     ///
     /// [`SessionTracerProvider::with_privacy`]: crate::SessionTracerProvider::with_privacy
     ///

@@ -84,7 +84,7 @@ impl<P> SessionTracerProvider<P> {
         self
     }
 
-    /// What is hidden on spans of this provider. Default: nothing.
+    /// The ids and metadata that are redacted on spans of this provider. Default: none.
     ///
     /// ```
     /// # use opentelemetry_sdk::trace::SdkTracerProvider;

@@ -43,9 +43,11 @@ use std::sync::Arc;
 /// - An id under any other key. Add the key with [`with_user_key`](Self::with_user_key).
 /// - An id inside the JSON of `metadata`, except in the entries that you pass to
 ///   [`with_metadata`](Self::with_metadata).
+/// - The field `id` of an event.
 /// - Span names, event names and status descriptions. `tracing-opentelemetry` uses the message of an
 ///   event as the name of the span event.
-/// - Attributes that a sampler or a span processor adds itself.
+/// - Attributes that a sampler or a span processor adds itself, and the session in the `Context` that it
+///   receives.
 ///
 /// # Headers and logs
 ///

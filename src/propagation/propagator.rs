@@ -167,12 +167,13 @@ impl SessionPropagator {
         Self { user, ..self }
     }
 
-    /// What is hidden from those who are called. Default: nothing.
+    /// Redacts the ids in outgoing headers. Default: none.
     ///
-    /// A session's hash is sent in the id's place, and a user's as the member `user.hash`, where
-    /// [`with_user`](Self::with_user) asks for the user at all. Where a hash of the user comes in, it
-    /// is an attribute of the session's own, so that spans carry it and further calls send it on.
-    /// Services behind one that hashes have to export what comes in as it is.
+    /// A hashed session id replaces the id. A hashed user id is sent as the member `user.hash`, if
+    /// [`with_user`](Self::with_user) sends the user. A service that receives `user.hash` exports it on its
+    /// spans and sends it on. Such a service must not hash the ids again: use [`IdPolicy::plain`] there.
+    ///
+    /// [`IdPolicy::plain`]: crate::IdPolicy::plain
     ///
     /// ```
     /// # use tracing_session::{IdPolicy, Privacy, SessionPropagator};
