@@ -151,7 +151,8 @@ impl Privacy {
     ///
     /// It applies to the metadata of a session, to attributes such as `metadata.email` and
     /// `langfuse.trace.metadata.email`, and to entries of the JSON object under the key `metadata`. A text
-    /// is hashed without its quotes, and any other value as JSON. An attribute that is a list is omitted.
+    /// is hashed without its quotes, and any other value as JSON. An attribute that is a list is omitted, and
+    /// so is an object that is not valid JSON.
     ///
     /// ```
     /// # use tracing_session::{IdPolicy, Privacy};

@@ -193,12 +193,16 @@ impl Redaction {
 
     fn redact_metadata(&self, attribute: &mut KeyValue) -> Redacted {
         let text = attribute.value.as_str();
-        let entries = metadata::entries(&text);
-        let entries = entries.or_else(|| metadata::entries(&unquoted(&text)?));
-        if let Some(mut entries) = entries {
-            if self.redact_entries(&mut entries) {
-                attribute.value = Value::from(Arc::<str>::from(metadata::object(&entries)));
-            }
+        let text = unquoted(&text).map_or(text, Cow::Owned);
+        if !text.trim_start().starts_with('{') {
+            return Redacted::Kept;
+        }
+        // Broken JSON, or JSON that is nested too deeply, may have private entries too.
+        let Some(mut entries) = metadata::entries(&text) else {
+            return Redacted::Omitted;
+        };
+        if self.redact_entries(&mut entries) {
+            attribute.value = Arc::<str>::from(metadata::object(&entries)).into();
         }
         Redacted::Kept
     }

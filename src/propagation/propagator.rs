@@ -208,7 +208,13 @@ impl SessionPropagator {
         ];
         ids.into_iter().any(|(of_id, role, policy)| {
             let is_id = || repeats(value, scope.and_then(|scope| scope.get(role)).as_ref());
-            !policy.is_plain() && (key == of_id || is_id())
+            let is_added = || {
+                self.privacy
+                    .keys
+                    .iter()
+                    .any(|it| it.0 == key && it.1 == role)
+            };
+            !policy.is_plain() && (key == of_id || is_added() || is_id())
         })
     }
 

@@ -378,6 +378,31 @@ fn keys_of_metadata_are_redacted_in_every_dialect() {
 }
 
 #[test]
+fn metadata_that_is_no_valid_object_is_omitted() {
+    let deep = format!(
+        r#"{{"email":"{EMAIL}","deep":{}{}}}"#,
+        "[".repeat(200),
+        "]".repeat(200)
+    );
+    let broken = format!(r#"{{"email":"{EMAIL}""#);
+    for json in [deep, broken] {
+        let privacy = Privacy::new().with_metadata(["email"], hashed());
+        let spans = api(privacy, |tracer| {
+            let mut span = tracer.start("span");
+            span.set_attribute(KeyValue::new("metadata", json));
+            span.set_attribute(KeyValue::new(
+                "mirascope.ops.session.attributes",
+                "no object",
+            ));
+            span.end();
+        });
+        leaks_nothing(&spans);
+        let left = [("mirascope.ops.session.attributes", "no object")];
+        assert_eq!(sorted(&spans[0].attributes), expected(&left));
+    }
+}
+
+#[test]
 fn fields_configured_on_a_layer_are_redacted_on_every_span() {
     let (provider, exporter) = provider(both(hashed()));
     // The provider is there already.
