@@ -85,24 +85,26 @@ impl Format {
         self.policy(role).is_some_and(IdPolicy::hashes)
     }
 
-    #[inline]
-    fn write_id(&self, role: Role, id: Option<&Id>, write: &mut impl FnMut(KeyValue)) {
-        let Some(id) = id else { return };
-        let (text, hashes) = match self.policy(role) {
-            None => (Some(id.shared()), false),
-            Some(policy) => (policy.redact_id(id), policy.hashes()),
-        };
-        let Some(text) = text else { return };
-        if self.is_openinference {
-            return write(KeyValue::new(key_of(role, hashes), text));
-        }
-        for rule in self.dialect.rules() {
-            if rule.role() == Some(role) {
-                let key = match rule.key {
-                    USER_ID => key_of(Role::User, hashes),
-                    key => key,
-                };
-                write(KeyValue::new(key, text.clone()));
+    #[cold]
+    fn write_in_dialect(
+        &self,
+        id: Option<Id>,
+        user_id: Option<Id>,
+        write: &mut impl FnMut(KeyValue),
+    ) {
+        for (role, id) in [(Role::Session, id), (Role::User, user_id)] {
+            let written = id.and_then(|id| match &self.redaction {
+                None => Some(KeyValue::new(key_of(role, false), id.shared())),
+                Some(redaction) => redaction.written(role, &id),
+            });
+            let Some(written) = written else { continue };
+            for rule in self.dialect.rules() {
+                if rule.role() == Some(role) {
+                    write(match rule.key {
+                        USER_ID => written.clone(),
+                        key => KeyValue::new(key, written.value.clone()),
+                    });
+                }
             }
         }
     }
@@ -177,7 +179,8 @@ impl Format {
     }
 }
 
-/// OpenInference's key of an id, and OpenTelemetry's key of a hashed user id.
+/// OpenInference's key of an id, or OpenTelemetry's key of a hashed user id.
+#[inline(always)]
 fn key_of(role: Role, hashed: bool) -> &'static str {
     match role {
         Role::Session => SESSION_ID,
@@ -220,6 +223,7 @@ pub(crate) fn write_scope(
 }
 
 /// The same, of values that are no scope's.
+#[cfg(feature = "logs")]
 pub(crate) fn write_values(
     values: &Session,
     format: Option<&Arc<Format>>,
@@ -258,15 +262,25 @@ pub(crate) fn write_ids(
     write: &mut impl FnMut(KeyValue),
 ) {
     let (id, user_id) = scope.ids();
-    if let Some(format) = format {
-        format.write_id(Role::Session, id.as_ref(), write);
-        format.write_id(Role::User, user_id.as_ref(), write);
-        return;
-    }
-    if let Some(id) = id {
-        write(attributes::attribute(SESSION_ID, id));
-    }
-    if let Some(id) = user_id {
-        write(attributes::attribute(USER_ID, id));
+    match format {
+        None => {
+            if let Some(id) = id {
+                write(attributes::attribute(SESSION_ID, id));
+            }
+            if let Some(id) = user_id {
+                write(attributes::attribute(USER_ID, id));
+            }
+        }
+        Some(format) => match &format.redaction {
+            Some(redaction) if format.is_openinference => {
+                if let Some(attribute) = id.and_then(|id| redaction.written(Role::Session, &id)) {
+                    write(attribute);
+                }
+                if let Some(attribute) = user_id.and_then(|id| redaction.written(Role::User, &id)) {
+                    write(attribute);
+                }
+            }
+            _ => format.write_in_dialect(id, user_id, write),
+        },
     }
 }

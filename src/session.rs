@@ -326,7 +326,8 @@ impl Id {
 impl KeptHash {
     #[inline]
     fn is_of(&self, key: &Arc<dyn HashKey>) -> bool {
-        std::ptr::addr_eq(Arc::as_ptr(&self.key), Arc::as_ptr(key))
+        // The data pointers are compared, and not the vtables.
+        Arc::ptr_eq(&self.key, key)
     }
 }
 

@@ -327,7 +327,9 @@ impl<T: Tracer> SessionTracer<T> {
     ) -> SpanAttributes {
         let mut attributes = SpanAttributes::new(opening, self.format.as_ref(), scope);
         if let Some(redaction) = self.redaction() {
-            attributes.redact_builder(redaction, builder, scope);
+            if !attributes.redact_builder(redaction, builder, scope) {
+                return attributes;
+            }
         }
         if let Some(given) = &mut builder.attributes {
             attributes.take_reserved(given, scope);

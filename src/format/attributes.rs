@@ -31,6 +31,19 @@ pub(crate) const PLAIN_SESSION_RENAMED: &str = "session.name";
 pub(crate) const PLAIN_USER: &str = "user";
 pub(crate) const PLAIN_USER_RENAMED: &str = "user.name";
 
+/// The keys that a span writes from its scope, or renames beside an id.
+pub(crate) const RESERVED: [&str; 9] = [
+    SESSION_ID,
+    USER_ID,
+    PLAIN_SESSION,
+    PLAIN_USER,
+    METADATA,
+    TAGS,
+    PROMPT_TEMPLATE,
+    PROMPT_TEMPLATE_VERSION,
+    PROMPT_TEMPLATE_VARIABLES,
+];
+
 /// The field that holds the id of a span named `session` or `user`.
 pub(crate) const ID: &str = "id";
 /// The field of a span that opens a scope that holds tags.
@@ -75,13 +88,6 @@ impl Glance {
                 lengths: self.lengths | Self::length(name),
                 ends: self.ends | Self::end(name, *end),
             },
-        }
-    }
-
-    pub(crate) const fn and_all(self, others: Self) -> Self {
-        Self {
-            lengths: self.lengths | others.lengths,
-            ends: self.ends | others.ends,
         }
     }
 

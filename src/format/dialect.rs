@@ -299,7 +299,7 @@ impl Dialect {
             let rule = rule(written, key);
             self.rules.to_mut().push(rule);
             if let Some(role) = rule.role() {
-                redaction::register_id_field(&key.into(), role);
+                redaction::register_id_field(key, role);
             }
         }
         self

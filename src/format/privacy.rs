@@ -169,6 +169,7 @@ impl Privacy {
         self
     }
 
+    #[inline(always)]
     pub(crate) fn of_ids(&self, role: Role) -> &IdPolicy {
         match role {
             Role::Session => &self.session_ids,
@@ -287,20 +288,23 @@ impl IdPolicy {
         hashed.map_err(|error: Error| error.about(variable))
     }
 
+    #[inline(always)]
     pub(crate) fn is_plain(&self) -> bool {
         matches!(self.0, Kind::Plain)
     }
 
+    #[inline(always)]
     pub(crate) fn omits(&self) -> bool {
         matches!(self.0, Kind::Omitted)
     }
 
+    #[inline(always)]
     pub(crate) fn hashes(&self) -> bool {
         !self.is_plain() && !self.omits()
     }
 
     /// The text to export for an id.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn redact_id(&self, id: &Id) -> Option<Arc<str>> {
         match &self.0 {
             Kind::Plain => Some(id.shared()),

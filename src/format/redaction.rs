@@ -5,8 +5,11 @@
 //! instructions tells so.
 
 use crate::error::ErrorKind;
-use crate::format::attributes::{ID, METADATA_FIELD, PREVIOUS_SESSION_ID, USER_HASH, USER_ID};
+use crate::format::attributes::{
+    ID, METADATA_FIELD, PREVIOUS_SESSION_ID, RESERVED, USER_HASH, USER_ID,
+};
 use crate::format::dialect::{Dialect, Written};
+use crate::format::key_of;
 use crate::format::privacy::{IdPolicy, Privacy};
 use crate::scope::{Role, Scope};
 use crate::session::Id;
@@ -55,7 +58,7 @@ impl Redaction {
     pub(crate) fn of(privacy: Privacy) -> Option<Arc<Self>> {
         let mut this = Self {
             keys: Vec::new(),
-            filter: KeyFilter::default(),
+            filter: KeyFilter::new(),
             privacy,
         };
         let added: Vec<_> = this.privacy.keys.drain(..).collect();
@@ -69,12 +72,15 @@ impl Redaction {
                 this.add_id(rule.key.into(), role);
             }
         }
-        // `id` depends on the name of the span, so that the key itself is in no list.
-        if !this.keys.is_empty() {
-            this.filter.add(ID);
-        }
         this.add_metadata();
-        (!this.keys.is_empty()).then(|| Arc::new(this))
+        if this.keys.is_empty() {
+            return None;
+        }
+        // `id` depends on the name of the span, so that the key itself is in no list. The other keys are those that
+        // the span looks at anyway.
+        [ID, USER_HASH].iter().for_each(|key| this.filter.add(key));
+        RESERVED.iter().for_each(|key| this.filter.add(key));
+        Some(Arc::new(this))
     }
 
     fn add_id(&mut self, key: Cow<'static, str>, role: Role) {
@@ -115,14 +121,24 @@ impl Redaction {
         }
     }
 
+    #[inline(always)]
     pub(crate) fn policy(&self, role: Role) -> &IdPolicy {
         self.privacy.of_ids(role)
     }
 
-    /// False if an attribute with this key is certainly not private.
+    /// An id as OpenInference's attribute.
     #[inline(always)]
-    pub(crate) fn may_redact(&self, key: &Key) -> bool {
-        self.filter.may_have(key.as_str())
+    pub(crate) fn written(&self, role: Role, id: &Id) -> Option<KeyValue> {
+        let policy = self.policy(role);
+        let key = Key::from_static_str(key_of(role, policy.hashes()));
+        Some(KeyValue::new(key, policy.redact_id(id)?))
+    }
+
+    /// False if an attribute with this key is certainly neither private nor reserved: one test for both, because it
+    /// is taken of each attribute of each span.
+    #[inline(always)]
+    pub(crate) fn may_concern(&self, key: &Key) -> bool {
+        self.filter.may_have(self.filter.lengths(), key.as_str())
     }
 
     /// Redacts one attribute of a span. `named` is the id that the field `id` of the span contains, `scope`
@@ -236,7 +252,8 @@ impl Redaction {
         redacted
     }
 
-    /// Redacts attributes in place. `keep_invalid` decides about a value that was no id.
+    /// Redacts attributes in place. `keep_invalid` decides about a value that was no id. False if no key is private or
+    /// reserved.
     #[inline(always)]
     pub(crate) fn redact_all(
         &self,
@@ -244,10 +261,14 @@ impl Redaction {
         named: Option<Role>,
         scope: Option<&Scope>,
         keep_invalid: &mut dyn FnMut(&KeyValue, ErrorKind) -> bool,
-    ) {
-        if attributes.iter().any(|it| self.may_redact(&it.key)) {
+    ) -> bool {
+        let lengths = self.filter.lengths();
+        let may_concern = |it: &KeyValue| self.filter.may_have(lengths, it.key.as_str());
+        let any = attributes.iter().any(may_concern);
+        if any {
             self.redact_each(attributes, named, scope, keep_invalid);
         }
+        any
     }
 
     #[inline(never)]
@@ -259,7 +280,7 @@ impl Redaction {
         keep_invalid: &mut dyn FnMut(&KeyValue, ErrorKind) -> bool,
     ) {
         attributes.retain_mut(|attribute| {
-            if !self.may_redact(&attribute.key) {
+            if !self.may_concern(&attribute.key) {
                 return true;
             }
             match self.redact(attribute, named, scope) {
@@ -275,7 +296,8 @@ impl Redaction {
         self.redact_all(attributes, None, scope, &mut |_, _| true);
     }
 
-    /// Redacts all of a builder's attributes, before the sampler receives them.
+    /// Redacts all of a builder's attributes, before the sampler receives them. False if no key of the span's own is
+    /// private or reserved.
     #[inline(always)]
     pub(crate) fn redact_builder(
         &self,
@@ -283,30 +305,45 @@ impl Redaction {
         named: Option<Role>,
         scope: Option<&Scope>,
         keep_invalid: &mut dyn FnMut(&KeyValue, ErrorKind) -> bool,
-    ) {
-        if let Some(attributes) = &mut builder.attributes {
-            self.redact_all(attributes, named, scope, keep_invalid);
-        }
+    ) -> bool {
         for event in builder.events.iter_mut().flatten() {
             self.redact_others(&mut event.attributes, scope);
         }
         for link in builder.links.iter_mut().flatten() {
             self.redact_others(&mut link.attributes, scope);
         }
+        match &mut builder.attributes {
+            Some(attributes) => self.redact_all(attributes, named, scope, keep_invalid),
+            None => false,
+        }
     }
 
     /// The id that the field `id` of spans with this name contains.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn named(&self, span: &str) -> Option<Role> {
+        let lengths = SPAN_FILTER.lengths.load(Ordering::Acquire);
+        let is_registered = lengths >> (span.len() % LENGTHS) & 1 != 0;
+        if is_registered || span == SESSION_SPAN || span == USER_SPAN {
+            self.find_named(span)
+        } else {
+            None
+        }
+    }
+
+    #[cold]
+    fn find_named(&self, span: &str) -> Option<Role> {
         let is_private = |role: Role| !self.policy(role).is_plain();
         match span {
-            "session" if is_private(Role::Session) => Some(Role::Session),
-            "user" if is_private(Role::User) => Some(Role::User),
-            span if SPAN_FILTER.may_have(span) => registered(&SPANS, span, is_private),
-            _ => None,
+            SESSION_SPAN if is_private(Role::Session) => Some(Role::Session),
+            USER_SPAN if is_private(Role::User) => Some(Role::User),
+            _ => registered(&SPANS, span, is_private),
         }
     }
 }
+
+/// The names of spans that open a scope by default.
+const SESSION_SPAN: &str = "session";
+const USER_SPAN: &str = "user";
 
 /// The key of the first attribute in the builder of a span with such a name. The field `otel.name` may
 /// replace the name in the builder. It is a static, so that its address identifies the attribute.
@@ -317,15 +354,21 @@ pub(crate) fn mark_named(role: Role) -> KeyValue {
 }
 
 /// Removes the mark from a builder.
-#[inline]
+#[inline(always)]
 pub(crate) fn take_named(attributes: &mut Vec<KeyValue>) -> Option<Role> {
     let first = attributes.first()?;
-    if !std::ptr::eq(first.key.as_str(), NAMED) {
-        return None;
+    if std::ptr::eq(first.key.as_str(), NAMED) {
+        Some(remove_named(attributes))
+    } else {
+        None
     }
+}
+
+#[cold]
+fn remove_named(attributes: &mut Vec<KeyValue>) -> Role {
     match attributes.remove(0).value {
-        Value::I64(role) if role == Role::User as i64 => Some(Role::User),
-        _ => Some(Role::Session),
+        Value::I64(role) if role == Role::User as i64 => Role::User,
+        _ => Role::Session,
     }
 }
 
@@ -351,49 +394,68 @@ fn single(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// A few keys, and a cheap test that nearly every other key fails: by its length, and with it by its first and
-/// last letter.
+/// A few keys, and a cheap test that nearly every other key fails: by its length first, then by its first and last
+/// letter.
 #[derive(Debug)]
-struct KeyFilter([u64; LENGTHS]);
+struct KeyFilter {
+    /// One bit for each length modulo 64.
+    lengths: u64,
+    /// For each of these lengths, the letters. See [`ends`].
+    letters: [u64; LENGTHS],
+}
 
 const LENGTHS: usize = 64;
 
-impl Default for KeyFilter {
-    fn default() -> Self {
-        Self([0; LENGTHS])
-    }
-}
-
 impl KeyFilter {
-    fn add(&mut self, key: &str) {
-        if let Some((first, last)) = ends(key) {
-            self.0[key.len() % LENGTHS] |= first | last;
+    const fn new() -> Self {
+        Self {
+            lengths: 0,
+            letters: [0; LENGTHS],
         }
+    }
+
+    fn add(&mut self, key: &str) {
+        let length = key.len() % LENGTHS;
+        self.lengths |= 1 << length;
+        self.letters[length] |= ends(key);
+    }
+
+    /// The lengths of these keys and of the registered ones.
+    #[inline(always)]
+    fn lengths(&self) -> u64 {
+        self.lengths | FIELD_FILTER.lengths.load(Ordering::Acquire)
     }
 
     /// Whether the key may be one of these, or a registered one.
     #[inline(always)]
-    fn may_have(&self, key: &str) -> bool {
-        let registered = FIELD_FILTER.0[key.len() % LENGTHS].load(Ordering::Acquire);
-        passes(self.0[key.len() % LENGTHS] | registered, key)
+    fn may_have(&self, lengths: u64, key: &str) -> bool {
+        let length = key.len() % LENGTHS;
+        lengths >> length & 1 != 0 && {
+            let letters =
+                self.letters[length] | FIELD_FILTER.letters[length].load(Ordering::Acquire);
+            let first = key.as_bytes().first();
+            first.is_some_and(|first| letters >> (first % 32) & 1 != 0) && ends_alike(letters, key)
+        }
     }
 }
 
-#[inline(always)]
-fn passes(letters: u64, key: &str) -> bool {
-    letters != 0
-        && ends(key).is_some_and(|(first, last)| letters & first != 0 && letters & last != 0)
+// By itself, so that the compiler reads the last letter only where the first is right.
+#[cold]
+fn ends_alike(letters: u64, key: &str) -> bool {
+    let last = key.as_bytes().last();
+    last.is_some_and(|last| letters >> (32 + last % 32) & 1 != 0)
 }
 
 /// One bit for the first letter, in the lower half, and one for the last letter, in the upper half.
-#[inline(always)]
-fn ends(key: &str) -> Option<(u64, u64)> {
-    let (first, last) = (key.as_bytes().first()?, key.as_bytes().last()?);
-    Some((1 << (first % 32), 1 << (32 + last % 32)))
+fn ends(key: &str) -> u64 {
+    match (key.as_bytes().first(), key.as_bytes().last()) {
+        (Some(first), Some(last)) => 1 << (first % 32) | 1 << (32 + last % 32),
+        _ => 0,
+    }
 }
 
 /// The names that the layers of this process are configured with.
-type Names = Vec<(Cow<'static, str>, Role)>;
+type Names = Vec<(String, Role)>;
 
 shared! {
     static FIELDS: RwLock<Names> = RwLock::new(Vec::new());
@@ -403,30 +465,32 @@ shared! {
 }
 
 /// A `KeyFilter` that grows while others read it.
-struct SharedFilter([AtomicU64; LENGTHS]);
+struct SharedFilter {
+    lengths: AtomicU64,
+    letters: [AtomicU64; LENGTHS],
+}
 
 static FIELD_FILTER: SharedFilter = SharedFilter::new();
 static SPAN_FILTER: SharedFilter = SharedFilter::new();
 
 impl SharedFilter {
     const fn new() -> Self {
-        Self([const { AtomicU64::new(0) }; LENGTHS])
-    }
-
-    fn add(&self, key: &str) {
-        if let Some((first, last)) = ends(key) {
-            self.0[key.len() % LENGTHS].fetch_or(first | last, Ordering::Release);
+        Self {
+            lengths: AtomicU64::new(0),
+            letters: [const { AtomicU64::new(0) }; LENGTHS],
         }
     }
 
-    #[inline(always)]
-    fn may_have(&self, key: &str) -> bool {
-        passes(self.0[key.len() % LENGTHS].load(Ordering::Acquire), key)
+    fn add(&self, key: &str) {
+        let length = key.len() % LENGTHS;
+        self.letters[length].fetch_or(ends(key), Ordering::Release);
+        // Last: a tracer that passes the first test needs the second.
+        self.lengths.fetch_or(1 << length, Ordering::Release);
     }
 }
 
 /// Has every provider of the process redact the field with this name, wherever it is set.
-pub(crate) fn register_id_field(name: &Cow<'static, str>, role: Role) {
+pub(crate) fn register_id_field(name: &str, role: Role) {
     // `Privacy` knows the built-in keys already.
     let is_known = |dialect: &Dialect| dialect.rule(name).is_some();
     if !Dialect::all().iter().any(is_known) {
@@ -435,17 +499,17 @@ pub(crate) fn register_id_field(name: &Cow<'static, str>, role: Role) {
 }
 
 /// Has every provider of the process redact the field `id` of spans with this name.
-pub(crate) fn register_id_span(name: &Cow<'static, str>, role: Role) {
+pub(crate) fn register_id_span(name: &str, role: Role) {
     register(&SPANS, &SPAN_FILTER, name, role);
 }
 
 /// Names are registered when layers are made, so the list grows by the names that differ only.
-fn register(names: &RwLock<Names>, filter: &SharedFilter, name: &Cow<'static, str>, role: Role) {
+fn register(names: &RwLock<Names>, filter: &SharedFilter, name: &str, role: Role) {
     let mut names = names.write().unwrap_or_else(PoisonError::into_inner);
     if !names.iter().any(|(known, of)| known == name && *of == role) {
         // While the list is locked: a tracer that passes the filter waits for the name.
         filter.add(name);
-        names.push((name.clone(), role));
+        names.push((name.to_owned(), role));
     }
 }
 

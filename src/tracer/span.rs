@@ -62,8 +62,11 @@ impl<S: Span> SessionSpan<S> {
     }
 
     #[inline(never)]
-    fn set_watched(&mut self, attribute: KeyValue) {
+    fn set_watched(&mut self, mut attribute: KeyValue) {
         let scope = self.scope.as_deref();
+        if !self.attributes.redact(&mut attribute, scope) {
+            return;
+        }
         match self.attributes.reserved(&attribute, scope) {
             None => self.inner.set_attribute(attribute),
             Some(reserved) => self.attributes.hold(reserved, attribute, scope),
@@ -116,13 +119,8 @@ impl<S: Span> Span for SessionSpan<S> {
     }
 
     #[inline]
-    fn set_attribute(&mut self, mut attribute: KeyValue) {
-        let scope = self.scope.as_deref();
-        if self.attributes.may_redact(&attribute) && !self.attributes.redact(&mut attribute, scope)
-        {
-            return;
-        }
-        if self.attributes.may_hold(&attribute) {
+    fn set_attribute(&mut self, attribute: KeyValue) {
+        if self.attributes.may_concern(&attribute) {
             self.set_watched(attribute);
         } else {
             self.inner.set_attribute(attribute);

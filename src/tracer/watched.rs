@@ -4,7 +4,7 @@
 use crate::diagnostic;
 use crate::error::ErrorKind;
 use crate::format::attributes::{
-    Glance, ID, METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, SESSION_ID, USER_HASH, USER_ID,
+    Glance, ID, METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, RESERVED, SESSION_ID, USER_HASH, USER_ID,
 };
 use crate::format::privacy::IdPolicy;
 use crate::format::redaction::{self, Redacted, Redaction};
@@ -62,15 +62,9 @@ enum Watched {
     All,
 }
 
-const OURS: Glance = Glance::of(&[
-    SESSION_ID,
-    USER_ID,
-    USER_HASH,
-    PLAIN_SESSION,
-    PLAIN_USER,
-    ID,
-])
-.and_all(Glance::of(&details::KEYS));
+const OURS: Glance = Glance::of(&RESERVED).and(ID);
+/// The same on a provider that redacts, where a hash may be the user's.
+const OURS_REDACTED: Glance = OURS.and(USER_HASH);
 
 impl SpanAttributes {
     #[inline(always)]
@@ -107,25 +101,20 @@ impl SpanAttributes {
         self.format.as_ref()?.redaction.as_deref()
     }
 
-    /// Redacts the attributes of a builder, before the sampler and the rules below receive them.
+    /// Redacts the attributes of a builder, before the sampler and the rules below receive them. False if the rules
+    /// below need not look at the attributes.
     #[inline(always)]
     pub(crate) fn redact_builder(
         &mut self,
         redaction: &Redaction,
         builder: &mut SpanBuilder,
         scope: Option<&Scope>,
-    ) {
+    ) -> bool {
         let marked = builder.attributes.as_mut().and_then(redaction::take_named);
         self.named = marked.or_else(|| redaction.named(&builder.name));
         let mut keep_invalid = |it: &KeyValue, error| !self.ignores_invalid(it, error);
-        redaction.redact_builder(builder, self.named, scope, &mut keep_invalid);
-    }
-
-    /// False if an attribute is certainly not private.
-    #[inline(always)]
-    pub(crate) fn may_redact(&self, attribute: &KeyValue) -> bool {
-        self.redaction()
-            .is_some_and(|it| it.may_redact(&attribute.key))
+        let any = redaction.redact_builder(builder, self.named, scope, &mut keep_invalid);
+        any || self.watched != Watched::Keys
     }
 
     /// False if the attribute is not to be exported.
@@ -157,7 +146,7 @@ impl SpanAttributes {
     /// Takes what is reserved out of the attributes that the span starts with.
     #[inline]
     pub(crate) fn take_reserved(&mut self, given: &mut Vec<KeyValue>, scope: Option<&Scope>) {
-        let may_be = |attribute: &KeyValue| OURS.may_be(attribute.key.as_str());
+        let may_be = |attribute: &KeyValue| self.may_be_ours(attribute.key.as_str());
         if self.watched != Watched::Keys || given.iter().any(may_be) {
             self.take(given, scope);
         }
@@ -167,8 +156,8 @@ impl SpanAttributes {
     fn take(&mut self, given: &mut Vec<KeyValue>, scope: Option<&Scope>) {
         let mut keys = given.iter().map(|attribute| attribute.key.as_str());
         let first = match self.watched {
-            Watched::Keys => keys.position(|key| OURS.may_be(key)),
-            Watched::Entries => keys.position(is_ours_or_entry),
+            Watched::Keys => keys.position(|key| self.may_be_ours(key)),
+            Watched::Entries => keys.position(|key| self.may_be_ours(key) || is_entry(key)),
             Watched::All => Some(0),
         };
         let Some(first) = first else { return };
@@ -187,10 +176,22 @@ impl SpanAttributes {
         given.truncate(kept);
     }
 
-    /// False if the attribute is certainly to be passed on.
     #[inline(always)]
-    pub(crate) fn may_hold(&self, attribute: &KeyValue) -> bool {
-        self.watched != Watched::Keys || OURS.may_be(attribute.key.as_str())
+    fn may_be_ours(&self, key: &str) -> bool {
+        match self.format {
+            None => OURS.may_be(key),
+            Some(_) => OURS_REDACTED.may_be(key),
+        }
+    }
+
+    /// False if the attribute is certainly to be passed on as it is.
+    #[inline(always)]
+    pub(crate) fn may_concern(&self, attribute: &KeyValue) -> bool {
+        self.watched != Watched::Keys
+            || match self.redaction() {
+                None => OURS.may_be(attribute.key.as_str()),
+                Some(redaction) => redaction.may_concern(&attribute.key),
+            }
     }
 
     /// Holds an attribute back.
@@ -215,8 +216,8 @@ impl SpanAttributes {
     pub(crate) fn reserved(&self, attribute: &KeyValue, scope: Option<&Scope>) -> Option<Reserved> {
         let key = attribute.key.as_str();
         let may_be_ours = match self.watched {
-            Watched::Keys => OURS.may_be(key),
-            Watched::Entries => is_ours_or_entry(key),
+            Watched::Keys => self.may_be_ours(key),
+            Watched::Entries => self.may_be_ours(key) || is_entry(key),
             Watched::All => true,
         };
         if may_be_ours {
@@ -396,10 +397,10 @@ impl SpanAttributes {
 }
 
 #[inline(always)]
-fn is_ours_or_entry(key: &str) -> bool {
+fn is_entry(key: &str) -> bool {
     // Nine bytes of a known length are compared at once.
     let start = key.as_bytes().first_chunk::<{ METADATA_FIELD.len() }>();
-    OURS.may_be(key) || start.is_some_and(|start| start == METADATA_FIELD.as_bytes())
+    start.is_some_and(|start| start == METADATA_FIELD.as_bytes())
 }
 
 /// All but attributes of one's own: whether the span has some of these names by now, nobody knows.
