@@ -237,8 +237,8 @@ impl IdPolicy {
     /// The same id and key give the same hash in every process and language:
     /// `printf u-7 | openssl dgst -sha256 -hmac "$KEY"`.
     ///
-    /// Cost: about 2 µs for the first span of a session. The hash is then kept with the session, and costs
-    /// a few nanoseconds for each further span. If you hash the same ids in several places, such as
+    /// Cost: about 0.3 µs once per id, where the processor has instructions for SHA-256, and about 2 µs elsewhere.
+    /// The session keeps the hash, so each further span costs about 40 ns. If you hash the same ids in several places, such as
     /// a tracer provider and a propagator, clone one `IdPolicy`: the session keeps the hash of one
     /// `IdPolicy` and its clones only.
     ///
