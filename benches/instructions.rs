@@ -77,6 +77,11 @@ const PROMISES: &[Promise] = &[
     ("tree13 of hand_written", 0.6, |counts| {
         counts.of_hand_written("tree13")
     }),
+    ("both ids hashed, more of hand_written", 0.15, |counts| {
+        let hashed = counts.get("wide1000", Case::Hashed)?;
+        let more = hashed - counts.get("wide1000", Case::TracingSession)?;
+        Some(more / counts.over_baseline("wide1000", Case::HandWritten)?)
+    }),
     ("metadata of wide1000, both over baseline", 2.1, |counts| {
         counts.of_wide1000("metadata")
     }),

@@ -359,7 +359,7 @@ impl Conversation {
     fn with_previous_id(&self) -> Session {
         let mut session = self.session.clone();
         if let Some(previous) = &self.previous_id {
-            let attribute = attributes::attribute(PREVIOUS_SESSION_ID, previous.clone());
+            let attribute = attributes::attribute(PREVIOUS_SESSION_ID, previous);
             Details::change(&mut session.details, |it| it.set_attribute(attribute));
         }
         session

@@ -12,9 +12,10 @@
 //! `add_dynamic_field("session.id", |_, _| current_session_id())` does it, as in
 //! [`examples/logs`](https://docs.rs/crate/tracing-session/latest/source/examples/logs.rs).
 
+use crate::format;
 use crate::format::attributes::{USER_HASH, USER_ID};
 use crate::format::privacy::Privacy;
-use crate::format::{self, Format as Keys};
+use crate::format::redaction::Redaction;
 use crate::layer::heard;
 use crate::scope::Scope;
 use opentelemetry::KeyValue;
@@ -81,7 +82,7 @@ pub fn with_session<F: Clone + 'static, T: Clone>(format: Format<F, T>) -> Sessi
         colored: format.clone().with_ansi(true),
         plain: format,
         is_line: [TypeId::of::<Full>(), TypeId::of::<Compact>()].contains(&TypeId::of::<F>()),
-        keys: None,
+        redaction: None,
     }
 }
 
@@ -102,16 +103,16 @@ pub struct SessionFormat<F, T> {
     colored: Format<F, T>,
     is_line: bool,
     /// Where there are none, OpenInference's.
-    keys: Option<Arc<Keys>>,
+    redaction: Option<Arc<Redaction>>,
 }
 
 impl<F, T> SessionFormat<F, T> {
-    /// What is hidden of the ids that [`with_session`] writes. Default: nothing.
+    /// Redacts the ids that [`with_session`] adds. Default: none.
     ///
-    /// It does not look into the fields of events and spans, and formatters print those of the spans
-    /// around: what `session!(id)` says stands on the line anyway. Where ids are to be hidden, say
-    /// them by [`Session`](crate::Session) values, or turn the spans off (for JSON:
-    /// `with_current_span(false)`, `with_span_list(false)`).
+    /// It doesn't redact the fields of events and spans. The formatters of `tracing-subscriber` print the
+    /// fields of all spans that an event is in, so the id in `session!(id)` is on the line anyway. To keep ids
+    /// out of the lines, set them with [`Session`](crate::Session) values, or don't print the spans (for
+    /// JSON: `with_current_span(false)`, `with_span_list(false)`).
     ///
     /// ```
     /// use tracing_session::fmt::with_session;
@@ -128,7 +129,7 @@ impl<F, T> SessionFormat<F, T> {
     /// # let subscriber = tracing_subscriber::registry().with(layer);
     /// ```
     pub fn with_privacy(mut self, privacy: Privacy) -> Self {
-        Keys::change(&mut self.keys, |keys| keys.privacy = privacy);
+        self.redaction = Redaction::of(privacy);
         self
     }
 }
@@ -183,12 +184,14 @@ impl<F, T> SessionFormat<F, T> {
             _ => Style::Pretty,
         };
         let colored = writer.has_ansi_escapes();
-        format::write_ids_of(scope, self.keys.as_ref(), &mut |id| {
+        let mut push = |id: KeyValue| {
             if !is_own(event, id.key.as_str()) {
                 let first = buffer.len() == line;
                 style.push(buffer, &id, first, colored);
             }
-        });
+        };
+        let redaction = self.redaction.as_ref();
+        scope.with_values(|values| format::write_ids(values, redaction, &mut push));
         let (line, ids) = buffer.split_at(line);
         if ids.is_empty() {
             return writer.write_str(line);

@@ -8,6 +8,7 @@ pub(crate) mod heard;
 pub(crate) mod opening;
 pub(crate) mod tracking;
 
+use crate::format::redaction;
 use crate::layer::around::AroundLayer;
 use crate::layer::filtered::FilteredSessionLayer;
 use crate::layer::opening::Shared;
@@ -91,7 +92,9 @@ impl SessionLayer {
     /// let layer = SessionLayer::new().with_session_span("conversation");
     /// ```
     pub fn with_session_span(self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.configure(|shared| shared.names.add_span(Role::Session, name.into()))
+        let name = name.into();
+        redaction::register(&name, Role::Session, true);
+        self.configure(|shared| shared.names.add_span(Role::Session, name))
     }
 
     /// Adds a field that sets the session, on spans of any name. Call it once for each field. Default:
@@ -104,7 +107,9 @@ impl SessionLayer {
     /// let layer = SessionLayer::new().with_session_field("conversation_id");
     /// ```
     pub fn with_session_field(self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.configure(|shared| shared.names.add_field(Role::Session, name.into()))
+        let name = name.into();
+        redaction::register(&name, Role::Session, false);
+        self.configure(|shared| shared.names.add_field(Role::Session, name))
     }
 
     /// Adds a name of spans whose field `id` sets the user. Call it once for each name. Default: none.
@@ -114,7 +119,9 @@ impl SessionLayer {
     /// let layer = SessionLayer::new().with_user_span("user");
     /// ```
     pub fn with_user_span(self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.configure(|shared| shared.names.add_span(Role::User, name.into()))
+        let name = name.into();
+        redaction::register(&name, Role::User, true);
+        self.configure(|shared| shared.names.add_span(Role::User, name))
     }
 
     /// Adds a field that sets the user, on spans of any name. Call it once for each field. Default: `user.id`.
@@ -124,7 +131,9 @@ impl SessionLayer {
     /// let layer = SessionLayer::new().with_user_field("enduser.id");
     /// ```
     pub fn with_user_field(self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.configure(|shared| shared.names.add_field(Role::User, name.into()))
+        let name = name.into();
+        redaction::register(&name, Role::User, false);
+        self.configure(|shared| shared.names.add_field(Role::User, name))
     }
 
     /// Drops the default names: only names that you add make a span set a session or user, and the macros

@@ -1,10 +1,11 @@
 //! A log processor: what is in force, on log records.
 
+use crate::format;
 use crate::format::attributes::{SESSION_ID, USER_HASH, USER_ID};
 use crate::format::dialect::Dialect;
 use crate::format::privacy::Privacy;
+use crate::format::redaction::Redaction;
 use crate::format::translator::Translator;
-use crate::format::{self, Format};
 use crate::layer::heard;
 use crate::scope::Scope;
 use crate::session::Session;
@@ -33,8 +34,8 @@ use std::time::Duration;
 /// | in a span that `SessionLayer::with_filter` hides | the session as ever |
 /// | outside any session | nothing |
 ///
-/// Nothing can be taken out of a record. So [`Privacy`] hides what we write, and neither an own
-/// attribute nor what the text of the record says.
+/// A log processor can't remove an attribute from a record. So [`Privacy`] redacts only the values that this
+/// processor adds. It redacts neither your own attributes nor the text of the record.
 ///
 /// There is nothing of the kind for metrics. A measurement with a session id is a time series of its
 /// own, kept by the SDK for as long as the process runs, and by the backend for as long as it keeps
@@ -66,7 +67,7 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub struct SessionLogProcessor {
     /// Where there is none, nothing is hidden.
-    format: Option<Arc<Format>>,
+    redaction: Option<Arc<Redaction>>,
     /// Where there is none, the keys are OpenInference's.
     translator: Option<Translator>,
 }
@@ -101,9 +102,10 @@ impl SessionLogProcessor {
         Self { translator, ..self }
     }
 
-    /// What is hidden of what the processor writes. Default: nothing.
+    /// Redacts the ids and metadata that the processor adds. Default: none.
     ///
-    /// Give it what [`SessionTracerProvider::with_privacy`] was given.
+    /// Pass a clone of the value that you pass to [`SessionTracerProvider::with_privacy`], so that both share the
+    /// hashes.
     ///
     /// [`SessionTracerProvider::with_privacy`]: crate::SessionTracerProvider::with_privacy
     ///
@@ -114,7 +116,7 @@ impl SessionLogProcessor {
     /// let processor = SessionLogProcessor::new().with_privacy(nobody);
     /// ```
     pub fn with_privacy(mut self, privacy: Privacy) -> Self {
-        Format::change(&mut self.format, |format| format.privacy = privacy);
+        self.redaction = Redaction::of(privacy);
         self
     }
 }
@@ -143,15 +145,15 @@ impl LogProcessor for SessionLogProcessor {
 impl SessionLogProcessor {
     /// Writes what the record does not say itself.
     fn write(&self, scope: &Scope, record: &mut SdkLogRecord) {
-        let format = self.format.as_ref();
+        let redaction = self.redaction.as_ref();
         let Some(translator) = &self.translator else {
-            return format::write_scope(scope, format, &mut |it| add(record, it));
+            return format::write_scope(scope, redaction, &mut |it| add(record, it));
         };
         let mut attributes = Vec::new();
         let mut push = |attribute| attributes.push(attribute);
         match own_ids(record) {
-            own if own.is_empty() => format::write_scope(scope, format, &mut push),
-            own => format::write_values(&own.or(scope.to_session()), format, &mut push),
+            own if own.is_empty() => format::write_scope(scope, redaction, &mut push),
+            own => format::write_values(&own.or(scope.to_session()), redaction, &mut push),
         }
         translator.translate(&mut attributes);
         attributes.into_iter().for_each(|it| add(record, it));

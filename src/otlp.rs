@@ -245,7 +245,7 @@ impl Pipeline {
         Self { dialect, ..self }
     }
 
-    /// What is hidden on the spans. Default: nothing.
+    /// The ids and metadata that are redacted on the spans. Default: none.
     ///
     /// ```
     /// # use tracing_session::otlp::pipeline;

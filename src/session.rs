@@ -6,7 +6,11 @@ pub(crate) mod text;
 
 use crate::error::{Error, ErrorKind};
 use crate::format::attributes::{SESSION_ID, USER_ID};
+#[cfg(feature = "hash")]
+use crate::format::privacy::{self, Mac};
 use crate::session::details::{Details, Part, Parts};
+#[cfg(feature = "hash")]
+use crate::sync::OnceLock;
 use std::env::VarError;
 use std::fmt::{self, Display};
 use std::sync::Arc;
@@ -295,12 +299,21 @@ impl Role {
 }
 
 /// An id that obeys the rule of [`Session::new`]: nothing else in the crate holds one.
+///
+/// All clones of an id share its hash, which is made when a provider first exports it hashed.
 #[derive(Clone)]
 pub(crate) struct Id {
-    text: Arc<str>,
+    inner: Arc<IdText>,
     /// Code of this process didn't set the id explicitly: it is the default session's, comes from headers, or
     /// from a span that is an opener only by the default name. It travels with the id and is no part of it.
     is_replaceable: bool,
+}
+
+struct IdText {
+    text: Arc<str>,
+    /// With the key that it was made with, which is kept alive, so that no other can get its address.
+    #[cfg(feature = "hash")]
+    hash: OnceLock<(Arc<Mac>, Arc<str>)>,
 }
 
 impl Id {
@@ -312,7 +325,11 @@ impl Id {
 
     fn unchecked(text: &str) -> Self {
         Self {
-            text: text.into(),
+            inner: Arc::new(IdText {
+                text: text.into(),
+                #[cfg(feature = "hash")]
+                hash: OnceLock::new(),
+            }),
             is_replaceable: false,
         }
     }
@@ -330,7 +347,7 @@ impl Id {
         self.is_replaceable
     }
 
-    /// The text that is the id.
+    /// The trimmed text, if it obeys the rule.
     pub(crate) fn check(text: &str) -> Result<&str, ErrorKind> {
         let text = trimmed(text);
         if text.is_empty() {
@@ -349,20 +366,36 @@ impl Id {
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        &self.text
+        &self.inner.text
     }
 
     /// The text itself, shared: an exported attribute copies no bytes.
-    pub(crate) fn into_shared(self) -> Arc<str> {
-        self.text
+    pub(crate) fn shared(&self) -> Arc<str> {
+        self.inner.text.clone()
+    }
+}
+
+#[cfg(feature = "hash")]
+impl Id {
+    /// The hash with this key. It is made once, unless another provider has asked for one with another key.
+    #[inline]
+    pub(crate) fn hash(&self, key: &Arc<Mac>) -> Arc<str> {
+        let hash = &self.inner.hash;
+        let (of, hash) = hash.get_or_init(|| (key.clone(), privacy::hash(key, self.as_str())));
+        match Arc::ptr_eq(of, key) {
+            true => hash.clone(),
+            false => privacy::hash(key, self.as_str()),
+        }
     }
 }
 
 impl PartialEq for Id {
     fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
+        self.as_str() == other.as_str()
     }
 }
+
+impl Eq for Id {}
 
 /// To look at two bytes costs less than to take the ends apart into characters.
 fn trimmed(text: &str) -> &str {

@@ -3,8 +3,8 @@
 pub(crate) mod own;
 pub(crate) mod span;
 
-use crate::format::Format;
 use crate::format::privacy::Privacy;
+use crate::format::redaction::{self, Redaction};
 use crate::handover::{self, Opened, OpenerFields};
 use crate::layer::heard;
 use crate::scope::in_force::InForce;
@@ -47,8 +47,9 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct SessionTracerProvider<P> {
     inner: P,
-    /// Where there is none, the usual one.
-    format: Option<Arc<Format>>,
+    redaction: Option<Arc<Redaction>>,
+    /// Attributes named `session` and `user`, beside an id.
+    renames_plain: bool,
 }
 
 impl<P> SessionTracerProvider<P> {
@@ -63,11 +64,12 @@ impl<P> SessionTracerProvider<P> {
         heard::set_up_begins();
         Self {
             inner: provider,
-            format: None,
+            redaction: None,
+            renames_plain: true,
         }
     }
 
-    /// What is hidden on spans of this provider. Default: nothing.
+    /// The ids and metadata that are redacted on spans of this provider. Default: none.
     ///
     /// ```
     /// # use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -76,7 +78,7 @@ impl<P> SessionTracerProvider<P> {
     ///     .with_privacy(Privacy::new().with_user_ids(IdPolicy::omitted()));
     /// ```
     pub fn with_privacy(mut self, privacy: Privacy) -> Self {
-        Format::change(&mut self.format, |format| format.privacy = privacy);
+        self.redaction = Redaction::of(privacy);
         self
     }
 
@@ -93,7 +95,7 @@ impl<P> SessionTracerProvider<P> {
     ///     .with_plain_attributes_renamed(false);
     /// ```
     pub fn with_plain_attributes_renamed(mut self, renamed: bool) -> Self {
-        Format::change(&mut self.format, |format| format.renames_plain = renamed);
+        self.renames_plain = renamed;
         self
     }
 
@@ -169,7 +171,8 @@ impl<P: TracerProvider> TracerProvider for SessionTracerProvider<P> {
     fn tracer_with_scope(&self, scope: InstrumentationScope) -> Self::Tracer {
         SessionTracer {
             inner: self.inner.tracer_with_scope(scope),
-            format: self.format.clone(),
+            redaction: self.redaction.clone(),
+            renames_plain: self.renames_plain,
         }
     }
 }
@@ -188,7 +191,8 @@ impl<P: TracerProvider> TracerProvider for SessionTracerProvider<P> {
 #[derive(Clone, Debug)]
 pub struct SessionTracer<T> {
     inner: T,
-    format: Option<Arc<Format>>,
+    redaction: Option<Arc<Redaction>>,
+    renames_plain: bool,
 }
 
 impl<T: Tracer> Tracer for SessionTracer<T> {
@@ -204,6 +208,10 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
         const ROOM: usize = 16;
         let mut attributes = Vec::with_capacity(ROOM);
         attributes.extend(handover::take_offer());
+        let name = name.into();
+        if self.redaction.is_some() {
+            attributes.extend(redaction::mark_named(&name));
+        }
         let mut builder = self.inner.span_builder(name);
         if let Some(given) = builder.attributes.take() {
             attributes.extend(given);
@@ -281,7 +289,7 @@ impl<T: Tracer> SessionTracer<T> {
         self.start(builder, parent, Some(scope), false, own)
     }
 
-    /// Looks through the attributes of a builder.
+    /// Looks through the attributes of a builder, redacts them, and writes the ids that are known by now.
     #[inline(always)]
     fn own(
         &self,
@@ -289,12 +297,8 @@ impl<T: Tracer> SessionTracer<T> {
         scope: Option<&Scope>,
         fields: Option<OpenerFields>,
     ) -> Own {
-        let format = self.format.as_ref();
-        let renames_plain = format.is_none_or(|format| format.renames_plain);
-        let mut own = Own::new(fields, scope, renames_plain, format);
-        if let Some(attributes) = &mut builder.attributes {
-            own.start(attributes, scope);
-        }
+        let mut own = Own::new(fields, scope, self.renames_plain, self.redaction.as_ref());
+        own.start(builder, scope);
         own
     }
 

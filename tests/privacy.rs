@@ -8,6 +8,8 @@ mod hashes;
 mod headers;
 #[path = "privacy/ids.rs"]
 mod ids;
+#[path = "privacy/keys.rs"]
+mod keys;
 #[path = "privacy/logs.rs"]
 mod logs;
 #[path = "privacy/metadata.rs"]
@@ -49,8 +51,17 @@ fn hashed() -> IdPolicy {
     IdPolicy::hashed(KEY).unwrap()
 }
 
+/// Keys that the application adds, because it writes ids under them.
+const USER_KEYS: [&str; 4] = ["who", "late", "enduser.id", "user"];
+const SESSION_KEYS: [&str; 3] = ["chat", "thread", "session"];
+
 fn both(policy: IdPolicy) -> Privacy {
-    Privacy::new()
+    let privacy = Privacy::new();
+    let privacy = USER_KEYS.into_iter().fold(privacy, Privacy::with_user_key);
+    let privacy = SESSION_KEYS
+        .into_iter()
+        .fold(privacy, Privacy::with_session_key);
+    privacy
         .with_user_ids(policy.clone())
         .with_session_ids(policy.clone())
         .with_metadata(["email", "number"], policy)

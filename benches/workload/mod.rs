@@ -15,7 +15,9 @@ use std::hint::black_box;
 use std::time::Duration;
 use tracing::Dispatch;
 use tracing_opentelemetry::OpenTelemetryLayer;
-use tracing_session::{SessionLayer, SessionSpanProcessor, SessionTracerProvider};
+use tracing_session::{
+    IdPolicy, Privacy, SessionLayer, SessionSpanProcessor, SessionTracerProvider,
+};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{Layer, Registry};
@@ -42,6 +44,8 @@ pub(crate) enum Case {
     TracingSession,
     /// This crate, said by a `Session` around the first span.
     SessionValue,
+    /// The same as `TracingSession`, with both ids hashed. Without the feature `hash`: omitted.
+    Hashed,
     /// This crate's span processor, with a `Session` around the first span.
     SpanProcessor,
     /// This crate, with a default session.
@@ -62,6 +66,7 @@ const ALL: &[Case] = &[
     Case::Extensions,
     Case::TracingSession,
     Case::SessionValue,
+    Case::Hashed,
     Case::SpanProcessor,
 ];
 
@@ -103,6 +108,7 @@ impl Case {
             Self::Extensions => "extensions",
             Self::TracingSession => "tracing_session",
             Self::SessionValue => "session_value",
+            Self::Hashed => "hashed",
             Self::SpanProcessor => "span_processor",
             Self::DefaultSession => "default_session",
             Self::BaggagePropagator => "baggage_propagator",
@@ -221,12 +227,26 @@ pub(crate) fn subscriber(shape: &Shape, case: Case) -> Dispatch {
         Case::TracingSession | Case::SessionValue | Case::SessionPropagator => {
             around(shape, SessionLayer::new(), otel(ours()))
         }
+        Case::Hashed => {
+            let ours = SessionTracerProvider::new(provider.clone()).with_privacy(hashed());
+            around(shape, SessionLayer::new(), otel(ours.tracer("bench")))
+        }
         Case::DefaultSession => {
             // A process may build several of these.
             let _already = trees::session().set_global_default();
             around(shape, SessionLayer::new(), otel(ours()))
         }
     }
+}
+
+fn hashed() -> Privacy {
+    #[cfg(feature = "hash")]
+    let policy = IdPolicy::hashed(SESSION).unwrap_or_default();
+    #[cfg(not(feature = "hash"))]
+    let policy = IdPolicy::omitted();
+    Privacy::new()
+        .with_user_ids(policy.clone())
+        .with_session_ids(policy)
 }
 
 fn otel<S, T>(tracer: T) -> OpenTelemetryLayer<S, T>

@@ -58,7 +58,7 @@ impl Turn {
             _ => Around::Nothing,
         };
         let span = match case {
-            Case::TracingSession => session!(
+            Case::TracingSession | Case::Hashed => session!(
                 black_box(SESSION),
                 user.id = black_box(USER),
                 model = "local",
@@ -149,7 +149,7 @@ pub(super) fn full(case: Case, spans: u32, tags: &[&str]) {
             span: by_hand!("turn"),
             around: Around::Nothing,
         },
-        Case::TracingSession => Turn {
+        Case::TracingSession | Case::Hashed => Turn {
             span: session!(
                 black_box(SESSION),
                 user.id = black_box(USER),

@@ -75,13 +75,26 @@ pub(crate) const WRITTEN: [&str; 7] = [
 ];
 
 /// These, and those that are renamed, or consumed on openers.
-pub(crate) const OURS: Glance =
-    Glance::of(&WRITTEN).and_all(Glance::of(&[PLAIN_SESSION, PLAIN_USER, ID]));
+pub(crate) const LOOKED_AT: [&str; 11] = [
+    SESSION_ID,
+    USER_ID,
+    USER_HASH,
+    METADATA,
+    TAGS,
+    PROMPT_TEMPLATE,
+    PROMPT_TEMPLATE_VERSION,
+    PROMPT_TEMPLATE_VARIABLES,
+    PLAIN_SESSION,
+    PLAIN_USER,
+    ID,
+];
+
+pub(crate) const OURS: Glance = Glance::of(&LOOKED_AT);
 
 /// The id as an attribute: it shares the id's text.
 #[inline]
-pub(crate) fn attribute(key: &'static str, id: Id) -> KeyValue {
-    KeyValue::new(Key::from_static_str(key), id.into_shared())
+pub(crate) fn attribute(key: &'static str, id: &Id) -> KeyValue {
+    KeyValue::new(Key::from_static_str(key), id.shared())
 }
 
 pub(crate) const fn with_last_byte<const N: usize>(text: &str) -> [u8; N] {
@@ -143,13 +156,6 @@ impl Glance {
                 lengths: self.lengths | Self::length(name),
                 ends: self.ends | Self::end(name, *end),
             },
-        }
-    }
-
-    pub(crate) const fn and_all(self, others: Self) -> Self {
-        Self {
-            lengths: self.lengths | others.lengths,
-            ends: self.ends | others.ends,
         }
     }
 

@@ -1,6 +1,8 @@
 //! Which keys are written: each backend reads its own.
 
-use crate::format::attributes::{METADATA, METADATA_FIELD, SESSION_ID, TAGS, USER_ID};
+use crate::format::attributes::{METADATA, SESSION_ID, TAGS, USER_ID};
+use crate::format::redaction;
+use crate::session::Role;
 use std::borrow::Cow;
 
 /// The keys under which one backend reads session, user, metadata and tags.
@@ -69,6 +71,15 @@ impl Written {
             MetadataEntry => Metadata,
             JoinedTags => Tags,
             other => other,
+        }
+    }
+
+    /// Which id is written under the key.
+    pub(crate) fn role(self) -> Option<Role> {
+        match self {
+            SessionId => Some(Role::Session),
+            UserId => Some(Role::User),
+            _ => None,
         }
     }
 }
@@ -320,6 +331,9 @@ impl Dialect {
         // No key is written twice.
         if self.rules.iter().all(|rule| rule.key != added.key) {
             self.rules.to_mut().push(added);
+            if let Some(role) = added.written.role() {
+                redaction::register(added.key, role, false);
+            }
         }
         self
     }
@@ -340,20 +354,8 @@ impl Dialect {
     }
 }
 
-/// What `key` means to any dialect.
-pub(crate) fn meaning(key: &str) -> Option<Written> {
-    let rule = all_rules().find(|rule| rule.key == key);
-    rule.map(|rule| rule.written)
-}
-
-/// The metadata that an attribute with `key` holds by itself, in any dialect.
-pub(crate) fn metadata_of(key: &str) -> Option<&str> {
-    let mut prefixes = all_rules().filter(|rule| rule.written == MetadataEntry);
-    let own = key.strip_prefix(METADATA_FIELD);
-    own.or_else(|| prefixes.find_map(|rule| key.strip_prefix(rule.key)))
-}
-
-fn all_rules() -> impl Iterator<Item = &'static Rule> {
+/// The rules of every built-in dialect.
+pub(crate) fn all_rules() -> impl Iterator<Item = &'static Rule> {
     ALL.iter().flat_map(|dialect| dialect.rules.iter())
 }
 

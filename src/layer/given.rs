@@ -2,8 +2,7 @@
 //! else of it.
 //!
 //! It travels in the current `Context`, beside the scope. A field of the macro may make spans of its own, or
-//! await: these spans see the `Context` too. So a span takes the session only if a macro made it, with the
-//! same id.
+//! await, while other tasks call the macro on this thread: so a span takes the session that has its ids.
 
 use crate::here::{self, Attached};
 use crate::layer::fields;
@@ -11,6 +10,7 @@ use crate::session::Session;
 use opentelemetry::Context;
 use tracing::Metadata;
 
+#[derive(Clone)]
 struct Given {
     session: Session,
     /// The `Context` that the macro was called in.
@@ -33,9 +33,22 @@ pub(crate) fn passed_to(span: &Metadata<'_>, set: &Session) -> Option<(Session, 
     if !fields::is_of_macro(span) {
         return None;
     }
-    let passed = |cx: &Context| {
-        let given = cx.get::<Given>().filter(|it| it.session.id == set.id)?;
-        Some((given.session.clone(), given.outer.clone()))
-    };
-    here::map(passed).flatten()
+    let all = here::map(|cx| {
+        let outer = |given: &Given| given.outer.get::<Given>().cloned();
+        std::iter::successors(cx.get::<Given>().cloned(), outer)
+            .filter(|given| given.session.id == set.id)
+            .collect::<Vec<_>>()
+    })?;
+    let is_exact = |given: &&Given| given.session.user_id == set.user_id;
+    // A field `user.id` beside the session stands for its user.
+    let found = only(all.iter().filter(is_exact)).or_else(|| only(all.iter()))?;
+    Some((found.session.clone(), found.outer.clone()))
+}
+
+/// Ambiguous sessions could belong to other tasks: then none.
+fn only<'a>(mut given: impl Iterator<Item = &'a Given>) -> Option<&'a Given> {
+    let first = given.next()?;
+    given
+        .all(|given| given.session == first.session)
+        .then_some(first)
 }

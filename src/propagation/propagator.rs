@@ -3,7 +3,7 @@
 use crate::diagnostic::{self, Message, Once};
 use crate::error::{Error, ErrorKind};
 use crate::format::attributes::{SESSION_ID, USER_HASH, USER_ID};
-use crate::format::privacy::{Privacy, Shown};
+use crate::format::privacy::Privacy;
 use crate::propagation::baggage::{self, Member};
 use crate::propagation::inbound::InboundPolicy;
 use crate::propagation::received::Refused;
@@ -168,12 +168,13 @@ impl SessionPropagator {
         Self { user, ..self }
     }
 
-    /// What is hidden from those who are called. Default: nothing.
+    /// Redacts the ids in outgoing headers. Default: none.
     ///
-    /// A session's hash is sent in the id's place, and a user's as the member `user.hash`, where
-    /// [`with_user`](Self::with_user) asks for the user at all. Where a hash of the user comes in, it
-    /// is an attribute of the session's own, so that spans carry it and further calls send it on.
-    /// Services behind one that hashes have to export what comes in as it is.
+    /// A hashed session id replaces the id. A hashed user id is sent as the member `user.hash`, if
+    /// [`with_user`](Self::with_user) sends the user. A service that receives `user.hash` exports it on its
+    /// spans and sends it on. Such a service must not hash the ids again: use [`IdPolicy::plain`] there.
+    ///
+    /// [`IdPolicy::plain`]: crate::IdPolicy::plain
     ///
     /// ```
     /// # use tracing_session::{IdPolicy, Privacy, SessionPropagator};
@@ -210,7 +211,9 @@ impl SessionPropagator {
             let is_id = || {
                 scope.is_some_and(|it| it.with_values(|it| repeats(value, role.id(it).as_ref())))
             };
-            !policy.is_plain() && (key == of_id || is_id())
+            let mut added = self.privacy.keys.iter();
+            let mut is_added = || added.any(|added| added.0 == key && added.1 == role);
+            !policy.is_plain() && (key == of_id || is_added() || is_id())
         })
     }
 
@@ -223,10 +226,11 @@ impl SessionPropagator {
                 _ => None,
             };
         };
-        match self.privacy.user_ids.show(&id)? {
-            shown @ Shown::Plain(_) => Some((USER_ID, shown.text())),
-            shown @ Shown::Hash(_) => Some((USER_HASH, shown.text())),
-        }
+        let key = match self.privacy.user_ids.hashes() {
+            true => USER_HASH,
+            false => USER_ID,
+        };
+        Some((key, self.privacy.user_ids.redact_id(&id)?))
     }
 }
 
@@ -241,7 +245,7 @@ impl TextMapPropagator for SessionPropagator {
         let scope = Scope::of(cx);
         let session = scope.as_ref().map(|it| it.to_session());
         let Session { id, user_id, .. } = session.unwrap_or_default();
-        let id = id.and_then(|id| Some(self.privacy.session_ids.show(&id)?.text()));
+        let id = id.and_then(|id| self.privacy.session_ids.redact_id(&id));
         if self.baggage {
             let user = scope
                 .as_ref()

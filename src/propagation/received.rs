@@ -60,7 +60,7 @@ impl SessionPropagator {
             }
         }
         if let Some(hash) = user_hash {
-            let hash = KeyValue::new(USER_HASH, hash.into_shared());
+            let hash = KeyValue::new(USER_HASH, hash.shared());
             Details::change(&mut session.details, |it| it.set_attribute(hash));
         }
         Ok(session)

@@ -1,12 +1,12 @@
 //! What a session says besides its ids: OpenInference's other context attributes.
 
-use crate::format::Format;
 use crate::format::attributes::{
     METADATA, PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, TAGS, ours,
 };
+use crate::format::redaction::Redaction;
+use crate::session::metadata::{self, Entries};
 use crate::sync::OnceLock;
 use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
-use serde::Serializer;
 use serde_json::Value as Json;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -79,7 +79,7 @@ impl Parts {
 /// In the order in which they were said.
 #[derive(Clone, Default, PartialEq)]
 pub(crate) struct Details {
-    pub(crate) metadata: Vec<(String, Json)>,
+    pub(crate) metadata: Entries,
     pub(crate) tags: Vec<StringValue>,
     pub(crate) template: Option<StringValue>,
     pub(crate) template_version: Option<StringValue>,
@@ -157,14 +157,6 @@ impl Details {
         all
     }
 
-    pub(crate) fn of(metadata: Vec<(String, Json)>, tags: Vec<StringValue>) -> Self {
-        Self {
-            metadata,
-            tags,
-            ..Self::default()
-        }
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -176,25 +168,15 @@ impl Details {
         change(details);
     }
 
-    /// The same, with a change that may not take place.
-    pub(crate) fn change_if(
-        this: &mut Option<Arc<Self>>,
-        change: impl FnOnce(&mut Self) -> bool,
-    ) -> bool {
-        let mut changed = false;
-        Self::change(this, |details| changed = change(details));
-        changed
-    }
-
-    /// All of it as the attributes of `format`, made once.
+    /// All of it as OpenInference's attributes, redacted or as it is, made once.
     #[inline]
-    pub(crate) fn ready(&self, format: Option<&Arc<Format>>) -> Cow<'_, [Ready]> {
-        self.ready.get(format, || {
+    pub(crate) fn ready(&self, redaction: Option<&Arc<Redaction>>) -> Cow<'_, [Ready]> {
+        self.ready.get(redaction, || {
             let mut attributes = Vec::new();
             let mut push = |attribute| attributes.push(attribute);
-            match format {
+            match redaction {
                 None => self.write(&mut push),
-                Some(format) => format.write_details(self, &mut push),
+                Some(redaction) => redaction.redact_details(self).write(&mut push),
             }
             attributes
         })
@@ -230,11 +212,7 @@ impl Details {
 
     /// One JSON object.
     pub(crate) fn metadata_json(&self) -> String {
-        let mut json = Vec::new();
-        let entries = self.metadata.iter().map(|(key, value)| (key, value));
-        // It is JSON already, and a vector takes all that is written.
-        let _never_fails = serde_json::Serializer::new(&mut json).collect_map(entries);
-        String::from_utf8(json).unwrap_or_default()
+        metadata::object(&self.metadata)
     }
 }
 
@@ -287,56 +265,40 @@ impl Ready {
     }
 }
 
-/// What was made ready, for each format in which it is exported: nearly always for one.
+/// Ready-made attributes: plain, and as the first provider that redacts exports them.
 #[derive(Default)]
-struct ReadyMade(OnceLock<Box<ReadyFor>>);
-
-struct ReadyFor {
-    /// Kept, so that no other can have its address.
-    format: Option<Arc<Format>>,
-    ready: Box<[Ready]>,
-    next: ReadyMade,
+struct ReadyMade {
+    plain: OnceLock<Box<[Ready]>>,
+    redacted: OnceLock<Box<Redacted>>,
 }
 
-impl ReadyFor {
-    #[inline]
-    fn is_for(&self, format: Option<&Arc<Format>>) -> bool {
-        self.format.as_ref().map(Arc::as_ptr) == format.map(Arc::as_ptr)
-    }
+struct Redacted {
+    /// Kept alive, so that no other can get its address.
+    redaction: Arc<Redaction>,
+    ready: Box<[Ready]>,
 }
 
 impl ReadyMade {
     #[inline]
-    fn get(&self, format: Option<&Arc<Format>>, make: impl Fn() -> Vec<Ready>) -> Cow<'_, [Ready]> {
-        match self.0.get() {
-            Some(made) if made.is_for(format) => Cow::Borrowed(&made.ready),
-            _ => self.get_or_make(format, make),
-        }
-    }
-
-    #[cold]
-    fn get_or_make(
+    fn get(
         &self,
-        format: Option<&Arc<Format>>,
+        redaction: Option<&Arc<Redaction>>,
         make: impl Fn() -> Vec<Ready>,
     ) -> Cow<'_, [Ready]> {
-        // Whoever makes new providers all the time, gets no memory for it.
-        const MOST: usize = 8;
-        let mut slot = self;
-        for _ in 0..MOST {
-            let made = slot.0.get_or_init(|| {
-                Box::new(ReadyFor {
-                    format: format.cloned(),
-                    ready: make().into(),
-                    next: Self::default(),
-                })
-            });
-            if made.is_for(format) {
-                return Cow::Borrowed(&made.ready);
-            }
-            slot = &made.next;
+        let Some(redaction) = redaction else {
+            return Cow::Borrowed(self.plain.get_or_init(|| make().into()));
+        };
+        let redacted = self.redacted.get_or_init(|| {
+            Box::new(Redacted {
+                redaction: redaction.clone(),
+                ready: make().into(),
+            })
+        });
+        if Arc::ptr_eq(&redacted.redaction, redaction) {
+            Cow::Borrowed(&redacted.ready)
+        } else {
+            Cow::Owned(make())
         }
-        Cow::Owned(make())
     }
 }
 

@@ -7,8 +7,10 @@ use crate::format::attributes::{
 use crate::session::details::{Details, KEYS};
 use crate::session::{Id, Session};
 use opentelemetry::{Key, KeyValue, StringValue, Value};
-use serde::Serialize;
+use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde::{Serialize, Serializer as _};
 use serde_json::Value as Json;
+use std::fmt;
 use std::sync::Arc;
 
 impl Session {
@@ -152,19 +154,19 @@ impl Session {
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
     pub fn with_attribute(mut self, key: &str, value: impl Into<Value>) -> Result<Self, Error> {
-        let key = Id::new(key).map_err(|error| Error::of("attribute key", error))?;
-        if [SESSION_ID, USER_ID, PLAIN_SESSION, PLAIN_USER].contains(&key.as_str())
-            || KEYS.contains(&key.as_str())
-            || key.as_str().starts_with(METADATA_FIELD)
+        let key = Id::check(key).map_err(|error| Error::of("attribute key", error))?;
+        if [SESSION_ID, USER_ID, PLAIN_SESSION, PLAIN_USER].contains(&key)
+            || KEYS.contains(&key)
+            || key.starts_with(METADATA_FIELD)
         {
-            return Err(Error::from(ErrorKind::ReservedKey).about(key.as_str()));
+            return Err(Error::from(ErrorKind::ReservedKey).about(key));
         }
         let value = match value.into() {
             // Every span shares the text.
             Value::String(text) => Value::String(shared(text.as_str())),
             other => other,
         };
-        let attribute = KeyValue::new(Key::from(key.into_shared()), value);
+        let attribute = KeyValue::new(Key::from(Arc::<str>::from(key)), value);
         Details::change(&mut self.details, |it| it.set_attribute(attribute));
         Ok(self)
     }
@@ -274,7 +276,7 @@ impl Session {
         let mut attributes = Vec::new();
         let ids = [(ours::SESSION_ID, &self.id), (ours::USER_ID, &self.user_id)];
         for (key, id) in ids {
-            attributes.extend(id.clone().map(|id| attributes::attribute(key, id)));
+            attributes.extend(id.iter().map(|id| attributes::attribute(key, id)));
         }
         if let Some(details) = &self.details {
             details.write(&mut |ready| attributes.push(ready.attribute()));
@@ -287,9 +289,47 @@ fn json(value: impl Serialize) -> Result<Json, Error> {
     serde_json::to_value(value).map_err(|_| ErrorKind::Serialize.into())
 }
 
+/// Metadata in the order in which it was set.
+pub(crate) type Entries = Vec<(String, Json)>;
+
+/// Metadata as the text of one JSON object.
+pub(crate) fn object(entries: &Entries) -> String {
+    let mut json = Vec::new();
+    let entries = entries.iter().map(|(key, value)| (key, value));
+    // The values are JSON already, and writing to a vector can't fail.
+    let _never_fails = serde_json::Serializer::new(&mut json).collect_map(entries);
+    String::from_utf8(json).unwrap_or_default()
+}
+
+/// The entries of the text of a JSON object, in their order.
+pub(crate) fn entries(object: &str) -> Option<Entries> {
+    struct Ordered;
+
+    impl<'de> Visitor<'de> for Ordered {
+        type Value = Entries;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+            let mut entries = Entries::new();
+            while let Some(entry) = map.next_entry()? {
+                entries.push(entry);
+            }
+            Ok(entries)
+        }
+    }
+
+    let mut json = serde_json::Deserializer::from_str(object);
+    let entries = json.deserialize_map(Ordered).ok()?;
+    json.end().ok()?;
+    Some(entries)
+}
+
 /// A tag obeys the rule of ids.
 pub(crate) fn tag(text: &str) -> Result<StringValue, ErrorKind> {
-    Ok(Id::new(text)?.into_shared().into())
+    Ok(shared(Id::check(text)?))
 }
 
 fn shared(text: &str) -> StringValue {

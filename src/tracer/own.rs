@@ -5,17 +5,18 @@
 //! their values, and they are exported under the keys of the scope.
 
 use crate::diagnostic;
+use crate::format;
 use crate::format::attributes::{
     ID, OURS, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID,
     USER_HASH, USER_ID, WRITTEN,
 };
-use crate::format::{self, Format};
+use crate::format::redaction::{self, Redaction};
 use crate::handover::OpenerFields;
 use crate::scope::Scope;
 use crate::session::Role;
 use crate::session::text::{id_text, is_invalid};
 use crate::session::{Id, Session};
-use opentelemetry::trace::Span;
+use opentelemetry::trace::{Span, SpanBuilder};
 use opentelemetry::{Key, KeyValue};
 use std::sync::Arc;
 
@@ -24,7 +25,9 @@ pub(crate) struct Own {
     renames_plain: bool,
     /// The session has attributes of the application's own: each key of the span may be one of these.
     looks_at_all: bool,
-    format: Option<Arc<Format>>,
+    redaction: Option<Arc<Redaction>>,
+    /// The id that a field `id` of the span holds, where values are redacted.
+    named: Option<Role>,
     more: Option<Box<More>>,
 }
 
@@ -49,7 +52,7 @@ impl Own {
         fields: Option<OpenerFields>,
         scope: Option<&Scope>,
         renames_plain: bool,
-        format: Option<&Arc<Format>>,
+        redaction: Option<&Arc<Redaction>>,
     ) -> Self {
         let has_details = fields.as_ref().is_some_and(|it| it.has_details);
         let more = fields.map(|fields| More {
@@ -59,7 +62,8 @@ impl Own {
         Self {
             renames_plain,
             looks_at_all: has_details || scope.is_some_and(Scope::has_attributes),
-            format: format.cloned(),
+            redaction: redaction.cloned(),
+            named: None,
             more: more.map(Box::new),
         }
     }
@@ -67,16 +71,32 @@ impl Own {
     /// False if an attribute with this key certainly stays where it is, and is none of the scope's.
     #[inline(always)]
     pub(crate) fn may_matter(&self, key: &Key) -> bool {
-        self.looks_at_all || OURS.may_be(key.as_str())
+        match &self.redaction {
+            None => self.looks_at_all || OURS.may_be(key.as_str()),
+            Some(redaction) => self.looks_at_all || redaction.may_matter(key.as_str()),
+        }
     }
 
-    /// Looks through the attributes that the span starts with.
-    #[inline]
-    pub(crate) fn start(&mut self, attributes: &mut Vec<KeyValue>, scope: Option<&Scope>) {
+    /// Looks through the attributes that the span starts with, redacts them, and writes the ids that the fields of
+    /// an opener have set by now: samplers see them.
+    #[inline(always)]
+    pub(crate) fn start(&mut self, builder: &mut SpanBuilder, scope: Option<&Scope>) {
+        let attributes = builder.attributes.get_or_insert_default();
+        if self.redaction.is_some() {
+            self.named =
+                redaction::take_named(attributes).or_else(|| redaction::named(&builder.name));
+        }
         if let Some(fields) = self.fields().cloned() {
-            self.start_opener(attributes, &fields, scope);
-        } else if attributes.iter().any(|it| self.may_matter(&it.key)) {
+            self.consume_fields(attributes, &fields);
+        }
+        if attributes.iter().any(|it| self.may_matter(&it.key)) {
             self.look_at_each(attributes, scope);
+        }
+        if let Some(redaction) = &self.redaction {
+            redaction.redact_builder(builder, self.named);
+        }
+        if self.fields().is_some() {
+            self.write_first(builder.attributes.get_or_insert_default());
         }
     }
 
@@ -85,14 +105,9 @@ impl Own {
         attributes.retain_mut(|it| !self.may_matter(&it.key) || self.keeps(it, scope));
     }
 
-    /// Consumes the fields of an opener, and writes the ids that they have set by now: samplers see them.
+    /// Takes the fields of an opener that hold an id away.
     #[inline(never)]
-    fn start_opener(
-        &mut self,
-        attributes: &mut Vec<KeyValue>,
-        fields: &OpenerFields,
-        scope: Option<&Scope>,
-    ) {
+    fn consume_fields(&mut self, attributes: &mut Vec<KeyValue>, fields: &OpenerFields) {
         let mut ids = fields.opener.values();
         ids.details = None;
         for role in Role::BOTH.into_iter().filter(|role| fields.hold(*role)) {
@@ -108,15 +123,31 @@ impl Own {
                 it.key.as_str() != key || is_own || self.consumes(role, it)
             });
         }
-        self.look_at_each(attributes, scope);
+        self.more().started_with = ids;
+    }
+
+    #[inline(never)]
+    fn write_first(&mut self, attributes: &mut Vec<KeyValue>) {
+        let ids = self.more().started_with.clone();
         self.write(&ids, &mut |attribute| attributes.push(attribute));
         let set = Role::BOTH
             .into_iter()
             .filter(|role| role.id(&ids).is_some());
-        let more = self.more();
-        more.keys
-            .extend(set.map(|role| Key::from_static_str(role.key())));
-        more.started_with = ids;
+        let keys = set.map(|role| Key::from_static_str(role.key()));
+        self.more().keys.extend(keys);
+    }
+
+    /// Redacts an attribute. False if it must not be exported.
+    pub(crate) fn redact(&self, attribute: &mut KeyValue) -> bool {
+        let redaction = self.redaction.as_ref();
+        redaction.is_none_or(|redaction| redaction.redact(attribute, self.named))
+    }
+
+    /// Redacts the attributes of an event or a link.
+    pub(crate) fn redact_others(&self, attributes: &mut Vec<KeyValue>) {
+        if let Some(redaction) = &self.redaction {
+            redaction.redact_all(attributes, None);
+        }
     }
 
     /// Whether an attribute stays on the span. If it does, its key is the author's.
@@ -137,7 +168,7 @@ impl Own {
                 attribute.key = Key::from_static_str(PLAIN_USER_RENAMED);
             }
             key if self.fields().is_some_and(|it| it.have_detail(key)) => return false,
-            key if WRITTEN.contains(&key) || self.looks_at_all => {
+            key if WRITTEN.contains(&key) || key == USER_HASH || self.looks_at_all => {
                 self.more().keys.push(attribute.key.clone());
             }
             _ => {}
@@ -209,9 +240,9 @@ impl Own {
 
     /// Whether the span has an attribute with this key.
     pub(crate) fn has(&self, key: &str) -> bool {
-        let key = if key == USER_HASH { USER_ID } else { key };
+        let is_it = |own: &str| own == key || own == USER_ID && key == USER_HASH;
         let mut keys = self.more.iter().flat_map(|more| &more.keys);
-        keys.any(|own| own.as_str() == key)
+        keys.any(|own| is_it(own.as_str()))
     }
 
     fn fields(&self) -> Option<&OpenerFields> {
@@ -263,14 +294,17 @@ impl Own {
         {
             let mut invalid = more.invalid.iter().filter(|(of, _)| *of == role);
             if let Some((_, attribute)) = invalid.next_back().filter(|_| !self.has(role.key())) {
-                write(attribute.clone());
+                let mut attribute = attribute.clone();
+                if self.redact(&mut attribute) {
+                    write(attribute);
+                }
             }
         }
     }
 
     #[inline(always)]
     fn write(&self, values: &Session, write: &mut impl FnMut(KeyValue)) {
-        format::write_values(values, self.format.as_ref(), &mut |attribute| {
+        format::write_values(values, self.redaction.as_ref(), &mut |attribute| {
             if self.more.is_none() || !self.has(attribute.key.as_str()) {
                 write(attribute);
             }

@@ -57,7 +57,8 @@ impl<S: Span> SessionSpan<S> {
 
     #[inline(never)]
     fn set_own(&mut self, mut attribute: KeyValue) {
-        if self.own.keeps(&mut attribute, self.scope.as_deref()) {
+        if self.own.keeps(&mut attribute, self.scope.as_deref()) && self.own.redact(&mut attribute)
+        {
             self.inner.set_attribute(attribute);
         }
     }
@@ -87,10 +88,11 @@ impl<S: Span> Span for SessionSpan<S> {
         &mut self,
         name: T,
         timestamp: SystemTime,
-        attributes: Vec<KeyValue>,
+        mut attributes: Vec<KeyValue>,
     ) where
         T: Into<Cow<'static, str>>,
     {
+        self.own.redact_others(&mut attributes);
         self.inner
             .add_event_with_timestamp(name, timestamp, attributes);
     }
@@ -127,7 +129,8 @@ impl<S: Span> Span for SessionSpan<S> {
         self.inner.update_name(new_name);
     }
 
-    fn add_link(&mut self, span_context: SpanContext, attributes: Vec<KeyValue>) {
+    fn add_link(&mut self, span_context: SpanContext, mut attributes: Vec<KeyValue>) {
+        self.own.redact_others(&mut attributes);
         self.inner.add_link(span_context, attributes);
     }
 

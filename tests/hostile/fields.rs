@@ -27,6 +27,7 @@ fn private() -> &'static App {
         let privacy = Privacy::new()
             .with_user_ids(hashed)
             .with_session_ids(IdPolicy::omitted())
+            .with_user_key("other")
             .with_metadata(["plan"], IdPolicy::omitted());
         let dialect = Dialect::OPENINFERENCE
             .and(Dialect::LANGFUSE)

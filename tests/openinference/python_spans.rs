@@ -157,15 +157,20 @@ fn sampler_receives_all_attributes() {
     assert_eq!(shown(&app.span("span")), exported);
 }
 
-/// There, the sampler is given what is exported. Here it is of the application, which knows its
-/// ids anyway: what is hidden is hidden where it leaves the process, even if the span says it.
+/// The sampler receives redacted attributes, as there. The `Context` still has the session itself.
 #[test]
 fn sampler_receives_masked_attributes() {
     let privacy = Privacy::new()
         .with_user_ids(IdPolicy::omitted())
-        .with_metadata(["key-str"], IdPolicy::omitted());
-    let own = [KeyValue::new("asked.by", "test-user")];
-    let (app, _, in_force) = sampled(privacy, &own);
+        .with_metadata(["key-str"], IdPolicy::omitted())
+        .with_user_key("asked.by");
+    let own = [
+        KeyValue::new("asked.by", "test-user"),
+        KeyValue::new("user.id", "test-user"),
+        KeyValue::new("custom", 7),
+    ];
+    let (app, attributes, in_force) = sampled(privacy, &own);
+    assert_eq!(attributes, ["custom=7"]);
     assert!(in_force.contains(&"user.id=test-user".to_owned()));
     let exported = shown(&app.span("span"));
     assert!(exported.contains(&"session.id=test-session".to_owned()));

@@ -51,6 +51,22 @@ fn no_hidden_id_is_in_baggage_of_the_application_under_another_name() {
 }
 
 #[test]
+fn baggage_under_a_key_that_the_application_adds_is_left_out() {
+    let privacy = both(IdPolicy::omitted()).with_user_key("enduser.id");
+    let propagator = SessionPropagator::new().with_privacy(privacy);
+    let baggage = [
+        KeyValue::new("enduser.id", USER),
+        KeyValue::new("chat", CHAT),
+        KeyValue::new("tenant", "acme"),
+    ];
+    let _attached = Context::new().with_baggage(baggage).attach();
+    let mut headers = HashMap::new();
+    // In no session: only the key tells.
+    propagator.inject(&mut headers);
+    assert_eq!(headers["baggage"], "tenant=acme");
+}
+
+#[test]
 fn hash_in_headers_is_that_on_spans_and_goes_on() {
     let front = SessionPropagator::new()
         .with_user(true)

@@ -107,7 +107,6 @@ const WAYS: &[(&str, Work)] = &[
         record.set_body("line".into());
         conversation().in_scope(|| logger.emit(record));
     }),
-    ("default session", |_| info!("line")),
     ("metadata", |_| {
         let session = conversation().with_metadata("email", EMAIL).unwrap();
         session.in_scope(|| info!("line"));
@@ -140,8 +139,6 @@ fn sent(name: &str, privacy: Privacy, dialect: Dialect, work: Work) -> Vec<u8> {
     let spans = SdkTracerProvider::builder().with_simple_exporter(InMemorySpanExporter::default());
     let provider = SessionTracerProvider::new(spans.build()).with_privacy(privacy);
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
-    // TODO: "default session" sets the default of the process, in a process of its own.
-    let _ = name;
     let layer = SessionLayer::new();
     let ours = Targets::new().with_target("privacy", Level::TRACE);
     let subscriber = tracing_subscriber::registry()
