@@ -148,8 +148,13 @@ impl Scope {
         live.skip_closed();
         // Before the values are read: what is recorded meanwhile makes the snapshot an old one.
         live.version = live.current_version();
+        let snapshot = match &live.family {
+            // Nothing was recorded yet, and nothing around can change.
+            None if live.version == 0 => set.inside(&live.inherited().fixed).uncleared(),
+            _ => live.resolve(),
+        };
         Arc::new(Self {
-            snapshot: live.resolve(),
+            snapshot,
             in_turn,
             live: Some(live),
         })
@@ -277,7 +282,7 @@ impl Live {
         let (fixed, outer) = (inherited.fixed.clone(), inherited.outer.clone());
         drop(inherited);
         match &self.opener {
-            Some(opener) => (opener.values().inside(&fixed), outer),
+            Some(opener) => (opener.with_values(|set| set.inside(&fixed)), outer),
             None => (fixed, outer),
         }
     }
@@ -368,11 +373,17 @@ impl Opener {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the fields have set by now.
-    pub(crate) fn values(&self) -> Session {
-        if self.version.load(Ordering::Acquire) == 0 {
-            return self.set.clone();
+    /// Calls `f` with what the fields have set by now.
+    #[inline]
+    pub(crate) fn with_values<T>(&self, f: impl FnOnce(&Session) -> T) -> T {
+        match self.version.load(Ordering::Acquire) {
+            0 => f(&self.set),
+            _ => f(&self.latest()),
         }
+    }
+
+    #[cold]
+    fn latest(&self) -> Session {
         let recorded = self.recorded.read().unwrap_or_else(PoisonError::into_inner);
         recorded.values.inside(&self.set)
     }

@@ -216,6 +216,15 @@ impl Session {
         }
     }
 
+    /// The ids alone.
+    pub(crate) fn ids(&self) -> Self {
+        Self {
+            id: self.id.clone(),
+            user_id: self.user_id.clone(),
+            ..Self::default()
+        }
+    }
+
     /// The same values where nothing is around that they could clear.
     pub(crate) fn uncleared(mut self) -> Self {
         self.cleared = Parts::default();
@@ -286,6 +295,13 @@ impl Role {
         }
     }
 
+    pub(crate) fn part(self) -> Part {
+        match self {
+            Self::Session => Part::Session,
+            Self::User => Part::User,
+        }
+    }
+
     pub(crate) fn text(self, session: &Session) -> Option<&str> {
         self.id(session).as_ref().map(Id::as_str)
     }
@@ -299,21 +315,16 @@ impl Role {
 }
 
 /// An id that obeys the rule of [`Session::new`]: nothing else in the crate holds one.
-///
-/// All clones of an id share its hash, which is made when a provider first exports it hashed.
 #[derive(Clone)]
 pub(crate) struct Id {
-    inner: Arc<IdText>,
+    text: Arc<str>,
+    /// Made when a provider first exports it, and shared by all clones. With the key that it was made with, which is
+    /// kept alive, so that no other can get its address.
+    #[cfg(feature = "hash")]
+    hash: Arc<OnceLock<(Arc<Mac>, Arc<str>)>>,
     /// Code of this process didn't set the id explicitly: it is the default session's, comes from headers, or
     /// from a span that is an opener only by the default name. It travels with the id and is no part of it.
     is_replaceable: bool,
-}
-
-struct IdText {
-    text: Arc<str>,
-    /// With the key that it was made with, which is kept alive, so that no other can get its address.
-    #[cfg(feature = "hash")]
-    hash: OnceLock<(Arc<Mac>, Arc<str>)>,
 }
 
 impl Id {
@@ -325,11 +336,9 @@ impl Id {
 
     fn unchecked(text: &str) -> Self {
         Self {
-            inner: Arc::new(IdText {
-                text: text.into(),
-                #[cfg(feature = "hash")]
-                hash: OnceLock::new(),
-            }),
+            text: text.into(),
+            #[cfg(feature = "hash")]
+            hash: Arc::default(),
             is_replaceable: false,
         }
     }
@@ -366,12 +375,12 @@ impl Id {
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        &self.inner.text
+        &self.text
     }
 
     /// The text itself, shared: an exported attribute copies no bytes.
     pub(crate) fn shared(&self) -> Arc<str> {
-        self.inner.text.clone()
+        self.text.clone()
     }
 }
 
@@ -380,8 +389,9 @@ impl Id {
     /// The hash with this key. It is made once, unless another provider has asked for one with another key.
     #[inline]
     pub(crate) fn hash(&self, key: &Arc<Mac>) -> Arc<str> {
-        let hash = &self.inner.hash;
-        let (of, hash) = hash.get_or_init(|| (key.clone(), privacy::hash(key, self.as_str())));
+        let (of, hash) = self
+            .hash
+            .get_or_init(|| (key.clone(), privacy::hash(key, self.as_str())));
         match Arc::ptr_eq(of, key) {
             true => hash.clone(),
             false => privacy::hash(key, self.as_str()),

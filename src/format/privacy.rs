@@ -2,7 +2,6 @@
 
 #[cfg(feature = "hash")]
 use crate::error::{Error, ErrorKind};
-#[cfg(feature = "hash")]
 use crate::session::{Id, Role};
 use std::fmt;
 use std::sync::Arc;

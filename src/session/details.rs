@@ -248,13 +248,6 @@ impl Ready {
         Self::Any(KeyValue::new(key, Value::Array(Array::String(values))))
     }
 
-    pub(crate) fn key(&self) -> &str {
-        match self {
-            Self::Text(key, _) => key,
-            Self::Any(attribute) => attribute.key.as_str(),
-        }
-    }
-
     /// The text is shared.
     #[inline]
     pub(crate) fn attribute(&self) -> KeyValue {

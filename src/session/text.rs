@@ -44,27 +44,28 @@ pub(crate) fn is_placeholder(text: &str) -> bool {
 /// The id that an attribute holds, if it holds one. The OpenTelemetry layer exports a field recorded with `?` in
 /// its quotes, and untrimmed.
 pub(crate) fn id_text(value: &Value) -> Option<Cow<'_, str>> {
-    let text = value.as_str();
-    let text = match unquoted(&text) {
-        Some(text) => text.into(),
-        None => text,
-    };
-    Id::check(&text).ok()?;
-    if is_placeholder(&text) {
-        return None;
+    let is_id = |text: &str| Id::check(text).is_ok() && !is_placeholder(text);
+    match value.as_str() {
+        text if text.starts_with('"') => {
+            let plain = unquoted(&text).unwrap_or_else(|| text.into_owned());
+            is_id(&plain).then(|| plain.trim().to_owned().into())
+        }
+        Cow::Borrowed(text) => is_id(text).then(|| text.trim().into()),
+        Cow::Owned(text) => is_id(&text).then(|| text.trim().to_owned().into()),
     }
-    Some(match text {
-        Cow::Borrowed(text) => text.trim().into(),
-        Cow::Owned(text) => text.trim().to_owned().into(),
-    })
+}
+
+/// Whether an attribute holds this id.
+pub(crate) fn is_id(value: &Value, id: &str) -> bool {
+    value.as_str() == id || id_text(value).is_some_and(|text| text == id)
 }
 
 /// Whether an attribute holds something that is no id: neither blank nor a placeholder.
 pub(crate) fn is_invalid(value: &Value) -> bool {
     let text = value.as_str();
     let plain = unquoted(&text);
-    let text = plain.as_deref().unwrap_or(&text).trim();
-    id_text(value).is_none() && !text.is_empty() && !is_placeholder(text)
+    let text = plain.as_deref().unwrap_or(&text);
+    !matches!(Id::check(text), Ok(_) | Err(ErrorKind::Blank))
 }
 
 /// Whether an attribute only repeats an id: what the span's field said, or what is to be hidden.

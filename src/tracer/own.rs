@@ -13,9 +13,9 @@ use crate::format::attributes::{
 use crate::format::redaction::{self, Redaction};
 use crate::handover::OpenerFields;
 use crate::scope::Scope;
-use crate::session::Role;
-use crate::session::text::{id_text, is_invalid};
-use crate::session::{Id, Session};
+use crate::session::details::{Part, Parts};
+use crate::session::text::{id_text, is_id, is_invalid};
+use crate::session::{Id, Role, Session};
 use opentelemetry::trace::{Span, SpanBuilder};
 use opentelemetry::{Key, KeyValue};
 use std::sync::Arc;
@@ -31,15 +31,19 @@ pub(crate) struct Own {
     more: Option<Box<More>>,
 }
 
-/// What hardly any span has.
+/// What few spans have.
 #[derive(Default)]
 struct More {
-    /// The keys of the scope that the span has already.
+    /// The ids that the span has already.
+    ids: Parts,
+    /// The other keys of the scope that it has.
     keys: Vec<Key>,
     /// The span is an opener.
     fields: Option<OpenerFields>,
-    /// The ids that its fields had set when it started.
-    started_with: Session,
+    /// The ids that its fields had set when it started. `None`: it has not.
+    started_with: Option<Session>,
+    /// The ids whose last value in the builder is known.
+    settled: Parts,
     /// Set by `mark_trace` in a span below.
     marked: Session,
     /// Values under the key of an id that are no id. They are exported if the span ends without one.
@@ -55,98 +59,71 @@ impl Own {
         redaction: Option<&Arc<Redaction>>,
     ) -> Self {
         let has_details = fields.as_ref().is_some_and(|it| it.has_details);
-        let more = fields.map(|fields| More {
+        let more = |fields| More {
             fields: Some(fields),
             ..More::default()
-        });
+        };
         Self {
             renames_plain,
             looks_at_all: has_details || scope.is_some_and(Scope::has_attributes),
             redaction: redaction.cloned(),
             named: None,
-            more: more.map(Box::new),
+            more: fields.map(more).map(Box::new),
         }
     }
 
     /// False if an attribute with this key certainly stays where it is, and is none of the scope's.
     #[inline(always)]
     pub(crate) fn may_matter(&self, key: &Key) -> bool {
-        match &self.redaction {
-            None => self.looks_at_all || OURS.may_be(key.as_str()),
-            Some(redaction) => self.looks_at_all || redaction.may_matter(key.as_str()),
-        }
+        self.looks_at_all
+            || match &self.redaction {
+                None => OURS.may_be(key.as_str()),
+                Some(redaction) => redaction.may_matter(key.as_str()),
+            }
     }
 
     /// Looks through the attributes that the span starts with, redacts them, and writes the ids that the fields of
     /// an opener have set by now: samplers see them.
     #[inline(always)]
     pub(crate) fn start(&mut self, builder: &mut SpanBuilder, scope: Option<&Scope>) {
+        let mut attributes = builder.attributes.iter().flatten();
+        if self.more.is_some()
+            || self.redaction.is_some()
+            || self.looks_at_all
+            || attributes.any(|it| OURS.may_be(it.key.as_str()))
+        {
+            self.look_at_each(builder, scope);
+        }
+    }
+
+    #[inline(never)]
+    fn look_at_each(&mut self, builder: &mut SpanBuilder, scope: Option<&Scope>) {
         let attributes = builder.attributes.get_or_insert_default();
         if self.redaction.is_some() {
-            self.named =
-                redaction::take_named(attributes).or_else(|| redaction::named(&builder.name));
+            let named = redaction::take_named(attributes);
+            self.named = named.or_else(|| redaction::named(&builder.name));
         }
-        if let Some(fields) = self.fields().cloned() {
-            self.consume_fields(attributes, &fields);
-        }
-        if attributes.iter().any(|it| self.may_matter(&it.key)) {
-            self.look_at_each(attributes, scope);
+        // From the last to the first: of the values of a field, the last one counts.
+        for at in (0..attributes.len()).rev() {
+            if self.may_matter(&attributes[at].key) && !self.keeps(&mut attributes[at], scope) {
+                attributes.remove(at);
+            }
         }
         if let Some(redaction) = &self.redaction {
             redaction.redact_builder(builder, self.named);
         }
-        if self.fields().is_some() {
-            self.write_first(builder.attributes.get_or_insert_default());
-        }
-    }
-
-    #[inline(never)]
-    fn look_at_each(&mut self, attributes: &mut Vec<KeyValue>, scope: Option<&Scope>) {
-        attributes.retain_mut(|it| !self.may_matter(&it.key) || self.keeps(it, scope));
-    }
-
-    /// Takes the fields of an opener that hold an id away.
-    #[inline(never)]
-    fn consume_fields(&mut self, attributes: &mut Vec<KeyValue>, fields: &OpenerFields) {
-        let mut ids = fields.opener.values();
-        ids.details = None;
-        for role in Role::BOTH.into_iter().filter(|role| fields.hold(*role)) {
-            let (key, id) = (role.key(), role.text(&ids));
-            // The builder has each value that was recorded. Only one that the author set with OpenTelemetry's
-            // API can come after the last of them, which is the id.
-            let is_id = |it: &KeyValue| it.key.as_str() == key && id_text(&it.value).is_some();
-            let last = attributes.iter().rposition(is_id);
-            let own = last.filter(|at| id_text(&attributes[*at].value).as_deref() != id);
-            let mut at = 0..;
-            attributes.retain(|it| {
-                let is_own = at.next() == own;
-                it.key.as_str() != key || is_own || self.consumes(role, it)
-            });
-        }
-        self.more().started_with = ids;
-    }
-
-    #[inline(never)]
-    fn write_first(&mut self, attributes: &mut Vec<KeyValue>) {
-        let ids = self.more().started_with.clone();
-        self.write(&ids, &mut |attribute| attributes.push(attribute));
-        let set = Role::BOTH
-            .into_iter()
-            .filter(|role| role.id(&ids).is_some());
-        let keys = set.map(|role| Key::from_static_str(role.key()));
-        self.more().keys.extend(keys);
-    }
-
-    /// Redacts an attribute. False if it must not be exported.
-    pub(crate) fn redact(&self, attribute: &mut KeyValue) -> bool {
-        let redaction = self.redaction.as_ref();
-        redaction.is_none_or(|redaction| redaction.redact(attribute, self.named))
-    }
-
-    /// Redacts the attributes of an event or a link.
-    pub(crate) fn redact_others(&self, attributes: &mut Vec<KeyValue>) {
-        if let Some(redaction) = &self.redaction {
-            redaction.redact_all(attributes, None);
+        if let Some(fields) = self.fields() {
+            let ids = fields.opener.with_values(Session::ids);
+            let attributes = builder.attributes.get_or_insert_default();
+            self.write(&ids, &mut |attribute| attributes.push(attribute));
+            let more = self.more();
+            for role in Role::BOTH
+                .into_iter()
+                .filter(|role| role.id(&ids).is_some())
+            {
+                more.ids = more.ids.with(role.part());
+            }
+            more.started_with = Some(ids);
         }
     }
 
@@ -154,11 +131,12 @@ impl Own {
     #[inline(never)]
     pub(crate) fn keeps(&mut self, attribute: &mut KeyValue, scope: Option<&Scope>) -> bool {
         match attribute.key.as_str() {
-            SESSION_ID if !self.keeps_id(Role::Session, attribute, scope) => return false,
-            USER_ID if !self.keeps_id(Role::User, attribute, scope) => return false,
+            SESSION_ID => return self.keeps_id(Role::Session, attribute, scope),
+            USER_ID => return self.keeps_id(Role::User, attribute, scope),
             ID => {
                 if let Some(role) = self.fields().and_then(|it| it.ids.id) {
-                    return self.consumes(role, attribute);
+                    self.consume(role, attribute, true);
+                    return false;
                 }
             }
             PLAIN_SESSION if self.renames(scope) => {
@@ -177,53 +155,66 @@ impl Own {
     }
 
     fn keeps_id(&mut self, role: Role, attribute: &KeyValue, scope: Option<&Scope>) -> bool {
-        let id = id_text(&attribute.value);
         if let Some(fields) = self.fields().filter(|fields| fields.hold(role)) {
+            let is_set =
+                |set: &Session| role.text(set).is_some_and(|id| is_id(&attribute.value, id));
+            let is_recorded = fields.opener.with_values(is_set);
+            let has_id = is_recorded || id_text(&attribute.value).is_some();
+            let more = self.more();
+            // In a builder: recorded before the last value.
+            let is_earlier = more.started_with.is_none() && more.settled.have(role.part());
+            if has_id {
+                more.settled = more.settled.with(role.part());
+            }
             // Set by the author with OpenTelemetry's API, rather than recorded.
-            let is_own = id.is_some() && id.as_deref() != role.text(&fields.opener.values());
-            return is_own || self.consumes(role, attribute);
+            let is_own = has_id && !is_recorded && !is_earlier;
+            match is_own {
+                true => more.ids = more.ids.with(role.part()),
+                false => self.consume(role, attribute, !has_id),
+            }
+            return is_own;
         }
-        let (None, Some(scope)) = (id, scope) else {
-            return true;
-        };
-        if let Err(error) = Id::new(&attribute.value.as_str()) {
-            diagnostic::own_attribute_ignored(role.key(), error);
+        let is_id = id_text(&attribute.value).is_some();
+        let is_inherited = |values: &Session| role.id(values).is_some();
+        if !is_id && scope.is_some_and(|scope| scope.with_values(is_inherited)) {
+            if let Err(error) = Id::check(&attribute.value.as_str()) {
+                diagnostic::own_attribute_ignored(role.key(), error);
+            }
+            return false;
         }
-        scope.with_values(|values| role.id(values).is_none())
+        self.more().ids = self.more().ids.with(role.part());
+        true
     }
 
-    /// Takes a field of an opener away. False: it does not stay.
-    fn consumes(&mut self, role: Role, attribute: &KeyValue) -> bool {
+    /// Takes note of a field of an opener that goes.
+    fn consume(&mut self, role: Role, attribute: &KeyValue, may_be_invalid: bool) {
         if let Some(fields) = self.fields() {
-            self.warn_of_change(role, &fields.opener.values());
+            fields
+                .opener
+                .with_values(|set| self.warn_of_change(role, set));
         }
-        if is_invalid(&attribute.value) {
+        if may_be_invalid && is_invalid(&attribute.value) {
             self.more().invalid.push((role, attribute.clone()));
         }
-        false
     }
 
     /// Tells the author where an id is set that the span is not exported with: it has started with another.
     fn warn_of_change(&self, role: Role, set: &Session) {
-        let Some(More {
-            fields: Some(fields),
-            started_with,
-            ..
-        }) = self.more.as_deref()
-        else {
-            return;
-        };
-        let (first, last) = (role.id(started_with), role.id(set));
-        if first.is_some() && last.is_some() && first != last {
-            diagnostic::id_kept(fields.metadata, role.key());
+        let more = self.more.as_ref();
+        let first = more.and_then(|more| role.text(more.started_with.as_ref()?));
+        let last = role.text(set);
+        if let Some(fields) = self.fields().filter(|_| first.is_some() && last.is_some()) {
+            if first != last {
+                diagnostic::id_kept(fields.metadata, role.key());
+            }
         }
     }
 
     /// Takes note of a session that is set on the span, which has started.
     pub(crate) fn bind(&mut self, session: &Session) {
-        for role in Role::BOTH {
-            self.warn_of_change(role, session);
-        }
+        Role::BOTH
+            .into_iter()
+            .for_each(|role| self.warn_of_change(role, session));
         if let Some(details) = session.details.as_ref().filter(|_| !self.looks_at_all) {
             // The span may have attributes with these keys, and can't tell.
             let keys = details.attributes.iter().map(|it| it.key.clone());
@@ -239,10 +230,16 @@ impl Own {
     }
 
     /// Whether the span has an attribute with this key.
-    pub(crate) fn has(&self, key: &str) -> bool {
-        let is_it = |own: &str| own == key || own == USER_ID && key == USER_HASH;
-        let mut keys = self.more.iter().flat_map(|more| &more.keys);
-        keys.any(|own| is_it(own.as_str()))
+    fn has(&self, key: &str) -> bool {
+        let Some(more) = &self.more else {
+            return false;
+        };
+        let own = more.keys.iter();
+        match key {
+            SESSION_ID => more.ids.have(Part::Session),
+            USER_ID | USER_HASH if more.ids.have(Part::User) => true,
+            key => own.map(Key::as_str).any(|own| own == key),
+        }
     }
 
     fn fields(&self) -> Option<&OpenerFields> {
@@ -256,10 +253,8 @@ impl Own {
     /// Keeps of `session` what the span has no value for, if it is not in another session, or of another user.
     pub(crate) fn mark(&mut self, session: Session, scope: Option<&Scope>) {
         let marked = self.more().marked.clone();
-        let present = scope
-            .map(Scope::to_session)
-            .unwrap_or_default()
-            .or(marked.clone());
+        let present = scope.map(Scope::to_session).unwrap_or_default();
+        let present = present.or(marked.clone());
         let agrees = |role: Role| {
             // The span doesn't know what its author set.
             let is_unknown = self.fields().is_none() && self.has(role.key());
@@ -272,19 +267,36 @@ impl Own {
         }
     }
 
+    /// Redacts an attribute. False if it must not be exported.
+    pub(crate) fn redact(&self, attribute: &mut KeyValue) -> bool {
+        let redaction = self.redaction.as_ref();
+        redaction.is_none_or(|redaction| redaction.redact(attribute, self.named))
+    }
+
+    /// Redacts the attributes of an event or a link.
+    pub(crate) fn redact_others(&self, attributes: &mut Vec<KeyValue>) {
+        if let Some(redaction) = &self.redaction {
+            redaction.redact_all(attributes, None);
+        }
+    }
+
     /// Adds what is missing on the span.
     #[inline]
     pub(crate) fn end(&self, scope: Option<&Scope>, span: &mut impl Span) {
         let mut write = |attribute| span.set_attribute(attribute);
-        match (&self.more, scope) {
-            (Some(more), scope) => self.end_with(more, scope, &mut write),
-            (None, Some(scope)) => scope.with_values(|values| self.write(values, &mut write)),
-            (None, None) => {}
+        match (&self.more, &self.redaction, scope) {
+            (None, None, None) => {}
+            (None, None, Some(scope)) => format::write_scope(scope, None, &mut write),
+            _ => self.end_with_more(scope, &mut write),
         }
     }
 
-    #[cold]
-    fn end_with(&self, more: &More, scope: Option<&Scope>, write: &mut impl FnMut(KeyValue)) {
+    #[inline(never)]
+    fn end_with_more(&self, scope: Option<&Scope>, write: &mut impl FnMut(KeyValue)) {
+        let is_rare = |more: &&Box<More>| !more.marked.is_empty() || !more.invalid.is_empty();
+        let Some(more) = self.more.as_ref().filter(is_rare) else {
+            return scope.map_or((), |it| it.with_values(|values| self.write(values, write)));
+        };
         let values = scope.map(Scope::to_session).unwrap_or_default();
         let values = values.or(more.marked.clone());
         self.write(&values, write);
@@ -293,8 +305,8 @@ impl Own {
             .filter(|role| role.id(&values).is_none())
         {
             let mut invalid = more.invalid.iter().filter(|(of, _)| *of == role);
-            if let Some((_, attribute)) = invalid.next_back().filter(|_| !self.has(role.key())) {
-                let mut attribute = attribute.clone();
+            let invalid = invalid.next_back().filter(|_| !self.has(role.key()));
+            if let Some(mut attribute) = invalid.map(|(_, attribute)| attribute.clone()) {
                 if self.redact(&mut attribute) {
                     write(attribute);
                 }
@@ -302,10 +314,9 @@ impl Own {
         }
     }
 
-    #[inline(always)]
     fn write(&self, values: &Session, write: &mut impl FnMut(KeyValue)) {
         format::write_values(values, self.redaction.as_ref(), &mut |attribute| {
-            if self.more.is_none() || !self.has(attribute.key.as_str()) {
+            if !self.has(attribute.key.as_str()) {
                 write(attribute);
             }
         });
