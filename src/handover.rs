@@ -9,9 +9,7 @@
 //! - To a span that has been started: [`ask`]. A `Context` hides the type of its span, so the
 //!   errand waits in a thread local while a call that does nothing on any other span knocks.
 
-use crate::layer::fields;
-use crate::scope::{Opener, Scope};
-use crate::session::Role;
+use crate::scope::Scope;
 use crate::session::Session;
 use crate::shards::Shards;
 use opentelemetry::trace::{Status, TraceContextExt};
@@ -19,55 +17,14 @@ use opentelemetry::{Context, Key as Name, KeyValue, Value};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tracing::Metadata;
 
 /// A scope that a span opens.
 #[derive(Clone)]
 pub(crate) struct Opened {
     /// The scope as it is if the span is started under the `Context` that it was made in.
     pub(crate) scope: Arc<Scope>,
-    pub(crate) fields: OpenerFields,
     /// The span is the root of a trace of its own.
     pub(crate) is_root: bool,
-}
-
-/// The fields of an opener: syntax of ours, that is exported in another form.
-#[derive(Clone)]
-pub(crate) struct OpenerFields {
-    /// What they set.
-    pub(crate) opener: Arc<Opener>,
-    pub(crate) ids: IdFields,
-    /// Fields for metadata or tags are among them.
-    pub(crate) has_details: bool,
-    pub(crate) metadata: &'static Metadata<'static>,
-}
-
-impl OpenerFields {
-    /// Whether `session.id` or `user.id` is a field that holds the id.
-    pub(crate) fn hold(&self, role: Role) -> bool {
-        match role {
-            Role::Session => self.ids.session_id,
-            Role::User => self.ids.user_id,
-        }
-    }
-
-    /// Whether this field holds metadata or tags.
-    pub(crate) fn have_detail(&self, field: &str) -> bool {
-        self.has_details
-            && fields::is_detail(field)
-            && self.metadata.fields().field(field).is_some()
-    }
-}
-
-/// The fields of a span that hold an id and have no meaning of their own.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct IdFields {
-    /// `session.id`.
-    pub(crate) session_id: bool,
-    /// `user.id`.
-    pub(crate) user_id: bool,
-    /// `id`, of this role.
-    pub(crate) id: Option<Role>,
 }
 
 /// The ticket of a pending span.

@@ -5,11 +5,13 @@
 //! How a `Context` carries a scope is in `in_force.rs`.
 
 pub(crate) mod in_force;
+pub(crate) mod opener;
 
+use crate::scope::opener::Opener;
 use crate::session::details::{Part, Parts};
 use crate::session::{Id, Session};
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard, OnceLock, RwLock, RwLockWriteGuard};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard, RwLock};
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 
@@ -46,27 +48,6 @@ struct Inherited {
     outer: Option<Arc<Scope>>,
 }
 
-/// A span whose fields set values, and may be recorded until it closes.
-pub(crate) struct Opener {
-    /// What the fields set when the span was made.
-    set: Session,
-    /// What they may set.
-    declared: Parts,
-    is_closed: AtomicBool,
-    /// How often something was recorded.
-    version: AtomicU64,
-    recorded: RwLock<Recorded>,
-    /// The count of the scopes inside.
-    family: OnceLock<Arc<AtomicU64>>,
-}
-
-#[derive(Default)]
-struct Recorded {
-    values: Session,
-    /// Further counts: of the openers around this one. An opener has at most two scopes, so at most two.
-    families: Vec<Arc<AtomicU64>>,
-}
-
 impl Scope {
     /// The scope of `session` inside `outer`.
     pub(crate) fn nested(outer: Option<Arc<Scope>>, session: &Session) -> Arc<Self> {
@@ -84,8 +65,7 @@ impl Scope {
         opener: Arc<Opener>,
         is_turn: bool,
     ) -> Arc<Self> {
-        let set = opener.set.clone();
-        Self::make(outer, &set, Some(opener), is_turn)
+        Self::make(outer, &opener.set, Some(&opener), is_turn)
     }
 
     /// The scope in which no value applies: not even a default session.
@@ -96,14 +76,14 @@ impl Scope {
     fn make(
         outer: Option<Arc<Scope>>,
         set: &Session,
-        opener: Option<Arc<Opener>>,
+        opener: Option<&Arc<Opener>>,
         is_turn: bool,
     ) -> Arc<Self> {
         let around = outer.as_deref();
         let in_turn = is_turn || around.is_some_and(|it| it.in_turn && it.keeps_session(set));
         let inherited = around.map_or(Parts::default(), Scope::open_parts);
         let inherited = inherited.without(set.shadows());
-        let declared = opener.as_ref().map_or(Parts::default(), |it| it.declared);
+        let declared = opener.map_or(Parts::default(), |it| it.fields.declared);
         let parts = declared.and(inherited);
         if parts.is_empty() {
             let snapshot = match around {
@@ -132,7 +112,7 @@ impl Scope {
             }
         };
         let mut live = Live {
-            opener,
+            opener: opener.cloned(),
             parts,
             inherited: Mutex::new(inherited),
             family,
@@ -140,7 +120,7 @@ impl Scope {
             latest: RwLock::new(None),
         };
         match &live.opener {
-            Some(opener) => opener.recorded().families.extend(live.family.clone()),
+            Some(opener) => live.family.iter().for_each(|family| opener.join(family)),
             // Inside a live scope: the values are all that it adds.
             None => live.inherited().fixed = set.clone(),
         }
@@ -196,7 +176,7 @@ impl Scope {
     pub(crate) fn close(&self) {
         if let Some(live) = &self.live {
             if let Some(opener) = &live.opener {
-                opener.is_closed.store(true, Ordering::Release);
+                opener.close();
             }
             live.skip_closed();
         }
@@ -239,14 +219,14 @@ impl Live {
     /// Whether nothing more is recorded here. The scopes around may be open.
     fn is_closed(&self) -> bool {
         let opener = self.opener.as_ref();
-        opener.is_none_or(|it| it.is_closed.load(Ordering::Acquire))
+        opener.is_none_or(|it| it.is_closed())
     }
 
     /// The count for scopes inside this one.
     fn family_inside(&self) -> Arc<AtomicU64> {
         match (&self.family, &self.opener) {
             (Some(family), _) if self.inherited().outer.is_some() => family.clone(),
-            (_, Some(opener)) => opener.family.get_or_init(Arc::default).clone(),
+            (_, Some(opener)) => opener.family(),
             (family, None) => family.clone().unwrap_or_default(),
         }
     }
@@ -291,7 +271,7 @@ impl Live {
     fn current_version(&self) -> u64 {
         let count = match (&self.family, &self.opener) {
             (Some(family), _) => family,
-            (None, Some(opener)) => &opener.version,
+            (None, Some(opener)) => opener.version(),
             (None, None) => return 0,
         };
         count.load(Ordering::Acquire)
@@ -351,54 +331,6 @@ impl Drop for Live {
                 .live
                 .as_mut()
                 .and_then(|live| live.inherited().outer.take());
-        }
-    }
-}
-
-impl Opener {
-    pub(crate) fn new(set: Session, declared: Parts) -> Arc<Self> {
-        Arc::new(Self {
-            set,
-            declared,
-            is_closed: AtomicBool::new(false),
-            version: AtomicU64::new(0),
-            recorded: RwLock::default(),
-            family: OnceLock::new(),
-        })
-    }
-
-    fn recorded(&self) -> RwLockWriteGuard<'_, Recorded> {
-        self.recorded
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Calls `f` with what the fields have set by now.
-    #[inline]
-    pub(crate) fn with_values<T>(&self, f: impl FnOnce(&Session) -> T) -> T {
-        match self.version.load(Ordering::Acquire) {
-            0 => f(&self.set),
-            _ => f(&self.latest()),
-        }
-    }
-
-    #[cold]
-    fn latest(&self) -> Session {
-        let recorded = self.recorded.read().unwrap_or_else(PoisonError::into_inner);
-        recorded.values.inside(&self.set)
-    }
-
-    /// Sets what was recorded at once: readers see all of it, or nothing.
-    pub(crate) fn record(&self, record: Session) {
-        if record.is_empty() {
-            return;
-        }
-        let mut recorded = self.recorded();
-        recorded.values = record.inside(&recorded.values);
-        // Under the lock, after the values: a reader that sees the count sees the values.
-        self.version.fetch_add(1, Ordering::Release);
-        for family in self.family.get().into_iter().chain(&recorded.families) {
-            family.fetch_add(1, Ordering::Release);
         }
     }
 }

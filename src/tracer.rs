@@ -5,9 +5,10 @@ pub(crate) mod span;
 
 use crate::format::privacy::Privacy;
 use crate::format::redaction::{self, Redaction};
-use crate::handover::{self, Opened, OpenerFields};
+use crate::handover::{self, Opened};
 use crate::layer::heard;
 use crate::scope::in_force::InForce;
+use crate::scope::opener::Opener;
 use crate::scope::{Scope, is_in_turn};
 use crate::tracer::own::Own;
 use crate::tracer::span::SessionSpan;
@@ -259,7 +260,7 @@ impl<T: Tracer> SessionTracer<T> {
         } else {
             opened.scope
         };
-        let own = self.own(&mut builder, Some(&scope), Some(opened.fields));
+        let own = self.own(&mut builder, Some(&scope), scope.opener());
         // For samplers and processors, which know the span only by its `Context`.
         let (entered, root);
         let mut shown = parent;
@@ -295,9 +296,9 @@ impl<T: Tracer> SessionTracer<T> {
         &self,
         builder: &mut SpanBuilder,
         scope: Option<&Scope>,
-        fields: Option<OpenerFields>,
+        opener: Option<&Arc<Opener>>,
     ) -> Own {
-        let mut own = Own::new(fields, scope, self.renames_plain, self.redaction.as_ref());
+        let mut own = Own::new(opener, scope, self.renames_plain, self.redaction.as_ref());
         own.start(builder, scope);
         own
     }

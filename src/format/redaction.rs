@@ -174,27 +174,24 @@ impl Redaction {
     pub(crate) fn redact_details(&self, details: &Details) -> Details {
         let mut redacted = details.clone();
         self.redact_entries(&mut redacted.metadata);
-        self.redact_all(&mut redacted.attributes, None);
+        self.redact_all(&mut redacted.attributes);
         redacted
     }
 
-    /// Redacts the attributes of a span, an event or a link.
-    pub(crate) fn redact_all(&self, attributes: &mut Vec<KeyValue>, named: Option<Role>) {
+    /// Redacts the attributes of an event, a link or a session.
+    pub(crate) fn redact_all(&self, attributes: &mut Vec<KeyValue>) {
         let is_private = |it: &KeyValue| self.may_matter(it.key.as_str());
         if attributes.iter().any(is_private) {
-            attributes.retain_mut(|it| self.redact(it, named));
+            attributes.retain_mut(|it| self.redact(it, None));
         }
     }
 
-    /// Redacts all of a builder's attributes, before the sampler receives them.
-    pub(crate) fn redact_builder(&self, builder: &mut SpanBuilder, named: Option<Role>) {
+    /// Redacts the attributes of a builder's events and links.
+    pub(crate) fn redact_builder(&self, builder: &mut SpanBuilder) {
         let events = builder.events.iter_mut().flatten();
-        events.for_each(|event| self.redact_all(&mut event.attributes, None));
+        events.for_each(|event| self.redact_all(&mut event.attributes));
         let links = builder.links.iter_mut().flatten();
-        links.for_each(|link| self.redact_all(&mut link.attributes, None));
-        if let Some(attributes) = &mut builder.attributes {
-            self.redact_all(attributes, named);
-        }
+        links.for_each(|link| self.redact_all(&mut link.attributes));
     }
 }
 

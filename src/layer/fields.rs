@@ -2,7 +2,7 @@
 
 use crate::error::ErrorKind;
 use crate::format::attributes::{Glance, ID, METADATA_FIELD, SESSION_ID, TAGS_FIELD, USER_ID};
-use crate::handover::IdFields;
+use crate::scope::opener::{IdFields, OpenerFields, is_detail};
 use crate::session::Role;
 use crate::session::details::{Details, Part, Parts};
 use crate::session::text::{is_placeholder, tags, unquoted};
@@ -60,7 +60,7 @@ impl Roles {
     }
 
     /// The values that these fields may set, now or later.
-    pub(crate) fn declared(self) -> Parts {
+    fn declared(self) -> Parts {
         let mut declared = Parts::default();
         if self.session != 0 {
             declared = declared.with(Part::Session);
@@ -74,9 +74,14 @@ impl Roles {
         declared
     }
 
-    /// Whether spans of the callsite have fields for metadata or tags.
-    pub(crate) fn have_details(self) -> bool {
-        self.details != 0
+    /// The fields of openers of this callsite.
+    pub(crate) fn opener_fields(self, span: &'static Metadata<'static>) -> OpenerFields {
+        OpenerFields {
+            declared: self.declared(),
+            ids: self.ids,
+            has_details: self.details != 0,
+            metadata: Some(span),
+        }
     }
 
     fn add(&mut self, field: &Field, role: Role) {
@@ -121,11 +126,6 @@ enum FieldRole {
     /// With this key.
     Metadata(&'static str),
     Tags,
-}
-
-/// A field that says more than an id. It may have been exported already.
-pub(crate) fn is_detail(field: &str) -> bool {
-    field == TAGS_FIELD || field.starts_with(METADATA_FIELD)
 }
 
 fn detail(field: &'static str) -> Option<FieldRole> {

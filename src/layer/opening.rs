@@ -4,12 +4,13 @@ use crate::diagnostic::check::Check;
 use crate::diagnostic::looks::Looks;
 use crate::diagnostic::{self, Once};
 use crate::error::ErrorKind;
-use crate::handover::{Opened, OpenerFields, Pending};
+use crate::handover::{Opened, Pending};
 use crate::known::{self, Key, Tracked};
 use crate::layer::fields::{Heard, Names, Reading, Roles};
 use crate::layer::given;
 use crate::layer::heard;
-use crate::scope::{Opener, Scope, is_in_turn};
+use crate::scope::opener::Opener;
+use crate::scope::{Scope, is_in_turn};
 use crate::session::Session;
 use crate::session::details::{self, Parts};
 use opentelemetry::Context as OtelContext;
@@ -159,17 +160,9 @@ impl Shared {
         }
         let is_turn = self.root_turns && set.id.is_some();
         let is_root = is_turn && !is_in_turn(outer.as_deref(), set.id.as_ref());
-        let opener = Opener::new(set, roles.declared());
-        Some(Opened {
-            scope: Scope::opened(outer, opener.clone(), is_turn),
-            fields: OpenerFields {
-                opener,
-                ids: roles.ids,
-                has_details: roles.have_details(),
-                metadata: span,
-            },
-            is_root,
-        })
+        let opener = Opener::new(set, roles.opener_fields(span));
+        let scope = Scope::opened(outer, opener, is_turn);
+        Some(Opened { scope, is_root })
     }
 
     /// Tells a scope what is recorded on the span that opened it.

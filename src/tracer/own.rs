@@ -11,8 +11,8 @@ use crate::format::attributes::{
     USER_HASH, USER_ID, WRITTEN,
 };
 use crate::format::redaction::{self, Redaction};
-use crate::handover::OpenerFields;
 use crate::scope::Scope;
+use crate::scope::opener::{Opener, OpenerFields};
 use crate::session::details::{Part, Parts};
 use crate::session::text::{id_text, is_id, is_invalid};
 use crate::session::{Id, Role, Session};
@@ -26,6 +26,12 @@ pub(crate) struct Own {
     /// The session has attributes of the application's own: each key of the span may be one of these.
     looks_at_all: bool,
     redaction: Option<Arc<Redaction>>,
+    /// The fields of the span set values of its scope.
+    opener: Option<Arc<Opener>>,
+    /// The ids that the span has already.
+    ids: Parts,
+    /// While the span starts: the ids whose last value in the builder is known.
+    settled: Option<Parts>,
     /// The id that a field `id` of the span holds, where values are redacted.
     named: Option<Role>,
     more: Option<Box<More>>,
@@ -34,16 +40,10 @@ pub(crate) struct Own {
 /// What few spans have.
 #[derive(Default)]
 struct More {
-    /// The ids that the span has already.
-    ids: Parts,
-    /// The other keys of the scope that it has.
+    /// The keys of the scope that the span has already, beside ids.
     keys: Vec<Key>,
-    /// The span is an opener.
-    fields: Option<OpenerFields>,
-    /// The ids that its fields had set when it started. `None`: it has not.
-    started_with: Option<Session>,
-    /// The ids whose last value in the builder is known.
-    settled: Parts,
+    /// The ids that the fields of an opener had set when it started.
+    started_with: Session,
     /// Set by `mark_trace` in a span below.
     marked: Session,
     /// Values under the key of an id that are no id. They are exported if the span ends without one.
@@ -53,22 +53,21 @@ struct More {
 impl Own {
     #[inline(always)]
     pub(crate) fn new(
-        fields: Option<OpenerFields>,
+        opener: Option<&Arc<Opener>>,
         scope: Option<&Scope>,
         renames_plain: bool,
         redaction: Option<&Arc<Redaction>>,
     ) -> Self {
-        let has_details = fields.as_ref().is_some_and(|it| it.has_details);
-        let more = |fields| More {
-            fields: Some(fields),
-            ..More::default()
-        };
         Self {
             renames_plain,
-            looks_at_all: has_details || scope.is_some_and(Scope::has_attributes),
+            looks_at_all: opener.is_some_and(|it| it.fields.has_details)
+                || scope.is_some_and(Scope::has_attributes),
             redaction: redaction.cloned(),
+            opener: opener.cloned(),
+            ids: Parts::default(),
+            settled: None,
             named: None,
-            more: fields.map(more).map(Box::new),
+            more: None,
         }
     }
 
@@ -87,7 +86,7 @@ impl Own {
     #[inline(always)]
     pub(crate) fn start(&mut self, builder: &mut SpanBuilder, scope: Option<&Scope>) {
         let mut attributes = builder.attributes.iter().flatten();
-        if self.more.is_some()
+        if self.opener.is_some()
             || self.redaction.is_some()
             || self.looks_at_all
             || attributes.any(|it| OURS.may_be(it.key.as_str()))
@@ -104,48 +103,65 @@ impl Own {
             self.named = named.or_else(|| redaction::named(&builder.name));
         }
         // From the last to the first: of the values of a field, the last one counts.
+        self.settled = Some(Parts::default());
         for at in (0..attributes.len()).rev() {
-            if self.may_matter(&attributes[at].key) && !self.keeps(&mut attributes[at], scope) {
+            if self.may_matter(&attributes[at].key) && !self.passes(&mut attributes[at], scope) {
                 attributes.remove(at);
             }
         }
+        self.settled = None;
         if let Some(redaction) = &self.redaction {
-            redaction.redact_builder(builder, self.named);
+            redaction.redact_builder(builder);
         }
-        if let Some(fields) = self.fields() {
-            let ids = fields.opener.with_values(Session::ids);
+        if let Some(opener) = self.opener.clone() {
             let attributes = builder.attributes.get_or_insert_default();
-            self.write(&ids, &mut |attribute| attributes.push(attribute));
-            let more = self.more();
-            for role in Role::BOTH
-                .into_iter()
-                .filter(|role| role.id(&ids).is_some())
-            {
-                more.ids = more.ids.with(role.part());
-            }
-            more.started_with = Some(ids);
+            opener.with_values(|set| {
+                format::write_ids(set, self.redaction.as_ref(), &mut |attribute| {
+                    if !self.has(attribute.key.as_str()) {
+                        attributes.push(attribute);
+                    }
+                });
+                for role in Role::BOTH.into_iter().filter(|role| role.id(set).is_some()) {
+                    self.ids = self.ids.with(role.part());
+                }
+                if *set != opener.set {
+                    self.more().started_with = set.ids();
+                }
+            });
         }
     }
 
-    /// Whether an attribute stays on the span. If it does, its key is the author's.
+    /// Whether an attribute stays on the span: redacted, and with a name that no id is hurt by.
     #[inline(never)]
-    pub(crate) fn keeps(&mut self, attribute: &mut KeyValue, scope: Option<&Scope>) -> bool {
+    pub(crate) fn passes(&mut self, attribute: &mut KeyValue, scope: Option<&Scope>) -> bool {
+        let renamed = match attribute.key.as_str() {
+            PLAIN_SESSION if self.renames(scope) => Some(PLAIN_SESSION_RENAMED),
+            PLAIN_USER if self.renames(scope) => Some(PLAIN_USER_RENAMED),
+            _ => None,
+        };
+        let passes = self.keeps(attribute, scope)
+            && match &self.redaction {
+                None => true,
+                Some(redaction) => redaction.redact(attribute, self.named),
+            };
+        if let Some(renamed) = renamed {
+            attribute.key = Key::from_static_str(renamed);
+        }
+        passes
+    }
+
+    /// Whether an attribute is no field of ours. Then its key is the author's.
+    fn keeps(&mut self, attribute: &KeyValue, scope: Option<&Scope>) -> bool {
         match attribute.key.as_str() {
             SESSION_ID => return self.keeps_id(Role::Session, attribute, scope),
             USER_ID => return self.keeps_id(Role::User, attribute, scope),
             ID => {
-                if let Some(role) = self.fields().and_then(|it| it.ids.id) {
+                if let Some(role) = self.fields().ids.id {
                     self.consume(role, attribute, true);
                     return false;
                 }
             }
-            PLAIN_SESSION if self.renames(scope) => {
-                attribute.key = Key::from_static_str(PLAIN_SESSION_RENAMED);
-            }
-            PLAIN_USER if self.renames(scope) => {
-                attribute.key = Key::from_static_str(PLAIN_USER_RENAMED);
-            }
-            key if self.fields().is_some_and(|it| it.have_detail(key)) => return false,
+            key if self.fields().have_detail(key) => return false,
             key if WRITTEN.contains(&key) || key == USER_HASH || self.looks_at_all => {
                 self.more().keys.push(attribute.key.clone());
             }
@@ -155,43 +171,44 @@ impl Own {
     }
 
     fn keeps_id(&mut self, role: Role, attribute: &KeyValue, scope: Option<&Scope>) -> bool {
-        if let Some(fields) = self.fields().filter(|fields| fields.hold(role)) {
-            let is_set =
-                |set: &Session| role.text(set).is_some_and(|id| is_id(&attribute.value, id));
-            let is_recorded = fields.opener.with_values(is_set);
-            let has_id = is_recorded || id_text(&attribute.value).is_some();
-            let more = self.more();
+        if self.fields().hold(role) {
+            let value = &attribute.value;
+            let is_set = |set: &Session| role.text(set).is_some_and(|id| is_id(value, id));
+            let opener = self.opener.as_ref();
+            let is_recorded = opener.is_some_and(|opener| opener.with_values(is_set));
+            let has_id = is_recorded || id_text(value).is_some();
             // In a builder: recorded before the last value.
-            let is_earlier = more.started_with.is_none() && more.settled.have(role.part());
-            if has_id {
-                more.settled = more.settled.with(role.part());
-            }
+            let is_earlier = self
+                .settled
+                .is_some_and(|settled| settled.have(role.part()));
+            self.settled = self
+                .settled
+                .filter(|_| !has_id)
+                .or(self.settled.map(|it| it.with(role.part())));
             // Set by the author with OpenTelemetry's API, rather than recorded.
             let is_own = has_id && !is_recorded && !is_earlier;
             match is_own {
-                true => more.ids = more.ids.with(role.part()),
+                true => self.ids = self.ids.with(role.part()),
                 false => self.consume(role, attribute, !has_id),
             }
             return is_own;
         }
-        let is_id = id_text(&attribute.value).is_some();
-        let is_inherited = |values: &Session| role.id(values).is_some();
-        if !is_id && scope.is_some_and(|scope| scope.with_values(is_inherited)) {
+        if let (None, Some(scope)) = (id_text(&attribute.value), scope) {
             if let Err(error) = Id::check(&attribute.value.as_str()) {
                 diagnostic::own_attribute_ignored(role.key(), error);
             }
-            return false;
+            if scope.with_values(|values| role.id(values).is_some()) {
+                return false;
+            }
         }
-        self.more().ids = self.more().ids.with(role.part());
+        self.ids = self.ids.with(role.part());
         true
     }
 
     /// Takes note of a field of an opener that goes.
     fn consume(&mut self, role: Role, attribute: &KeyValue, may_be_invalid: bool) {
-        if let Some(fields) = self.fields() {
-            fields
-                .opener
-                .with_values(|set| self.warn_of_change(role, set));
+        if let Some(opener) = &self.opener {
+            opener.with_values(|set| self.warn_of_change(role, set));
         }
         if may_be_invalid && is_invalid(&attribute.value) {
             self.more().invalid.push((role, attribute.clone()));
@@ -200,12 +217,21 @@ impl Own {
 
     /// Tells the author where an id is set that the span is not exported with: it has started with another.
     fn warn_of_change(&self, role: Role, set: &Session) {
-        let more = self.more.as_ref();
-        let first = more.and_then(|more| role.text(more.started_with.as_ref()?));
-        let last = role.text(set);
-        if let Some(fields) = self.fields().filter(|_| first.is_some() && last.is_some()) {
+        let Some(opener) = self.opener.as_ref().filter(|_| self.ids.have(role.part())) else {
+            return;
+        };
+        let first = self
+            .more
+            .as_ref()
+            .and_then(|more| role.text(&more.started_with));
+        let (first, last) = (first.or(role.text(&opener.set)), role.text(set));
+        if let Some(span) = opener
+            .fields
+            .metadata
+            .filter(|_| first.is_some() && last.is_some())
+        {
             if first != last {
-                diagnostic::id_kept(fields.metadata, role.key());
+                diagnostic::id_kept(span, role.key());
             }
         }
     }
@@ -226,24 +252,27 @@ impl Own {
     fn renames(&self, scope: Option<&Scope>) -> bool {
         let has_id = |values: &Session| values.id.is_some() || values.user_id.is_some();
         self.renames_plain
-            && (self.fields().is_some() || scope.is_some_and(|scope| scope.with_values(has_id)))
+            && (self.opener.is_some() || scope.is_some_and(|scope| scope.with_values(has_id)))
     }
 
     /// Whether the span has an attribute with this key.
+    #[inline]
     fn has(&self, key: &str) -> bool {
-        let Some(more) = &self.more else {
-            return false;
-        };
-        let own = more.keys.iter();
         match key {
-            SESSION_ID => more.ids.have(Part::Session),
-            USER_ID | USER_HASH if more.ids.have(Part::User) => true,
-            key => own.map(Key::as_str).any(|own| own == key),
+            SESSION_ID => self.ids.have(Part::Session),
+            USER_ID | USER_HASH if self.ids.have(Part::User) => true,
+            key => {
+                let mut keys = self.more.iter().flat_map(|more| &more.keys);
+                keys.any(|own| own.as_str() == key)
+            }
         }
     }
 
-    fn fields(&self) -> Option<&OpenerFields> {
-        self.more.as_ref()?.fields.as_ref()
+    fn fields(&self) -> OpenerFields {
+        self.opener
+            .as_ref()
+            .map(|opener| opener.fields)
+            .unwrap_or_default()
     }
 
     fn more(&mut self) -> &mut More {
@@ -257,7 +286,7 @@ impl Own {
         let present = present.or(marked.clone());
         let agrees = |role: Role| {
             // The span doesn't know what its author set.
-            let is_unknown = self.fields().is_none() && self.has(role.key());
+            let is_unknown = self.opener.is_none() && self.ids.have(role.part());
             let present = role.id(&present);
             !is_unknown && (present.is_none() || present == role.id(&session))
         };
@@ -267,16 +296,10 @@ impl Own {
         }
     }
 
-    /// Redacts an attribute. False if it must not be exported.
-    pub(crate) fn redact(&self, attribute: &mut KeyValue) -> bool {
-        let redaction = self.redaction.as_ref();
-        redaction.is_none_or(|redaction| redaction.redact(attribute, self.named))
-    }
-
     /// Redacts the attributes of an event or a link.
     pub(crate) fn redact_others(&self, attributes: &mut Vec<KeyValue>) {
         if let Some(redaction) = &self.redaction {
-            redaction.redact_all(attributes, None);
+            redaction.redact_all(attributes);
         }
     }
 
@@ -284,10 +307,12 @@ impl Own {
     #[inline]
     pub(crate) fn end(&self, scope: Option<&Scope>, span: &mut impl Span) {
         let mut write = |attribute| span.set_attribute(attribute);
-        match (&self.more, &self.redaction, scope) {
-            (None, None, None) => {}
-            (None, None, Some(scope)) => format::write_scope(scope, None, &mut write),
-            _ => self.end_with_more(scope, &mut write),
+        if self.redaction.is_none() && self.more.is_none() && self.ids.is_empty() {
+            if let Some(scope) = scope {
+                format::write_scope(scope, None, &mut write);
+            }
+        } else {
+            self.end_with_more(scope, &mut write);
         }
     }
 
@@ -307,7 +332,8 @@ impl Own {
             let mut invalid = more.invalid.iter().filter(|(of, _)| *of == role);
             let invalid = invalid.next_back().filter(|_| !self.has(role.key()));
             if let Some(mut attribute) = invalid.map(|(_, attribute)| attribute.clone()) {
-                if self.redact(&mut attribute) {
+                let redaction = self.redaction.as_ref();
+                if redaction.is_none_or(|it| it.redact(&mut attribute, self.named)) {
                     write(attribute);
                 }
             }

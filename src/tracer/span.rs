@@ -57,8 +57,7 @@ impl<S: Span> SessionSpan<S> {
 
     #[inline(never)]
     fn set_own(&mut self, mut attribute: KeyValue) {
-        if self.own.keeps(&mut attribute, self.scope.as_deref()) && self.own.redact(&mut attribute)
-        {
+        if self.own.passes(&mut attribute, self.scope.as_deref()) {
             self.inner.set_attribute(attribute);
         }
     }
