@@ -35,6 +35,7 @@ pub(crate) fn write_values(
 }
 
 /// The same, of the values that apply in a scope now.
+#[inline(always)]
 pub(crate) fn write_scope(
     scope: &Scope,
     redaction: Option<&Arc<Redaction>>,

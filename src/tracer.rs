@@ -208,7 +208,9 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
         // them saves more than it costs.
         const ROOM: usize = 16;
         let mut attributes = Vec::with_capacity(ROOM);
-        attributes.extend(handover::take_offer());
+        if let Some(ticket) = handover::take_offer() {
+            attributes.push(ticket);
+        }
         let name = name.into();
         if self.redaction.is_some() {
             attributes.extend(redaction::mark_named(&name));
@@ -223,17 +225,17 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
 
     fn build_with_context(&self, mut builder: SpanBuilder, parent: &Context) -> Self::Span {
         let opened = builder.attributes.as_mut().and_then(handover::take_pending);
-        let around = InForce::under(parent);
-        match (opened, around) {
-            (Some(opened), around) => self.start_opener(builder, parent, around, opened),
-            (None, InForce::EntryToTrace(scope)) => self.start_trace(builder, parent, scope),
-            (None, around) => {
-                let bound = matches!(around, InForce::Bound(_));
-                let scope = around.scope();
-                let own = self.own(&mut builder, scope.as_deref(), None);
-                self.start(builder, parent, scope, bound, own)
-            }
+        if let Some(opened) = opened {
+            return self.start_opener(builder, parent, opened);
         }
+        let around = InForce::under(parent);
+        if let InForce::EntryToTrace(scope) = around {
+            return self.start_trace(builder, parent, scope);
+        }
+        let bound = matches!(around, InForce::Bound(_));
+        let scope = around.scope();
+        let own = self.own(&mut builder, scope.as_deref(), None);
+        self.start(builder, parent, scope, bound, own)
     }
 }
 
@@ -244,9 +246,9 @@ impl<T: Tracer> SessionTracer<T> {
         &self,
         mut builder: SpanBuilder,
         parent: &Context,
-        around: InForce,
         opened: Opened,
     ) -> SessionSpan<T::Span> {
+        let around = InForce::under(parent);
         let begins_trace = matches!(around, InForce::EntryToTrace(_));
         let is_entry = begins_trace || matches!(around, InForce::Entry(_));
         let around = around.scope();

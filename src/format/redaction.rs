@@ -16,7 +16,7 @@ use opentelemetry::trace::SpanBuilder;
 use opentelemetry::{Key, KeyValue, Value};
 use serde_json::Value as Json;
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// A `Privacy` that redacts something. A provider, its tracers and their spans share one.
@@ -24,7 +24,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 pub(crate) struct Redaction {
     privacy: Privacy,
     keys: Vec<(Cow<'static, str>, Private)>,
-    filter: [u64; WORDS],
+    filter: KeyFilter,
+    /// A bit for each length in the filter: a test of registers.
+    lengths: u64,
 }
 
 /// The value of an attribute with a private key.
@@ -76,20 +78,22 @@ impl Redaction {
         if keys.is_empty() {
             return None;
         }
-        let mut filter = [0; WORDS];
+        let (mut filter, mut lengths) = ([0; 64], 0);
         for key in keys.iter().map(|(key, _)| &**key).chain(LOOKED_AT) {
-            let (word, bit) = place(key);
-            filter[word] |= bit;
+            let (length, first) = place(key);
+            filter[length] |= first;
+            lengths |= 1 << length;
         }
         Some(Arc::new(Self {
             privacy,
             keys,
             filter,
+            lengths,
         }))
     }
 
     /// An id as OpenInference's attribute.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn attribute(&self, role: Role, id: &Id) -> Option<KeyValue> {
         let policy = self.privacy.of_ids(role);
         let key = match role {
@@ -107,8 +111,18 @@ impl Redaction {
     /// filter for both, because each attribute of each span passes it.
     #[inline(always)]
     pub(crate) fn may_matter(&self, key: &str) -> bool {
-        let (word, bit) = place(key);
-        (self.filter[word] | REGISTERED_FILTER[word].load(Ordering::Relaxed)) & bit != 0
+        let (length, first) = place(key);
+        let registered = REGISTERED_FILTER[length].load(Ordering::Relaxed);
+        (self.filter[length] | registered) & first != 0
+    }
+
+    /// The same, of all of them.
+    #[inline]
+    pub(crate) fn may_matter_of(&self, attributes: &[KeyValue]) -> bool {
+        let lengths = self.lengths | REGISTERED_LENGTHS.load(Ordering::Relaxed);
+        let has_length = |key: &str| lengths >> (key.len() % 64) & 1 != 0;
+        let mut keys = attributes.iter().map(|it| it.key.as_str());
+        keys.any(|key| has_length(key) && self.may_matter(key))
     }
 
     /// Redacts one attribute of a span. `named` is the id that the field `id` of the span holds. False if the
@@ -234,16 +248,14 @@ fn single(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-const WORDS: usize = 8;
+/// Of some keys, by their length: a bit for each first letter.
+type KeyFilter = [u32; 64];
 
-/// The bit of a key in a filter.
+/// The place of a key in a filter.
 #[inline(always)]
-fn place(key: &str) -> (usize, u64) {
-    let bytes = key.as_bytes();
-    let first = bytes.first().copied().unwrap_or_default();
-    let last = bytes.last().copied().unwrap_or_default();
-    let hash = key.len() * 37 + usize::from(first) * 11 + usize::from(last) * 101;
-    (hash / 64 % WORDS, 1 << (hash % 64))
+fn place(key: &str) -> (usize, u32) {
+    let first = key.as_bytes().first().copied().unwrap_or_default();
+    (key.len() % 64, 1 << (first % 32))
 }
 
 /// A name that a layer of this process is configured with, or a dialect.
@@ -258,7 +270,9 @@ struct Registered {
 static REGISTERED: RwLock<Vec<Registered>> = RwLock::new(Vec::new());
 
 /// Grows with the list while others read it.
-static REGISTERED_FILTER: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
+static REGISTERED_FILTER: [AtomicU32; 64] = [const { AtomicU32::new(0) }; 64];
+
+static REGISTERED_LENGTHS: AtomicU64 = AtomicU64::new(0);
 
 /// Has every provider of the process redact the attribute with this name, or the field `id` of spans with it.
 pub(crate) fn register(name: &str, role: Role, is_span: bool) {
@@ -266,8 +280,9 @@ pub(crate) fn register(name: &str, role: Role, is_span: bool) {
     let is_it = |it: &Registered| it.name == name && it.role == role && it.is_span == is_span;
     // So it grows by the names that differ only.
     if !all.iter().any(is_it) {
-        let (word, bit) = place(name);
-        REGISTERED_FILTER[word].fetch_or(bit, Ordering::Relaxed);
+        let (length, first) = place(name);
+        REGISTERED_FILTER[length].fetch_or(first, Ordering::Relaxed);
+        REGISTERED_LENGTHS.fetch_or(1 << length, Ordering::Relaxed);
         all.push(Registered {
             name: name.to_owned(),
             role,
@@ -296,15 +311,16 @@ pub(crate) fn mark_named(span: &str) -> Option<KeyValue> {
 }
 
 /// The id that the field `id` of spans with this name holds.
+#[inline]
 pub(crate) fn named(span: &str) -> Option<Role> {
+    let (length, first) = place(span);
     match span {
-        "session" => return Some(Role::Session),
-        "user" => return Some(Role::User),
-        _ => {}
+        "session" => Some(Role::Session),
+        "user" => Some(Role::User),
+        _ if REGISTERED_LENGTHS.load(Ordering::Relaxed) == 0 => None,
+        _ if REGISTERED_FILTER[length].load(Ordering::Relaxed) & first == 0 => None,
+        _ => registered(span, true),
     }
-    let (word, bit) = place(span);
-    let is_known = REGISTERED_FILTER[word].load(Ordering::Relaxed) & bit != 0;
-    is_known.then(|| registered(span, true)).flatten()
 }
 
 /// Takes the mark out of a builder's attributes.

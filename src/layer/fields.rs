@@ -98,6 +98,19 @@ impl Roles {
         }
     }
 
+    /// What is left without the implicit field.
+    pub(crate) fn explicit(mut self, span: &Metadata<'_>) -> Self {
+        if let Some(id) = span.fields().field(ID).filter(|_| self.is_implicit) {
+            self.session &= !Self::bit(&id);
+            self.ids.id = None;
+            self.is_implicit = false;
+        }
+        match self.open() {
+            true => self,
+            false => Self::default(),
+        }
+    }
+
     fn of(self, field: &Field) -> Option<FieldRole> {
         let bit = Self::bit(field);
         if self.session & bit != 0 {
@@ -188,29 +201,29 @@ impl Names {
     /// What the fields of this callsite set.
     pub(crate) fn roles(&self, span: &Metadata<'_>) -> Roles {
         let mut roles = Roles::default();
+        let is_of_macro = is_of_macro(span);
         for field in span.fields() {
-            if let Some(role) = self.role(span, field.name()) {
+            let name = field.name();
+            if let Some(role) = self.role(span, name, is_of_macro) {
                 roles.add(&field, role);
-            } else if self.is_implicit(span, field.name()) {
-                roles.add(&field, Role::Session);
-                roles.is_implicit = true;
-            } else if is_detail(field.name()) {
+            } else if is_detail(name) {
                 roles.details |= Roles::bit(&field);
             }
         }
+        roles.is_implicit = roles.ids.id == Some(Role::Session)
+            && role_of(&self.spans, span.name()).is_none()
+            && role_of(&self.fields, ID).is_none();
         if !roles.open() {
             roles.details = 0;
-        } else if !self.lets_open(span) {
+        } else if !is_of_macro
+            && self
+                .filter
+                .as_ref()
+                .is_some_and(|lets_open| !lets_open(span))
+        {
             roles = Roles::default();
         }
         roles
-    }
-
-    /// Whether the filter lets spans of this callsite open a scope.
-    fn lets_open(&self, span: &Metadata<'_>) -> bool {
-        self.filter
-            .as_ref()
-            .is_none_or(|filter| is_of_macro(span) || filter(span))
     }
 
     /// Whether spans of this callsite open a scope.
@@ -218,24 +231,22 @@ impl Names {
         self.roles(span).open()
     }
 
-    /// What a field sets explicitly.
-    fn role(&self, span: &Metadata<'_>, field: &str) -> Option<Role> {
+    /// What a field sets.
+    fn role(&self, span: &Metadata<'_>, field: &str, is_of_macro: bool) -> Option<Role> {
         if !self.glance.may_be(field) {
             return None;
         }
+        let is_default = self.has_defaults || is_of_macro;
         role_of(&self.fields, field).or_else(|| match field {
             // The macros have set the id with other fields.
-            ID if is_of_macro(span) => None,
-            ID => role_of(&self.spans, span.name()),
-            SESSION_ID if self.has_defaults || is_of_macro(span) => Some(Role::Session),
-            USER_ID if self.has_defaults || is_of_macro(span) => Some(Role::User),
+            ID if is_of_macro => None,
+            ID => role_of(&self.spans, span.name()).or_else(|| {
+                (self.has_defaults && span.name() == IMPLICIT_NAME).then_some(Role::Session)
+            }),
+            SESSION_ID if is_default => Some(Role::Session),
+            USER_ID if is_default => Some(Role::User),
             _ => None,
         })
-    }
-
-    /// Whether a field sets a session only because its span has the implicit name.
-    fn is_implicit(&self, span: &Metadata<'_>, field: &str) -> bool {
-        self.has_defaults && field == ID && span.name() == IMPLICIT_NAME && !is_of_macro(span)
     }
 }
 
@@ -275,7 +286,11 @@ pub(crate) enum Heard {
 impl Heard {
     pub(crate) fn set(self, session: &mut Session) {
         match self {
-            Self::Id(Role::Session, id) => session.id = Some(id),
+            Self::Id(Role::Session, id) => {
+                if !id.is_replaceable() || session.id.as_ref().is_none_or(Id::is_replaceable) {
+                    session.id = Some(id);
+                }
+            }
             Self::Id(Role::User, id) => session.user_id = Some(id),
             Self::Detail(detail) => Details::change(&mut session.details, |it| detail.say(it)),
         }
@@ -302,12 +317,11 @@ impl<F: FnMut(&Field, Result<Heard, ErrorKind>)> Reading<'_, F> {
         if field.index() < Roles::LAST {
             return self.roles.of(field);
         }
-        let id = self.names.role(self.span, field.name()).map(FieldRole::Id);
-        let implicit = || {
-            self.is_implicit(field)
-                .then_some(FieldRole::Id(Role::Session))
+        let role = match field.name() {
+            ID => self.roles.ids.id,
+            name => self.names.role(self.span, name, is_of_macro(self.span)),
         };
-        id.or_else(implicit).or_else(|| detail(field.name()))
+        role.map(FieldRole::Id).or_else(|| detail(field.name()))
     }
 
     /// Whether the field sets a session only because its span has the implicit name.

@@ -11,8 +11,8 @@ use crate::layer::given;
 use crate::layer::heard;
 use crate::scope::opener::Opener;
 use crate::scope::{Scope, is_in_turn};
-use crate::session::Session;
 use crate::session::details::{self, Parts};
+use crate::session::{Id, Session};
 use opentelemetry::Context as OtelContext;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -137,11 +137,11 @@ impl Shared {
         (session, Some(outer))
     }
 
-    /// The scope that a new span with these roles opens inside `outer`, whose fields set `set`. `None`: the span
-    /// is ignored, because only its name makes it an opener, and the session was set explicitly.
+    /// The scope that a new span with these roles opens inside `outer`, whose fields set `set`. `None`: only
+    /// the span's name makes it an opener, and the session was set explicitly.
     pub(crate) fn open(
         &self,
-        roles: Roles,
+        mut roles: Roles,
         span: &'static Metadata<'static>,
         mut set: Session,
         outer: Option<Arc<Scope>>,
@@ -149,13 +149,18 @@ impl Shared {
         if roles.is_implicit {
             let explicit = outer.as_ref().and_then(|it| it.id());
             if let Some(explicit) = explicit.filter(|id| !id.is_replaceable()) {
-                if set.id.as_ref() != Some(&explicit) {
+                if set.id.as_ref() == Some(&explicit) {
+                    set.id = Some(explicit);
+                } else if set.id.as_ref().is_none_or(Id::is_replaceable) {
                     if self.reported_implicit.first(span.callsite()) {
                         diagnostic::implicit_opener_ignored(span);
                     }
-                    return None;
+                    set.id = None;
+                    roles = roles.explicit(span);
+                    if !roles.open() {
+                        return None;
+                    }
                 }
-                set.id = Some(explicit);
             }
         }
         let is_turn = self.root_turns && set.id.is_some();
@@ -171,20 +176,23 @@ impl Shared {
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         let Some(span) = ctx.span(id) else { return };
-        let roles = self.names.roles(span.metadata());
+        let mut roles = self.names.roles(span.metadata());
         if !roles.open() {
             return;
         }
         // Recording runs the application's `Debug`: not under the lock of the extensions.
         let opened = |span: &SpanSession| span.opened.clone();
         let opened = span.extensions().get::<SpanSession>().and_then(opened);
-        if let Some(opened) = opened {
+        if let Some(opener) = opened.as_ref().and_then(|it| it.opener()) {
+            let is_explicit =
+                |set: &Session| set.id.as_ref().is_some_and(|id| !id.is_replaceable());
+            if opener.fields.ids.id.is_none() || opener.with_values(is_explicit) {
+                roles = roles.explicit(span.metadata());
+            }
             let mut recorded = Session::default();
             let heard = |heard: Heard| heard.set(&mut recorded);
             record.record(&mut self.reading(span.metadata(), roles, heard));
-            if let Some(opener) = opened.opener() {
-                opener.record(recorded);
-            }
+            opener.record(recorded);
         }
     }
 

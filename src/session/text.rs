@@ -38,11 +38,11 @@ const PLACEHOLDERS: [&str; 6] = ["None", "null", "undefined", "nil", "NaN", "[ob
 
 /// Whether `text` stands for no value.
 pub(crate) fn is_placeholder(text: &str) -> bool {
-    // Nearly every id starts with another letter.
-    matches!(
-        text.trim_start().as_bytes().first(),
-        Some(b'N' | b'n' | b'u' | b'[')
-    ) && PLACEHOLDERS.contains(&text.trim())
+    match text.as_bytes().first() {
+        // Nearly every id starts with another letter.
+        Some(b'N' | b'n' | b'u' | b'[' | b' ') => PLACEHOLDERS.contains(&text.trim()),
+        _ => false,
+    }
 }
 
 /// The id that an attribute holds, if it holds one. The OpenTelemetry layer exports a field recorded with `?` in

@@ -85,23 +85,33 @@ impl Own {
     /// an opener have set by now: samplers see them.
     #[inline(always)]
     pub(crate) fn start(&mut self, builder: &mut SpanBuilder, scope: Option<&Scope>) {
-        let mut attributes = builder.attributes.iter().flatten();
-        if self.opener.is_some()
-            || self.redaction.is_some()
-            || self.looks_at_all
-            || attributes.any(|it| OURS.may_be(it.key.as_str()))
-        {
+        let is_ours = |it: &KeyValue| OURS.may_be(it.key.as_str());
+        let any = match (&self.redaction, &builder.attributes) {
+            (None, Some(attributes)) => attributes.iter().any(is_ours),
+            (None, None) => false,
+            (Some(_), _) => self.start_redacted(builder),
+        };
+        if any || self.opener.is_some() || self.looks_at_all {
             self.look_at_each(builder, scope);
         }
+    }
+
+    /// Redacts events and links. False if no attribute matters.
+    #[inline(never)]
+    fn start_redacted(&mut self, builder: &mut SpanBuilder) -> bool {
+        let Some(redaction) = &self.redaction else {
+            return false;
+        };
+        redaction.redact_builder(builder);
+        let attributes = builder.attributes.get_or_insert_default();
+        let named = redaction::take_named(attributes);
+        self.named = named.or_else(|| redaction::named(&builder.name));
+        redaction.may_matter_of(attributes)
     }
 
     #[inline(never)]
     fn look_at_each(&mut self, builder: &mut SpanBuilder, scope: Option<&Scope>) {
         let attributes = builder.attributes.get_or_insert_default();
-        if self.redaction.is_some() {
-            let named = redaction::take_named(attributes);
-            self.named = named.or_else(|| redaction::named(&builder.name));
-        }
         // From the last to the first: of the values of a field, the last one counts.
         self.settled = Some(Parts::default());
         for at in (0..attributes.len()).rev() {
@@ -110,9 +120,6 @@ impl Own {
             }
         }
         self.settled = None;
-        if let Some(redaction) = &self.redaction {
-            redaction.redact_builder(builder);
-        }
         if let Some(opener) = self.opener.clone() {
             let attributes = builder.attributes.get_or_insert_default();
             opener.with_values(|set| {
@@ -307,9 +314,13 @@ impl Own {
     #[inline]
     pub(crate) fn end(&self, scope: Option<&Scope>, span: &mut impl Span) {
         let mut write = |attribute| span.set_attribute(attribute);
-        if self.redaction.is_none() && self.more.is_none() && self.ids.is_empty() {
-            if let Some(scope) = scope {
-                format::write_scope(scope, None, &mut write);
+        if self.more.is_none() && self.ids.is_empty() {
+            match (scope, &self.redaction) {
+                (None, _) => {}
+                (Some(scope), None) => format::write_scope(scope, None, &mut write),
+                (Some(scope), redaction) => {
+                    format::write_scope(scope, redaction.as_ref(), &mut write);
+                }
             }
         } else {
             self.end_with_more(scope, &mut write);

@@ -369,14 +369,43 @@ fn other_fields_of_an_ignored_span_set_what_they_set_on_any_span() {
         let id = "inner";
         info_span!("session", id, session.id = "by its field").in_scope(|| {});
     });
-    assert_eq!(app.diagnostics.said().len(), 2);
+    assert_eq!(app.diagnostics.said().len(), 1);
     let (first, second) = (&app.spans()[0], &app.spans()[1]);
     assert_eq!(values(first, "id"), ["inner", "later"]);
     assert_eq!(values(first, "session.id"), ["outer"]);
     assert_eq!(values(first, "user.id"), ["u-7"]);
     assert_eq!(values(first, "tag.tags"), [r#"["a"]"#]);
-    assert_eq!(values(second, "id"), ["inner"]);
+    assert_eq!(values(second, "id"), [""; 0]);
     assert_eq!(values(second, "session.id"), ["by its field"]);
+}
+
+#[test]
+fn implicit_id_that_is_recorded_replaces_no_explicit_one() {
+    let app = App::new();
+    let span = info_span!("session", id = Empty, session.id = "by its field");
+    span.record("id", "by its name");
+    span.in_scope(work);
+    drop(span);
+    app.exports(
+        "
+        session session.id=by its field
+          work session.id=by its field
+            call session.id=by its field
+        ",
+    );
+    drop(app);
+    let app = App::new();
+    outer().in_scope(|| {
+        let span = info_span!("session", id = "outer");
+        span.record("id", "other").in_scope(work);
+    });
+    app.exports(
+        "
+        session session.id=outer
+          work session.id=outer
+            call session.id=outer
+        ",
+    );
 }
 
 #[test]
