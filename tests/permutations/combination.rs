@@ -50,6 +50,8 @@ pub enum How {
     Span(Way),
     /// By the opener, in this way, and others before it starts.
     Twice(Way),
+    /// By the opener, in this way, where `set_*` sets others on the current span before the opener starts.
+    Overtaken(Way),
     /// By a `Session` value, in force around the opener.
     Around(Hold),
     /// By a `Session` value, in force inside the opener.
@@ -105,7 +107,7 @@ pub enum Outer {
 }
 
 const SAID: [Said; 3] = [Said::Session, Said::User, Said::Both];
-const HOW: [How; 19] = [
+const HOW: [How; 21] = [
     How::Nothing,
     How::Span(Way::Macro),
     How::Span(Way::Named),
@@ -114,6 +116,8 @@ const HOW: [How; 19] = [
     How::Span(Way::LateDotted),
     How::Twice(Way::LateNamed),
     How::Twice(Way::LateDotted),
+    How::Overtaken(Way::Named),
+    How::Overtaken(Way::LateDotted),
     How::Around(Hold::Attach),
     How::Around(Hold::InScope),
     How::Around(Hold::Future),
@@ -313,6 +317,7 @@ impl Combination {
         };
         let before_start = match self.how {
             How::Twice(_) => vec![Step::Record("opener", self.first())],
+            How::Overtaken(_) => vec![Step::Set(both("overtaking", "lou"))],
             _ => vec![],
         };
         [
@@ -330,7 +335,7 @@ impl Combination {
 
     fn opener(&self) -> Span {
         let (way, says) = match self.how {
-            How::Span(way) => (way, self.says()),
+            How::Span(way) | How::Overtaken(way) => (way, self.says()),
             How::Twice(way) => (way, self.first()),
             How::SetOver(way) => (way, both("opener", "joe")),
             _ => (Way::Plain, Values::default()),
@@ -357,7 +362,9 @@ impl Combination {
     /// those that come after it.
     fn below_opener(&self) -> Vec<Step> {
         let late = match self.how {
-            How::Span(Way::LateNamed | Way::LateDotted) | How::Twice(_) => {
+            How::Span(Way::LateNamed | Way::LateDotted)
+            | How::Overtaken(Way::LateDotted)
+            | How::Twice(_) => {
                 vec![Step::Record("opener", self.says())]
             }
             How::Set | How::SetOver(_) | How::SetIn(_) => vec![Step::Set(self.says())],

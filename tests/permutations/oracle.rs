@@ -217,8 +217,9 @@ struct Node {
     set: Vec<(Time, Values)>,
     /// The author's own attributes. The fields of an ignored opener are among them.
     attributes: Vec<(Time, &'static str, &'static str)>,
-    /// When it is settled what it is in: a span may be made earlier than it is started. What
-    /// OpenTelemetry does not know, or finds in a hidden span, is settled when it is made.
+    /// A filter keeps it from the OpenTelemetry layer.
+    hidden: bool,
+    /// When it is settled what it inherits: when it starts, or earlier, when it is created.
     settled: Option<Time>,
     /// When the span of OpenTelemetry exists.
     started: Option<Time>,
@@ -226,10 +227,6 @@ struct Node {
 }
 
 impl Node {
-    fn is_hidden(&self) -> bool {
-        !self.exported && self.opens
-    }
-
     fn add_attributes(&mut self, now: Time, values: Values) {
         let attribute = |(key, value): (Key, _)| (now, key.name(), value);
         self.attributes.extend(values.iter().map(attribute));
@@ -389,7 +386,8 @@ impl Oracle {
             SetParent::RemoteIn(values) => (None, Some(self.session(values, None, false))),
             SetParent::Extracted(values) => (None, Some(self.session(values, None, true))),
         };
-        let is_settled = span.hidden || outer.is_some_and(|outer| self.nodes[outer].is_hidden());
+        let opens = span.way != Way::Plain && !is_ignored;
+        let is_settled = opens || outer.is_some_and(|outer| self.nodes[outer].hidden);
         let has_own_name = |key: &Key| span.field(*key) == key.name();
         let made = self.nodes.len();
         self.nodes.push(Node {
@@ -397,7 +395,8 @@ impl Oracle {
             exported: !span.hidden,
             parent,
             outer,
-            opens: span.way != Way::Plain && !is_ignored,
+            opens,
+            hidden: span.hidden,
             is_replaceable: span.is_implicit() && explicit.is_none(),
             fields_of_keys: Key::BOTH.into_iter().filter(has_own_name).collect(),
             settled: is_settled.then_some(self.now),
@@ -459,7 +458,13 @@ impl Oracle {
                 is_replaceable,
             })
         };
-        let inherited = || self.value(node.outer?, key, at, node.settled?);
+        // A hidden span that opens nothing passes on what applies where it was created.
+        let settled = if node.hidden && !node.opens {
+            Some(started)
+        } else {
+            node.settled
+        };
+        let inherited = || self.value(node.outer?, key, at, settled?);
         set.or_else(field).or_else(inherited)
     }
 
