@@ -14,6 +14,26 @@ pub struct Combination {
     pub set_parent: Given,
     pub filter: Filter,
     pub outer: Outer,
+    pub attributes: Option<Attributes>,
+}
+
+/// The author's own attributes, on the opener, on children, on a grandchild and on a span that is made with
+/// OpenTelemetry's API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    pub when: When,
+    pub values: Values,
+}
+
+/// When the author sets attributes on a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    Created,
+    /// Before the start, but after the fields that are recorded before it.
+    Unstarted,
+    Started,
+    /// After all fields.
+    Last,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,14 +48,18 @@ pub enum How {
     Nothing,
     /// By the opener, in this way.
     Span(Way),
+    /// By the opener, in this way, and others before it starts.
+    Twice(Way),
+    /// By the opener, in this way, where `set_*` sets others on the current span before the opener starts.
+    Overtaken(Way),
     /// By a `Session` value, in force around the opener.
     Around(Hold),
     /// By a `Session` value, in force inside the opener.
     Inside(Hold),
     /// With `set_session_id` and `set_user_id`, on an opener that says nothing else.
     Set,
-    /// The same, on an opener that says both otherwise.
-    SetOver,
+    /// The same, on an opener that sets both otherwise, in this way.
+    SetOver(Way),
     /// The same, on an opener in a `Session` value that says both.
     SetIn(Hold),
     /// By a `Session` value, in force inside the opener, on which both have been set before.
@@ -76,16 +100,24 @@ pub enum Outer {
     Set,
     /// A session, where its explicit parent says both.
     Explicit,
+    /// Both, and the session only by the name of the span.
+    Implicit,
+    /// Both, with headers that are its parent.
+    Headers,
 }
 
 const SAID: [Said; 3] = [Said::Session, Said::User, Said::Both];
-const HOW: [How; 16] = [
+const HOW: [How; 21] = [
     How::Nothing,
     How::Span(Way::Macro),
     How::Span(Way::Named),
     How::Span(Way::Dotted),
     How::Span(Way::LateNamed),
     How::Span(Way::LateDotted),
+    How::Twice(Way::LateNamed),
+    How::Twice(Way::LateDotted),
+    How::Overtaken(Way::Named),
+    How::Overtaken(Way::LateDotted),
     How::Around(Hold::Attach),
     How::Around(Hold::InScope),
     How::Around(Hold::Future),
@@ -93,7 +125,8 @@ const HOW: [How; 16] = [
     How::Inside(Hold::InScope),
     How::Inside(Hold::Future),
     How::Set,
-    How::SetOver,
+    How::SetOver(Way::Dotted),
+    How::SetOver(Way::Named),
     How::SetIn(Hold::Attach),
     How::InsideSet(Hold::InScope),
 ];
@@ -110,13 +143,25 @@ const FILTERS: [Filter; 4] = [
     Filter::HidesBoth,
 ];
 const BOTH: [bool; 2] = [false, true];
-const OUTER: [Outer; 6] = [
+const OUTER: [Outer; 9] = [
     Outer::Nothing,
     Outer::Fields(values(Some("outer"), None)),
     Outer::Fields(values(None, Some("bob"))),
     Outer::Fields(both("outer", "bob")),
+    // The id that openers set, too.
+    Outer::Fields(both("inner", "bob")),
     Outer::Set,
     Outer::Explicit,
+    Outer::Implicit,
+    Outer::Headers,
+];
+const WHEN: [When; 4] = [When::Created, When::Unstarted, When::Started, When::Last];
+const ATTRIBUTES: [Values; 4] = [
+    values(Some("own"), None),
+    values(None, Some("own user")),
+    both("own", "own user"),
+    // What openers set, too.
+    both("inner", "ann"),
 ];
 
 /// All of them, numbered.
@@ -126,7 +171,17 @@ pub fn combinations() -> impl Iterator<Item = Combination> {
         *number /= of.len();
         digit
     }
+    /// A third of the combinations has attributes, spread over the values of all other digits.
+    fn attributes(number: usize) -> Option<Attributes> {
+        let mixed = (number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        let mut mixed = usize::try_from(mixed).unwrap();
+        digit(&mut mixed, &[true, false, false]).then(|| Attributes {
+            when: digit(&mut mixed, &WHEN),
+            values: digit(&mut mixed, &ATTRIBUTES),
+        })
+    }
     let combination = |mut number| {
+        let attributes = attributes(number);
         let number = &mut number;
         let combination = Combination {
             said: digit(number, &SAID),
@@ -137,6 +192,7 @@ pub fn combinations() -> impl Iterator<Item = Combination> {
             set_parent: digit(number, &GIVEN),
             filter: digit(number, &FILTERS),
             outer: digit(number, &OUTER),
+            attributes,
         };
         (*number == 0).then_some(combination)
     };
@@ -147,7 +203,7 @@ impl Combination {
     pub fn is_meaningful(&self) -> bool {
         let is_set = matches!(
             self.how,
-            How::Set | How::SetOver | How::SetIn(_) | How::InsideSet(_)
+            How::Set | How::SetOver(_) | How::SetIn(_) | How::InsideSet(_)
         );
         let is_value = matches!(
             self.how,
@@ -177,6 +233,12 @@ impl Combination {
         }
     }
 
+    /// Other values of the same kind.
+    fn first(&self) -> Values {
+        let says = self.says();
+        values(says.session.map(|_| "first"), says.user.map(|_| "joe"))
+    }
+
     pub fn program(&self) -> Vec<Step> {
         let root = match self.outer {
             Outer::Nothing => plain("root"),
@@ -185,6 +247,11 @@ impl Combination {
             Outer::Explicit => Span {
                 parent: Parent::Explicit("base"),
                 ..speaking("root", values(Some("outer"), None))
+            },
+            Outer::Implicit => named("root", both("outer", "bob")),
+            Outer::Headers => Span {
+                set_parent: SetParent::Extracted(both("outer", "bob")),
+                ..plain("root")
             },
         };
         let set = match self.outer {
@@ -248,8 +315,16 @@ impl Combination {
             }
             false => steps,
         };
+        let before_start = match self.how {
+            How::Twice(_) => vec![Step::Record("opener", self.first())],
+            How::Overtaken(_) => vec![Step::Set(both("overtaking", "lou"))],
+            _ => vec![],
+        };
         [
             vec![Step::Open(self.opener())],
+            self.attributes("opener", When::Created),
+            before_start,
+            self.attributes("opener", When::Unstarted),
             steps,
             short(plain("next")),
             short(explicit("last child", "opener")),
@@ -260,8 +335,9 @@ impl Combination {
 
     fn opener(&self) -> Span {
         let (way, says) = match self.how {
-            How::Span(way) => (way, self.says()),
-            How::SetOver => (Way::Dotted, both("opener", "joe")),
+            How::Span(way) | How::Overtaken(way) => (way, self.says()),
+            How::Twice(way) => (way, self.first()),
+            How::SetOver(way) => (way, both("opener", "joe")),
             _ => (Way::Plain, Values::default()),
         };
         Span {
@@ -286,10 +362,12 @@ impl Combination {
     /// those that come after it.
     fn below_opener(&self) -> Vec<Step> {
         let late = match self.how {
-            How::Span(Way::LateNamed | Way::LateDotted) => {
+            How::Span(Way::LateNamed | Way::LateDotted)
+            | How::Overtaken(Way::LateDotted)
+            | How::Twice(_) => {
                 vec![Step::Record("opener", self.says())]
             }
-            How::Set | How::SetOver | How::SetIn(_) => vec![Step::Set(self.says())],
+            How::Set | How::SetOver(_) | How::SetIn(_) => vec![Step::Set(self.says())],
             How::InsideSet(_) => vec![Step::Set(both("set", "joe"))],
             _ => vec![],
         };
@@ -307,7 +385,13 @@ impl Combination {
                 Step::Within("open child", vec![]),
                 Step::Open(self.child("waiting child")),
             ],
+            self.attributes("waiting child", When::Created),
+            self.attributes("opener", When::Started),
+            self.attributes("open child", When::Started),
             late,
+            self.attributes("opener", When::Last),
+            self.attributes("open child", When::Last),
+            self.attributes("waiting child", When::Unstarted),
             then,
             vec![
                 Step::Within("open child", short(plain("late grandchild"))),
@@ -325,8 +409,30 @@ impl Combination {
             parent: Parent::None,
             ..plain("orphan")
         };
+        let [built, later] = [
+            [When::Created, When::Unstarted],
+            [When::Started, When::Last],
+        ]
+        .map(|moments| self.values(|when| moments.contains(&when)));
         let below = [
-            short(plain("grandchild")),
+            vec![Step::Open(plain("grandchild"))],
+            self.attributes("grandchild", When::Created),
+            self.attributes("grandchild", When::Unstarted),
+            vec![Step::Within("grandchild", vec![])],
+            self.attributes("grandchild", When::Started),
+            self.attributes("grandchild", When::Last),
+            vec![
+                Step::Close("grandchild"),
+                Step::OtelSpan {
+                    name: "library",
+                    built,
+                    later,
+                    inside: short(plain("below library")),
+                },
+                Step::Open(named("implicit", both("deep", "dan"))),
+                Step::Within("implicit", short(plain("below implicit"))),
+                Step::Close("implicit"),
+            ],
             short(explicit("child's sibling", "opener")),
             short(orphan),
             vec![Step::Ask],
@@ -343,6 +449,20 @@ impl Combination {
             short(plain("contextual")),
         ]
         .concat()
+    }
+
+    /// The author's attributes that are set at these moments.
+    fn values(&self, is_now: impl Fn(When) -> bool) -> Values {
+        let attributes = self.attributes.filter(|it| is_now(it.when));
+        attributes.map(|it| it.values).unwrap_or_default()
+    }
+
+    /// Sets the author's attributes, if this is the moment.
+    fn attributes(&self, span: &'static str, now: When) -> Vec<Step> {
+        match self.values(|when| when == now) {
+            values if values == Values::default() => vec![],
+            values => vec![Step::SetAttributes(span, values)],
+        }
     }
 
     /// A span below the opener.
@@ -383,6 +503,15 @@ fn explicit(name: &'static str, parent: &'static str) -> Span {
 fn speaking(name: &'static str, says: Values) -> Span {
     Span {
         way: Way::Dotted,
+        says,
+        ..plain(name)
+    }
+}
+
+/// An implicit opener.
+fn named(name: &'static str, says: Values) -> Span {
+    Span {
+        way: Way::Named,
         says,
         ..plain(name)
     }

@@ -12,6 +12,39 @@ pub struct Values {
     pub user: Option<&'static str>,
 }
 
+/// The key of an attribute that identifies a session or a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    Session,
+    User,
+}
+
+impl Key {
+    pub const BOTH: [Key; 2] = [Key::Session, Key::User];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Key::Session => "session.id",
+            Key::User => "user.id",
+        }
+    }
+}
+
+impl Values {
+    pub fn get(&self, key: Key) -> Option<&'static str> {
+        match key {
+            Key::Session => self.session,
+            Key::User => self.user,
+        }
+    }
+
+    /// Each value with its key.
+    pub fn iter(self) -> impl Iterator<Item = (Key, &'static str)> {
+        let value = move |key| Some((key, self.get(key)?));
+        Key::BOTH.into_iter().filter_map(value)
+    }
+}
+
 pub type Name = &'static str;
 
 /// One thing that a program does.
@@ -29,6 +62,16 @@ pub enum Step {
     Record(Name, Values),
     /// Sets values on the current span.
     Set(Values),
+    /// The author of a span sets `session.id` and `user.id` on it with OpenTelemetry's API.
+    SetAttributes(Name, Values),
+    /// Makes a span with OpenTelemetry's API, with these attributes in its builder and these set after it has
+    /// started, and does this with the span current.
+    OtelSpan {
+        name: Name,
+        built: Values,
+        later: Values,
+        inside: Vec<Step>,
+    },
     /// Asks for the session in force.
     Ask,
     /// Lets go of a span.
@@ -47,6 +90,31 @@ pub struct Span {
     pub set_parent: SetParent,
 }
 
+impl Span {
+    /// The field that sets the value of this key.
+    pub fn field(&self, key: Key) -> &'static str {
+        let is_named = matches!(self.way, Way::Named | Way::LateNamed);
+        match key {
+            Key::Session if is_named => "id",
+            Key::User if is_named && self.says.session.is_none() => "id",
+            _ => key.name(),
+        }
+    }
+
+    /// Only the built-in name `session` makes the span an opener.
+    fn is_implicit(&self) -> bool {
+        matches!(self.way, Way::Named | Way::LateNamed) && self.says.session.is_some()
+    }
+
+    /// What the fields set when the span is made.
+    fn sets(&self) -> Values {
+        match self.way {
+            Way::LateNamed | Way::LateDotted => Values::default(),
+            _ => self.says,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parent {
     Contextual,
@@ -61,7 +129,7 @@ pub enum Way {
     Plain,
     /// `session!`, `user!`.
     Macro,
-    /// `info_span!("session", id = ..)`.
+    /// `info_span!("session", id = ..)`, which is implicit, or `info_span!("user", id = ..)`, whose name is added.
     Named,
     /// `info_span!("..", session.id = ..)`.
     Dotted,
@@ -79,6 +147,8 @@ pub enum SetParent {
     Remote,
     /// The same, with a `Session` value in force in it.
     RemoteIn(Values),
+    /// Extracted from headers that contain these values.
+    Extracted(Values),
 }
 
 /// How a `Session` value is held in force.
@@ -104,9 +174,13 @@ pub struct Exported {
     pub name: String,
     /// The name of the parent if it is a span of this process.
     pub parent: Option<String>,
-    pub session: Option<String>,
-    pub user: Option<String>,
-    /// A key that stands there twice, or `id`: that is exported as `session.id` or `user.id`.
+    /// The values of `session.id`, in their order.
+    pub sessions: Vec<String>,
+    /// The values of `user.id`.
+    pub users: Vec<String>,
+    /// The values of `id`.
+    pub ids: Vec<String>,
+    /// Other keys that are there twice.
     pub keys_too_many: Vec<String>,
 }
 
@@ -135,18 +209,41 @@ struct Node {
     /// Where it takes the values from that it does not have itself.
     outer: Option<usize>,
     opens: bool,
+    /// An implicit opener replaces the session id that is set here.
+    is_replaceable: bool,
+    /// The keys whose fields have the key itself as their name.
+    fields_of_keys: Vec<Key>,
     fields: Vec<(Time, Values)>,
     set: Vec<(Time, Values)>,
-    /// When it is settled what it is in: a span may be made earlier than it is started. What
-    /// OpenTelemetry does not know, or finds in a hidden span, is settled when it is made.
+    /// The author's own attributes. The fields of an ignored opener are among them.
+    attributes: Vec<(Time, &'static str, &'static str)>,
+    /// A filter keeps it from the OpenTelemetry layer.
+    hidden: bool,
+    /// When it is settled what it inherits: when it starts, or earlier, when it is created.
+    settled: Option<Time>,
+    /// When the span of OpenTelemetry exists.
     started: Option<Time>,
     closed: Time,
 }
 
 impl Node {
-    fn is_hidden(&self) -> bool {
-        !self.exported && self.opens
+    fn add_attributes(&mut self, now: Time, values: Values) {
+        let attribute = |(key, value): (Key, _)| (now, key.name(), value);
+        self.attributes.extend(values.iter().map(attribute));
     }
+
+    /// The author's attributes with this name.
+    fn own(&self, name: &str) -> impl Iterator<Item = (Time, &'static str)> {
+        let own = self.attributes.iter().filter(move |own| own.1 == name);
+        own.map(|(time, _, value)| (*time, *value))
+    }
+}
+
+/// A value, and whether an implicit opener may replace it.
+#[derive(Clone, Copy)]
+struct Value {
+    text: &'static str,
+    is_replaceable: bool,
 }
 
 /// The number of the step.
@@ -167,6 +264,8 @@ struct Here {
 struct Oracle {
     now: Time,
     nodes: Vec<Node>,
+    /// The spans of `tracing` by their nodes.
+    spans: Vec<(usize, Span)>,
     answers: Vec<Answer>,
 }
 
@@ -200,13 +299,46 @@ impl Oracle {
                 self.run(steps, inside);
             }
             Step::InSession(_, values, steps) => {
-                let scope = Some(self.session(*values, here.scope));
+                let scope = Some(self.session(*values, here.scope, false));
                 self.run(steps, Here { scope, ..here });
             }
             Step::OnThread(steps) => self.run(steps, Here::default()),
             Step::Record(name, values) => {
                 let span = self.find(name);
-                self.nodes[span].fields.push((self.now, *values));
+                self.record(span, *values);
+            }
+            Step::SetAttributes(name, values) => {
+                let span = self.find(name);
+                self.nodes[span].add_attributes(self.now, *values);
+            }
+            Step::OtelSpan {
+                name,
+                built,
+                later,
+                inside,
+            } => {
+                let mut span = Node {
+                    name,
+                    exported: true,
+                    parent: here.exported,
+                    outer: here.scope,
+                    settled: Some(self.now),
+                    started: Some(self.now),
+                    ..Node::default()
+                };
+                span.add_attributes(self.now, *built);
+                span.add_attributes(self.now, *later);
+                let index = self.nodes.len();
+                self.nodes.push(span);
+                let span = Some(index);
+                let current = here.current;
+                let inside_span = Here {
+                    current,
+                    exported: span,
+                    scope: span,
+                };
+                self.run(inside, inside_span);
+                self.nodes[index].closed = self.now;
             }
             Step::Set(values) => {
                 let current = here.current.map(|span| &mut self.nodes[span]);
@@ -217,11 +349,8 @@ impl Oracle {
                 }
             }
             Step::Ask => {
-                let value = |which| {
-                    let scope = here.scope?;
-                    self.value(scope, which, self.now, self.now)
-                };
-                let answer = Answer::InForce(value(SESSION), value(USER));
+                let value = |key| Some(self.value_now(here.scope?, key)?.text.to_owned());
+                let answer = Answer::InForce(value(Key::Session), value(Key::User));
                 self.answers.push(answer);
             }
             Step::Close(name) => {
@@ -244,34 +373,57 @@ impl Oracle {
             }
             Parent::None => (None, None),
         };
+        // Explicit beats implicit, by the parent that the span is made with.
+        let sets = span.sets();
+        let inherited = outer.filter(|_| span.is_implicit());
+        let inherited = inherited.and_then(|outer| self.value_now(outer, Key::Session));
+        let explicit = inherited.filter(|id| !id.is_replaceable);
+        let is_ignored = explicit.is_some_and(|id| sets.session != Some(id.text));
         // The given `Context` takes the place of the parent.
         let (parent, outer) = match span.set_parent {
             SetParent::No => (parent, outer),
             SetParent::Remote => (None, None),
-            SetParent::RemoteIn(values) => (None, Some(self.session(values, None))),
+            SetParent::RemoteIn(values) => (None, Some(self.session(values, None, false))),
+            SetParent::Extracted(values) => (None, Some(self.session(values, None, true))),
         };
-        let is_settled = span.hidden || outer.is_some_and(|outer| self.nodes[outer].is_hidden());
-        let is_known = !matches!(span.way, Way::LateNamed | Way::LateDotted);
+        let opens = span.way != Way::Plain && !is_ignored;
+        let is_settled = opens || outer.is_some_and(|outer| self.nodes[outer].hidden);
+        let has_own_name = |key: &Key| span.field(*key) == key.name();
+        let made = self.nodes.len();
         self.nodes.push(Node {
             name: span.name,
             exported: !span.hidden,
             parent,
             outer,
-            opens: span.way != Way::Plain,
-            fields: is_known
-                .then_some((self.now, span.says))
-                .into_iter()
-                .collect(),
-            started: is_settled.then_some(self.now),
+            opens,
+            hidden: span.hidden,
+            is_replaceable: span.is_implicit() && explicit.is_none(),
+            fields_of_keys: Key::BOTH.into_iter().filter(has_own_name).collect(),
+            settled: is_settled.then_some(self.now),
             ..Node::default()
         });
+        self.spans.push((made, *span));
+        self.record(made, sets);
     }
 
-    fn session(&mut self, values: Values, outer: Option<usize>) -> usize {
+    /// The fields of an ignored opener are the author's attributes.
+    fn record(&mut self, index: usize, values: Values) {
+        let node = &mut self.nodes[index];
+        if node.opens {
+            node.fields.push((self.now, values));
+        } else {
+            let (_, span) = self.spans.iter().find(|(at, _)| *at == index).unwrap();
+            let attribute = |(key, value)| (self.now, span.field(key), value);
+            node.attributes.extend(values.iter().map(attribute));
+        }
+    }
+
+    fn session(&mut self, values: Values, outer: Option<usize>, is_replaceable: bool) -> usize {
         self.nodes.push(Node {
             outer,
+            is_replaceable,
             fields: vec![(self.now, values)],
-            started: Some(self.now),
+            settled: Some(self.now),
             ..Node::default()
         });
         self.nodes.len() - 1
@@ -283,36 +435,78 @@ impl Oracle {
     }
 
     fn start(&mut self, span: usize) {
-        self.nodes[span].started.get_or_insert(self.now);
+        let span = &mut self.nodes[span];
+        span.settled.get_or_insert(self.now);
+        span.started.get_or_insert(self.now);
     }
 
     /// A value in a node, as known at a time `at`, for something that started at the time `started`.
     ///
     /// What a field says is in force in the whole life of its span. What is set on a span is in
     /// force for the span itself, and for what starts below it afterwards.
-    fn value(&self, node: usize, which: Which, at: Time, started: Time) -> Option<String> {
+    fn value(&self, node: usize, key: Key, at: Time, started: Time) -> Option<Value> {
         let node = &self.nodes[node];
-        let own = latest(&node.set, started.min(at), which);
-        let own = own.or_else(|| latest(&node.fields, at, which));
-        let inherited = || self.value(node.outer?, which, at, node.started?);
-        own.map(str::to_owned).or_else(inherited)
+        let set = latest(&node.set, started.min(at), key).map(|(_, text)| Value {
+            text,
+            is_replaceable: false,
+        });
+        let field = || {
+            let (_, text) = latest(&node.fields, at, key)?;
+            let is_replaceable = node.is_replaceable;
+            Some(Value {
+                text,
+                is_replaceable,
+            })
+        };
+        // A hidden span that opens nothing passes on what applies where it was created.
+        let settled = if node.hidden && !node.opens {
+            Some(started)
+        } else {
+            node.settled
+        };
+        let inherited = || self.value(node.outer?, key, at, settled?);
+        set.or_else(field).or_else(inherited)
     }
 
-    /// The value that a span is exported with: the one that its fields had set when it started, or else the
-    /// one that applies when it ends.
-    fn exported(&self, index: usize, which: Which) -> Option<String> {
+    /// A value in a node, for something that starts now.
+    fn value_now(&self, node: usize, key: Key) -> Option<Value> {
+        self.value(node, key, self.now, self.now)
+    }
+
+    /// The values that a span is exported with: the author's own and the one that its fields had set when it
+    /// started, or else the one that applies when it ends.
+    fn exported(&self, index: usize, key: Key) -> Vec<String> {
         let node = &self.nodes[index];
         let started = node.started.unwrap_or(node.closed);
-        let first = latest(&node.fields, started, which).map(str::to_owned);
-        first.or_else(|| self.value(index, which, node.closed, node.closed))
+        let at_start = latest(&node.fields, started, key);
+        // Before the start, the last value under the name of a field is that of the field.
+        let recorded = at_start.filter(|_| node.fields_of_keys.contains(&key));
+        let is_earlier = |time| recorded.is_some_and(|(last, _)| time < last);
+        let is_field = |time: Time, text| {
+            let field = latest(&node.fields, time, key);
+            node.fields_of_keys.contains(&key) && field.is_some_and(|(_, field)| field == text)
+        };
+        let own = || node.own(key.name()).filter(|own| !is_field(own.0, own.1));
+        let before = own().filter(|own| own.0 <= started && !is_earlier(own.0));
+        let mut values: Vec<_> = before.map(|own| own.1).collect();
+        if values.is_empty() {
+            values.extend(at_start.map(|(_, text)| text));
+        }
+        values.extend(own().filter(|own| own.0 > started).map(|own| own.1));
+        if values.is_empty() {
+            let value = self.value(index, key, node.closed, node.closed);
+            values.extend(value.map(|value| value.text));
+        }
+        values.into_iter().map(str::to_owned).collect()
     }
 
     fn outcome(self) -> Outcome {
         let exported = |(index, node): (usize, &Node)| Exported {
             name: node.name.to_owned(),
             parent: node.parent.map(|parent| self.nodes[parent].name.to_owned()),
-            session: self.exported(index, SESSION),
-            user: self.exported(index, USER),
+            sessions: self.exported(index, Key::Session),
+            users: self.exported(index, Key::User),
+            ids: node.own("id").map(|own| own.1.to_owned()).collect(),
             keys_too_many: vec![],
         };
         let nodes = self.nodes.iter().enumerate();
@@ -328,16 +522,12 @@ impl Oracle {
     }
 }
 
-/// What was set last until then.
-fn latest(set: &[(Time, Values)], until: Time, which: Which) -> Option<&'static str> {
+/// The value that was set last until then, and when.
+fn latest(set: &[(Time, Values)], until: Time, key: Key) -> Option<(Time, &'static str)> {
     let known = set.iter().filter(|(time, _)| *time <= until);
-    known.filter_map(|(_, values)| which(values)).next_back()
+    let value = |(time, values): &(Time, Values)| Some((*time, values.get(key)?));
+    known.filter_map(value).next_back()
 }
-
-type Which = fn(&Values) -> Option<&'static str>;
-
-const SESSION: Which = |values| values.session;
-const USER: Which = |values| values.user;
 
 /// The spans as a tree, and the answers.
 impl fmt::Display for Outcome {
@@ -352,8 +542,13 @@ impl Outcome {
         let is_below = |span: &&Exported| span.parent.as_deref() == parent;
         for span in self.spans.iter().filter(is_below) {
             write!(f, "{}{}", "  ".repeat(depth), span.name)?;
-            for (key, value) in [("session", &span.session), ("user", &span.user)] {
-                if let Some(value) = value {
+            let lists = [
+                ("session", &span.sessions),
+                ("user", &span.users),
+                ("id", &span.ids),
+            ];
+            for (key, values) in lists {
+                for value in values {
                     write!(f, " {key}={value}")?;
                 }
             }
@@ -404,6 +599,19 @@ fn list(f: &mut fmt::Formatter<'_>, steps: &[Step], depth: usize) -> fmt::Result
                 writeln!(f, "set {values}")?;
                 &[]
             }
+            Step::SetAttributes(name, values) => {
+                writeln!(f, "set attributes on {name} {values}")?;
+                &[]
+            }
+            Step::OtelSpan {
+                name,
+                built,
+                later,
+                inside,
+            } => {
+                writeln!(f, "within plain {name}, built with {built}, later {later}")?;
+                inside
+            }
             Step::Ask => {
                 writeln!(f, "ask")?;
                 &[]
@@ -436,6 +644,7 @@ impl fmt::Display for Span {
             SetParent::No => Ok(()),
             SetParent::Remote => write!(f, ", set below another process"),
             SetParent::RemoteIn(values) => write!(f, ", set below another process in {values}"),
+            SetParent::Extracted(values) => write!(f, ", set below headers with {values}"),
         }
     }
 }

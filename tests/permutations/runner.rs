@@ -1,12 +1,13 @@
 //! Does with the real library what a program says.
 
 use crate::oracle::{
-    Answer, Exported, Hold, Name, Outcome, Parent, SetParent, Span, Step, Values, Way,
+    Answer, Exported, Hold, Key, Name, Outcome, Parent, SetParent, Span, Step, Values, Way,
 };
 use crate::support::{self, App};
 use futures_util::FutureExt;
-use opentelemetry::Context;
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId};
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::{Span as _, TraceContextExt, Tracer, TracerProvider};
+use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::SpanData;
 use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
@@ -14,7 +15,8 @@ use tracing::field::Empty;
 use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{
-    Error, InSession, Session, current_session, session, set_session_id, set_user_id, user,
+    Error, InSession, Session, SessionPropagator, current_session, session, set_session_id,
+    set_user_id, user,
 };
 
 /// Spans of this target are to be hidden from the OpenTelemetry layer.
@@ -80,16 +82,31 @@ impl Runner<'_> {
             Step::OnThread(steps) => self.app.on_thread(|| self.run(steps)),
             Step::Record(name, values) => {
                 let (description, span) = self.span(name);
-                let (session, user) = match (description.way, description.says.session) {
-                    (Way::LateNamed, Some(_)) => ("id", "user.id"),
-                    (Way::LateNamed, None) => ("session.id", "id"),
-                    _ => ("session.id", "user.id"),
-                };
-                for (field, value) in [(session, values.session), (user, values.user)] {
-                    if let Some(value) = value {
-                        span.record(field, value);
-                    }
+                for (key, value) in values.iter() {
+                    span.record(description.field(key), value);
                 }
+            }
+            Step::SetAttributes(name, values) => {
+                let (_, span) = self.span(name);
+                for (key, value) in values.iter() {
+                    span.set_attribute(key.name(), value);
+                }
+            }
+            Step::OtelSpan {
+                name,
+                built,
+                later,
+                inside,
+            } => {
+                let attribute = |(key, value): (Key, _)| KeyValue::new(key.name(), value);
+                let tracer = self.app.provider.tracer("library");
+                let builder = tracer.span_builder(*name);
+                let mut span = tracer.build(builder.with_attributes(built.iter().map(attribute)));
+                later
+                    .iter()
+                    .for_each(|it| span.set_attribute(attribute(it)));
+                let _attached = Context::current_with_span(span).attach();
+                self.run(inside);
             }
             Step::Set(values) => self.answer(Answer::Was(set(*values).is_ok())),
             Step::Ask => {
@@ -180,20 +197,24 @@ fn set(values: Values) -> Result<(), Error> {
 
 /// The `Context` for `set_parent`, as a propagator would make it.
 fn given(set_parent: SetParent) -> Option<Context> {
-    // Not with what is in force here.
+    // Without the current session.
     let _empty = Context::new().attach();
-    let remote = SpanContext::new(
-        TraceId::from(7),
-        SpanId::from(8),
-        TraceFlags::SAMPLED,
-        true,
-        Default::default(),
-    );
-    let remote = || Context::current().with_remote_span_context(remote);
     match set_parent {
         SetParent::No => None,
-        SetParent::Remote => Some(remote()),
-        SetParent::RemoteIn(values) => Some(session_of(values).in_scope(remote)),
+        SetParent::Remote => Some(support::remote()),
+        SetParent::RemoteIn(values) => Some(session_of(values).in_scope(|| {
+            let remote = support::remote().span().span_context().clone();
+            Context::current().with_remote_span_context(remote)
+        })),
+        SetParent::Extracted(values) => {
+            let members = values
+                .iter()
+                .map(|(key, value)| format!("{}={value}", key.name()));
+            let baggage = members.collect::<Vec<_>>().join(",");
+            let headers = HashMap::from([("baggage".to_owned(), baggage)]);
+            let propagator = SessionPropagator::new().with_user(true);
+            Some(propagator.extract_with_context(&support::remote(), &headers))
+        }
     }
 }
 
@@ -201,18 +222,20 @@ fn exported(span: &SpanData, all: &[SpanData]) -> Exported {
     let parent = all
         .iter()
         .find(|other| other.span_context.span_id() == span.parent_span_id);
-    let value = |key| support::values(span, key).into_iter().next();
-    let mut keys = HashSet::from(["id"]);
+    const COMPARED: [&str; 3] = ["session.id", "user.id", "id"];
+    let mut keys = HashSet::new();
     let keys_too_many = span
         .attributes
         .iter()
         .map(|attribute| attribute.key.as_str())
-        .filter(|key| !keys.insert(key));
+        .filter(|key| !COMPARED.contains(key) && !keys.insert(*key));
+    let [sessions, users, ids] = COMPARED.map(|key| support::values(span, key));
     Exported {
         name: span.name.to_string(),
         parent: parent.map(|parent| parent.name.to_string()),
-        session: value("session.id"),
-        user: value("user.id"),
+        sessions,
+        users,
+        ids,
         keys_too_many: keys_too_many.map(str::to_owned).collect(),
     }
 }
