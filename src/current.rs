@@ -73,7 +73,8 @@ impl Session {
     /// For a handler that learns only inside which conversation it serves. It sets the whole session: ids,
     /// metadata, tags and the rest; values that this one does not have are inherited. Spans above the current
     /// one and beside it stay as they are; see [`mark_trace`] for those above. A span starts when it
-    /// is first entered: one that was made before, and is entered afterwards, is in the new session.
+    /// is first entered: one that was made before, and is entered afterwards, is in the new session, unless
+    /// its fields set a value. Then it is in what applied where it was made.
     ///
     /// A span that has started with an id of its own keeps it; the spans below get the new one. Attributes of
     /// [`Session::with_attribute`] are written on the spans below, and not on the current one: it may have

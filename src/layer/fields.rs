@@ -98,19 +98,6 @@ impl Roles {
         }
     }
 
-    /// What is left without the implicit field.
-    pub(crate) fn explicit(mut self, span: &Metadata<'_>) -> Self {
-        if let Some(id) = span.fields().field(ID).filter(|_| self.is_implicit) {
-            self.session &= !Self::bit(&id);
-            self.ids.id = None;
-            self.is_implicit = false;
-        }
-        match self.open() {
-            true => self,
-            false => Self::default(),
-        }
-    }
-
     fn of(self, field: &Field) -> Option<FieldRole> {
         let bit = Self::bit(field);
         if self.session & bit != 0 {

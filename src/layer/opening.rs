@@ -141,7 +141,7 @@ impl Shared {
     /// the span's name makes it an opener, and the session was set explicitly.
     pub(crate) fn open(
         &self,
-        mut roles: Roles,
+        roles: Roles,
         span: &'static Metadata<'static>,
         mut set: Session,
         outer: Option<Arc<Scope>>,
@@ -155,11 +155,7 @@ impl Shared {
                     if self.reported_implicit.first(span.callsite()) {
                         diagnostic::implicit_opener_ignored(span);
                     }
-                    set.id = None;
-                    roles = roles.explicit(span);
-                    if !roles.open() {
-                        return None;
-                    }
+                    return None;
                 }
             }
         }
@@ -176,7 +172,7 @@ impl Shared {
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         let Some(span) = ctx.span(id) else { return };
-        let mut roles = self.names.roles(span.metadata());
+        let roles = self.names.roles(span.metadata());
         if !roles.open() {
             return;
         }
@@ -184,14 +180,15 @@ impl Shared {
         let opened = |span: &SpanSession| span.opened.clone();
         let opened = span.extensions().get::<SpanSession>().and_then(opened);
         if let Some(opener) = opened.as_ref().and_then(|it| it.opener()) {
-            let is_explicit =
-                |set: &Session| set.id.as_ref().is_some_and(|id| !id.is_replaceable());
-            if opener.fields.ids.id.is_none() || opener.with_values(is_explicit) {
-                roles = roles.explicit(span.metadata());
-            }
             let mut recorded = Session::default();
             let heard = |heard: Heard| heard.set(&mut recorded);
             record.record(&mut self.reading(span.metadata(), roles, heard));
+            let is_explicit = |id: &Id| !id.is_replaceable();
+            if !recorded.id.as_ref().is_some_and(is_explicit)
+                && opener.with_values(|set| set.id.as_ref().is_some_and(is_explicit))
+            {
+                recorded.id = None;
+            }
             opener.record(recorded);
         }
     }
