@@ -185,10 +185,16 @@ impl Scope {
     /// Calls `f` with every value that applies now.
     #[inline(always)]
     pub(crate) fn with_values<T>(&self, f: impl FnOnce(&Session) -> T) -> T {
-        match &self.live {
-            Some(live) if live.current_version() != live.version => f(&live.latest()),
-            _ => f(&self.snapshot),
-        }
+        let latest;
+        let values = match &self.live {
+            Some(live) if live.current_version() != live.version => {
+                latest = live.latest();
+                &latest
+            }
+            _ => &self.snapshot,
+        };
+        // In one place, so that it is inlined.
+        f(values)
     }
 
     /// Every value that applies now.
@@ -234,6 +240,9 @@ impl Live {
     /// Takes over the values of scopes around in which nothing is recorded any more, and lets go of them.
     /// So jobs that spawn one another form no chain.
     fn skip_closed(&self) {
+        if self.family.is_none() {
+            return;
+        }
         // Never two locks at once: scopes are locked one by one.
         loop {
             let Some(outer) = self.inherited().outer.clone() else {
@@ -325,7 +334,11 @@ impl Live {
 /// In a loop: a chain can be longer than the stack.
 impl Drop for Live {
     fn drop(&mut self) {
-        let mut next = self.inherited().outer.take();
+        let inherited = self.inherited.get_mut();
+        let mut next = inherited
+            .unwrap_or_else(PoisonError::into_inner)
+            .outer
+            .take();
         while let Some(mut scope) = next.and_then(Arc::into_inner) {
             next = scope
                 .live

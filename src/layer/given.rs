@@ -34,11 +34,11 @@ pub(crate) fn passed_to(span: &Metadata<'_>, set: &Session) -> Option<(Session, 
         return None;
     }
     let all = here::map(|cx| {
+        let innermost = cx.get::<Given>()?;
         let outer = |given: &Given| given.outer.get::<Given>().cloned();
-        std::iter::successors(cx.get::<Given>().cloned(), outer)
-            .filter(|given| given.session.id == set.id)
-            .collect::<Vec<_>>()
-    })?;
+        let all = std::iter::successors(Some(innermost.clone()), outer);
+        Some(all.filter(|it| it.session.id == set.id).collect::<Vec<_>>())
+    })??;
     let is_exact = |given: &&Given| given.session.user_id == set.user_id;
     // A field `user.id` beside the session stands for its user.
     let found = only(all.iter().filter(is_exact)).or_else(|| only(all.iter()))?;

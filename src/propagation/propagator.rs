@@ -11,7 +11,7 @@ use crate::scope::Scope;
 use crate::session::Id;
 use crate::session::Role;
 use crate::session::Session;
-use crate::session::text::repeats;
+use crate::session::text::is_id;
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::{Context, Value};
@@ -208,12 +208,11 @@ impl SessionPropagator {
             (USER_ID, Role::User, &self.privacy.user_ids),
         ];
         ids.into_iter().any(|(of_id, role, policy)| {
-            let is_id = || {
-                scope.is_some_and(|it| it.with_values(|it| repeats(value, role.id(it).as_ref())))
-            };
+            let holds = |values: &Session| role.text(values).is_some_and(|id| is_id(value, id));
+            let is_held = || scope.is_some_and(|scope| scope.with_values(holds));
             let mut added = self.privacy.keys.iter();
             let mut is_added = || added.any(|added| added.0 == key && added.1 == role);
-            !policy.is_plain() && (key == of_id || is_added() || is_id())
+            !policy.is_plain() && (key == of_id || is_added() || is_held())
         })
     }
 

@@ -81,7 +81,7 @@ pub(crate) enum InForce {
 }
 
 impl InForce {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn under(cx: &Context) -> Self {
         let entry = cx.get::<Entry>();
         let span = cx.span();

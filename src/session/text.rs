@@ -3,7 +3,7 @@
 use crate::error::ErrorKind;
 use crate::session::Id;
 use crate::session::metadata;
-use opentelemetry::{StringValue, Value};
+use opentelemetry::StringValue;
 use std::borrow::Cow;
 
 /// The string that `text` is the `Debug` form of.
@@ -38,47 +38,35 @@ const PLACEHOLDERS: [&str; 6] = ["None", "null", "undefined", "nil", "NaN", "[ob
 
 /// Whether `text` stands for no value.
 pub(crate) fn is_placeholder(text: &str) -> bool {
-    match text.as_bytes().first() {
-        // Nearly every id starts with another letter.
-        Some(b'N' | b'n' | b'u' | b'[' | b' ') => PLACEHOLDERS.contains(&text.trim()),
-        _ => false,
-    }
+    // Nearly every id starts with another letter.
+    let may_be = |first: &u8| b"Nnu[".contains(first) || !first.is_ascii_graphic();
+    text.as_bytes().first().is_some_and(may_be) && PLACEHOLDERS.contains(&text.trim())
 }
 
 /// The id that an attribute holds, if it holds one. The OpenTelemetry layer exports a field recorded with `?` in
 /// its quotes, and untrimmed.
-pub(crate) fn id_text(value: &Value) -> Option<Cow<'_, str>> {
-    let is_id = |text: &str| Id::check(text).is_ok() && !is_placeholder(text);
-    match value.as_str() {
-        text if text.starts_with('"') => {
-            let plain = unquoted(&text).unwrap_or_else(|| text.into_owned());
-            is_id(&plain).then(|| plain.trim().to_owned().into())
-        }
-        Cow::Borrowed(text) => is_id(text).then(|| text.trim().into()),
-        Cow::Owned(text) => is_id(&text).then(|| text.trim().to_owned().into()),
+pub(crate) fn id_text(text: &str) -> Option<Cow<'_, str>> {
+    fn id(text: &str) -> Option<&str> {
+        Id::check(text).ok().filter(|id| !is_placeholder(id))
+    }
+    match unquoted(text) {
+        None => id(text).map(Cow::Borrowed),
+        Some(plain) => id(&plain).map(|id| id.to_owned().into()),
     }
 }
 
-/// Whether an attribute holds this id.
-pub(crate) fn is_id(value: &Value, id: &str) -> bool {
-    value.as_str() == id || id_text(value).is_some_and(|text| text == id)
+/// Whether an attribute with this text holds this id.
+pub(crate) fn is_id(text: &str, id: &str) -> bool {
+    text == id || id_text(text).is_some_and(|text| text == id)
 }
 
-/// Whether an attribute holds something that is no id: neither blank nor a placeholder.
-pub(crate) fn is_invalid(value: &Value) -> bool {
-    let text = value.as_str();
-    let plain = unquoted(&text);
-    let text = plain.as_deref().unwrap_or(&text);
-    !matches!(Id::check(text), Ok(_) | Err(ErrorKind::Blank))
-}
-
-/// Whether an attribute only repeats an id: what the span's field said, or what is to be hidden.
-pub(crate) fn repeats(text: &str, said: Option<&Id>) -> bool {
-    let Some(said) = said else { return false };
-    // The OpenTelemetry layer exports a field recorded with `?` in its quotes, and untrimmed.
-    said.as_str() == text
-        || Id::new(text).is_ok_and(|id| id == *said)
-        || unquoted(text).is_some_and(|text| Id::new(&text).is_ok_and(|id| id == *said))
+/// Whether an attribute with this text holds something that is no id: neither blank nor a placeholder.
+pub(crate) fn is_invalid(text: &str) -> bool {
+    let plain = unquoted(text);
+    !matches!(
+        Id::check(plain.as_deref().unwrap_or(text)),
+        Ok(_) | Err(ErrorKind::Blank)
+    )
 }
 
 /// Tags as a field holds them: a list, as `?` or JSON writes it, or text with commas.

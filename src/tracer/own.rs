@@ -87,9 +87,9 @@ impl Own {
     pub(crate) fn start(&mut self, builder: &mut SpanBuilder, scope: Option<&Scope>) {
         let is_ours = |it: &KeyValue| OURS.may_be(it.key.as_str());
         let any = match (&self.redaction, &builder.attributes) {
-            (None, Some(attributes)) => attributes.iter().any(is_ours),
-            (None, None) => false,
             (Some(_), _) => self.start_redacted(builder),
+            (None, Some(attributes)) if self.opener.is_none() => attributes.iter().any(is_ours),
+            (None, _) => false,
         };
         if any || self.opener.is_some() || self.looks_at_all {
             self.look_at_each(builder, scope);
@@ -179,11 +179,11 @@ impl Own {
 
     fn keeps_id(&mut self, role: Role, attribute: &KeyValue, scope: Option<&Scope>) -> bool {
         if self.fields().hold(role) {
-            let value = &attribute.value;
-            let is_set = |set: &Session| role.text(set).is_some_and(|id| is_id(value, id));
+            let text = &attribute.value.as_str();
+            let is_set = |set: &Session| role.text(set).is_some_and(|id| is_id(text, id));
             let opener = self.opener.as_ref();
             let is_recorded = opener.is_some_and(|opener| opener.with_values(is_set));
-            let has_id = is_recorded || id_text(value).is_some();
+            let has_id = is_recorded || id_text(text).is_some();
             // In a builder: recorded before the last value.
             let is_earlier = self
                 .settled
@@ -200,7 +200,7 @@ impl Own {
             }
             return is_own;
         }
-        if let (None, Some(scope)) = (id_text(&attribute.value), scope) {
+        if let (None, Some(scope)) = (id_text(&attribute.value.as_str()), scope) {
             if let Err(error) = Id::check(&attribute.value.as_str()) {
                 diagnostic::own_attribute_ignored(role.key(), error);
             }
@@ -214,10 +214,10 @@ impl Own {
 
     /// Takes note of a field of an opener that goes.
     fn consume(&mut self, role: Role, attribute: &KeyValue, may_be_invalid: bool) {
-        if let Some(opener) = &self.opener {
+        if let Some(opener) = self.opener.as_ref().filter(|_| self.ids.have(role.part())) {
             opener.with_values(|set| self.warn_of_change(role, set));
         }
-        if may_be_invalid && is_invalid(&attribute.value) {
+        if may_be_invalid && is_invalid(&attribute.value.as_str()) {
             self.more().invalid.push((role, attribute.clone()));
         }
     }
@@ -315,12 +315,8 @@ impl Own {
     pub(crate) fn end(&self, scope: Option<&Scope>, span: &mut impl Span) {
         let mut write = |attribute| span.set_attribute(attribute);
         if self.more.is_none() && self.ids.is_empty() {
-            match (scope, &self.redaction) {
-                (None, _) => {}
-                (Some(scope), None) => format::write_scope(scope, None, &mut write),
-                (Some(scope), redaction) => {
-                    format::write_scope(scope, redaction.as_ref(), &mut write);
-                }
+            if let Some(scope) = scope {
+                format::write_scope(scope, self.redaction.as_ref(), &mut write);
             }
         } else {
             self.end_with_more(scope, &mut write);
@@ -352,6 +348,10 @@ impl Own {
     }
 
     fn write(&self, values: &Session, write: &mut impl FnMut(KeyValue)) {
+        let is_written = |role: Role| self.ids.have(role.part()) || role.id(values).is_none();
+        if values.details.is_none() && Role::BOTH.into_iter().all(is_written) {
+            return;
+        }
         format::write_values(values, self.redaction.as_ref(), &mut |attribute| {
             if !self.has(attribute.key.as_str()) {
                 write(attribute);
