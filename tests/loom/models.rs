@@ -287,6 +287,23 @@ fn two_threads_that_let_go_of_one_scope_keep_what_is_around_it() {
     });
 }
 
+#[test]
+fn values_that_one_thread_takes_over_are_not_missed_by_another_that_reads() {
+    in_every_order(|| {
+        let outer = late(id("s1"), None, None);
+        let scope = late(None, None, Some(outer.clone()));
+        let nested = late(None, None, Some(scope.clone()));
+        // The snapshots are old now, so the values are read anew.
+        scope.record(None, id("u1"));
+        outer.close();
+        let taking_over = run(move || scope.close());
+        let both = ("s1".to_owned(), "u1".to_owned());
+        assert_eq!(texts(nested.ids()), both);
+        taking_over.join().unwrap();
+        assert_eq!(texts(nested.ids()), both);
+    });
+}
+
 /// What is handed from thread to thread with a key: whoever has the one has the other.
 type Map = Shards<u64, &'static str>;
 
