@@ -37,7 +37,8 @@ use tracing_subscriber::registry::LookupSpan;
 ///   (with a [`Session`](crate::Session) value, a macro, a field `session.id`, [`set_session_id`](crate::set_session_id), or
 ///   a name or field that you add here). It does replace the id of another implicit span, an id from headers,
 ///   and the [default session](crate::Session::set_global_default). The layer decides when the span is created. If it
-///   ignores the `id`, the field stays a plain attribute, and a warning names the span.
+///   ignores the span, all its fields stay plain attributes, and a warning names it. If the span has a field `session.id`
+///   too, that field wins, and is explicit.
 ///
 /// A span named `user` sets nothing by default: `#[instrument] fn user(id: u64)` is a look-up, not a login.
 /// You can add names and fields, drop the defaults, or choose spans
