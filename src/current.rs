@@ -1,4 +1,4 @@
-//! What is in force here, and setting it on the current span.
+//! The current session, and setting it on the current span.
 
 use crate::error::{Error, ErrorKind};
 use crate::handover::{self, Errand};
@@ -14,12 +14,14 @@ use std::fmt::Display;
 use tracing::{Dispatch, dispatcher};
 use tracing_opentelemetry::get_otel_context;
 
-/// What is in force here, if anything is: a session, a user, metadata, tags and the rest.
+/// The current session, if there is one: its id, user, metadata, tags and the rest.
 ///
 /// The function looks in OpenTelemetry's current `Context`. If that has no session, the
 /// [default session](Session::set_global_default) applies.
 ///
-/// Cost: some 300 instructions.
+/// The session is a snapshot: it doesn't contain values that are recorded later.
+///
+/// Cost: about 0.1 µs.
 ///
 /// ```
 /// use tracing_session::{Session, current_session};
@@ -34,9 +36,8 @@ pub fn current_session() -> Option<Session> {
 }
 
 impl Session {
-    /// What is in force under `cx`, if anything is: for samplers, span processors and log processors,
-    /// which are given a [`Context`]. [`current_session`](crate::current_session) is what is in force
-    /// here.
+    /// The session that applies under `cx`, if there is one: for samplers, span processors and log processors,
+    /// which receive a [`Context`]. [`current_session`](crate::current_session) returns the current one.
     ///
     /// ```
     /// use opentelemetry::Context;
@@ -52,9 +53,9 @@ impl Session {
     }
 }
 
-/// The id of the session in force here: [`current_session`] has the rest.
+/// The id of the current session: [`current_session`] has the rest.
 ///
-/// Cost: some 500 instructions, as it copies the id.
+/// Cost: about 0.1 µs, because it copies the id.
 ///
 /// ```
 /// use tracing_session::{Session, current_session_id};
@@ -68,26 +69,27 @@ pub fn current_session_id() -> Option<String> {
 }
 
 impl Session {
-    /// Sets this session on the current span: on itself, and on what is started below it from now on.
+    /// Sets this session on the current span: on the span itself, and on spans that start under it from now on.
     ///
-    /// For a handler that learns only inside which conversation it serves. It sets the whole session: ids,
-    /// metadata, tags and the rest; values that this one does not have are inherited. Spans above the current
-    /// one and beside it stay as they are; see [`mark_trace`] for those above. A span starts when it
-    /// is first entered: one that was made before, and is entered afterwards, is in the new session, unless
-    /// its fields set a value. Then it is in what applied where it was made.
+    /// For a handler that learns the conversation while its span is running. It sets the whole session: ids,
+    /// metadata, tags and the rest. The span keeps inherited values that this session doesn't have. Ancestors and
+    /// siblings of the span stay unchanged; see [`mark_trace`] for ancestors. A span starts when it is first
+    /// entered, so a child that you created before and enter afterwards is in the new session. A child whose own
+    /// fields set a value is an exception: it inherits the session that applied where it was created.
     ///
-    /// A span that has started with an id of its own keeps it; the spans below get the new one. Attributes of
-    /// [`Session::with_attribute`] are written on the spans below, and not on the current one: it may have
-    /// such an attribute of its own.
+    /// A span that started with an id of its own keeps that id, and one warning names the span. Spans that start
+    /// under it get the new id. Attributes of [`Session::with_attribute`] are written on spans that start under the current
+    /// span, and not on the current span, which may have attributes with the same keys.
     ///
     /// Cost: about 1 µs.
     ///
     /// # Errors
     ///
-    /// When there is no current span that is exported (or, where there is no OpenTelemetry layer, no current
-    /// span): a value without a span or a guard would have nowhere safe to live. When a [`Session`] is
-    /// attached inside the current span: it is nearer than the span, and would shadow the new one. And in a
-    /// sampler or span processor, while a span starts: the OpenTelemetry layer has locked it.
+    /// - When there is no current span.
+    /// - When the current span is filtered out, unless [`SessionLayer::with_filter`](crate::SessionLayer::with_filter) or a
+    ///   subscriber without an OpenTelemetry layer tracks it.
+    /// - When a [`Session`] is attached inside the current span, because it would shadow the new one.
+    /// - In a sampler or span processor, while a span starts, because the OpenTelemetry layer has locked that span.
     ///
     /// ```
     /// # use opentelemetry::trace::TracerProvider;
@@ -115,7 +117,7 @@ impl Session {
     }
 }
 
-/// Sets the session id of the current span, and of what is started below it from now on: see
+/// Sets the session id of the current span, and of spans that start under it from now on: see
 /// [`Session::set_on_current_span`].
 ///
 /// # Errors
@@ -147,7 +149,8 @@ pub fn set_session_id(id: impl Display) -> Result<(), Error> {
     Session::new(id)?.set_on_current_span()
 }
 
-/// Sets the user of the current span: of itself, and of what is started below it from now on.
+/// Sets the user of the current span, and of spans that start under it from now on: see
+/// [`Session::set_on_current_span`].
 ///
 /// # Errors
 ///
@@ -161,10 +164,9 @@ pub fn set_user_id(id: impl Display) -> Result<(), Error> {
     Session::default().with_user(id)?.set_on_current_span()
 }
 
-/// Makes a session, sets it on the current span as [`set_session_id`] does, and returns it.
+/// Sets a new session on the current span, and returns it: see [`Session::set_on_current_span`].
 ///
-/// Its id is the one that the environment names, or else a new one: see
-/// [`Session::from_env_or_generate`].
+/// The id comes from the environment, or is generated: see [`Session::from_env_or_generate`].
 ///
 /// # Errors
 ///
@@ -234,20 +236,28 @@ fn not_while_a_span_starts() -> Result<(), Error> {
     }
 }
 
-/// Writes what is in force here on the spans above, too: on each one of this trace in this process
-/// that is still open and has no value of its own.
+/// Exports the current session on the ancestors of the current span too: on each one of this trace in this
+/// process that is still open.
 ///
-/// Backends show the first span of a trace: with this it carries what was learnt below it. The
-/// spans above are marked, and nothing more: what is started beside them does not inherit it. They
-/// are marked with all but attributes of one's own. Only spans that `tracing` made are found, and the
-/// current one, whoever made it.
+/// Backends show the first span of a trace. With this function that span carries an id that only a descendant
+/// knew. The ancestors are marked, and nothing more: their other descendants don't inherit the session.
 ///
-/// Cost: some 2,200 instructions for each of these spans.
+/// An ancestor gets only values that it lacks. One that already has another session or another user stays
+/// unchanged, so no span ever carries the session of one conversation and the user of another. The same holds
+/// for a span on which you set `session.id` or `user.id` with OpenTelemetry's API: this crate doesn't know the value.
+/// A second call with the same session can add the user that was missing. A second call with another
+/// session changes nothing.
+///
+/// The marks contain all values of the session but its [attributes](Session::with_attribute), because the
+/// ancestor may have attributes with the same keys. Only ancestors that `tracing` created are found, and the
+/// current span whoever created it.
+///
+/// Cost: about 0.7 µs for each of these spans.
 ///
 /// # Errors
 ///
-/// When nothing is in force here, when there is no span, and in a sampler or span processor, while a span
-/// starts.
+/// When no session or user applies here, when there is no current span, and in a sampler or span processor, while a
+/// span starts.
 ///
 /// ```
 /// # use opentelemetry::trace::TracerProvider;

@@ -29,20 +29,19 @@ use tracing_subscriber::fmt::format::{Compact, Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// The formatter of a `fmt` layer, with the session on each line that is written in one: for
-/// `map_event_format`, after all else that is said of the format.
+/// Wraps the formatter of a `fmt` layer, and adds the session to each line. Pass it to `map_event_format`, after all
+/// other settings of the format.
 ///
-/// As text (`Full`, `Compact`) the ids stand at the end of the line, as fields would; with `pretty()`
-/// they are a line by themselves; as JSON they are the first members of the object. They are those of
-/// [`current_session`](crate::current_session) where the event is written, with an OpenTelemetry
-/// layer and without one; an explicit `parent:` does not change that, so the lines of
-/// `with_span_events` carry what is in force where a span is made, entered, left or closed. A [`SessionLayer`] has to be
-/// there for what spans say; [`Session`](crate::Session) values need nothing else.
+/// As text (`Full`, `Compact`), the ids are at the end of the line, like fields. With `pretty()` they have a line of
+/// their own. As JSON, they are the first members of the object. They are the ids of
+/// [`current_session`](crate::current_session) where the event is written, with or without an OpenTelemetry layer. An
+/// explicit `parent:` doesn't change that: the lines of `with_span_events` carry the session that is current where the span
+/// is created, entered, left or closed. Fields of spans need a [`SessionLayer`] on the subscriber;
+/// [`Session`](crate::Session) values don't.
 ///
-/// An event with a field `session.id` or `user.id` of its own has that one, where its fields stand,
-/// and not ours besides.
+/// If an event has its own field `session.id` or `user.id`, the line has only that one.
 ///
-/// Metadata, tags and other keys are left to log records: see
+/// Lines don't contain metadata, tags and other values. For those, use log records: see
 #[cfg_attr(
     feature = "logs",
     doc = "[`SessionLogProcessor`](crate::SessionLogProcessor)."
@@ -52,8 +51,8 @@ use tracing_subscriber::registry::LookupSpan;
     doc = "`SessionLogProcessor`, of the feature `logs`."
 )]
 ///
-/// Of several subscribers that are defaults of a thread in turn, one without a `SessionLayer` may print the
-/// default session of the one before.
+/// The [default session](crate::Session::set_global_default) belongs to the process, so lines of every
+/// subscriber carry it.
 ///
 /// It takes the formats of `tracing-subscriber`. A formatter of one's own can ask `current_session`.
 /// Whether there are colours is the layer's to say (`with_ansi`). Escapes in values are made harmless

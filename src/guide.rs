@@ -1,21 +1,19 @@
-//! A guide for those who have never used OpenTelemetry. There is nothing to call in here.
+//! A guide for people who have never used OpenTelemetry. This module contains no code.
 //!
 //! # What a session is
 //!
-//! A *span* is a piece of work with a beginning and an end: where an event of `tracing`, as `info!`,
-//! is one line, a span, as `info_span!` or a function with `#[instrument]`, lasts until the work is
-//! done.
+//! A *span* is a piece of work with a beginning and an end. An event of `tracing`, such as `info!`, is one
+//! line. A span, such as `info_span!` or a function with `#[instrument]`, lasts until the work is done.
 //!
-//! Spans that are made inside one another are a tree, and the whole tree is a *trace*: all that was
-//! done for one request.
+//! Spans inside one another form a tree. The whole tree is a *trace*: all the work for one request.
 //!
-//! A *session* is a conversation: the traces of its *turns*, each a question with its answer, belong
-//! together because all their spans carry the same attribute, `session.id`.
+//! A *session* is a conversation. Each question with its answer is a *turn*, and has its own trace. The traces
+//! belong together because all their spans carry the same attribute, `session.id`.
 //!
-//! The *user* is who holds it, and is on the same spans as `user.id`.
+//! The *user* is the person who holds the conversation. The same spans carry the attribute `user.id`.
 //!
-//! OpenTelemetry is the way in which spans leave a program, in a format that is called OTLP, for a
-//! *backend* that stores and shows them: Phoenix, Langfuse, Jaeger.
+//! OpenTelemetry exports spans from a program, in a format called OTLP, to a *backend* that stores and shows
+//! them, such as Phoenix, Langfuse or Jaeger.
 //!
 //! ```text
 //! session chat-42 ─┬─ trace: "What is the weather?"
@@ -28,10 +26,9 @@
 //!                         complete  ─────              session.id=chat-42  user.id=u-7
 //! ```
 //!
-//! Nothing else holds a session together: it is not opened, closed or stored anywhere, and may go on
-//! after a year, on another machine. So both attributes have to be on every span, also on those of
-//! libraries that know nothing of conversations. This crate puts them there. You say once whose turn
-//! it is:
+//! Nothing else makes a session: it isn't opened, closed or stored anywhere, and it may continue a year
+//! later on another machine. So every span needs both attributes, also the spans of libraries that know
+//! nothing about conversations. This crate adds them. You set the session once for each turn:
 //!
 //! ```
 //! # use opentelemetry::trace::TracerProvider;
@@ -41,7 +38,7 @@
 //! use tracing::instrument;
 //! use tracing_session::{InSession, Session};
 //!
-//! #[instrument(skip_all)] // a span, named `answer`, each time it is called
+//! #[instrument(skip_all)] // each call creates a span named `answer`
 //! async fn answer(question: &str) -> String {
 //!     search(question).await;
 //!     complete(question).await
@@ -75,17 +72,15 @@
 //!
 //! # The pages
 //!
-//! | page | what it is about |
-//! | --- | --- |
-//! | [Setting up](set_up) | from nothing; what the parts are for; code that has ids in its spans already |
-//! | [Servers](servers) | web servers, background jobs, streamed answers |
-//! | [Backends](backends) | Phoenix, Langfuse, Jaeger, the Collector |
-//! | [In production](production) | what is private, what is kept, what is logged |
-//! | [Testing](testing) | that one's own spans are in the session |
-//! | [Troubleshooting](troubleshooting) | from what one sees, and from what is said, to what to change |
+//! - [Setting up](set_up): from nothing, the parts of the set-up, and code whose spans already have ids.
+//! - [Servers](servers): web servers, background jobs and streamed answers.
+//! - [Backends](backends): Phoenix, Langfuse, Jaeger and the Collector.
+//! - [In production](production): privacy, sampling and logs.
+//! - [Testing](testing): how to test that your spans are in their session.
+//! - [Troubleshooting](troubleshooting): symptoms, causes and fixes.
 //!
-//! Each page is read in a few minutes. What the words mean exactly is in [the rules](crate#the-rules),
-//! and with each item.
+//! Each page takes a few minutes to read. For the exact rules, see [the rules](crate#the-rules) and the
+//! documentation of each item.
 
 // What needs a feature is linked, and tried, where it is there.
 #![cfg_attr(

@@ -30,27 +30,45 @@
 //!
 //! # How it works
 //!
-//! OpenTelemetry's `Context` is the carrier: child spans, spans made without `tracing` and samplers
-//! read it anyway.
+//! OpenTelemetry's `Context` is the carrier: child spans, plain OpenTelemetry spans, samplers, log
+//! processors and propagators read it anyway.
 //!
-//! 1. [`SessionLayer`] watches `tracing` for spans that say a session or user. For such a span it
-//!    attaches a `Context` with the new scope while the OpenTelemetry layer makes the span. What is
-//!    below inherits the scope with the `Context`, and costs nothing.
-//! 2. [`SessionTracerProvider`] wraps the provider. Its spans look up the scope of their parent's
-//!    `Context` when they start, and write its values when they end: once for each key.
+//! 1. [`SessionLayer`] finds *openers*: `tracing` spans whose fields set a session or user. For an opener it
+//!    makes a scope and attaches a `Context` that contains it while the OpenTelemetry layer creates the span.
+//!    That layer takes the current `Context` as the parent. So descendants inherit the scope with the
+//!    `Context`, without any work of this crate. An opener with an explicit `parent:` works the same way: the
+//!    layer attaches that parent's `Context`.
+//! 2. [`SessionTracerProvider`] wraps the tracer provider. Its spans read the scope from their parent
+//!    `Context` when they start, and append the missing attributes when they end. So values that are recorded
+//!    later are included. An opener writes the ids that its fields have set when it starts, so samplers
+//!    see them.
+//! 3. [`SessionExporter`] maps the finished attributes to the keys of other backends, off the hot path.
 //!
-//! Sampling, log records and conversations stand on the same two: a sampler and a log processor read the
-//! scope from the `Context`, and the span of a turn is made in one.
+//! A scope is a snapshot: one immutable [`Session`] with all inherited values merged in. Where fields may
+//! still be recorded, a scope also has one live part, which refers to the opener. When the opener closes, inner
+//! scopes copy its values and let go of it. So jobs that spawn one another don't form a chain.
 //!
-//! Where a span's `Context` could not be given the scope, because its parent was set from outside or
-//! because the scope came after the span had started, the scope is found by the span's id instead.
-//! In the first case it is attached when the span is entered, so that those below inherit as ever.
+//! A scope can be in four places. Each one covers a case that the one before can't:
+//!
+//! - An entry in the `Context`: the usual place.
+//! - The pending span: an opener whose parent `Context` may be replaced with `set_parent` before it
+//!   starts. The span builder contains a ticket, which is the number of the pending span.
+//! - A map from OpenTelemetry span id to scope: spans whose own `Context` has no entry, after `set_parent`
+//!   and [`Session::set_on_current_span`].
+//! - The tracked span, whose scope is attached whenever the span is entered: openers that are filtered out
+//!   ([`SessionLayer::with_filter`]), and subscribers without an OpenTelemetry layer.
+//!
+//! Where none of them has a scope, the [default session](Session::set_global_default) of the process applies.
+//!
+//! Samplers, log processors and conversations use the same parts: a sampler and a log processor read the
+//! scope from the `Context`, and a [`Conversation`] creates each turn's span in a scope.
 //!
 //! # In libraries, in applications
 //!
-//! A library says sessions ([`Session`], [`session!`], [`user!`]) and leaves the set-up to the
-//! application. Without a subscriber nothing breaks, and [`Session`] values still scope: a plain
-//! OpenTelemetry span carries them, and [`current_session`] answers.
+//! A library sets sessions (with [`Session`], [`session!`] or [`user!`]) and leaves the set-up to the
+//! application. Without a subscriber nothing breaks, and [`Session`] values still work: plain
+//! OpenTelemetry spans carry the session, and [`current_session`] returns it. A library must not set the
+//! default session.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings), allow(dead_code, unused_variables))))]

@@ -1,4 +1,4 @@
-//! A log processor: what is in force, on log records.
+//! A log processor: writes the current session on log records.
 
 use crate::format;
 use crate::format::attributes::{SESSION_ID, USER_HASH, USER_ID};
@@ -17,35 +17,32 @@ use opentelemetry_sdk::logs::{LogProcessor, SdkLogRecord};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Writes session, user and what else is in force on log records: those of
-/// `opentelemetry-appender-tracing`, and those made by OpenTelemetry's API.
+/// Writes the session on log records: those of `opentelemetry-appender-tracing`, and those made with
+/// OpenTelemetry's API.
 ///
-/// Add it *before* the processor that exports: what comes after that one is not exported.
+/// Add it *before* the processor that exports, because later processors can't change the exported record.
 ///
-/// A record gets what [`current_session`](crate::current_session) answers where it is written, the
-/// default session among it, as the attributes that a span gets there. A value that becomes known
-/// later is missing.
+/// A record gets the values that [`current_session`](crate::current_session) returns where it is written (or the
+/// default session's), as the same attributes as a span. It doesn't get values that are recorded later.
 ///
-/// | case | what a record carries |
-/// | --- | --- |
-/// | it has an attribute with the same key: an event with a field `session.id` | its own, and not ours beside it |
-/// | the same, where a [`Dialect`] has more than one key for the id | the own id under these keys too |
-/// | an event with an explicit `parent:` | what is in force where it is written: that is also whose trace it is in |
-/// | in a span that `SessionLayer::with_filter` hides | the session as ever |
-/// | outside any session | nothing |
+/// - If the record has an attribute with the same key, such as an event with a field `session.id`, that attribute
+///   wins, and the session's value isn't added. Metadata and tags aren't merged. If a [`Dialect`] has more than one
+///   key for the id, the record's own id is written under these keys too.
+/// - An event with an explicit `parent:` gets the session that is current where it is written. Its trace id comes
+///   from there too.
+/// - In a span that `SessionLayer::with_filter` filters out, records still get its session.
+/// - Outside any session, records stay unchanged.
 ///
 /// A log processor can't remove an attribute from a record. So [`Privacy`] redacts only the values that this
 /// processor adds. It redacts neither your own attributes nor the text of the record.
 ///
-/// There is nothing of the kind for metrics. A measurement with a session id is a time series of its
-/// own, kept by the SDK for as long as the process runs, and by the backend for as long as it keeps
-/// anything. Ask the spans or the logs.
+/// There is no such processor for metrics, because each session id would create a new time series, which the SDK
+/// keeps for the lifetime of the process. Use spans or logs instead.
 ///
 /// # Cost
 ///
-/// Some 460 instructions for a record in a session and 730 where there is a user too, and 200 for any
-/// other, which is looking for a session. The same written by hand, as `session.id = %id`, takes 630
-/// and 1,260.
+/// About 0.6 to 0.7 of the same fields written by hand, such as `session.id = %id`. A record outside any session
+/// takes about 50 ns more.
 ///
 /// ```
 /// use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;

@@ -1,13 +1,13 @@
-/// A span that opens a session: `session.id` stands on it and on everything below it.
+/// Creates a span that sets a session: the span and its descendants are exported with `session.id`.
 ///
-/// The id may be anything that displays, or a [`Session`](crate::Session), whose user is then said
-/// too. Without one it is generated. Further fields follow as in `tracing`'s own macros; before the
-/// id there may be `target:`, `parent:` and `level:` (default: `INFO`), in this order. The span is
-/// named `session`, and its fields `session.id` and `user.id` may be recorded later.
+/// The id may be anything that implements `Display`, or a whole [`Session`](crate::Session). Without an id, the
+/// macro generates one. Further fields follow as in `tracing`'s own macros. Before the id there may be `target:`,
+/// `parent:` and `level:` (default: `INFO`), in this order. The span is named `session`, and you can record its fields
+/// `session.id` and `user.id` later. A span that started with an id keeps it, and its descendants get the recorded one.
 ///
-/// Cost: that of a span that opens a scope, see [`SessionLayer`](crate::SessionLayer).
+/// Cost: see [`SessionLayer`](crate::SessionLayer).
 ///
-/// A field that awaits, beside a `Session`, makes a future that is not `Send`: await before the macro.
+/// If a field beside a `Session` awaits, the future isn't `Send`: await before you call the macro.
 ///
 /// ```
 /// use tracing::{Instrument, Level};
@@ -31,11 +31,11 @@ macro_rules! session {
     ($($given:tt)*) => { $crate::__open!(session [] $($given)*) };
 }
 
-/// A span that says a user: `user.id` stands on it and on everything below it, beside the session
-/// that is in force there.
+/// Creates a span that sets a user: the span and its descendants are exported with `user.id`, and they
+/// still inherit the session.
 ///
-/// The id may be anything that displays. Fields, `target:`, `parent:`, `level:` and the cost are as for
-/// [`session!`](crate::session); the span is named `user`.
+/// The id may be anything that implements `Display`. Fields, `target:`, `parent:` and `level:` are the same as for
+/// [`session!`](crate::session). The span is named `user`.
 ///
 /// ```
 /// use tracing_session::{session, user};

@@ -60,26 +60,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 ///
 /// # Which session
 ///
-/// The session is the one in force in the `Context` that the span is started under: that of a
-/// `Session` value, of a span around, of headers that came in, the default session, or what the span
-/// says itself when it is made ([`session!`](crate::session), a field). A span that is dropped passes the
-/// session on as ever.
+/// The sampler reads the session from the `Context` that the span starts under. It may come from a `Session` value, an
+/// ancestor, incoming headers, the default session, or the fields of the span itself ([`session!`](crate::session), a
+/// field `session.id`), if they have a value when the span starts. An unsampled span still passes its session on.
 ///
-/// **An id that is learnt after the root was started comes too late**: by
-/// [`set_session_id`](crate::set_session_id), a field that is recorded late, an attribute `session.id`
-/// set by OpenTelemetry's API. Such a root was decided on as one outside any session, and its trace
-/// may be dropped when other traces of the session are kept. Have the id before:
+/// **An id that is learnt after the root has started is too late**, whether
+/// [`set_session_id`](crate::set_session_id) or [`Session::set_on_current_span`] sets it, a field is recorded later, or you set an
+/// attribute `session.id` with OpenTelemetry's API. The sampler has decided on such a root as on one outside any session, so its
+/// trace may be dropped although other traces of the session are kept. So make the id known before:
 ///
-/// - it comes in with a request: extract it before the root is made.
-///   [`propagated_context`](crate::propagated_context) and [`tower::server`] outside the layer that
-///   makes the span see to it;
-/// - it is in a path or a body: read it, and start the root
-///   [`in_session`](crate::InSession::in_session);
-/// - it is made here: let the span that says it be the root, or start the root inside the
-///   [`Session`].
+/// - If it arrives with a request, extract it before the root is created, with
+///   [`propagated_context`](crate::propagated_context), or with [`tower::server`] outside the layer that creates the span.
+/// - If it is in a path or a body, read it, and start the root [`in_session`](crate::InSession::in_session).
+/// - If your code generates it, make the span that sets it the root, or start the root inside the [`Session`].
 ///
-/// What is left is for a tail sampler: `docs/scaling.md` has the OpenTelemetry Collector decide again,
-/// when all is known.
+/// For all other cases use a tail sampler: `docs/scaling.md` has Collector configurations that decide again when the
+/// whole trace is known.
 ///
 /// [`Sampler::parent_based`]: opentelemetry_sdk::trace::Sampler::parent_based
 /// [`tower::server`]: https://docs.rs/tracing-session/latest/tracing_session/tower/fn.server.html

@@ -16,13 +16,13 @@ use std::fmt::{self, Display};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// The values that one conversation's spans carry: a session id, a user id, metadata, tags, a
-/// prompt template, attributes of one's own; any of them, or all.
+/// The values that the spans of one conversation carry: a session id, a user id, metadata, tags, a prompt
+/// template, and attributes of your own. Any of them may be missing.
 ///
-/// A `Session` is a plain value, made once per conversation and cloned freely (three reference
-/// counts). It comes into force where it is [attached](Session::attach), wraps a
-/// [closure](Session::in_scope) or a [future](crate::InSession::in_session), or is given to
-/// [`session!`](crate::session). `Debug` shows which ids are there, and never a value.
+/// A `Session` is a plain value. Create it once per conversation, and clone it freely (three reference counts). It
+/// becomes the current session where you [attach](Session::attach) it, wrap a [closure](Session::in_scope) or a
+/// [future](crate::InSession::in_session) in it, pass it to [`session!`](crate::session), or
+/// [set it on the current span](Session::set_on_current_span). `Debug` shows which ids there are, and never a value.
 ///
 /// ```
 /// use tracing_session::{Session, current_session};
@@ -121,8 +121,8 @@ impl Session {
 
     /// The same session with this user.
     ///
-    /// [`Session::default`] has no id, so `Session::default().with_user("u-7")?` says a user
-    /// alone: the session that is in force around it stays.
+    /// [`Session::default`] has no id, so `Session::default().with_user("u-7")?` sets only a user: inside another
+    /// session, that session stays current.
     ///
     /// # Errors
     ///
@@ -162,8 +162,7 @@ impl Session {
         self.user_id.as_ref().map(Id::as_str)
     }
 
-    /// The same session without this, and without inheriting it: inside the scope of this session
-    /// there is none, whatever is in force around it.
+    /// The same session without this part, and without inheriting it from an outer session.
     ///
     /// ```
     /// use tracing_session::{Part, Session, current_session};

@@ -21,17 +21,34 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Wraps a tracer provider, so that its spans carry the session that they are in.
+/// Wraps a tracer provider, so that its spans are exported with their session.
 ///
-/// Every span of every tracer of this provider is covered: those that `tracing` makes, and those
-/// that a library makes with OpenTelemetry's own API. A span takes the scope that is in force
-/// where it starts, and writes `session.id`, `user.id` and whatever else the session says when it
-/// ends, so that what becomes known in between is written too. An attribute of the same key that the
-/// span's author set wins on that span, and metadata and tags are joined with it; what samplers and
-/// span processors add passes the wrapper by.
+/// It covers every span of every tracer of this provider: the spans of `tracing`, and spans that a library
+/// creates with OpenTelemetry's own API. A span reads the session that applies where it starts. When it
+/// ends, it appends `session.id`, `user.id` and the session's other values, so it includes values that are
+/// recorded in between.
 ///
-/// Cost: an attribute for each value, whose text is shared with the session. Only tags take an
-/// allocation.
+/// # Your own attributes
+///
+/// An attribute that you set on a span stays where you put it, so samplers and span processors see it. If
+/// its key is one of the session's, your attribute wins on this span, and the session's value isn't added. This
+/// holds for `metadata` and `tag.tags` too: the crate doesn't merge them with the session's. Descendants still
+/// inherit the session's value. The crate doesn't see attributes that samplers and span processors add.
+///
+/// There are three exceptions:
+///
+/// - On a span whose fields set a session or user, the fields `session.id`, `user.id`, `id` (on a span named
+///   `session`), `tags` and `metadata.<key>` are instructions for this crate. It exports their values under the
+///   session's keys. An id is exported once: it is written when the span starts, if the fields have set it by
+///   then, and otherwise when the span ends. A span that started with an id keeps it. An id that is recorded later
+///   reaches the descendants only, and one warning names the span.
+/// - A value of `session.id` or `user.id` that isn't an id gives way to the inherited id. Where no id applies, an
+///   invalid value of a field is exported as it was written, unless it is blank or a placeholder such as `None`.
+/// - Attributes named `session` and `user` are [renamed](Self::with_plain_attributes_renamed) in a session.
+///
+/// # Cost
+///
+/// About 40 ns per span with a session and a user. Their text is shared with the session, so only tags allocate.
 ///
 /// ```
 /// use opentelemetry::trace::TracerProvider;
@@ -83,11 +100,14 @@ impl<P> SessionTracerProvider<P> {
         self
     }
 
-    /// Whether attributes named `session` and `user` are exported as `session.name` and
-    /// `user.name` on spans that carry a session or user. Default: true.
+    /// Sets whether attributes named `session` and `user` are exported as `session.name` and
+    /// `user.name` on spans with a session or user. Default: true.
     ///
-    /// Backends store attributes nested by the dots in their keys, where `session` and
-    /// `session.id` cannot both be: Phoenix then loses the session.
+    /// Phoenix stores attributes nested by the dots in their keys, where `session` and `session.id`
+    /// can't both exist: it loses the session.
+    ///
+    /// The provider renames an attribute if the session is known when you set the attribute.
+    /// [`SessionExporter`](crate::SessionExporter::with_plain_attributes_renamed) renames the others too.
     ///
     /// ```
     /// # use opentelemetry_sdk::trace::SdkTracerProvider;

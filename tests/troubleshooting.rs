@@ -60,7 +60,7 @@ impl Row {
         let is_row = |line: &&str| {
             line.starts_with("| ")
                 && !line.starts_with("| ---")
-                && !line.starts_with("| what is said")
+                && !line.starts_with("| message or symptom")
         };
         PAGE.lines().filter(is_row)
     }

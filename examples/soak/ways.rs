@@ -63,8 +63,13 @@ pub(crate) async fn turn(ask: Ask, app: App, root: Root) -> Outcome<Answer> {
             within(span, want, ask, app)
         }
         Way::Hostile => {
-            let want = want.none();
-            within(wanted!(want, session!("\u{0}")), want, ask, app)
+            // In no session, so the span itself carries what was written.
+            let written = Want {
+                session: Some("\u{0}".to_owned()),
+                ..want.none()
+            };
+            let span = wanted!(written, session!("\u{0}"));
+            within(span, want.none(), ask, app)
         }
         Way::Hidden => {
             let outer = debug_span!("session", id = ask.session, metadata.of = ask.session);

@@ -22,8 +22,8 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-/// An OpenTelemetry layer with a [`SessionLayer`](crate::SessionLayer) around it: what
-/// [`SessionLayer::around`](crate::SessionLayer::around) makes.
+/// An OpenTelemetry layer wrapped in a [`SessionLayer`](crate::SessionLayer): see
+/// [`SessionLayer::around`](crate::SessionLayer::around).
 ///
 /// ```
 /// use tracing_session::{AroundLayer, SessionLayer};

@@ -44,9 +44,9 @@ pub(crate) struct Shared {
     reported_implicit: Once<Identifier>,
 }
 
-/// In the extensions of a span that opens a scope: for other layers to read.
+/// The session of a span whose fields set a session or user. It is in the span's extensions, for other layers.
 ///
-/// It is there for the layers that stand after the [`SessionLayer`](crate::SessionLayer).
+/// Layers that you add after the [`SessionLayer`](crate::SessionLayer) can read it.
 ///
 /// ```
 /// use tracing::span::{Attributes, Id};
@@ -88,10 +88,10 @@ impl Drop for SpanSession {
 }
 
 impl SpanSession {
-    /// What the span's fields say by now, beside what was in force where it was made.
+    /// The values that the span's fields have set by now, and the values that it inherited when it was created.
     ///
-    /// [`set_session_id`](crate::set_session_id) and a parent that is set from outside come later,
-    /// and are not in it: in a span [`current_session`](crate::current_session) is the one to ask.
+    /// It doesn't contain values that [`set_session_id`](crate::set_session_id) or `set_parent` set later. Inside the
+    /// span, use [`current_session`](crate::current_session).
     ///
     /// ```
     /// # use tracing_session::SpanSession;

@@ -1,4 +1,4 @@
-//! What a session says besides its ids: OpenInference's other context attributes.
+//! The values of a session beside its ids: OpenInference's other context attributes.
 
 use crate::format::attributes::{
     METADATA, PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, TAGS, ours,
@@ -11,7 +11,11 @@ use serde_json::Value as Json;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Something that a session says, and that a scope inherits on its own.
+/// A part of a session: [`Session::without`](crate::Session::without) stops its inheritance.
+///
+/// Each part is inherited separately. Inside another session, metadata and attributes are merged by key, tags are
+/// joined, and of all other values the inner one wins. This concerns sessions only. If a span has your own attribute
+/// with the same key, such as `metadata`, that attribute replaces the session's on the span.
 ///
 /// ```
 /// use tracing_session::{Part, Session, current_session};
@@ -35,7 +39,7 @@ pub enum Part {
     Tags,
     /// The prompt template, its version and its variables.
     PromptTemplate,
-    /// All attributes of one's own.
+    /// All [attributes](crate::Session::with_attribute) of your own.
     Attributes,
 }
 

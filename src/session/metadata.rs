@@ -14,13 +14,14 @@ use std::fmt;
 use std::sync::Arc;
 
 impl Session {
-    /// The same session with this metadata. Said again with the same key, the last value holds.
+    /// The same session with this metadata. If you set a key twice, the last value wins.
     ///
-    /// All metadata is exported as `metadata`, the text of one JSON object, which is made once and
-    /// not for each span. Inside another session it is merged with that one's by key.
+    /// All metadata is exported as `metadata`, one JSON object, which is serialised once per session instead of once per
+    /// span. Inside another session, the metadata of both is merged by key. A span with its own attribute `metadata`
+    /// keeps that one: the two aren't merged.
     ///
-    /// The value keeps its JSON type. A number that JSON does not have (NaN, infinity) is null. Keys
-    /// come in the order in which they were said, but those of an object inside a value in any.
+    /// The value keeps its JSON type. A number that JSON doesn't have (NaN, infinity) is null. Keys are in the order in
+    /// which you set them, except keys of an object inside a value.
     ///
     /// # Errors
     ///
@@ -47,8 +48,9 @@ impl Session {
 
     /// The same session with these tags too. A tag is trimmed.
     ///
-    /// They are exported as `tag.tags`, a list of strings. Inside another session they are joined
-    /// with that one's, without doubles, and so are tags that a span's field is recorded with again.
+    /// They are exported as `tag.tags`, a list of strings. Inside another session, the tags of both are joined, without
+    /// duplicates. So are tags that you record again in a field of a span. A span with its own attribute `tag.tags` keeps
+    /// that one.
     ///
     /// # Errors
     ///
@@ -136,15 +138,17 @@ impl Session {
         Ok(self)
     }
 
-    /// The same session with an attribute of one's own, which every span in it carries. Inside
-    /// another session it is merged with that one's by key.
+    /// The same session with an attribute of your own, which is exported on every span in the session. Inside
+    /// another session, the attributes of both are merged by key.
     ///
-    /// A span that has an attribute with this key already keeps its own.
+    /// A span that has its own attribute with this key keeps it. [`mark_trace`](crate::mark_trace) and
+    /// [`set_on_current_span`](Self::set_on_current_span) don't write such attributes on spans that have already started,
+    /// because these may have attributes with the same keys.
     ///
     /// # Errors
     ///
-    /// When the key is blank, longer than 1,024 bytes, or has a control character, and when it is
-    /// one that this crate writes: there are methods for these.
+    /// When the key is blank, longer than 1,024 bytes, or has a control character, and when there is another
+    /// method for the key.
     ///
     /// ```
     /// use tracing_session::Session;
@@ -186,7 +190,7 @@ impl Session {
             .map(|(_, value)| value)
     }
 
-    /// All metadata, in the order in which it was said.
+    /// All metadata, in the order in which it was set.
     ///
     /// ```
     /// # use tracing_session::Session;
@@ -201,7 +205,7 @@ impl Session {
         metadata.map(|(key, value)| (key.as_str(), value))
     }
 
-    /// The tags, in the order in which they were said.
+    /// The tags, in the order in which they were set.
     ///
     /// ```
     /// # use tracing_session::Session;
@@ -257,9 +261,9 @@ impl Session {
         found.map(|attribute| &attribute.value)
     }
 
-    /// All that the session says, as OpenInference's attributes: for spans, logs and requests that
-    /// people make themselves. The values are as they are: a [`Dialect`](crate::Dialect) and
-    /// [`Privacy`](crate::Privacy) are a provider's, and do nothing here.
+    /// All values of the session as OpenInference's attributes, for your own spans, logs and requests. They are
+    /// neither redacted nor mapped to a [`Dialect`](crate::Dialect): [`Privacy`](crate::Privacy) belongs to a tracer provider,
+    /// and dialects belong to exporters.
     ///
     /// ```
     /// use tracing_session::{Session, current_session};

@@ -1,4 +1,4 @@
-//! Scopes are written on spans: when a span ends, once for each key, in one place.
+//! Writes scopes on spans: when a span ends, each key that the span doesn't have.
 
 use crate::handover::{self, Errand};
 use crate::scope::Scope;
@@ -11,8 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// A span of a [`SessionTracer`](crate::SessionTracer): it writes the session that it is in when
-/// it ends.
+/// A span of a [`SessionTracer`](crate::SessionTracer). When it ends, it appends the attributes of its session.
 ///
 /// ```
 /// use opentelemetry::trace::{Span, Tracer, TracerProvider};

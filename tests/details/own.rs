@@ -243,7 +243,7 @@ fn own_entry_of_metadata_keeps_its_type() {
     ];
     for value in own {
         let attribute = KeyValue::new("metadata.own", value.clone());
-        set_own(&full(), &[attribute.clone()], |span| {
+        set_own(&full(), std::slice::from_ref(&attribute), |span| {
             assert!(span.attributes.contains(&attribute), "{}", line(span));
         });
     }

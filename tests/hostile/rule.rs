@@ -12,6 +12,17 @@ pub(crate) fn id(text: &str) -> Result<&str, &'static str> {
     }
 }
 
+/// The id that a field sets, or why it sets none.
+pub(crate) fn field_id(text: &str) -> Result<&str, &'static str> {
+    match id(text)? {
+        "None" | "null" | "undefined" | "nil" | "NaN" | "[object Object]" => Err(PLACEHOLDER),
+        id => Ok(id),
+    }
+}
+
+pub(crate) const PLACEHOLDER: &str = "is a placeholder for a missing value, such as None or null: record the \
+    field when the value is known, and declare it Empty until then";
+
 /// As they stand in a file: with a byte 255, which no text has, between two of them.
 pub(crate) fn parts(file: &[u8]) -> impl Iterator<Item = &[u8]> {
     file.split(|byte| *byte == 255)

@@ -1,7 +1,8 @@
 use crate::diagnostic::check::Check;
 use crate::diagnostic::looks::Looks;
 use crate::diagnostic::{self, Once};
-use crate::scope::{Opener, Scope};
+use crate::scope::Scope;
+use crate::scope::opener::{Opener, OpenerFields};
 use crate::session::details::{Details, Part, Parts};
 use crate::session::{Id, Session};
 use crate::shards::Shards;
@@ -41,10 +42,19 @@ fn ids(id: Option<Id>, user_id: Option<Id>) -> Session {
     }
 }
 
+/// An opener whose fields have set `set`, and may set these parts.
+fn opener(set: Session, declared: Parts) -> Arc<Opener> {
+    let fields = OpenerFields {
+        declared,
+        ..OpenerFields::default()
+    };
+    Opener::new(set, fields)
+}
+
 /// The scope of a span whose fields have set these, and may set others.
 fn late(session: Option<Id>, user: Option<Id>, outer: Option<Arc<Scope>>) -> Arc<Scope> {
     let declared = Parts::default().with(Part::Session).with(Part::User);
-    Scope::opened(outer, Opener::new(ids(session, user), declared), false)
+    Scope::opened(outer, opener(ids(session, user), declared), false)
 }
 
 /// The scope of something inside.
@@ -160,7 +170,7 @@ fn scope_that_awaits_its_ids_has_those_around_until_then() {
 /// The scope of a span with fields for metadata.
 fn late_details(outer: Option<Arc<Scope>>) -> Arc<Scope> {
     let declared = Parts::default().with(Part::Metadata).with(Part::Tags);
-    Scope::opened(outer, Opener::new(Session::default(), declared), false)
+    Scope::opened(outer, opener(Session::default(), declared), false)
 }
 
 fn metadata(scope: &Scope) -> Vec<String> {
@@ -215,7 +225,7 @@ fn session_of_a_span_below_is_whole_while_all_of_it_is_recorded() {
     in_every_order(|| {
         let declared = [Part::Session, Part::User, Part::Metadata];
         let declared = declared.into_iter().fold(Parts::default(), Parts::with);
-        let scope = Scope::opened(None, Opener::new(Session::default(), declared), false);
+        let scope = Scope::opened(None, opener(Session::default(), declared), false);
         let records = scope.clone();
         let recording = run(move || {
             records.record_metadata("plan");
@@ -274,6 +284,23 @@ fn two_threads_that_let_go_of_one_scope_keep_what_is_around_it() {
         assert_eq!(texts(here.ids()), both);
         assert_eq!(texts(scope.ids()), both);
         assert_eq!(Arc::strong_count(&closed), 1);
+    });
+}
+
+#[test]
+fn values_that_one_thread_takes_over_are_not_missed_by_another_that_reads() {
+    in_every_order(|| {
+        let outer = late(id("s1"), None, None);
+        let scope = late(None, None, Some(outer.clone()));
+        let nested = late(None, None, Some(scope.clone()));
+        // The snapshots are old now, so the values are read anew.
+        scope.record(None, id("u1"));
+        outer.close();
+        let taking_over = run(move || scope.close());
+        let both = ("s1".to_owned(), "u1".to_owned());
+        assert_eq!(texts(nested.ids()), both);
+        taking_over.join().unwrap();
+        assert_eq!(texts(nested.ids()), both);
     });
 }
 

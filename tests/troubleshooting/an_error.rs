@@ -83,6 +83,14 @@ rows! {
         });
     };
 
+    default_session_is_set_twice: alone "the process has a default session already" => |row| {
+        chat().set_global_default().unwrap();
+        row.says(&chat().set_global_default().unwrap_err().to_string());
+        let app = App::new();
+        info_span!("root").in_scope(|| {});
+        app.exports("root session.id=chat-42");
+    };
+
     nothing_is_in_force: here "no session or user is in force here" => |row| {
         let _app = App::new();
         info_span!("handler").in_scope(|| {

@@ -79,11 +79,25 @@ rows! {
     attribute_is_renamed: here "an attribute `session` is called `session.name`" => |_| {
         let app = App::new();
         chat().in_scope(|| info_span!("answer", session = "weather").in_scope(|| {}));
-        app.exports("answer session.id=chat-42 session.name=weather");
+        app.exports("answer session.name=weather session.id=chat-42");
         drop(app);
         let app = App::with_format(|provider| provider.with_plain_attributes_renamed(false));
         chat().in_scope(|| info_span!("answer", session = "weather").in_scope(|| {}));
         assert_eq!(one_value(&app.spans(), "answer", "session"), some("weather"));
+    };
+
+    own_metadata_wins: here "a span has its own metadata and not the session's" => |_| {
+        let app = App::new();
+        let session = chat().with_metadata("plan", "pro").unwrap();
+        session.in_scope(|| {
+            info_span!("own", metadata = r#"{"step":2}"#).in_scope(|| info_span!("below").in_scope(|| {}));
+            info_span!("chat", session.id = "chat-42", metadata.step = 2).in_scope(|| {});
+        });
+        let spans = app.spans();
+        assert_eq!(one_value(&spans, "own", "metadata"), some(r#"{"step":2}"#));
+        assert_eq!(one_value(&spans, "below", "metadata"), some(r#"{"plan":"pro"}"#));
+        assert_eq!(one_value(&spans, "chat", "metadata"), some(r#"{"plan":"pro","step":2}"#));
+        assert_eq!(app.diagnostics.said(), NOTHING);
     };
 
     langfuse_has_keys_of_its_own: here "Langfuse has the session, and no metadata or tags" => |_| {

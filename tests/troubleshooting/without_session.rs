@@ -27,8 +27,9 @@ rows! {
         info_span!("session", id = " ").in_scope(|| {});
         info_span!("chat", user.id = long.as_str()).in_scope(|| {});
         info_span!("chat", session.id = "chat-42", tags = "a\u{7}b").in_scope(|| {});
+        info_span!("chat", user.id = ?None::<&str>).in_scope(|| {});
         row.says_all(&app.diagnostics.said());
-        assert_eq!(app.diagnostics.said().len(), 3);
+        assert_eq!(app.diagnostics.said().len(), 4);
     };
 
     name_is_only_implicit: here "the field `..` of span `..` at .. is ignored, because" => |row| {
@@ -55,11 +56,32 @@ rows! {
 
     attribute_holds_no_id: here "an attribute `..` set on a span is ignored" => |row| {
         let app = App::new();
-        let span = info_span!("chat");
-        span.set_attribute("session.id", " ");
-        span.in_scope(|| {});
-        drop(span);
+        chat().in_scope(|| {
+            let span = info_span!("chat");
+            span.set_attribute("session.id", " ");
+            span.in_scope(|| {});
+        });
         row.says_all(&app.diagnostics.said());
+        assert_eq!(session_of(&app.spans(), "chat"), some("chat-42"));
+    };
+
+    span_keeps_its_id: here "span `..` at .. has started with another `..`" => |row| {
+        let app = App::new();
+        info_span!("chat", session.id = "not yet known").in_scope(|| {
+            span("early");
+            Span::current().record("session.id", "chat-42");
+            span("late");
+        });
+        row.says_all(&app.diagnostics.said());
+        assert_eq!(session_of(&app.spans(), "chat"), some("not yet known"));
+        assert_eq!(session_of(&app.spans(), "late"), some("chat-42"));
+        drop(app);
+        let app = App::new();
+        info_span!("chat", session.id = Empty).in_scope(|| {
+            Span::current().record("session.id", "chat-42");
+        });
+        assert_eq!(session_of(&app.spans(), "chat"), some("chat-42"));
+        assert_eq!(app.diagnostics.said(), NOTHING);
     };
 
     field_has_another_name: here "spans have the field, and those below do not" => |_| {
@@ -225,6 +247,14 @@ rows! {
             });
         });
         assert_eq!(session_of(&app.spans(), "http"), some("chat-42"));
+        app.exporter.reset();
+        info_span!("http", session.id = "chat-43").in_scope(|| {
+            info_span!("handler").in_scope(|| {
+                set_session_id("chat-42").unwrap();
+                mark_trace().unwrap();
+            });
+        });
+        assert_eq!(session_of(&app.spans(), "http"), some("chat-43"));
         assert_eq!(app.diagnostics.said(), NOTHING);
     };
 }
