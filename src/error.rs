@@ -199,8 +199,8 @@ impl ErrorKind {
             Self::HeaderName => "not a name for a header of the session's own",
             Self::Blank => "is blank",
             Self::Placeholder => {
-                "is a placeholder for a missing value, such as None or null: record the field when the \
-                 value is known, and declare it Empty until then"
+                "is a placeholder for a missing value, such as None or null: leave it out until the \
+                 value is known, and declare a field Empty"
             }
             Self::TooLong => "is longer than 1024 bytes",
             Self::ControlCharacter => "has a control character",

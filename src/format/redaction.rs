@@ -24,9 +24,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 pub(crate) struct Redaction {
     privacy: Privacy,
     keys: Vec<(Cow<'static, str>, Private)>,
-    filter: KeyFilter,
-    /// A bit for each length in the filter: a test of registers.
-    lengths: u64,
 }
 
 /// The value of an attribute with a private key.
@@ -78,18 +75,9 @@ impl Redaction {
         if keys.is_empty() {
             return None;
         }
-        let (mut filter, mut lengths) = ([0; 64], 0);
-        for key in keys.iter().map(|(key, _)| &**key).chain(LOOKED_AT) {
-            let (length, first) = place(key);
-            filter[length] |= first;
-            lengths |= 1 << length;
-        }
-        Some(Arc::new(Self {
-            privacy,
-            keys,
-            filter,
-            lengths,
-        }))
+        let private = keys.iter().map(|(key, _)| &**key);
+        private.chain(LOOKED_AT).for_each(add_to_filter);
+        Some(Arc::new(Self { privacy, keys }))
     }
 
     /// An id as OpenInference's attribute.
@@ -107,29 +95,11 @@ impl Redaction {
         ))
     }
 
-    /// False if an attribute with this key is certainly neither private, nor of a key that spans look at anyway: one
-    /// filter for both, because each attribute of each span passes it.
-    #[inline(always)]
-    pub(crate) fn may_matter(&self, key: &str) -> bool {
-        let (length, first) = place(key);
-        let registered = REGISTERED_FILTER[length].load(Ordering::Relaxed);
-        (self.filter[length] | registered) & first != 0
-    }
-
-    /// The same, of all of them.
-    #[inline]
-    pub(crate) fn may_matter_of(&self, attributes: &[KeyValue]) -> bool {
-        let lengths = self.lengths | REGISTERED_LENGTHS.load(Ordering::Relaxed);
-        let has_length = |key: &str| lengths >> (key.len() % 64) & 1 != 0;
-        let mut keys = attributes.iter().map(|it| it.key.as_str());
-        keys.any(|key| has_length(key) && self.may_matter(key))
-    }
-
     /// Redacts one attribute of a span. `named` is the id that the field `id` of the span holds. False if the
     /// attribute must not be exported.
     #[inline]
     pub(crate) fn redact(&self, attribute: &mut KeyValue, named: Option<Role>) -> bool {
-        !self.may_matter(attribute.key.as_str()) || self.redact_private(attribute, named)
+        !may_matter(attribute.key.as_str()) || self.redact_private(attribute, named)
     }
 
     #[inline(never)]
@@ -194,13 +164,13 @@ impl Redaction {
 
     /// Redacts the attributes of an event, a link or a session.
     pub(crate) fn redact_all(&self, attributes: &mut Vec<KeyValue>) {
-        let is_private = |it: &KeyValue| self.may_matter(it.key.as_str());
-        if attributes.iter().any(is_private) {
+        if any_may_matter(attributes) {
             attributes.retain_mut(|it| self.redact(it, None));
         }
     }
 
     /// Redacts the attributes of a builder's events and links.
+    #[inline]
     pub(crate) fn redact_builder(&self, builder: &mut SpanBuilder) {
         let events = builder.events.iter_mut().flatten();
         events.for_each(|event| self.redact_all(&mut event.attributes));
@@ -248,14 +218,41 @@ fn single(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Of some keys, by their length: a bit for each first letter.
-type KeyFilter = [u32; 64];
+/// Of the keys that are private to a provider of this process, that a layer or a dialect registered, or that spans
+/// look at anyway: by their length, a bit for each first letter. One filter for all, because each attribute of each
+/// span passes it.
+static FILTER: [AtomicU32; 64] = [const { AtomicU32::new(0) }; 64];
 
-/// The place of a key in a filter.
+/// A bit for each length in the filter.
+static LENGTHS: AtomicU64 = AtomicU64::new(0);
+
+/// The place of a key in the filter.
 #[inline(always)]
 fn place(key: &str) -> (usize, u32) {
     let first = key.as_bytes().first().copied().unwrap_or_default();
     (key.len() % 64, 1 << (first % 32))
+}
+
+fn add_to_filter(key: &str) {
+    let (length, first) = place(key);
+    FILTER[length].fetch_or(first, Ordering::Relaxed);
+    LENGTHS.fetch_or(1 << length, Ordering::Relaxed);
+}
+
+/// False if an attribute with this key is certainly neither private, nor of a key that spans look at.
+#[inline(always)]
+pub(crate) fn may_matter(key: &str) -> bool {
+    let (length, first) = place(key);
+    FILTER[length].load(Ordering::Relaxed) & first != 0
+}
+
+/// The same, of all of them.
+#[inline]
+pub(crate) fn any_may_matter(attributes: &[KeyValue]) -> bool {
+    let lengths = LENGTHS.load(Ordering::Relaxed);
+    let has_length = |key: &str| lengths >> (key.len() % 64) & 1 != 0;
+    let mut keys = attributes.iter().map(|it| it.key.as_str());
+    keys.any(|key| has_length(key) && may_matter(key))
 }
 
 /// A name that a layer of this process is configured with, or a dialect.
@@ -269,20 +266,13 @@ struct Registered {
 /// Written where layers and dialects are made, read where a key passes the filter.
 static REGISTERED: RwLock<Vec<Registered>> = RwLock::new(Vec::new());
 
-/// Grows with the list while others read it.
-static REGISTERED_FILTER: [AtomicU32; 64] = [const { AtomicU32::new(0) }; 64];
-
-static REGISTERED_LENGTHS: AtomicU64 = AtomicU64::new(0);
-
 /// Has every provider of the process redact the attribute with this name, or the field `id` of spans with it.
 pub(crate) fn register(name: &str, role: Role, is_span: bool) {
     let mut all = REGISTERED.write().unwrap_or_else(PoisonError::into_inner);
     let is_it = |it: &Registered| it.name == name && it.role == role && it.is_span == is_span;
     // So it grows by the names that differ only.
     if !all.iter().any(is_it) {
-        let (length, first) = place(name);
-        REGISTERED_FILTER[length].fetch_or(first, Ordering::Relaxed);
-        REGISTERED_LENGTHS.fetch_or(1 << length, Ordering::Relaxed);
+        add_to_filter(name);
         all.push(Registered {
             name: name.to_owned(),
             role,
@@ -313,21 +303,21 @@ pub(crate) fn mark_named(span: &str) -> Option<KeyValue> {
 /// The id that the field `id` of spans with this name holds.
 #[inline]
 pub(crate) fn named(span: &str) -> Option<Role> {
-    let (length, first) = place(span);
     match span {
         "session" => Some(Role::Session),
         "user" => Some(Role::User),
-        _ if REGISTERED_LENGTHS.load(Ordering::Relaxed) == 0 => None,
-        _ if REGISTERED_FILTER[length].load(Ordering::Relaxed) & first == 0 => None,
+        _ if !may_matter(span) => None,
         _ => registered(span, true),
     }
 }
 
 /// Takes the mark out of a builder's attributes.
+#[inline]
 pub(crate) fn take_named(attributes: &mut Vec<KeyValue>) -> Option<Role> {
+    // It is made before any other attribute, and the ticket beside it is gone by now.
     let is_mark = |it: &KeyValue| std::ptr::eq(it.key.as_str(), NAMED);
-    let at = attributes.iter().take(2).position(is_mark)?;
-    match attributes.remove(at).value {
+    attributes.first().filter(|first| is_mark(first))?;
+    match attributes.remove(0).value {
         Value::I64(role) if role == Role::User as i64 => Some(Role::User),
         _ => Some(Role::Session),
     }

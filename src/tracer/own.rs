@@ -5,6 +5,7 @@
 //! their values, and they are exported under the keys of the scope.
 
 use crate::diagnostic;
+use crate::error::ErrorKind;
 use crate::format;
 use crate::format::attributes::{
     ID, OURS, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID,
@@ -77,7 +78,7 @@ impl Own {
         self.looks_at_all
             || match &self.redaction {
                 None => OURS.may_be(key.as_str()),
-                Some(redaction) => redaction.may_matter(key.as_str()),
+                Some(_) => redaction::may_matter(key.as_str()),
             }
     }
 
@@ -106,7 +107,7 @@ impl Own {
         let attributes = builder.attributes.get_or_insert_default();
         let named = redaction::take_named(attributes);
         self.named = named.or_else(|| redaction::named(&builder.name));
-        redaction.may_matter_of(attributes)
+        redaction::any_may_matter(attributes)
     }
 
     #[inline(never)]
@@ -201,10 +202,10 @@ impl Own {
             return is_own;
         }
         if let (None, Some(scope)) = (id_text(&attribute.value.as_str()), scope) {
-            if let Err(error) = Id::check(&attribute.value.as_str()) {
-                diagnostic::own_attribute_ignored(role.key(), error);
-            }
             if scope.with_values(|values| role.id(values).is_some()) {
+                let error = Id::check(&attribute.value.as_str()).err();
+                let error = error.unwrap_or(ErrorKind::Placeholder);
+                diagnostic::own_attribute_ignored(role.key(), error);
                 return false;
             }
         }
@@ -325,8 +326,8 @@ impl Own {
 
     #[inline(never)]
     fn end_with_more(&self, scope: Option<&Scope>, write: &mut impl FnMut(KeyValue)) {
-        let is_rare = |more: &&Box<More>| !more.marked.is_empty() || !more.invalid.is_empty();
-        let Some(more) = self.more.as_ref().filter(is_rare) else {
+        let is_rare = |more: &More| !more.marked.is_empty() || !more.invalid.is_empty();
+        let Some(more) = self.more.as_deref().filter(|it| is_rare(it)) else {
             return scope.map_or((), |it| it.with_values(|values| self.write(values, write)));
         };
         let values = scope.map(Scope::to_session).unwrap_or_default();

@@ -20,8 +20,8 @@ pub(crate) fn field_id(text: &str) -> Result<&str, &'static str> {
     }
 }
 
-pub(crate) const PLACEHOLDER: &str = "is a placeholder for a missing value, such as None or null: record the \
-    field when the value is known, and declare it Empty until then";
+pub(crate) const PLACEHOLDER: &str = "is a placeholder for a missing value, such as None or null: leave it \
+    out until the value is known, and declare a field Empty";
 
 /// As they stand in a file: with a byte 255, which no text has, between two of them.
 pub(crate) fn parts(file: &[u8]) -> impl Iterator<Item = &[u8]> {
