@@ -8,6 +8,8 @@ mod ids;
 mod late;
 #[path = "values/marked.rs"]
 mod marked;
+#[path = "values/own.rs"]
+mod own;
 #[path = "values/set.rs"]
 mod set;
 
