@@ -3,7 +3,6 @@
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::PoisonError;
 
@@ -19,10 +18,48 @@ pub(crate) struct Shards<K, V>([Shard<K, V>; SHARDS]);
 #[repr(align(128))]
 struct Shard<K, V> {
     len: AtomicUsize,
-    map: Mutex<Map<K, V>>,
+    entries: Mutex<Entries<K, V>>,
 }
 
-type Map<K, V> = HashMap<K, V, BuildHasherDefault<Unhashed>>;
+/// Most shards have one entry at most, for which a hash map is dear.
+struct Entries<K, V> {
+    /// Filled where there are no others.
+    first: Option<(K, V)>,
+    others: HashMap<K, V, BuildHasherDefault<Unhashed>>,
+}
+
+impl<K: Copy + Eq + Hash, V> Entries<K, V> {
+    fn insert(&mut self, key: K, value: V) -> Option<V> {
+        match &mut self.first {
+            Some(first) if first.0 == key => Some(std::mem::replace(&mut first.1, value)),
+            None if self.others.is_empty() => {
+                self.first = Some((key, value));
+                None
+            }
+            _ => self.others.insert(key, value),
+        }
+    }
+
+    fn get(&self, key: K) -> Option<&V> {
+        match &self.first {
+            Some(first) if first.0 == key => Some(&first.1),
+            _ if self.others.is_empty() => None,
+            _ => self.others.get(&key),
+        }
+    }
+
+    fn remove_if(&mut self, key: K, condition: impl FnOnce(&V) -> bool) -> Option<V> {
+        self.get(key).filter(|value| condition(value))?;
+        match self.first.take_if(|first| first.0 == key) {
+            Some(first) => Some(first.1),
+            None => self.others.remove(&key),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.others.len() + usize::from(self.first.is_some())
+    }
+}
 
 impl<K: Copy + Eq + Hash, V> Shards<K, V> {
     pub(crate) const fn new() -> Self {
@@ -31,7 +68,7 @@ impl<K: Copy + Eq + Hash, V> Shards<K, V> {
 
     pub(crate) fn insert(&self, key: K, value: V) {
         let shard = self.shard(key);
-        let _replaced = shard.update(|map| map.insert(key, value));
+        let _replaced = shard.update(|entries| entries.insert(key, value));
     }
 
     #[inline]
@@ -45,10 +82,7 @@ impl<K: Copy + Eq + Hash, V> Shards<K, V> {
         if shard.is_empty() {
             return None;
         }
-        shard.update(|map| match map.entry(key) {
-            Entry::Occupied(entry) if condition(entry.get()) => Some(entry.remove()),
-            _ => None,
-        })
+        shard.update(|entries| entries.remove_if(key, condition))
     }
 
     /// False if the key is not there; true if it may be.
@@ -79,7 +113,10 @@ impl<K: Copy + Eq + Hash, V> Shard<K, V> {
     const fn new() -> Self {
         Self {
             len: AtomicUsize::new(0),
-            map: Mutex::new(HashMap::with_hasher(BuildHasherDefault::new())),
+            entries: Mutex::new(Entries {
+                first: None,
+                others: HashMap::with_hasher(BuildHasherDefault::new()),
+            }),
         }
     }
 
@@ -90,18 +127,18 @@ impl<K: Copy + Eq + Hash, V> Shard<K, V> {
 
     #[cold]
     fn read<T>(&self, key: K, read: impl FnOnce(&V) -> Option<T>) -> Option<T> {
-        read(self.lock().get(&key)?)
+        read(self.lock().get(key)?)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Map<K, V>> {
-        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Entries<K, V>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cold]
-    fn update(&self, change: impl FnOnce(&mut Map<K, V>) -> Option<V>) -> Option<V> {
-        let mut map = self.lock();
-        let before = change(&mut map);
-        self.len.store(map.len(), Ordering::Relaxed);
+    fn update(&self, change: impl FnOnce(&mut Entries<K, V>) -> Option<V>) -> Option<V> {
+        let mut entries = self.lock();
+        let before = change(&mut entries);
+        self.len.store(entries.len(), Ordering::Relaxed);
         before
     }
 }
@@ -144,5 +181,31 @@ mod tests {
         assert_eq!(map.remove(64), Some("here"));
         assert_eq!(map.remove(128), Some("beside"));
         assert!(!map.may_have(64));
+    }
+
+    #[test]
+    fn shard_holds_what_a_hash_map_would() {
+        // All in one shard, each step another mixture of them.
+        let keys = [0u64, 64, 128, 192];
+        let map = Shards::new();
+        let mut model = HashMap::new();
+        let mut random = 1u32;
+        for step in 0..10_000 {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let key = keys[random as usize >> 8 & 3];
+            match random >> 16 & 3 {
+                0 => {
+                    map.insert(key, step);
+                    model.insert(key, step);
+                }
+                1 => assert_eq!(map.remove(key), model.remove(&key)),
+                2 => assert_eq!(map.remove_if(key, |_| false), None),
+                _ => assert_eq!(
+                    map.read(key, |value| Some(*value)),
+                    model.get(&key).copied()
+                ),
+            }
+            assert_eq!(map.may_have(0), !model.is_empty());
+        }
     }
 }
