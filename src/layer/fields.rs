@@ -219,21 +219,25 @@ impl Names {
     }
 
     /// What a field sets.
+    #[inline]
     fn role(&self, span: &Metadata<'_>, field: &str, is_of_macro: bool) -> Option<Role> {
         if !self.glance.may_be(field) {
             return None;
         }
         let is_default = self.has_defaults || is_of_macro;
-        role_of(&self.fields, field).or_else(|| match field {
+        let added = role_of(&self.fields, field);
+        match field {
+            _ if added.is_some() => added,
             // The macros have set the id with other fields.
             ID if is_of_macro => None,
-            ID => role_of(&self.spans, span.name()).or_else(|| {
-                (self.has_defaults && span.name() == IMPLICIT_NAME).then_some(Role::Session)
-            }),
+            ID if self.has_defaults && span.name() == IMPLICIT_NAME => {
+                role_of(&self.spans, IMPLICIT_NAME).or(Some(Role::Session))
+            }
+            ID => role_of(&self.spans, span.name()),
             SESSION_ID if is_default => Some(Role::Session),
             USER_ID if is_default => Some(Role::User),
             _ => None,
-        })
+        }
     }
 }
 

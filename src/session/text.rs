@@ -39,7 +39,8 @@ const PLACEHOLDERS: [&str; 6] = ["None", "null", "undefined", "nil", "NaN", "[ob
 /// Whether `text` stands for no value.
 pub(crate) fn is_placeholder(text: &str) -> bool {
     // Nearly every id starts with another letter.
-    let may_be = |first: &u8| b"Nnu[".contains(first) || !first.is_ascii_graphic();
+    let may_be =
+        |first: &u8| matches!(first, b'N' | b'n' | b'u' | b'[') || !first.is_ascii_graphic();
     text.as_bytes().first().is_some_and(may_be) && PLACEHOLDERS.contains(&text.trim())
 }
 
