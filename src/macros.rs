@@ -104,8 +104,9 @@ macro_rules! __open {
 /// What the macros expand to.
 #[doc(hidden)]
 pub mod __private {
+    use crate::diagnostic::setup;
     use crate::here::Attached;
-    use crate::layer::{given, heard};
+    use crate::layer::given;
     use crate::session::Session;
     use std::borrow::Cow;
     use std::fmt::Display;
@@ -194,9 +195,7 @@ pub mod __private {
     /// Looks whether there is a layer that has heard what the span says.
     #[inline]
     pub fn heard(span: Span) -> Span {
-        if span.is_disabled() || !heard::is_layer_there() {
-            heard::not_heard(&span);
-        }
+        setup::check_span(&span);
         span
     }
 

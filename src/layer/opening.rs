@@ -1,14 +1,12 @@
 //! Spans open scopes: what both layers do when a span says a session or user.
 
-use crate::diagnostic::check::Check;
-use crate::diagnostic::looks::Looks;
+use crate::diagnostic::setup::{self, ANY, BESIDE, Check};
 use crate::diagnostic::{self, Once};
 use crate::error::ErrorKind;
 use crate::handover::{Opened, Pending};
 use crate::known::{self, Key, Tracked};
 use crate::layer::fields::{Heard, Names, Reading, Roles};
 use crate::layer::given;
-use crate::layer::heard;
 use crate::scope::opener::Opener;
 use crate::scope::{Scope, is_in_turn};
 use crate::session::details::{self, Parts};
@@ -32,11 +30,11 @@ pub(crate) struct Shared {
     pub(crate) names: Names,
     /// A span that says a session's id begins a trace.
     pub(crate) root_turns: bool,
-    pub(crate) check: Check,
+    pub(crate) check: Check<ANY>,
+    /// Is there an OpenTelemetry layer beside this layer?
+    pub(crate) beside: Check<BESIDE>,
     dispatch: OnceLock<WeakDispatch>,
     reach: OnceLock<Reach>,
-    /// How often it was looked whether there is an OpenTelemetry layer beside us.
-    pub(crate) looks: Looks,
     /// There is another `SessionLayer` on the subscriber.
     pub(crate) is_one_of_two: AtomicBool,
     reported: Once<(Identifier, usize, ErrorKind)>,
@@ -221,7 +219,7 @@ impl Shared {
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
-        heard::layer_is_there();
+        setup::layer_is_there();
         let _already = self.reach.set(Reach::new::<S>());
     }
 
@@ -238,6 +236,11 @@ impl Shared {
 
     pub(crate) fn upgrade(&self) -> Option<Dispatch> {
         self.dispatch.get()?.upgrade()
+    }
+
+    /// The `Context` of a span that the OpenTelemetry layer knows. Starts the span.
+    pub(crate) fn otel_context(&self, id: &SpanId) -> Option<OtelContext> {
+        get_otel_context(id, &self.upgrade()?)
     }
 
     #[inline]

@@ -13,9 +13,8 @@ use opentelemetry::trace::TraceContextExt;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tracing::span::{Attributes, Id, Record};
+use tracing::span::{Attributes, Id};
 use tracing::{Dispatch, Subscriber};
-use tracing_opentelemetry::get_otel_context;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
@@ -88,19 +87,12 @@ impl Shared {
         known::track(self.key(id), scope.clone())
     }
 
-    pub(crate) fn track_record<S>(&self, id: &Id, values: &Record<'_>, ctx: &Context<'_, S>)
-    where
-        S: Subscriber + for<'span> LookupSpan<'span>,
-    {
-        self.record(id, values, ctx);
-        self.say_waiting();
-    }
-
     pub(crate) fn track_enter(&self, id: &Id) {
         self.say_waiting();
         let scope = known::scope_of(self.key(id));
-        let may_tell =
-            scope.is_some() && !(processor::is_there() && self.is_after_opentelemetry_layer(id));
+        let may_tell = scope.is_some()
+            && self.beside.is_due()
+            && !(processor::is_there() && self.is_after_opentelemetry_layer(id));
         let guard = scope.filter(|scope| !is_current(scope)).map(Scope::attach);
         push(Entered {
             span: self.key(id),
@@ -112,13 +104,9 @@ impl Shared {
     pub(crate) fn track_exit(&self, id: &Id) {
         // Dropped after the stack has been let go: the end of a `Context` runs foreign code.
         let left = pop(self.key(id));
-        if left.is_some_and(|left| left.may_tell) && self.looks.are_due() {
+        if left.is_some_and(|left| left.may_tell) {
             self.look_for_opentelemetry_layer(id);
         }
-    }
-
-    pub(crate) fn track_close(&self) {
-        self.say_waiting();
     }
 
     /// Enters a span if it is tracked.
@@ -128,21 +116,15 @@ impl Shared {
         }
     }
 
-    /// Whether there is nothing to tell of an OpenTelemetry layer beside us, as it has entered the
-    /// span before us, and a processor reads what we attach.
+    /// Whether an OpenTelemetry layer beside us has entered the span before us. If there is a processor too,
+    /// it reads the scope that we attach, and the setup is complete.
     #[cold]
     fn is_after_opentelemetry_layer(&self, id: &Id) -> bool {
-        if !self.looks.are_due() {
-            return true;
-        }
-        let own = || get_otel_context(id, &self.upgrade()?);
-        let is_own = |own: OtelContext| {
-            let own = own.span().span_context().span_id();
-            here::map(|cx| cx.span().span_context().span_id() == own).unwrap_or(false)
-        };
-        let is_after = own().is_some_and(is_own);
+        let span_id = |cx: &OtelContext| cx.span().span_context().span_id();
+        let own = self.otel_context(id).as_ref().map(span_id);
+        let is_after = own.is_some() && own == here::map(span_id);
         if is_after {
-            self.looks.found();
+            self.beside.done(None);
         }
         is_after
     }
@@ -151,14 +133,12 @@ impl Shared {
     /// us, so asking for it changes nothing.
     #[cold]
     fn look_for_opentelemetry_layer(&self, id: &Id) {
-        let exported = || get_otel_context(id, &self.upgrade()?);
-        if exported().is_none() {
-            self.looks.missed();
-        } else if self.looks.found() {
-            diagnostic::wait(match self.is_one_of_two.load(Ordering::Relaxed) {
-                true => diagnostic::TWO_LAYERS,
-                false => diagnostic::BESIDE,
-            });
+        if self.otel_context(id).is_none() {
+            self.beside.missed();
+        } else if self.is_one_of_two.load(Ordering::Relaxed) {
+            self.beside.done(Some(diagnostic::TWO_LAYERS));
+        } else {
+            self.beside.done(Some(diagnostic::BESIDE));
         }
     }
 }
