@@ -90,16 +90,10 @@ impl<const START: u8> Check<START> {
         });
     }
 
+    /// Ends the check, and defers the diagnostic `wrong` unless the check was over before.
     pub(crate) fn done(&self, wrong: Option<Message>) {
-        self.end(DONE, wrong);
-    }
-
-    pub(crate) fn no_activation(&self) {
-        self.end(NO_ACTIVATION, Some(diagnostic::NO_ACTIVATION));
-    }
-
-    /// Defers the diagnostic `wrong`, unless another thread has ended the check before.
-    fn end(&self, end: u8, wrong: Option<Message>) {
+        let is_inactive = wrong == Some(diagnostic::NO_ACTIVATION);
+        let end = if is_inactive { NO_ACTIVATION } else { DONE };
         let is_first = self.change(|it| (!matches!(it, NO_ACTIVATION | DONE)).then_some(end));
         if let Some(wrong) = wrong.filter(|_| is_first) {
             diagnostic::wait(wrong);
@@ -247,7 +241,7 @@ mod tests {
     fn activation_that_is_off_stays_so_after_the_check() {
         let check = Check::<ANY>::default();
         assert!(check.is_activation_on());
-        check.no_activation();
+        check.done(Some(diagnostic::NO_ACTIVATION));
         for change in [Check::opener_created, Check::tracer_is_ours, Check::missed] {
             change(&check);
         }

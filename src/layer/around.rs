@@ -3,6 +3,7 @@
 use crate::diagnostic;
 use crate::handover::{self, Opened};
 use crate::here;
+use crate::known;
 use crate::layer::opening::{Shared, SpanSession};
 use crate::layer::reached;
 use crate::layer::tracking;
@@ -96,7 +97,7 @@ impl<L> AroundLayer<L> {
         let is_tracked = pending.is_none() && self.shared.check.is_alone();
         let in_span = SpanSession {
             opened: Some(scope.clone()),
-            _tracked: is_tracked.then(|| self.shared.track(id, &scope)),
+            _tracked: is_tracked.then(|| known::track(self.shared.key(id), scope.clone())),
             scope,
             pending,
         };
@@ -167,7 +168,7 @@ impl<L> AroundLayer<L> {
             Some(false) => {
                 check.done((!processor::is_there()).then_some(diagnostic::NO_PROVIDER));
             }
-            Some(true) if !is_activated => check.no_activation(),
+            Some(true) if !is_activated => check.done(Some(diagnostic::NO_ACTIVATION)),
             Some(true) if is_taken.is_some() => check.done(None),
             Some(true) => check.tracer_is_ours(),
         }

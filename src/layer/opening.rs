@@ -246,14 +246,9 @@ impl Shared {
     #[inline]
     pub(crate) fn say_waiting(&self) {
         if diagnostic::waits() {
-            self.say();
-        }
-    }
-
-    #[cold]
-    fn say(&self) {
-        if let Some(dispatch) = self.upgrade() {
-            diagnostic::say(&dispatch);
+            if let Some(dispatch) = self.upgrade() {
+                diagnostic::say(&dispatch);
+            }
         }
     }
 
@@ -315,10 +310,7 @@ impl Reach {
     {
         Self {
             ancestors: |dispatch, id, visit| {
-                let Some(subscriber) = dispatch.downcast_ref::<S>() else {
-                    return;
-                };
-                let mut next = subscriber.span(id);
+                let mut next = dispatch.downcast_ref::<S>().and_then(|it| it.span(id));
                 while let Some(span) = next {
                     let in_span = |in_span: &SpanSession| in_span.scope.clone();
                     let scope = span.extensions().get::<SpanSession>().map(in_span);
@@ -329,12 +321,8 @@ impl Reach {
                 }
             },
             rescope: |dispatch, id, key, scope| {
-                let Some(subscriber) = dispatch.downcast_ref::<S>() else {
-                    return;
-                };
-                let Some(span) = subscriber.span(id) else {
-                    return;
-                };
+                let found = dispatch.downcast_ref::<S>().and_then(|it| it.span(id));
+                let Some(span) = found else { return };
                 let scope = scope.clone();
                 let mut extensions = span.extensions_mut();
                 if let Some(in_span) = extensions.get_mut::<SpanSession>() {

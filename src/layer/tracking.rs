@@ -4,7 +4,7 @@
 use crate::diagnostic;
 use crate::handover::Opened;
 use crate::here::{self, Attached};
-use crate::known::{self, Key, Tracked};
+use crate::known::{self, Key};
 use crate::layer::opening::{Shared, SpanSession};
 use crate::processor;
 use crate::scope::Scope;
@@ -74,17 +74,12 @@ impl Shared {
     {
         let Some(span) = ctx.span(id) else { return };
         let in_span = SpanSession {
-            _tracked: Some(self.track(id, &scope)),
+            _tracked: Some(known::track(self.key(id), scope.clone())),
             opened: has_opened.then(|| scope.clone()),
             scope,
             pending: None,
         };
         let _replaced = span.extensions_mut().replace(in_span);
-    }
-
-    /// Has a scope attached whenever a span is entered that the OpenTelemetry layer does not know.
-    pub(crate) fn track(&self, id: &Id, scope: &Arc<Scope>) -> Tracked {
-        known::track(self.key(id), scope.clone())
     }
 
     pub(crate) fn track_enter(&self, id: &Id) {
