@@ -127,10 +127,11 @@ pub(crate) fn begins() {
 
 /// Checks the span of a macro.
 #[inline]
-pub(crate) fn check_span(span: &Span) {
+pub fn checked(span: Span) -> Span {
     if span.is_disabled() || !LAYER.load(Ordering::Relaxed) {
-        span_is_lost(span);
+        span_is_lost(&span);
     }
+    span
 }
 
 #[cold]

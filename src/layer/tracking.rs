@@ -88,10 +88,9 @@ impl Shared {
         let may_tell = scope.is_some()
             && self.beside.is_due()
             && !(processor::is_there() && self.is_after_opentelemetry_layer(id));
-        let guard = scope.filter(|scope| !is_current(scope)).map(Scope::attach);
         push(Entered {
             span: self.key(id),
-            _guard: guard,
+            _guard: scope.filter(|it| !is_current(it)).map(Scope::attach),
             may_tell,
         });
     }
