@@ -24,25 +24,18 @@ impl Shared {
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
-        let Some(outer) = self.track_opener(attrs, id, ctx) else {
-            return;
-        };
-        let scope = match outer {
-            Some(scope) => scope,
-            None if attrs.is_contextual() => return,
-            // The current scope where the span is entered is not that of its parent, which has none.
-            None => Scope::empty(),
-        };
-        self.track_in(scope, false, id, ctx);
+        if let Some(inherited) = self.track_opener(attrs, id, ctx) {
+            self.track_in(inherited, false, id, ctx);
+        }
     }
 
-    /// Tracks a new span if it is an opener. If it is not, gives the scope that it inherits.
+    /// Tracks a new span if it is an opener. Otherwise returns the scope to track the span in, if it needs one.
     pub(crate) fn track_opener<S>(
         &self,
         attrs: &Attributes<'_>,
         id: &Id,
         ctx: &Context<'_, S>,
-    ) -> Option<Option<Arc<Scope>>>
+    ) -> Option<Arc<Scope>>
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
@@ -64,7 +57,11 @@ impl Shared {
                 return None;
             }
         }
-        Some(outer)
+        match outer {
+            // The parent has no scope, but there may be a current scope where the span is entered.
+            None if !attrs.is_contextual() => Some(Scope::empty()),
+            outer => outer,
+        }
     }
 
     /// Tracks a span in this scope, which it has opened or inherits.
