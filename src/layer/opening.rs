@@ -100,6 +100,16 @@ impl SpanSession {
     pub fn session(&self) -> Session {
         self.scope.to_session()
     }
+
+    /// The session of a span that the OpenTelemetry layer doesn't know.
+    pub(crate) fn tracked(key: Key, scope: Arc<Scope>, opened: Option<Arc<Scope>>) -> Self {
+        Self {
+            _tracked: Some(known::track(key, scope.clone())),
+            opened,
+            scope,
+            pending: None,
+        }
+    }
 }
 
 impl fmt::Debug for SpanSession {
@@ -323,18 +333,12 @@ impl Reach {
             rescope: |dispatch, id, key, scope| {
                 let found = dispatch.downcast_ref::<S>().and_then(|it| it.span(id));
                 let Some(span) = found else { return };
-                let scope = scope.clone();
                 let mut extensions = span.extensions_mut();
                 if let Some(in_span) = extensions.get_mut::<SpanSession>() {
                     known::replace(key, scope.clone());
-                    in_span.scope = scope;
+                    in_span.scope = scope.clone();
                 } else {
-                    extensions.insert(SpanSession {
-                        _tracked: Some(known::track(key, scope.clone())),
-                        scope,
-                        opened: None,
-                        pending: None,
-                    });
+                    extensions.insert(SpanSession::tracked(key, scope.clone(), None));
                 }
             },
         }

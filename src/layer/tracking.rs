@@ -70,12 +70,8 @@ impl Shared {
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         let Some(span) = ctx.span(id) else { return };
-        let in_span = SpanSession {
-            _tracked: Some(known::track(self.key(id), scope.clone())),
-            opened: has_opened.then(|| scope.clone()),
-            scope,
-            pending: None,
-        };
+        let opened = has_opened.then(|| scope.clone());
+        let in_span = SpanSession::tracked(self.key(id), scope, opened);
         let _replaced = span.extensions_mut().replace(in_span);
     }
 
@@ -185,10 +181,8 @@ pub(crate) fn bind(shared: &Shared, dispatch: &Dispatch, span: &Id, scope: Arc<S
     let key = shared.key(span);
     let is_innermost = |stack: &RefCell<Vec<Entered>>| {
         let stack = stack.borrow();
-        let innermost = stack
-            .iter()
-            .rev()
-            .find(|entered| entered.span.layer == key.layer);
+        let is_of_layer = |entered: &&Entered| entered.span.layer == key.layer;
+        let innermost = stack.iter().rfind(is_of_layer);
         innermost.is_some_and(|entered| entered.span == key)
     };
     if !ENTERED.try_with(is_innermost).unwrap_or(false) {
