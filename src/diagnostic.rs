@@ -5,8 +5,7 @@
 //! to be said waits, on its thread, for the next callback in which the layer may speak: see
 //! [`say`].
 
-pub(crate) mod check;
-pub(crate) mod looks;
+pub(crate) mod setup;
 
 use crate::error::{Error, ErrorKind};
 use crate::format::attributes::TAGS_FIELD;

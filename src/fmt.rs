@@ -12,11 +12,11 @@
 //! `add_dynamic_field("session.id", |_, _| current_session_id())` does it, as in
 //! [`examples/logs`](https://docs.rs/crate/tracing-session/latest/source/examples/logs.rs).
 
+use crate::diagnostic::setup;
 use crate::format;
 use crate::format::attributes::{USER_HASH, USER_ID};
 use crate::format::privacy::Privacy;
 use crate::format::redaction::Redaction;
-use crate::layer::heard;
 use crate::scope::Scope;
 use opentelemetry::KeyValue;
 use std::any::TypeId;
@@ -76,7 +76,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// # drop(subscriber);
 /// ```
 pub fn with_session<F: Clone + 'static, T: Clone>(format: Format<F, T>) -> SessionFormat<F, T> {
-    heard::set_up_begins();
+    setup::begins();
     SessionFormat {
         colored: format.clone().with_ansi(true),
         plain: format,

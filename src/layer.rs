@@ -4,7 +4,6 @@ pub(crate) mod around;
 pub(crate) mod fields;
 pub(crate) mod filtered;
 pub(crate) mod given;
-pub(crate) mod heard;
 pub(crate) mod opening;
 pub(crate) mod tracking;
 
@@ -280,7 +279,8 @@ where
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
-        self.shared.track_record(id, values, &ctx);
+        self.shared.record(id, values, &ctx);
+        self.shared.say_waiting();
     }
 
     fn on_enter(&self, id: &Id, _: Context<'_, S>) {
@@ -292,7 +292,7 @@ where
     }
 
     fn on_close(&self, _: Id, _: Context<'_, S>) {
-        self.shared.track_close();
+        self.shared.say_waiting();
     }
 
     // SAFETY: the pointers are to `self` and to what it owns, so they live as long as it does.

@@ -1,12 +1,12 @@
 //! A log processor: writes the current session on log records.
 
+use crate::diagnostic::setup;
 use crate::format;
 use crate::format::attributes::{SESSION_ID, USER_HASH, USER_ID};
 use crate::format::dialect::Dialect;
 use crate::format::privacy::Privacy;
 use crate::format::redaction::Redaction;
 use crate::format::translator::Translator;
-use crate::layer::heard;
 use crate::scope::Scope;
 use crate::session::Session;
 use crate::session::text::unquoted;
@@ -79,7 +79,7 @@ impl SessionLogProcessor {
     /// let logs = SdkLoggerProvider::builder().with_log_processor(SessionLogProcessor::new());
     /// ```
     pub fn new() -> Self {
-        heard::set_up_begins();
+        setup::begins();
         Self::default()
     }
 

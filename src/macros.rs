@@ -75,7 +75,7 @@ macro_rules! __open {
                 use $crate::__private::Displayed as _;
                 let given = $crate::__private::Given(given);
                 let _passing = given.pass();
-                $crate::__private::heard($crate::__private::span!(
+                $crate::__private::checked($crate::__private::span!(
                     $($options)*
                     "session",
                     tracing_session = $crate::__private::Empty,
@@ -89,7 +89,7 @@ macro_rules! __open {
     (@user [$($options:tt)*] $id:expr $(, $($fields:tt)*)?) => {
         match &$id {
             given => {
-                $crate::__private::heard($crate::__private::span!(
+                $crate::__private::checked($crate::__private::span!(
                     $($options)*
                     "user",
                     tracing_session = $crate::__private::Empty,
@@ -104,12 +104,12 @@ macro_rules! __open {
 /// What the macros expand to.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::diagnostic::setup::checked;
     use crate::here::Attached;
-    use crate::layer::{given, heard};
+    use crate::layer::given;
     use crate::session::Session;
     use std::borrow::Cow;
     use std::fmt::Display;
-    use tracing::Span;
     pub use tracing::field::Empty;
     pub use tracing::{Level, span};
 
@@ -190,15 +190,6 @@ pub mod __private {
     #[derive(Debug)]
     #[allow(clippy::exhaustive_structs)]
     pub struct Nothing;
-
-    /// Looks whether there is a layer that has heard what the span says.
-    #[inline]
-    pub fn heard(span: Span) -> Span {
-        if span.is_disabled() || !heard::is_layer_there() {
-            heard::not_heard(&span);
-        }
-        span
-    }
 
     pub fn text(id: &(impl Display + ?Sized)) -> String {
         id.to_string()

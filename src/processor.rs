@@ -1,10 +1,10 @@
 //! A span processor for providers that cannot be wrapped. It writes when a span starts.
 
+use crate::diagnostic::setup;
 use crate::format::dialect::Dialect;
 use crate::format::translator::Translator;
 use crate::format::write_scope;
 use crate::handover;
-use crate::layer::heard;
 use crate::scope::Scope;
 use opentelemetry::trace::Span as _;
 use opentelemetry::{Context, KeyValue};
@@ -92,7 +92,7 @@ impl SessionSpanProcessor {
     /// ```
     pub fn new() -> Self {
         EVER.store(true, Ordering::Relaxed);
-        heard::set_up_begins();
+        setup::begins();
         Self {
             translator: Translator::default(),
         }

@@ -3,10 +3,10 @@
 pub(crate) mod own;
 pub(crate) mod span;
 
+use crate::diagnostic::setup;
 use crate::format::privacy::Privacy;
 use crate::format::redaction::{self, Redaction};
 use crate::handover::{self, Opened};
-use crate::layer::heard;
 use crate::scope::in_force::InForce;
 use crate::scope::opener::Opener;
 use crate::scope::{Scope, is_in_turn};
@@ -79,7 +79,7 @@ impl<P> SessionTracerProvider<P> {
     /// let provider = SessionTracerProvider::new(SdkTracerProvider::default());
     /// ```
     pub fn new(provider: P) -> Self {
-        heard::set_up_begins();
+        setup::begins();
         Self {
             inner: provider,
             redaction: None,

@@ -1,9 +1,9 @@
 //! A turn of a conversation.
 
 use crate::conversation::Conversation;
+use crate::diagnostic::setup;
 use crate::format::attributes::PREVIOUS_SESSION_ID;
 use crate::here;
-use crate::layer::heard;
 use crate::scope::Scope;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -129,9 +129,7 @@ impl Turn {
         let attached = here::attach(under);
         let span = span.make();
         drop(attached);
-        if span.is_disabled() {
-            heard::turn_not_heard();
-        }
+        setup::check_turn(&span);
         if let Some(before) = before {
             span.add_link(before);
         }

@@ -1,9 +1,9 @@
 //! The layer around the OpenTelemetry layer.
 
 use crate::diagnostic;
-use crate::diagnostic::check::Due;
 use crate::handover::{self, Opened};
 use crate::here;
+use crate::known;
 use crate::layer::opening::{Shared, SpanSession};
 use crate::layer::reached;
 use crate::layer::tracking;
@@ -17,7 +17,6 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
 use tracing::{Dispatch, Event, Metadata, Subscriber};
-use tracing_opentelemetry::get_otel_context;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
@@ -98,12 +97,12 @@ impl<L> AroundLayer<L> {
         let is_tracked = pending.is_none() && self.shared.check.is_alone();
         let in_span = SpanSession {
             opened: Some(scope.clone()),
-            _tracked: is_tracked.then(|| self.shared.track(id, &scope)),
+            _tracked: is_tracked.then(|| known::track(self.shared.key(id), scope.clone())),
             scope,
             pending,
         };
         let _replaced = span.extensions_mut().replace(in_span);
-        self.shared.check.opener_made();
+        self.shared.check.opener_created();
     }
 
     /// The parent `Context` of a new span. `None`: only the OpenTelemetry layer knows, behind `reload::Layer` or
@@ -126,9 +125,7 @@ impl<L> AroundLayer<L> {
         match attrs.parent() {
             None => Some(OtelContext::new()),
             // Starts the parent, as the OpenTelemetry layer would.
-            Some(parent) if ctx.span(parent).is_some() => {
-                get_otel_context(parent, &self.shared.upgrade()?)
-            }
+            Some(parent) if ctx.span(parent).is_some() => self.shared.otel_context(parent),
             Some(parent) => {
                 let parent = self.shared.scope_of_span(parent);
                 let cx = OtelContext::new();
@@ -137,60 +134,43 @@ impl<L> AroundLayer<L> {
         }
     }
 
-    /// Enters a span of which there is something to see to.
+    /// Enters a span, and checks the setup with it.
     #[cold]
-    fn enter_with_care<S>(&self, id: &Id, ctx: &Context<'_, S>)
+    fn enter_and_check<S>(&self, id: &Id, ctx: &Context<'_, S>)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
         L: Layer<S>,
     {
-        self.shared.say_waiting();
-        match self.shared.check.due() {
-            Due::Nothing => self.inner.on_enter(id, ctx.clone()),
-            Due::Alone => {
-                self.shared.track_enter(id);
-                self.inner.on_enter(id, ctx.clone());
-            }
-            due => self.enter_and_check(id, ctx, matches!(due, Due::Any)),
+        let check = &self.shared.check;
+        if check.is_alone() {
+            self.shared.track_enter(id);
+            return self.inner.on_enter(id, ctx.clone());
         }
-    }
-
-    /// Enters a span, and looks whether what should have happened to it has.
-    #[cold]
-    fn enter_and_check<S>(&self, id: &Id, ctx: &Context<'_, S>, look_at_any: bool)
-    where
-        S: Subscriber + for<'span> LookupSpan<'span>,
-        L: Layer<S>,
-    {
+        self.shared.say_waiting();
         let before = current_span();
         self.inner.on_enter(id, ctx.clone());
         let after = current_span();
+        let is_activated = after.is_some() && (after != before || after == Some(SpanId::INVALID));
         let Some(span) = ctx.span(id) else { return };
-        let extensions = span.extensions();
-        let in_span = extensions.get::<SpanSession>();
-        let handed_over = in_span.map(|in_span| in_span.pending.is_some());
-        drop(extensions);
-        let activated = after.is_some() && (after != before || after == Some(SpanId::INVALID));
-        let exported = || get_otel_context(id, &self.shared.upgrade()?);
-        let check = &self.shared.check;
-        match handed_over {
-            Some(true) if activated => check.done(None),
-            Some(true) => check.no_activation(),
-            None if !look_at_any => {}
-            said => match exported() {
-                None => check.is_hidden(),
-                Some(cx) if said.is_none() && handover::is_ours(&cx) => {
-                    if activated {
-                        check.is_ours();
-                    } else {
-                        check.no_activation();
-                    }
-                }
-                // The OpenTelemetry layer has the span, and yet our tracer was not asked for it.
-                Some(_) => {
-                    check.done((!processor::is_there()).then_some(diagnostic::NO_PROVIDER));
-                }
-            },
+        let is_taken = |opener: &SpanSession| opener.pending.is_some();
+        let is_taken = span.extensions().get::<SpanSession>().map(is_taken);
+        if !check.looks_at(is_taken.is_some()) {
+            return;
+        }
+        let is_ours = match is_taken {
+            Some(true) => Some(true),
+            // The tracer of this crate would have taken an opener.
+            Some(false) => self.shared.otel_context(id).map(|_| false),
+            None => self.shared.otel_context(id).as_ref().map(handover::is_ours),
+        };
+        match is_ours {
+            None => check.missed(),
+            Some(false) => {
+                check.done((!processor::is_there()).then_some(diagnostic::NO_PROVIDER));
+            }
+            Some(true) if !is_activated => check.done(Some(diagnostic::NO_ACTIVATION)),
+            Some(true) if is_taken.is_some() => check.done(None),
+            Some(true) => check.tracer_is_ours(),
         }
     }
 }
@@ -268,7 +248,7 @@ where
 
     fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
         if self.shared.check.is_due() {
-            self.enter_with_care(id, &ctx);
+            self.enter_and_check(id, &ctx);
         } else {
             self.inner.on_enter(id, ctx);
         }

@@ -61,7 +61,7 @@ impl<F> FilteredSessionLayer<F> {
         F: Filter<S> + 'static,
     {
         let shared = self.shared;
-        shared.looks.found();
+        shared.beside.done(None);
         let visible = AroundLayer::new(shared.clone(), otel).with_filter(self.filter);
         let hidden = HiddenSpans(shared.clone()).with_filter(Openers(shared.clone()));
         // The half that is joined last is called last: it sees what the other has taken.
@@ -104,7 +104,8 @@ where
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
-        self.0.track_record(id, values, &ctx);
+        self.0.record(id, values, &ctx);
+        self.0.say_waiting();
     }
 
     fn on_enter(&self, id: &Id, _: Context<'_, S>) {
@@ -116,7 +117,7 @@ where
     }
 
     fn on_close(&self, _: Id, _: Context<'_, S>) {
-        self.0.track_close();
+        self.0.say_waiting();
     }
 
     // SAFETY: the pointers are to `self` and to what it owns, so they live as long as it does.

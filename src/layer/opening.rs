@@ -1,14 +1,12 @@
 //! Spans open scopes: what both layers do when a span says a session or user.
 
-use crate::diagnostic::check::Check;
-use crate::diagnostic::looks::Looks;
+use crate::diagnostic::setup::{self, ANY, BESIDE, Check};
 use crate::diagnostic::{self, Once};
 use crate::error::ErrorKind;
 use crate::handover::{Opened, Pending};
 use crate::known::{self, Key, Tracked};
 use crate::layer::fields::{Heard, Names, Reading, Roles};
 use crate::layer::given;
-use crate::layer::heard;
 use crate::scope::opener::Opener;
 use crate::scope::{Scope, is_in_turn};
 use crate::session::details::{self, Parts};
@@ -32,11 +30,11 @@ pub(crate) struct Shared {
     pub(crate) names: Names,
     /// A span that says a session's id begins a trace.
     pub(crate) root_turns: bool,
-    pub(crate) check: Check,
+    pub(crate) check: Check<ANY>,
+    /// Is there an OpenTelemetry layer beside this layer?
+    pub(crate) beside: Check<BESIDE>,
     dispatch: OnceLock<WeakDispatch>,
     reach: OnceLock<Reach>,
-    /// How often it was looked whether there is an OpenTelemetry layer beside us.
-    pub(crate) looks: Looks,
     /// There is another `SessionLayer` on the subscriber.
     pub(crate) is_one_of_two: AtomicBool,
     reported: Once<(Identifier, usize, ErrorKind)>,
@@ -101,6 +99,16 @@ impl SpanSession {
     /// ```
     pub fn session(&self) -> Session {
         self.scope.to_session()
+    }
+
+    /// The session of a span that the OpenTelemetry layer doesn't know.
+    pub(crate) fn tracked(key: Key, scope: Arc<Scope>, opened: Option<Arc<Scope>>) -> Self {
+        Self {
+            _tracked: Some(known::track(key, scope.clone())),
+            opened,
+            scope,
+            pending: None,
+        }
     }
 }
 
@@ -221,7 +229,7 @@ impl Shared {
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
-        heard::layer_is_there();
+        setup::layer_is_there();
         let _already = self.reach.set(Reach::new::<S>());
     }
 
@@ -240,17 +248,17 @@ impl Shared {
         self.dispatch.get()?.upgrade()
     }
 
+    /// The `Context` of a span that the OpenTelemetry layer knows. Starts the span.
+    pub(crate) fn otel_context(&self, id: &SpanId) -> Option<OtelContext> {
+        get_otel_context(id, &self.upgrade()?)
+    }
+
     #[inline]
     pub(crate) fn say_waiting(&self) {
         if diagnostic::waits() {
-            self.say();
-        }
-    }
-
-    #[cold]
-    fn say(&self) {
-        if let Some(dispatch) = self.upgrade() {
-            diagnostic::say(&dispatch);
+            if let Some(dispatch) = self.upgrade() {
+                diagnostic::say(&dispatch);
+            }
         }
     }
 
@@ -312,10 +320,7 @@ impl Reach {
     {
         Self {
             ancestors: |dispatch, id, visit| {
-                let Some(subscriber) = dispatch.downcast_ref::<S>() else {
-                    return;
-                };
-                let mut next = subscriber.span(id);
+                let mut next = dispatch.downcast_ref::<S>().and_then(|it| it.span(id));
                 while let Some(span) = next {
                     let in_span = |in_span: &SpanSession| in_span.scope.clone();
                     let scope = span.extensions().get::<SpanSession>().map(in_span);
@@ -326,24 +331,14 @@ impl Reach {
                 }
             },
             rescope: |dispatch, id, key, scope| {
-                let Some(subscriber) = dispatch.downcast_ref::<S>() else {
-                    return;
-                };
-                let Some(span) = subscriber.span(id) else {
-                    return;
-                };
-                let scope = scope.clone();
+                let found = dispatch.downcast_ref::<S>().and_then(|it| it.span(id));
+                let Some(span) = found else { return };
                 let mut extensions = span.extensions_mut();
                 if let Some(in_span) = extensions.get_mut::<SpanSession>() {
                     known::replace(key, scope.clone());
-                    in_span.scope = scope;
+                    in_span.scope = scope.clone();
                 } else {
-                    extensions.insert(SpanSession {
-                        _tracked: Some(known::track(key, scope.clone())),
-                        scope,
-                        opened: None,
-                        pending: None,
-                    });
+                    extensions.insert(SpanSession::tracked(key, scope.clone(), None));
                 }
             },
         }

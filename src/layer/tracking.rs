@@ -4,7 +4,7 @@
 use crate::diagnostic;
 use crate::handover::Opened;
 use crate::here::{self, Attached};
-use crate::known::{self, Key, Tracked};
+use crate::known::{self, Key};
 use crate::layer::opening::{Shared, SpanSession};
 use crate::processor;
 use crate::scope::Scope;
@@ -13,9 +13,8 @@ use opentelemetry::trace::TraceContextExt;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tracing::span::{Attributes, Id, Record};
+use tracing::span::{Attributes, Id};
 use tracing::{Dispatch, Subscriber};
-use tracing_opentelemetry::get_otel_context;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
@@ -25,25 +24,18 @@ impl Shared {
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
-        let Some(outer) = self.track_opener(attrs, id, ctx) else {
-            return;
-        };
-        let scope = match outer {
-            Some(scope) => scope,
-            None if attrs.is_contextual() => return,
-            // The current scope where the span is entered is not that of its parent, which has none.
-            None => Scope::empty(),
-        };
-        self.track_in(scope, false, id, ctx);
+        if let Some(inherited) = self.track_opener(attrs, id, ctx) {
+            self.track_in(inherited, false, id, ctx);
+        }
     }
 
-    /// Tracks a new span if it is an opener. If it is not, gives the scope that it inherits.
+    /// Tracks a new span if it is an opener. Otherwise returns the scope to track the span in, if it needs one.
     pub(crate) fn track_opener<S>(
         &self,
         attrs: &Attributes<'_>,
         id: &Id,
         ctx: &Context<'_, S>,
-    ) -> Option<Option<Arc<Scope>>>
+    ) -> Option<Arc<Scope>>
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
@@ -65,7 +57,11 @@ impl Shared {
                 return None;
             }
         }
-        Some(outer)
+        match outer {
+            // The parent has no scope, but there may be a current scope where the span is entered.
+            None if !attrs.is_contextual() => Some(Scope::empty()),
+            outer => outer,
+        }
     }
 
     /// Tracks a span in this scope, which it has opened or inherits.
@@ -74,37 +70,20 @@ impl Shared {
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         let Some(span) = ctx.span(id) else { return };
-        let in_span = SpanSession {
-            _tracked: Some(self.track(id, &scope)),
-            opened: has_opened.then(|| scope.clone()),
-            scope,
-            pending: None,
-        };
+        let opened = has_opened.then(|| scope.clone());
+        let in_span = SpanSession::tracked(self.key(id), scope, opened);
         let _replaced = span.extensions_mut().replace(in_span);
-    }
-
-    /// Has a scope attached whenever a span is entered that the OpenTelemetry layer does not know.
-    pub(crate) fn track(&self, id: &Id, scope: &Arc<Scope>) -> Tracked {
-        known::track(self.key(id), scope.clone())
-    }
-
-    pub(crate) fn track_record<S>(&self, id: &Id, values: &Record<'_>, ctx: &Context<'_, S>)
-    where
-        S: Subscriber + for<'span> LookupSpan<'span>,
-    {
-        self.record(id, values, ctx);
-        self.say_waiting();
     }
 
     pub(crate) fn track_enter(&self, id: &Id) {
         self.say_waiting();
         let scope = known::scope_of(self.key(id));
-        let may_tell =
-            scope.is_some() && !(processor::is_there() && self.is_after_opentelemetry_layer(id));
-        let guard = scope.filter(|scope| !is_current(scope)).map(Scope::attach);
+        let may_tell = scope.is_some()
+            && self.beside.is_due()
+            && !(processor::is_there() && self.is_after_opentelemetry_layer(id));
         push(Entered {
             span: self.key(id),
-            _guard: guard,
+            _guard: scope.filter(|it| !is_current(it)).map(Scope::attach),
             may_tell,
         });
     }
@@ -112,13 +91,9 @@ impl Shared {
     pub(crate) fn track_exit(&self, id: &Id) {
         // Dropped after the stack has been let go: the end of a `Context` runs foreign code.
         let left = pop(self.key(id));
-        if left.is_some_and(|left| left.may_tell) && self.looks.are_due() {
+        if left.is_some_and(|left| left.may_tell) {
             self.look_for_opentelemetry_layer(id);
         }
-    }
-
-    pub(crate) fn track_close(&self) {
-        self.say_waiting();
     }
 
     /// Enters a span if it is tracked.
@@ -128,21 +103,15 @@ impl Shared {
         }
     }
 
-    /// Whether there is nothing to tell of an OpenTelemetry layer beside us, as it has entered the
-    /// span before us, and a processor reads what we attach.
+    /// Whether an OpenTelemetry layer beside us has entered the span before us. If there is a processor too,
+    /// it reads the scope that we attach, and the setup is complete.
     #[cold]
     fn is_after_opentelemetry_layer(&self, id: &Id) -> bool {
-        if !self.looks.are_due() {
-            return true;
-        }
-        let own = || get_otel_context(id, &self.upgrade()?);
-        let is_own = |own: OtelContext| {
-            let own = own.span().span_context().span_id();
-            here::map(|cx| cx.span().span_context().span_id() == own).unwrap_or(false)
-        };
-        let is_after = own().is_some_and(is_own);
+        let span_id = |cx: &OtelContext| cx.span().span_context().span_id();
+        let own = self.otel_context(id).as_ref().map(span_id);
+        let is_after = own.is_some() && own == here::map(span_id);
         if is_after {
-            self.looks.found();
+            self.beside.done(None);
         }
         is_after
     }
@@ -151,14 +120,12 @@ impl Shared {
     /// us, so asking for it changes nothing.
     #[cold]
     fn look_for_opentelemetry_layer(&self, id: &Id) {
-        let exported = || get_otel_context(id, &self.upgrade()?);
-        if exported().is_none() {
-            self.looks.missed();
-        } else if self.looks.found() {
-            diagnostic::wait(match self.is_one_of_two.load(Ordering::Relaxed) {
-                true => diagnostic::TWO_LAYERS,
-                false => diagnostic::BESIDE,
-            });
+        if self.otel_context(id).is_none() {
+            self.beside.missed();
+        } else if self.is_one_of_two.load(Ordering::Relaxed) {
+            self.beside.done(Some(diagnostic::TWO_LAYERS));
+        } else {
+            self.beside.done(Some(diagnostic::BESIDE));
         }
     }
 }
@@ -214,10 +181,8 @@ pub(crate) fn bind(shared: &Shared, dispatch: &Dispatch, span: &Id, scope: Arc<S
     let key = shared.key(span);
     let is_innermost = |stack: &RefCell<Vec<Entered>>| {
         let stack = stack.borrow();
-        let innermost = stack
-            .iter()
-            .rev()
-            .find(|entered| entered.span.layer == key.layer);
+        let is_of_layer = |entered: &&Entered| entered.span.layer == key.layer;
+        let innermost = stack.iter().rfind(is_of_layer);
         innermost.is_some_and(|entered| entered.span == key)
     };
     if !ENTERED.try_with(is_innermost).unwrap_or(false) {

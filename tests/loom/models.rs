@@ -1,5 +1,4 @@
-use crate::diagnostic::check::Check;
-use crate::diagnostic::looks::Looks;
+use crate::diagnostic::setup::{ANY, BESIDE, Check};
 use crate::diagnostic::{self, Once};
 use crate::scope::Scope;
 use crate::scope::opener::{Opener, OpenerFields};
@@ -363,26 +362,6 @@ fn mistake_is_said_by_one_thread() {
     });
 }
 
-#[test]
-fn mistake_that_two_looks_find_is_said_once_whatever_others_miss() {
-    in_every_order(|| {
-        let looks = Arc::new(Looks::default());
-        // One is left.
-        (0..7).for_each(|_| looks.missed());
-        assert!(looks.are_due());
-        let (finds, misses) = (looks.clone(), looks.clone());
-        let finding = thread::spawn(move || finds.found());
-        let missing = run(move || {
-            misses.missed();
-            misses.missed();
-        });
-        let here = looks.found();
-        assert!(here != finding.join().unwrap());
-        missing.join().unwrap();
-        assert!(!looks.are_due());
-    });
-}
-
 /// How much there is to be said, which it then is: loom's threads are all on one, which it waits on.
 fn said() -> usize {
     #[derive(Clone, Default)]
@@ -416,15 +395,36 @@ fn said() -> usize {
 }
 
 #[test]
+fn layer_beside_that_two_looks_find_is_said_once_whatever_others_miss() {
+    in_every_order(|| {
+        let beside = Arc::new(Check::<BESIDE>::default());
+        // One look is left.
+        (0..7).for_each(|_| beside.missed());
+        assert!(beside.is_due());
+        let (finds, misses) = (beside.clone(), beside.clone());
+        let finding = run(move || finds.done(Some(diagnostic::BESIDE)));
+        let missing = run(move || {
+            misses.missed();
+            misses.missed();
+        });
+        beside.done(Some(diagnostic::TWO_LAYERS));
+        finding.join().unwrap();
+        missing.join().unwrap();
+        assert!(!beside.is_due());
+        assert_eq!(said(), 1);
+    });
+}
+
+#[test]
 fn set_up_that_threads_look_at_together_is_told_of_once_and_not_looked_at_again() {
     in_every_order(|| {
-        let check = Arc::new(Check::default());
+        let check = Arc::new(Check::<ANY>::default());
         let (finds, misses) = (check.clone(), check.clone());
         let finding = run(move || finds.done(Some(diagnostic::NO_PROVIDER)));
         let missing = run(move || {
-            misses.is_hidden();
-            misses.is_ours();
-            misses.opener_made();
+            misses.missed();
+            misses.tracer_is_ours();
+            misses.opener_created();
         });
         check.done(Some(diagnostic::NO_ACTIVATION));
         finding.join().unwrap();

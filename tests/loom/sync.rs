@@ -32,6 +32,10 @@ impl<T> Mutex<T> {
             value: self.value.try_lock().expect("it is this thread's turn"),
         })
     }
+
+    pub(crate) fn get_mut(&mut self) -> LockResult<&mut T> {
+        self.value.get_mut()
+    }
 }
 
 impl<T: Default> Default for Mutex<T> {
