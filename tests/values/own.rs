@@ -157,7 +157,10 @@ impl ShouldSample for KeepsVip {
 
 /// What a processor finds on spans that start.
 #[derive(Clone, Debug, Default)]
-struct Started(Arc<Mutex<Vec<(String, Vec<KeyValue>)>>>);
+struct Started(Arc<Mutex<Vec<Found>>>);
+
+/// A span's name and its attributes.
+type Found = (String, Vec<KeyValue>);
 
 impl SpanProcessor for Started {
     fn on_start(&self, span: &mut SdkSpan, _: &Context) {
