@@ -1,10 +1,10 @@
 //! The functions that Mirascope's users know, on whatever holds headers.
 
 use crate::attach::SessionGuard;
-use crate::diagnostic::{self, Once};
+use crate::diagnostic;
 use crate::here;
 use crate::propagation::carrier::{As, Carrier};
-use crate::propagation::propagator::{SESSION_HEADER_NAME, SessionPropagator};
+use crate::propagation::propagator::{self, SESSION_HEADER_NAME, SessionPropagator};
 use crate::scope::Scope;
 use crate::scope::in_force;
 use crate::session::Session;
@@ -186,14 +186,13 @@ pub fn extract_session_id(carrier: &(impl Carrier + ?Sized)) -> Option<String> {
 }
 
 fn with_propagator<T>(mut f: impl FnMut(&dyn TextMapPropagator) -> T) -> T {
-    static TOLD: LazyLock<Once<()>> = LazyLock::new(Once::default);
     let mut is_set = true;
     let done = global::get_text_map_propagator(|propagator| {
         is_set = propagator.fields().next().is_some();
         f(propagator)
     });
-    if !is_set && TOLD.first(()) {
-        diagnostic::tell(&diagnostic::NO_PROPAGATOR);
+    if !is_set {
+        propagator::tell(diagnostic::NO_PROPAGATOR);
     }
     done
 }

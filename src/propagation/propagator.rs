@@ -6,7 +6,6 @@ use crate::format::attributes::{SESSION_ID, USER_HASH, USER_ID};
 use crate::format::privacy::Privacy;
 use crate::propagation::baggage::{self, Member};
 use crate::propagation::inbound::InboundPolicy;
-use crate::propagation::received::Refused;
 use crate::scope::Scope;
 use crate::session::Id;
 use crate::session::Role;
@@ -203,16 +202,12 @@ impl SessionPropagator {
 
     /// Whether it is hidden in the application's own baggage, too.
     fn hides(&self, key: &str, value: &str, scope: Option<&Scope>) -> bool {
-        let ids = [
-            (SESSION_ID, Role::Session, &self.privacy.session_ids),
-            (USER_ID, Role::User, &self.privacy.user_ids),
-        ];
-        ids.into_iter().any(|(of_id, role, policy)| {
+        Role::BOTH.into_iter().any(|role| {
             let holds = |values: &Session| role.text(values).is_some_and(|id| is_id(value, id));
             let is_held = || scope.is_some_and(|scope| scope.with_values(holds));
             let mut added = self.privacy.keys.iter();
             let mut is_added = || added.any(|added| added.0 == key && added.1 == role);
-            !policy.is_plain() && (key == of_id || is_added() || is_held())
+            !self.privacy.of_ids(role).is_plain() && (key == role.key() || is_added() || is_held())
         })
     }
 
@@ -246,10 +241,8 @@ impl TextMapPropagator for SessionPropagator {
         let Session { id, user_id, .. } = session.unwrap_or_default();
         let id = id.and_then(|id| self.privacy.session_ids.redact_id(&id));
         if self.baggage {
-            let user = scope
-                .as_ref()
-                .filter(|_| self.user)
-                .and_then(|scope| self.user(scope, user_id));
+            let sent = scope.as_ref().filter(|_| self.user);
+            let user = sent.and_then(|scope| self.user(scope, user_id));
             let id = id.as_deref().map(|id| (SESSION_ID, id));
             let user = user.as_ref().map(|(key, user)| (*key, &**user));
             let ours: Vec<_> = id.into_iter().chain(user).collect();
@@ -283,11 +276,8 @@ impl TextMapPropagator for SessionPropagator {
         let cx = match headers.as_slice() {
             [] => cx.clone(),
             headers => {
-                let is_ours = |member: &Member<'_>| {
-                    [SESSION_ID, USER_ID, USER_HASH]
-                        .iter()
-                        .any(|key| member.is(key))
-                };
+                let ours = [SESSION_ID, USER_ID, USER_HASH];
+                let is_ours = |member: &Member<'_>| ours.iter().any(|key| member.is(key));
                 let others = baggage::members(headers).filter(|member| !is_ours(member));
                 baggage::with_baggage(cx, others)
             }
@@ -298,8 +288,8 @@ impl TextMapPropagator for SessionPropagator {
                 Scope::nested(None, &session.replaceable()).entered(&cx)
             }
             Ok(_) => cx,
-            Err(Refused(header, what, error)) => {
-                tell(diagnostic::header_ignored(&header, what, error));
+            Err(refused) => {
+                tell(refused);
                 cx
             }
         }
@@ -314,7 +304,7 @@ impl TextMapPropagator for SessionPropagator {
 const NOT_IN_A_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 
 /// Once for each header and mistake.
-fn tell(message: Message) {
+pub(crate) fn tell(message: Message) {
     static TOLD: LazyLock<Once<Message>> = LazyLock::new(Once::default);
     if TOLD.first(message.clone()) {
         diagnostic::tell(&message);
