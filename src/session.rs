@@ -82,7 +82,7 @@ impl Session {
         Self::with_id(Id::unchecked(text))
     }
 
-    fn with_id(id: Id) -> Self {
+    pub(crate) fn with_id(id: Id) -> Self {
         Self {
             id: Some(id),
             ..Self::default()
