@@ -144,11 +144,9 @@ impl Error {
     }
 
     /// The same error, said of an environment variable.
-    pub(crate) fn of_variable(self, variable: &'static str) -> Self {
-        Self {
-            variable: Some(variable),
-            ..self
-        }
+    pub(crate) fn of_variable(self, variable: impl Into<Option<&'static str>>) -> Self {
+        let variable = variable.into();
+        Self { variable, ..self }
     }
 }
 
@@ -269,7 +267,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         #[cfg(feature = "otlp")]
         if let Some(cause) = &self.cause {
-            return Some(cause.as_error());
+            return Some(&*cause.0);
         }
         None
     }
