@@ -197,24 +197,17 @@ impl<F, T> SessionFormat<F, T> {
         }
         if let Style::Json = style {
             let rest = &line[1..];
-            let ids = if rest.starts_with('}') {
-                &ids[..ids.len() - 1]
-            } else {
-                ids
-            };
-            writer.write_str("{")?;
-            writer.write_str(ids)?;
-            return writer.write_str(rest);
+            // Before the end of the object there is no comma.
+            let comma = usize::from(rest.starts_with('}'));
+            return write!(writer, "{{{}{rest}", &ids[..ids.len() - comma]);
         }
         let (text, end) = line.split_at(text);
-        writer.write_str(text)?;
         // A formatter that has nothing more to say has written the space already.
-        writer.write_str(if text.ends_with(' ') {
-            ids.trim_start_matches(' ')
-        } else {
-            ids
-        })?;
-        writer.write_str(end)
+        let ids = match text.ends_with(' ') {
+            true => ids.trim_start_matches(' '),
+            false => ids,
+        };
+        write!(writer, "{text}{ids}{end}")
     }
 }
 

@@ -177,10 +177,8 @@ impl Privacy {
     /// The policy for the metadata with this key, if it redacts.
     pub(crate) fn of_metadata(&self, key: &str) -> Option<&IdPolicy> {
         let mut policies = self.metadata.iter();
-        let policy = policies.find(|(private, _)| private == key);
-        policy
-            .map(|(_, policy)| policy)
-            .filter(|policy| !policy.is_plain())
+        let (_, policy) = policies.find(|(private, _)| private == key)?;
+        (!policy.is_plain()).then_some(policy)
     }
 }
 
@@ -291,13 +289,8 @@ impl IdPolicy {
     }
 
     #[inline(always)]
-    pub(crate) fn omits(&self) -> bool {
-        matches!(self.0, Kind::Omitted)
-    }
-
-    #[inline(always)]
     pub(crate) fn hashes(&self) -> bool {
-        !self.is_plain() && !self.omits()
+        !matches!(self.0, Kind::Plain | Kind::Omitted)
     }
 
     /// The text to export for an id.
