@@ -360,10 +360,6 @@ impl Conversation {
 
 /// For the parent that a span in `trace` has to have, where none is known: the same one everywhere.
 fn stand_in(trace: TraceId) -> SpanId {
-    let [high, low] = [0, 8].map(|at| {
-        let mut half = [0; 8];
-        half.copy_from_slice(&trace.to_bytes()[at..at + 8]);
-        SpanId::from_bytes(half)
-    });
-    if low == SpanId::INVALID { high } else { low }
+    let [high, low] = [64, 0].map(|shift| (u128::from_be_bytes(trace.to_bytes()) >> shift) as u64);
+    SpanId::from(if low == 0 { high } else { low })
 }

@@ -69,11 +69,7 @@ impl Error {
     /// assert!(Session::new("  ").unwrap_err().is_invalid_id());
     /// ```
     pub fn is_invalid_id(&self) -> bool {
-        use ErrorKind::*;
-        matches!(
-            self.kind,
-            Blank | Placeholder | TooLong | ControlCharacter | NotUnicode
-        )
+        self.kind.is_of_id()
     }
 
     /// There is no span here that a value could be set on.
@@ -164,10 +160,18 @@ impl From<ErrorKind> for Error {
 }
 
 impl ErrorKind {
+    /// Whether it breaks the rule of ids.
+    fn is_of_id(self) -> bool {
+        use ErrorKind::*;
+        matches!(
+            self,
+            Blank | Placeholder | TooLong | ControlCharacter | NotUnicode
+        )
+    }
+
     /// What is said of `noun`, where it was refused.
     fn describe(self, noun: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use ErrorKind::*;
-        if let Blank | Placeholder | TooLong | ControlCharacter | NotUnicode = self {
+        if self.is_of_id() {
             write!(f, "{noun} ")?;
         }
         f.write_str(match self {

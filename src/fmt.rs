@@ -259,19 +259,12 @@ fn is_own(event: &Event<'_>, key: &str) -> bool {
 
     impl Visit for Own<'_> {
         fn record_debug(&mut self, field: &Field, _: &dyn Debug) {
-            self.1 |= is(field.name(), self.0);
+            let own = field.name();
+            self.1 |= own == self.0 || own == USER_ID && self.0 == USER_HASH;
         }
     }
 
-    fn is(own: &str, key: &str) -> bool {
-        own == key || own == USER_ID && key == USER_HASH
-    }
-
-    // A field that is declared need not have a value.
-    let mut declared = event.metadata().fields().iter();
-    declared.any(|field| is(field.name(), key)) && {
-        let mut own = Own(key, false);
-        event.record(&mut own);
-        own.1
-    }
+    let mut own = Own(key, false);
+    event.record(&mut own);
+    own.1
 }

@@ -11,7 +11,7 @@ use crate::scope::Scope;
 use crate::session::text::unquoted;
 use crate::session::{Id, Session};
 use opentelemetry::logs::{AnyValue, LogRecord, Severity};
-use opentelemetry::{Array, InstrumentationScope, KeyValue, StringValue, Value};
+use opentelemetry::{Array, InstrumentationScope, Key, KeyValue, StringValue, Value};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{LogProcessor, SdkLogRecord};
 use std::sync::Arc;
@@ -160,9 +160,8 @@ impl SessionLogProcessor {
 /// Adds an attribute, unless the record has one.
 fn add(record: &mut SdkLogRecord, attribute: KeyValue) {
     let key = attribute.key.as_str();
-    let is_own = |own: &str| own == key || own == USER_ID && key == USER_HASH;
-    let has_it = (record.attributes_iter()).any(|(own, _)| is_own(own.as_str()));
-    if !has_it {
+    let is_own = |own: &Key| own.as_str() == key || own.as_str() == USER_ID && key == USER_HASH;
+    if !record.attributes_iter().any(|(own, _)| is_own(own)) {
         record.add_attribute(attribute.key, any(attribute.value));
     }
 }

@@ -121,23 +121,22 @@ const MAX_TRACE_STATE_BYTES: usize = 512;
 
 impl From<ConversationState> for Json {
     fn from(state: ConversationState) -> Self {
-        let mut stored = json!({ "version": VERSION, "session_id": state.session_id() });
-        let mut store = |name: &str, value: Option<Json>| {
-            if let Some(value) = value {
-                stored[name] = value;
-            }
-        };
-        let previous_id = state.previous_id.as_ref().map(Id::as_str);
-        store("previous_id", previous_id.map(Json::from));
-        store("in_one_trace", state.in_one_trace.then_some(true.into()));
-        store("started", state.has_started.then_some(true.into()));
-        if let Some(at) = state.at {
-            let members = at.trace_state().header();
-            let last = at.is_valid().then(|| at.span_id().to_string().into());
-            store("trace_id", Some(at.trace_id().to_string().into()));
-            store("last_span_id", last);
-            store("trace_flags", Some(at.trace_flags().to_u8().into()));
-            store("trace_state", (!members.is_empty()).then(|| members.into()));
+        let at = state.at.as_ref();
+        let last = at.filter(|at| at.is_valid());
+        let members = at.map(|at| at.trace_state().header());
+        let mut stored = json!({
+            "version": VERSION,
+            "session_id": state.session_id(),
+            "previous_id": state.previous_id.as_ref().map(Id::as_str),
+            "in_one_trace": state.in_one_trace.then_some(true),
+            "started": state.has_started.then_some(true),
+            "trace_id": at.map(|at| at.trace_id().to_string()),
+            "last_span_id": last.map(|at| at.span_id().to_string()),
+            "trace_flags": at.map(|at| at.trace_flags().to_u8()),
+            "trace_state": members.filter(|members| !members.is_empty()),
+        });
+        if let Json::Object(stored) = &mut stored {
+            stored.retain(|_, value| !value.is_null());
         }
         stored
     }

@@ -64,14 +64,9 @@ pub fn extract_context(carrier: &(impl Carrier + ?Sized)) -> Context {
     let cx = with_propagator(|propagator| propagator.extract_with_context(&here, &As(carrier)));
     match in_force::brought(&cx, &here) {
         Some(_) => cx,
-        None => without_session(cx, &here),
+        // Even headers that bring no session can hide it, with a trace.
+        None => in_force::put_back(cx, &here),
     }
-}
-
-/// `cx`, which was extracted on top of `here`, with what is in force here: even headers that bring no
-/// session can hide it, with a trace.
-pub(crate) fn without_session(cx: Context, here: &Context) -> Context {
-    in_force::put_back(cx, here)
 }
 
 /// What the headers of a call or a message say, to be put in force.

@@ -38,11 +38,9 @@ impl SessionPropagator {
             }
         }
         for header in &self.headers {
-            let mut names = vec![header.as_str()];
-            if header.eq_ignore_ascii_case(SESSION_HEADER_NAME) {
-                names.push(X_SESSION_HEADER_NAME);
-            }
-            for name in names {
+            let is_mirascopes = header.eq_ignore_ascii_case(SESSION_HEADER_NAME);
+            let other = is_mirascopes.then_some(X_SESSION_HEADER_NAME);
+            for name in [header.as_str()].into_iter().chain(other) {
                 for value in extractor.get_all(name).unwrap_or_default() {
                     if value.len() > baggage::MAX_BYTES {
                         // It would be decoded for nothing.
