@@ -148,7 +148,7 @@ impl TryFrom<Json> for ConversationState {
 
     fn try_from(stored: Json) -> Result<Self, Error> {
         let stored = Stored(stored);
-        match stored.get("version").and_then(Json::as_u64) {
+        match stored.read("version", Json::as_u64)? {
             Some(VERSION) => {}
             Some(other) => return Err(ErrorKind::StateVersion(other).into()),
             None => return Err(malformed("version")),
@@ -157,10 +157,9 @@ impl TryFrom<Json> for ConversationState {
         let session_id = session_id.ok_or_else(|| malformed("session_id"))?;
         let flags = stored.read("trace_flags", |flags| u8::try_from(flags.as_u64()?).ok())?;
         let state = stored.read("trace_state", |state| {
-            let state = state
-                .as_str()
-                .filter(|it| it.len() <= MAX_TRACE_STATE_BYTES)?;
-            TraceState::from_str(state).ok()
+            let state = state.as_str()?;
+            let fits = state.len() <= MAX_TRACE_STATE_BYTES;
+            fits.then(|| TraceState::from_str(state).ok())?
         })?;
         let last = stored.text("last_span_id")?.map(link::span_id);
         let last = last.transpose().map_err(|it| it.about("last_span_id"))?;
@@ -188,20 +187,15 @@ impl TryFrom<Json> for ConversationState {
 struct Stored(Json);
 
 impl Stored {
-    fn get(&self, name: &str) -> Option<&Json> {
-        self.0.get(name).filter(|value| !value.is_null())
-    }
-
     /// `None` where there is none, and an error where `read` gives nothing.
     fn read<'a, T>(
         &'a self,
         name: &'static str,
         read: impl FnOnce(&'a Json) -> Option<T>,
     ) -> Result<Option<T>, Error> {
-        let value = self.get(name).map(read);
-        value
-            .map(|it| it.ok_or_else(|| malformed(name)))
-            .transpose()
+        let value = self.0.get(name).filter(|value| !value.is_null());
+        let read = value.map(|value| read(value).ok_or_else(|| malformed(name)));
+        read.transpose()
     }
 
     fn text(&self, name: &'static str) -> Result<Option<&str>, Error> {

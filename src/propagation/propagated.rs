@@ -7,7 +7,6 @@ use crate::propagation::carrier::{As, Carrier};
 use crate::propagation::propagator::{self, SESSION_HEADER_NAME, SessionPropagator};
 use crate::scope::Scope;
 use crate::scope::in_force;
-use crate::session::Session;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{FutureExt, WithContext};
 use opentelemetry::{Context, global};
@@ -176,8 +175,8 @@ pub fn extract_session_id(carrier: &(impl Carrier + ?Sized)) -> Option<String> {
         reader.with_header(SESSION_HEADER_NAME).unwrap_or_default()
     });
     let cx = READER.extract_with_context(&Context::new(), &As(carrier));
-    let session = Scope::of(&cx).map(|scope| scope.to_session());
-    session.as_ref().and_then(Session::id).map(str::to_owned)
+    let id = Scope::of(&cx)?.id()?;
+    Some(id.as_str().to_owned())
 }
 
 fn with_propagator<T>(mut f: impl FnMut(&dyn TextMapPropagator) -> T) -> T {
