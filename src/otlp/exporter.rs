@@ -150,19 +150,16 @@ fn grpc_endpoint(given: Option<String>) -> Result<String, Error> {
 
 /// The endpoint, if spans can be sent there. It is not shown, as a password may stand in it.
 fn checked(name: Option<&'static str>, endpoint: String) -> Result<String, Error> {
-    let is_url = endpoint.parse().is_ok_and(|uri: Uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
-    });
-    match is_https(&endpoint) && !cfg!(feature = "otlp-tls") {
-        _ if !is_url => Err(Error::from(Trouble::Endpoint).of_variable(name)),
-        true => Err(Error::from(Trouble::Tls).of_variable(name)),
-        false => Ok(endpoint),
-    }
-}
-
-fn is_https(endpoint: &str) -> bool {
-    let scheme = endpoint.split("://").next();
-    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"))
+    let uri = endpoint
+        .parse()
+        .ok()
+        .filter(|uri: &Uri| uri.host().is_some());
+    let trouble = match uri.as_ref().and_then(Uri::scheme_str) {
+        Some("https") if !cfg!(feature = "otlp-tls") => Trouble::Tls,
+        Some("http" | "https") => return Ok(endpoint),
+        _ => Trouble::Endpoint,
+    };
+    Err(Error::from(trouble).of_variable(name))
 }
 
 fn over_http(
@@ -205,12 +202,13 @@ fn over_grpc(
     let _inside = driver.runtime.enter();
     let exporter = SpanExporter::builder().with_tonic();
     #[cfg(feature = "otlp-tls")]
-    let exporter = if is_https(&endpoint) {
-        // By default there would be no certificate that it trusts.
-        let tls = opentelemetry_otlp::tonic_types::transport::ClientTlsConfig::new();
-        exporter.with_tls_config(tls.with_enabled_roots())
-    } else {
-        exporter
+    let exporter = match endpoint.parse().as_ref().map(Uri::scheme_str) {
+        Ok(Some("https")) => {
+            // By default there would be no certificate that it trusts.
+            let tls = opentelemetry_otlp::tonic_types::transport::ClientTlsConfig::new();
+            exporter.with_tls_config(tls.with_enabled_roots())
+        }
+        _ => exporter,
     };
     let exporter = exporter
         .with_endpoint(endpoint)

@@ -7,7 +7,6 @@ use crate::format::privacy::Privacy;
 use crate::propagation::baggage::{self, Member};
 use crate::propagation::inbound::InboundPolicy;
 use crate::scope::Scope;
-use crate::session::Id;
 use crate::session::Role;
 use crate::session::Session;
 use crate::session::text::is_id;
@@ -201,10 +200,9 @@ impl SessionPropagator {
     }
 
     /// Whether it is hidden in the application's own baggage, too.
-    fn hides(&self, key: &str, value: &str, scope: Option<&Scope>) -> bool {
+    fn hides(&self, key: &str, value: &str, session: &Session) -> bool {
         Role::BOTH.into_iter().any(|role| {
-            let holds = |values: &Session| role.text(values).is_some_and(|id| is_id(value, id));
-            let is_held = || scope.is_some_and(|scope| scope.with_values(holds));
+            let is_held = || role.text(session).is_some_and(|id| is_id(value, id));
             let mut added = self.privacy.keys.iter();
             let mut is_added = || added.any(|added| added.0 == key && added.1 == role);
             !self.privacy.of_ids(role).is_plain() && (key == role.key() || is_added() || is_held())
@@ -212,19 +210,14 @@ impl SessionPropagator {
     }
 
     /// What is sent of the user, and as what.
-    fn user(&self, scope: &Scope, id: Option<Id>) -> Option<(&'static str, Arc<str>)> {
-        let Some(id) = id else {
-            let session = scope.to_session();
-            return match session.attribute(USER_HASH) {
-                Some(Value::String(hash)) => Some((USER_HASH, hash.as_str().into())),
-                _ => None,
-            };
-        };
-        let key = match self.privacy.user_ids.hashes() {
-            true => USER_HASH,
-            false => USER_ID,
-        };
-        Some((key, self.privacy.user_ids.redact_id(&id)?))
+    fn user(&self, session: &Session) -> Option<(&'static str, Arc<str>)> {
+        let policy = &self.privacy.user_ids;
+        match (&session.user_id, session.attribute(USER_HASH)) {
+            (Some(id), _) if policy.hashes() => Some((USER_HASH, policy.redact_id(id)?)),
+            (Some(id), _) => Some((USER_ID, policy.redact_id(id)?)),
+            (None, Some(Value::String(hash))) => Some((USER_HASH, hash.as_str().into())),
+            (None, _) => None,
+        }
     }
 }
 
@@ -236,19 +229,17 @@ impl Default for SessionPropagator {
 
 impl TextMapPropagator for SessionPropagator {
     fn inject_context(&self, cx: &Context, injector: &mut dyn Injector) {
-        let scope = Scope::of(cx);
-        let session = scope.as_ref().map(|it| it.to_session());
-        let Session { id, user_id, .. } = session.unwrap_or_default();
-        let id = id.and_then(|id| self.privacy.session_ids.redact_id(&id));
+        let session = Scope::of(cx).map(|scope| scope.to_session());
+        let session = session.unwrap_or_default();
+        let id = session.id.as_ref();
+        let id = id.and_then(|id| self.privacy.session_ids.redact_id(id));
         if self.baggage {
-            let sent = scope.as_ref().filter(|_| self.user);
-            let user = sent.and_then(|scope| self.user(scope, user_id));
+            let user = self.user.then(|| self.user(&session)).flatten();
             let id = id.as_deref().map(|id| (SESSION_ID, id));
             let user = user.as_ref().map(|(key, user)| (*key, &**user));
             let ours: Vec<_> = id.into_iter().chain(user).collect();
-            if let Some((header, fits)) = baggage::header(cx, &ours, |key, value| {
-                self.hides(key, value, scope.as_deref())
-            }) {
+            let hides = |key: &str, value: &str| self.hides(key, value, &session);
+            if let Some((header, fits)) = baggage::header(cx, &ours, hides) {
                 if !fits {
                     tell(diagnostic::header_too_small(baggage::HEADER));
                 }
@@ -283,8 +274,7 @@ impl TextMapPropagator for SessionPropagator {
             }
         };
         match self.read(extractor, &headers) {
-            Ok(session) if session.is_empty() => cx,
-            Ok(session) if self.inbound.takes(session.id(), &()) => {
+            Ok(session) if !session.is_empty() && self.inbound.takes(session.id(), &()) => {
                 Scope::nested(None, &session.replaceable()).entered(&cx)
             }
             Ok(_) => cx,
