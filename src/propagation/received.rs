@@ -75,6 +75,7 @@ fn refused(header: &str, what: &str) -> impl Fn(ErrorKind) -> Message {
 /// Takes what a header says. Blank is nothing.
 fn take(taken: &mut Option<Id>, value: Option<&str>) -> Result<(), ErrorKind> {
     let value = value.ok_or(ErrorKind::NotUnicode)?;
+    // Before an id is made: thousands of headers may say the same.
     if taken.as_ref().is_some_and(|taken| taken.as_str() == value) {
         return Ok(());
     }
