@@ -197,17 +197,24 @@ impl<F, T> SessionFormat<F, T> {
         }
         if let Style::Json = style {
             let rest = &line[1..];
-            // Before the end of the object there is no comma.
-            let comma = usize::from(rest.starts_with('}'));
-            return write!(writer, "{{{}{rest}", &ids[..ids.len() - comma]);
+            let ids = if rest.starts_with('}') {
+                &ids[..ids.len() - 1]
+            } else {
+                ids
+            };
+            writer.write_str("{")?;
+            writer.write_str(ids)?;
+            return writer.write_str(rest);
         }
         let (text, end) = line.split_at(text);
+        writer.write_str(text)?;
         // A formatter that has nothing more to say has written the space already.
-        let ids = match text.ends_with(' ') {
-            true => ids.trim_start_matches(' '),
-            false => ids,
-        };
-        write!(writer, "{text}{ids}{end}")
+        writer.write_str(if text.ends_with(' ') {
+            ids.trim_start_matches(' ')
+        } else {
+            ids
+        })?;
+        writer.write_str(end)
     }
 }
 
@@ -259,12 +266,19 @@ fn is_own(event: &Event<'_>, key: &str) -> bool {
 
     impl Visit for Own<'_> {
         fn record_debug(&mut self, field: &Field, _: &dyn Debug) {
-            let own = field.name();
-            self.1 |= own == self.0 || own == USER_ID && self.0 == USER_HASH;
+            self.1 |= is(field.name(), self.0);
         }
     }
 
-    let mut own = Own(key, false);
-    event.record(&mut own);
-    own.1
+    fn is(own: &str, key: &str) -> bool {
+        own == key || own == USER_ID && key == USER_HASH
+    }
+
+    // A field that is declared need not have a value.
+    let mut declared = event.metadata().fields().iter();
+    declared.any(|field| is(field.name(), key)) && {
+        let mut own = Own(key, false);
+        event.record(&mut own);
+        own.1
+    }
 }
