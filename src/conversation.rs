@@ -6,12 +6,12 @@ pub(crate) mod state;
 pub(crate) mod turn;
 
 use crate::conversation::state::ConversationState;
-use crate::conversation::turn::{Follows, Last, Turn, TurnSpan};
+use crate::conversation::turn::{Last, Turn, TurnSpan};
 use crate::error::Error;
 use crate::format::attributes::{self, PREVIOUS_SESSION_ID};
 use crate::session::details::Details;
 use crate::session::{Id, Session};
-use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+use opentelemetry::trace::{SpanContext, SpanId, TraceId};
 use std::sync::Arc;
 
 /// A conversation of which each turn, a question and its answer, is linked to the turn before.
@@ -169,28 +169,22 @@ impl Conversation {
         trace_id: &str,
         last_span_id: Option<&str>,
     ) -> Result<Self, Error> {
-        self.resume_at(
-            link::trace_id(trace_id)?,
-            last_span_id.map(link::span_id).transpose()?,
-            TraceFlags::SAMPLED,
-            TraceState::NONE,
-        );
+        let trace = link::trace_id(trace_id)?;
+        let last = last_span_id.map_or(Ok(SpanId::INVALID), link::span_id)?;
+        self.resume_at(link::sampled(trace, last));
         Ok(self)
     }
 
-    pub(crate) fn resume_at(
-        &mut self,
-        trace: TraceId,
-        last: Option<SpanId>,
-        flags: TraceFlags,
-        state: TraceState,
-    ) {
-        let context = |span| SpanContext::new(trace, span, flags, true, state);
+    /// The id of the span is invalid where only the trace is known.
+    pub(crate) fn resume_at(&mut self, at: SpanContext) {
         self.last = Arc::default();
         self.origin = None;
-        match last {
-            Some(span) => self.last.set(context(span)),
-            None => self.origin = Some(context(stand_in(trace))),
+        if at.is_valid() {
+            self.last.set(at);
+        } else {
+            let (trace, state) = (at.trace_id(), at.trace_state().clone());
+            let parent = SpanContext::new(trace, stand_in(trace), at.trace_flags(), true, state);
+            self.origin = Some(parent);
         }
         self.has_started = true;
     }
@@ -225,13 +219,11 @@ impl Conversation {
     /// ```
     pub fn turn(&mut self, span: impl TurnSpan) -> Turn {
         let last = self.last.get();
-        let follows = match (self.in_one_trace, last, &self.origin) {
-            (true, Some(last), _) => Follows::AsChild(last),
-            (true, None, Some(origin)) => Follows::AsChild(origin.clone()),
-            (false, Some(last), _) => Follows::ByLink(last),
-            (_, None, _) => Follows::Nothing,
+        let (parent, linked) = match self.in_one_trace {
+            true => (last.or_else(|| self.origin.clone()), None),
+            false => (None, last),
         };
-        let turn = Turn::start(span, self, follows);
+        let turn = Turn::start(span, self, parent, linked);
         if self.in_one_trace && turn.context.is_valid() {
             self.origin.get_or_insert_with(|| turn.context.clone());
         }
@@ -368,10 +360,6 @@ impl Conversation {
 
 /// For the parent that a span in `trace` has to have, where none is known: the same one everywhere.
 fn stand_in(trace: TraceId) -> SpanId {
-    let [high, low] = [0, 8].map(|at| {
-        let mut half = [0; 8];
-        half.copy_from_slice(&trace.to_bytes()[at..at + 8]);
-        SpanId::from_bytes(half)
-    });
-    if low == SpanId::INVALID { high } else { low }
+    let [high, low] = [64, 0].map(|shift| (u128::from_be_bytes(trace.to_bytes()) >> shift) as u64);
+    SpanId::from(if low == 0 { high } else { low })
 }

@@ -69,11 +69,7 @@ impl Error {
     /// assert!(Session::new("  ").unwrap_err().is_invalid_id());
     /// ```
     pub fn is_invalid_id(&self) -> bool {
-        use ErrorKind::*;
-        matches!(
-            self.kind,
-            Blank | Placeholder | TooLong | ControlCharacter | NotUnicode
-        )
+        self.kind.is_of_id()
     }
 
     /// There is no span here that a value could be set on.
@@ -144,11 +140,9 @@ impl Error {
     }
 
     /// The same error, said of an environment variable.
-    pub(crate) fn of_variable(self, variable: &'static str) -> Self {
-        Self {
-            variable: Some(variable),
-            ..self
-        }
+    pub(crate) fn of_variable(self, variable: impl Into<Option<&'static str>>) -> Self {
+        let variable = variable.into();
+        Self { variable, ..self }
     }
 }
 
@@ -166,10 +160,18 @@ impl From<ErrorKind> for Error {
 }
 
 impl ErrorKind {
+    /// Whether it breaks the rule of ids.
+    fn is_of_id(self) -> bool {
+        use ErrorKind::*;
+        matches!(
+            self,
+            Blank | Placeholder | TooLong | ControlCharacter | NotUnicode
+        )
+    }
+
     /// What is said of `noun`, where it was refused.
     fn describe(self, noun: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use ErrorKind::*;
-        if let Blank | Placeholder | TooLong | ControlCharacter | NotUnicode = self {
+        if self.is_of_id() {
             write!(f, "{noun} ")?;
         }
         f.write_str(match self {
@@ -269,7 +271,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         #[cfg(feature = "otlp")]
         if let Some(cause) = &self.cause {
-            return Some(cause.as_error());
+            return Some(&*cause.0);
         }
         None
     }

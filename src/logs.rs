@@ -8,10 +8,10 @@ use crate::format::privacy::Privacy;
 use crate::format::redaction::Redaction;
 use crate::format::translator::Translator;
 use crate::scope::Scope;
-use crate::session::Session;
 use crate::session::text::unquoted;
+use crate::session::{Id, Session};
 use opentelemetry::logs::{AnyValue, LogRecord, Severity};
-use opentelemetry::{Array, InstrumentationScope, KeyValue, StringValue, Value};
+use opentelemetry::{Array, InstrumentationScope, Key, KeyValue, StringValue, Value};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{LogProcessor, SdkLogRecord};
 use std::sync::Arc;
@@ -160,11 +160,8 @@ impl SessionLogProcessor {
 /// Adds an attribute, unless the record has one.
 fn add(record: &mut SdkLogRecord, attribute: KeyValue) {
     let key = attribute.key.as_str();
-    let is_own = |own: &str| own == key || own == USER_ID && key == USER_HASH;
-    if !record
-        .attributes_iter()
-        .any(|(own, _)| is_own(own.as_str()))
-    {
+    let is_own = |own: &Key| own.as_str() == key || own.as_str() == USER_ID && key == USER_HASH;
+    if !record.attributes_iter().any(|(own, _)| is_own(own)) {
         record.add_attribute(attribute.key, any(attribute.value));
     }
 }
@@ -182,26 +179,18 @@ fn own_ids(record: &SdkLogRecord) -> Session {
             continue;
         };
         let unquoted = unquoted(text.as_str());
-        let id = Session::new(unquoted.as_deref().unwrap_or(text.as_str()));
-        *said = said.take().or_else(|| id.ok()?.id);
+        let id = Id::new(unquoted.as_deref().unwrap_or(text.as_str()));
+        *said = said.take().or(id.ok());
     }
     own
 }
 
-#[inline]
 fn any(value: Value) -> AnyValue {
-    match value {
-        Value::String(text) => AnyValue::String(text),
-        other => other_any(other),
-    }
-}
-
-#[cold]
-fn other_any(value: Value) -> AnyValue {
     fn list<T: Into<AnyValue>>(values: Vec<T>) -> AnyValue {
         values.into_iter().collect()
     }
     match value {
+        Value::String(text) => text.into(),
         Value::Bool(value) => value.into(),
         Value::I64(value) => value.into(),
         Value::F64(value) => value.into(),

@@ -108,7 +108,7 @@ pub fn pipeline(service_name: impl Into<String>) -> Pipeline {
         wanted: Wanted::default(),
         layer: SessionLayer::new(),
         dialect: Dialect::OPENINFERENCE,
-        privacy: None,
+        privacy: Privacy::new(),
         sampler: None,
         error: None,
     }
@@ -134,7 +134,7 @@ pub struct Pipeline {
     wanted: Wanted,
     layer: SessionLayer,
     dialect: Dialect,
-    privacy: Option<Privacy>,
+    privacy: Privacy,
     sampler: Option<Box<dyn ShouldSample>>,
     /// The first one made while it was configured.
     error: Option<Error>,
@@ -255,7 +255,6 @@ impl Pipeline {
     /// let pipeline = pipeline("my-app").with_privacy(privacy);
     /// ```
     pub fn with_privacy(self, privacy: Privacy) -> Self {
-        let privacy = Some(privacy);
         Self { privacy, ..self }
     }
 
@@ -371,10 +370,7 @@ impl Pipeline {
                 driver = its_driver;
             }
         }
-        let mut provider = SessionTracerProvider::new(sdk.build());
-        if let Some(privacy) = self.privacy {
-            provider = provider.with_privacy(privacy);
-        }
+        let provider = SessionTracerProvider::new(sdk.build()).with_privacy(self.privacy);
         let scope = InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
             .with_version(env!("CARGO_PKG_VERSION"))
             .build();
@@ -382,7 +378,13 @@ impl Pipeline {
         let otel = (!disabled).then(|| tracing_opentelemetry::layer().with_tracer(tracer));
         let shared = self.layer.shared.clone();
         let layer = self.layer.around(otel);
-        Ok((Telemetry::new(provider, shared, driver), layer))
+        let telemetry = Telemetry {
+            provider,
+            shared,
+            ended: false,
+            _driver: driver,
+        };
+        Ok((telemetry, layer))
     }
 }
 

@@ -11,8 +11,7 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
 
 /// Keeps a share of all sessions: a conversation is kept whole or dropped whole.
 ///
@@ -196,7 +195,8 @@ impl SessionSampler {
         // when it comes upon such a span while the panic unwinds.
         let kept = panic::catch_unwind(AssertUnwindSafe(|| keeps(&session)));
         kept.unwrap_or_else(|_| {
-            tell_of_panic();
+            static SAID: Once = Once::new();
+            SAID.call_once(|| diagnostic::wait(diagnostic::KEEPS_PANICKED));
             false
         })
     }
@@ -249,14 +249,6 @@ impl ShouldSample for SessionSampler {
             attributes: Vec::new(),
             trace_state: with_decision(state, explicit, is_said.then_some(threshold)),
         }
-    }
-}
-
-#[cold]
-fn tell_of_panic() {
-    static SAID: AtomicBool = AtomicBool::new(false);
-    if !SAID.swap(true, Ordering::Relaxed) {
-        diagnostic::wait(diagnostic::KEEPS_PANICKED);
     }
 }
 

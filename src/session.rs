@@ -82,7 +82,7 @@ impl Session {
         Self::with_id(Id::unchecked(text))
     }
 
-    fn with_id(id: Id) -> Self {
+    pub(crate) fn with_id(id: Id) -> Self {
         Self {
             id: Some(id),
             ..Self::default()
@@ -177,28 +177,25 @@ impl Session {
     #[must_use = "it is another session"]
     pub fn without(mut self, part: Part) -> Self {
         self.cleared = self.cleared.with(part);
+        self.forget(part);
+        self
+    }
+
+    fn forget(&mut self, part: Part) {
         match part {
             Part::Session => self.id = None,
             Part::User => self.user_id = None,
             _ if self.details.is_none() => {}
             part => Details::change(&mut self.details, |details| details.forget(part)),
         }
-        self.details = self.details.filter(|details| !details.is_empty());
-        self
+        self.details.take_if(|details| details.is_empty());
     }
 
     /// Each value of this session, or where it has none, that of `other`.
     pub(crate) fn or(self, other: Session) -> Self {
-        Self {
-            id: self.id.or(other.id),
-            user_id: self.user_id.or(other.user_id),
-            details: details::merged(
-                other.details.as_ref(),
-                self.details.as_ref(),
-                Parts::default(),
-            ),
-            cleared: self.cleared,
-        }
+        let cleared = self.cleared;
+        let all = self.uncleared().inside(&other);
+        Self { cleared, ..all }
     }
 
     /// The values that apply where this session is set inside `outer`.
@@ -232,25 +229,15 @@ impl Session {
 
     /// The values of a scope around that don't apply where this session is set.
     pub(crate) fn shadows(&self) -> Parts {
-        let mut shadows = self.cleared;
-        if self.id.is_some() {
-            shadows = shadows.with(Part::Session);
-        }
-        if self.user_id.is_some() {
-            shadows = shadows.with(Part::User);
-        }
-        shadows
+        let set = Role::BOTH.into_iter().filter(|it| it.id(self).is_some());
+        set.fold(self.cleared, |shadows, role| shadows.with(role.part()))
     }
 
     /// The same session without attributes of the application's own.
     pub(crate) fn without_attributes(mut self) -> Self {
-        if self
-            .details
-            .as_ref()
-            .is_some_and(|it| !it.attributes.is_empty())
-        {
-            Details::change(&mut self.details, |it| it.forget(Part::Attributes));
-            self.details = self.details.filter(|details| !details.is_empty());
+        let details = self.details.as_ref();
+        if details.is_some_and(|it| !it.attributes.is_empty()) {
+            self.forget(Part::Attributes);
         }
         self
     }

@@ -6,7 +6,7 @@
 
 use crate::propagation::hosts::{self, Hosts};
 use crate::propagation::inbound::InboundPolicy;
-use crate::propagation::propagated::{extract_context, without_session};
+use crate::propagation::propagated::extract_context;
 use crate::scope::in_force;
 use http::request::Parts;
 use http::uri::Authority;
@@ -125,7 +125,7 @@ impl<S> Server<S> {
             .is_some_and(|scope| self.inbound.takes(scope.to_session().id(), request));
         match is_taken {
             true => cx,
-            false => without_session(cx, &outer),
+            false => in_force::put_back(cx, &outer),
         }
     }
 }

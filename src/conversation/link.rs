@@ -31,13 +31,7 @@ use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, Tra
 ///
 /// [link]: tracing_opentelemetry::OpenTelemetrySpanExt::add_link
 pub fn link_context(trace_id: &str, span_id: &str) -> Result<SpanContext, Error> {
-    Ok(SpanContext::new(
-        self::trace_id(trace_id)?,
-        self::span_id(span_id)?,
-        TraceFlags::SAMPLED,
-        true,
-        TraceState::NONE,
-    ))
+    Ok(sampled(self::trace_id(trace_id)?, self::span_id(span_id)?))
 }
 
 /// A span that is known by its ids, to make it the [parent] of a span. What is in force here stays.
@@ -60,53 +54,39 @@ pub fn link_context(trace_id: &str, span_id: &str) -> Result<SpanContext, Error>
 ///
 /// [parent]: tracing_opentelemetry::OpenTelemetrySpanExt::set_parent
 pub fn parent_context(trace_id: &str, span_id: &str) -> Result<Context, Error> {
-    Ok(under(link_context(trace_id, span_id)?))
+    Ok(here::get().with_remote_span_context(link_context(trace_id, span_id)?))
 }
 
-/// The `Context` to go on with `span` in.
-pub(crate) fn under(span: SpanContext) -> Context {
-    here::get().with_remote_span_context(span)
+/// A span of another process, in a trace that counts as sampled.
+pub(crate) fn sampled(trace: TraceId, span: SpanId) -> SpanContext {
+    SpanContext::new(trace, span, TraceFlags::SAMPLED, true, TraceState::NONE)
 }
 
 pub(crate) fn trace_id(text: &str) -> Result<TraceId, Error> {
-    let digits = digits(text);
-    let id = match digits.len() {
-        16 | 32 => u128::from_str_radix(digits, 16).unwrap_or(0),
-        _ => 0,
-    };
-    match id {
-        0 => Err(ErrorKind::NotATraceId.into()),
-        id => Ok(id.into()),
-    }
+    let digits = digits(text).filter(|it| [16, 32].contains(&it.len()));
+    let id = digits.and_then(|it| TraceId::from_hex(it).ok());
+    let valid = id.filter(|id| *id != TraceId::INVALID);
+    valid.ok_or_else(|| ErrorKind::NotATraceId.into())
 }
 
 pub(crate) fn span_id(text: &str) -> Result<SpanId, Error> {
-    let digits = digits(text);
-    let id = match digits.len() {
-        16 => u64::from_str_radix(digits, 16).unwrap_or(0),
-        _ => 0,
-    };
-    match id {
-        0 => Err(ErrorKind::NotASpanId.into()),
-        id => Ok(id.into()),
-    }
+    let digits = digits(text).filter(|it| it.len() == 16);
+    let id = digits.and_then(|it| SpanId::from_hex(it).ok());
+    let valid = id.filter(|id| *id != SpanId::INVALID);
+    valid.ok_or_else(|| ErrorKind::NotASpanId.into())
 }
 
-/// The digits of an id, or an empty text. Tracia puts three letters in front.
-fn digits(text: &str) -> &str {
-    let text = match text.split_at_checked(3) {
+/// The digits of an id. Tracia puts three letters in front.
+fn digits(text: &str) -> Option<&str> {
+    let digits = match text.split_at_checked(3) {
         Some((prefix, digits)) if digits.len() == 16 => {
-            let is_tracia = ["tr_", "sp_"]
-                .iter()
-                .any(|it| prefix.eq_ignore_ascii_case(it));
-            if is_tracia { digits } else { "" }
+            let mut tracia = ["tr_", "sp_"].iter();
+            tracia.find(|it| prefix.eq_ignore_ascii_case(it))?;
+            digits
         }
         _ => text,
     };
     // A sign is a number's, and not an id's.
-    if text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        text
-    } else {
-        ""
-    }
+    let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hex.then_some(digits)
 }

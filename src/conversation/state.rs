@@ -4,7 +4,7 @@ use crate::conversation::Conversation;
 use crate::conversation::link;
 use crate::error::{Error, ErrorKind};
 use crate::session::{Id, Session};
-use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceState};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use std::fmt;
@@ -50,25 +50,19 @@ pub struct ConversationState {
     previous_id: Option<Id>,
     in_one_trace: bool,
     has_started: bool,
-    at: Option<At>,
-}
-
-/// Where the turns stand.
-#[derive(Clone, PartialEq)]
-struct At {
-    trace: TraceId,
-    last: Option<SpanId>,
-    flags: TraceFlags,
-    state: TraceState,
+    /// Where the turns stand. The id of the span is invalid where only the trace is known.
+    at: Option<SpanContext>,
 }
 
 impl ConversationState {
     pub(crate) fn of(conversation: &Conversation) -> Self {
-        let at = |context: &SpanContext, last| At {
-            trace: context.trace_id(),
-            last,
-            flags: context.trace_flags(),
-            state: passed_on(context.trace_state()),
+        let at = |context: &SpanContext, last| {
+            let state = match context.trace_state() {
+                state if state.header().len() <= MAX_TRACE_STATE_BYTES => state.clone(),
+                // It would be refused when it comes back.
+                _ => TraceState::NONE,
+            };
+            SpanContext::new(context.trace_id(), last, context.trace_flags(), true, state)
         };
         Self {
             session: Session {
@@ -79,8 +73,8 @@ impl ConversationState {
             in_one_trace: conversation.in_one_trace,
             has_started: conversation.has_started,
             at: match (conversation.last.get(), &conversation.origin) {
-                (Some(last), _) => Some(at(&last, Some(last.span_id()))),
-                (None, Some(origin)) => Some(at(origin, None)),
+                (Some(last), _) => Some(at(&last, last.span_id())),
+                (None, Some(origin)) => Some(at(origin, SpanId::INVALID)),
                 (None, None) => None,
             },
         }
@@ -113,14 +107,8 @@ impl From<ConversationState> for Conversation {
         let mut conversation = Self::new(state.session);
         conversation.previous_id = state.previous_id;
         conversation.in_one_trace = state.in_one_trace;
-        if let Some(At {
-            trace,
-            last,
-            flags,
-            state,
-        }) = state.at
-        {
-            conversation.resume_at(trace, last, flags, state);
+        if let Some(at) = state.at {
+            conversation.resume_at(at);
         }
         conversation.has_started = state.has_started;
         conversation
@@ -131,33 +119,24 @@ const VERSION: u64 = 1;
 /// What W3C wants to be passed on at least.
 const MAX_TRACE_STATE_BYTES: usize = 512;
 
-/// Nothing of one that would be refused when it comes back.
-fn passed_on(state: &TraceState) -> TraceState {
-    if state.header().len() <= MAX_TRACE_STATE_BYTES {
-        state.clone()
-    } else {
-        TraceState::NONE
-    }
-}
-
 impl From<ConversationState> for Json {
     fn from(state: ConversationState) -> Self {
-        let mut stored = json!({ "version": VERSION, "session_id": state.session_id() });
-        let mut store = |name: &str, value: Option<Json>| {
-            if let Some(value) = value {
-                stored[name] = value;
-            }
-        };
-        let previous_id = state.previous_id.as_ref().map(Id::as_str);
-        store("previous_id", previous_id.map(Json::from));
-        store("in_one_trace", state.in_one_trace.then_some(true.into()));
-        store("started", state.has_started.then_some(true.into()));
-        if let Some(at) = state.at {
-            let members = at.state.header();
-            store("trace_id", Some(at.trace.to_string().into()));
-            store("last_span_id", at.last.map(|id| id.to_string().into()));
-            store("trace_flags", Some(at.flags.to_u8().into()));
-            store("trace_state", (!members.is_empty()).then(|| members.into()));
+        let at = state.at.as_ref();
+        let last = at.filter(|at| at.is_valid());
+        let members = at.map(|at| at.trace_state().header());
+        let mut stored = json!({
+            "version": VERSION,
+            "session_id": state.session_id(),
+            "previous_id": state.previous_id.as_ref().map(Id::as_str),
+            "in_one_trace": state.in_one_trace.then_some(true),
+            "started": state.has_started.then_some(true),
+            "trace_id": at.map(|at| at.trace_id().to_string()),
+            "last_span_id": last.map(|at| at.span_id().to_string()),
+            "trace_flags": at.map(|at| at.trace_flags().to_u8()),
+            "trace_state": members.filter(|members| !members.is_empty()),
+        });
+        if let Json::Object(stored) = &mut stored {
+            stored.retain(|_, value| !value.is_null());
         }
         stored
     }
@@ -169,7 +148,7 @@ impl TryFrom<Json> for ConversationState {
 
     fn try_from(stored: Json) -> Result<Self, Error> {
         let stored = Stored(stored);
-        match stored.get("version").and_then(Json::as_u64) {
+        match stored.read("version", Json::as_u64)? {
             Some(VERSION) => {}
             Some(other) => return Err(ErrorKind::StateVersion(other).into()),
             None => return Err(malformed("version")),
@@ -178,28 +157,25 @@ impl TryFrom<Json> for ConversationState {
         let session_id = session_id.ok_or_else(|| malformed("session_id"))?;
         let flags = stored.read("trace_flags", |flags| u8::try_from(flags.as_u64()?).ok())?;
         let state = stored.read("trace_state", |state| {
-            let state = state
-                .as_str()
-                .filter(|it| it.len() <= MAX_TRACE_STATE_BYTES)?;
-            TraceState::from_str(state).ok()
+            let state = state.as_str()?;
+            let fits = state.len() <= MAX_TRACE_STATE_BYTES;
+            fits.then(|| TraceState::from_str(state).ok())?
         })?;
         let last = stored.text("last_span_id")?.map(link::span_id);
         let last = last.transpose().map_err(|it| it.about("last_span_id"))?;
         let at = match stored.text("trace_id")? {
-            Some(trace) => Some(At {
-                trace: link::trace_id(trace).map_err(|it| it.about("trace_id"))?,
-                last,
-                flags: flags.map_or(TraceFlags::SAMPLED, TraceFlags::new),
-                state: state.unwrap_or_default(),
-            }),
+            Some(trace) => Some(SpanContext::new(
+                link::trace_id(trace).map_err(|it| it.about("trace_id"))?,
+                last.unwrap_or(SpanId::INVALID),
+                flags.map_or(TraceFlags::SAMPLED, TraceFlags::new),
+                true,
+                state.unwrap_or_default(),
+            )),
             None if last.is_some() => return Err(malformed("trace_id")),
             None => None,
         };
         Ok(Self {
-            session: Session {
-                id: Some(session_id),
-                ..Session::default()
-            },
+            session: Session::with_id(session_id),
             previous_id: stored.id("previous_id")?,
             in_one_trace: stored.read("in_one_trace", Json::as_bool)?.unwrap_or(false),
             has_started: stored.read("started", Json::as_bool)?.unwrap_or(false),
@@ -211,20 +187,15 @@ impl TryFrom<Json> for ConversationState {
 struct Stored(Json);
 
 impl Stored {
-    fn get(&self, name: &str) -> Option<&Json> {
-        self.0.get(name).filter(|value| !value.is_null())
-    }
-
     /// `None` where there is none, and an error where `read` gives nothing.
     fn read<'a, T>(
         &'a self,
         name: &'static str,
         read: impl FnOnce(&'a Json) -> Option<T>,
     ) -> Result<Option<T>, Error> {
-        let value = self.get(name).map(read);
-        value
-            .map(|it| it.ok_or_else(|| malformed(name)))
-            .transpose()
+        let value = self.0.get(name).filter(|value| !value.is_null());
+        let read = value.map(|value| read(value).ok_or_else(|| malformed(name)));
+        read.transpose()
     }
 
     fn text(&self, name: &'static str) -> Result<Option<&str>, Error> {

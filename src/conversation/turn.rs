@@ -11,14 +11,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// How a turn follows the one before.
-pub(crate) enum Follows {
-    Nothing,
-    /// As the root of a trace of its own.
-    ByLink(SpanContext),
-    AsChild(SpanContext),
-}
-
 /// The turn that was finished last.
 #[derive(Debug, Default)]
 pub(crate) struct Last(Mutex<Option<SpanContext>>);
@@ -109,29 +101,27 @@ pub struct Turn {
 
 impl Turn {
     /// Has the span of a turn made where it belongs, and starts it: so its ids are known from now on.
+    ///
+    /// Without a `parent` it is the root of a trace of its own.
     pub(crate) fn start(
         span: impl TurnSpan,
         conversation: &Conversation,
-        follows: Follows,
+        parent: Option<SpanContext>,
+        linked: Option<SpanContext>,
     ) -> Self {
         let here = here::get();
         let scope = Scope::of_turn(Scope::of(&here), conversation.session());
         let begins = Arc::new(AtomicBool::new(true));
-        let root = |scope: Arc<Scope>| scope.entered_to_begin_a_trace(&here, Some(begins.clone()));
-        let (under, before) = match follows {
-            Follows::AsChild(before) => {
-                let before = here.with_remote_span_context(before);
-                (scope.entered(&before), None)
-            }
-            Follows::ByLink(before) => (root(scope), Some(before)),
-            Follows::Nothing => (root(scope), None),
+        let under = match parent {
+            Some(parent) => scope.entered(&here.with_remote_span_context(parent)),
+            None => scope.entered_to_begin_a_trace(&here, Some(begins.clone())),
         };
         let attached = here::attach(under);
         let span = span.make();
         drop(attached);
         setup::check_turn(&span);
-        if let Some(before) = before {
-            span.add_link(before);
+        if let Some(linked) = linked {
+            span.add_link(linked);
         }
         if let Some(previous) = conversation.previous_id() {
             span.set_attribute(PREVIOUS_SESSION_ID, previous.to_owned());

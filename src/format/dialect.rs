@@ -85,11 +85,10 @@ impl Written {
 }
 
 const fn rule(written: Written, key: &'static str) -> Rule {
-    let level = Level::Any;
     Rule {
         written,
         key,
-        level,
+        level: Level::Any,
     }
 }
 

@@ -123,8 +123,9 @@ impl Privacy {
     ///     .with_session_ids(IdPolicy::omitted())
     ///     .with_session_key("acme.thread");
     /// ```
-    pub fn with_session_key(self, key: impl Into<String>) -> Self {
-        self.with_key(key.into(), Role::Session)
+    pub fn with_session_key(mut self, key: impl Into<String>) -> Self {
+        self.keys.push((key.into(), Role::Session));
+        self
     }
 
     /// Adds a key of attributes that contain a user id, to which the policy for user ids applies.
@@ -135,12 +136,8 @@ impl Privacy {
     ///     .with_user_ids(IdPolicy::omitted())
     ///     .with_user_key("enduser.id");
     /// ```
-    pub fn with_user_key(self, key: impl Into<String>) -> Self {
-        self.with_key(key.into(), Role::User)
-    }
-
-    fn with_key(mut self, key: String, role: Role) -> Self {
-        self.keys.push((key, role));
+    pub fn with_user_key(mut self, key: impl Into<String>) -> Self {
+        self.keys.push((key.into(), Role::User));
         self
     }
 
@@ -177,10 +174,8 @@ impl Privacy {
     /// The policy for the metadata with this key, if it redacts.
     pub(crate) fn of_metadata(&self, key: &str) -> Option<&IdPolicy> {
         let mut policies = self.metadata.iter();
-        let policy = policies.find(|(private, _)| private == key);
-        policy
-            .map(|(_, policy)| policy)
-            .filter(|policy| !policy.is_plain())
+        let (_, policy) = policies.find(|(private, _)| private == key)?;
+        (!policy.is_plain()).then_some(policy)
     }
 }
 
@@ -291,13 +286,8 @@ impl IdPolicy {
     }
 
     #[inline(always)]
-    pub(crate) fn omits(&self) -> bool {
-        matches!(self.0, Kind::Omitted)
-    }
-
-    #[inline(always)]
     pub(crate) fn hashes(&self) -> bool {
-        !self.is_plain() && !self.omits()
+        !matches!(self.0, Kind::Plain | Kind::Omitted)
     }
 
     /// The text to export for an id.

@@ -32,12 +32,6 @@ struct Source {
     is_authors: bool,
 }
 
-impl Source {
-    fn is_id(&self) -> bool {
-        matches!(self.kind, Written::SessionId | Written::UserId)
-    }
-}
-
 impl Default for Translator {
     fn default() -> Self {
         Self::new(Dialect::default())
@@ -68,7 +62,10 @@ impl Translator {
                     None if !stays && !is_added => attributes[source.at] = attribute,
                     None => attributes.push(attribute),
                     // A value that is no id counts as not set.
-                    Some(own) if source.is_id() && Id::check(&own.value.as_str()).is_err() => {
+                    Some(own)
+                        if source.kind.role().is_some()
+                            && Id::check(&own.value.as_str()).is_err() =>
+                    {
                         own.value = attribute.value;
                     }
                     // The author's own attribute wins.

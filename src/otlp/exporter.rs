@@ -99,44 +99,43 @@ pub(super) fn invalid(variable: &'static str, value: &str, valid: &'static str) 
     error.of_variable(variable).about(value)
 }
 
+/// The endpoint, and the variable that names it, if one does.
+fn endpoint(given: Option<String>, default: &str) -> Result<(Option<&'static str>, String), Error> {
+    let names = [
+        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
+        OTEL_EXPORTER_OTLP_ENDPOINT,
+    ];
+    if let Some(endpoint) = given {
+        return Ok((None, endpoint));
+    }
+    Ok(match first(names)? {
+        Some((name, endpoint)) => (Some(name), endpoint),
+        None => (None, default.to_owned()),
+    })
+}
+
 fn http_endpoint(given: Option<String>) -> Result<String, Error> {
     const PATH: &str = "/v1/traces";
-    let below = |base: &str| match base.trim_end_matches('/') {
-        whole if whole.ends_with(PATH) => whole.to_owned(),
-        base => format!("{base}{PATH}"),
-    };
-    let (name, endpoint) = match given {
-        Some(base) => (None, below(&base)),
-        None => match variable(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT)? {
-            // Taken as it is: the variable is about traces alone.
-            Some(endpoint) => (Some(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT), endpoint),
-            None => match variable(OTEL_EXPORTER_OTLP_ENDPOINT)? {
-                Some(base) => (Some(OTEL_EXPORTER_OTLP_ENDPOINT), below(base.trim())),
-                None => (None, below("http://localhost:4318")),
-            },
-        },
+    let (name, endpoint) = endpoint(given, "http://localhost:4318")?;
+    let base = endpoint.trim_end_matches('/');
+    // A variable that is about traces alone is taken as it is.
+    let is_whole = name == Some(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT);
+    let endpoint = match base.ends_with(PATH) {
+        _ if is_whole => endpoint,
+        true => base.to_owned(),
+        false => format!("{base}{PATH}"),
     };
     checked(name, endpoint.trim().to_owned())
 }
 
 fn grpc_endpoint(given: Option<String>) -> Result<String, Error> {
-    let names = [
-        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
-        OTEL_EXPORTER_OTLP_ENDPOINT,
-    ];
-    let (name, endpoint) = match given {
-        Some(endpoint) => (None, endpoint),
-        None => match first(names)? {
-            Some((name, endpoint)) => (Some(name), endpoint),
-            None => (None, "http://localhost:4317".to_owned()),
-        },
-    };
+    let (name, endpoint) = endpoint(given, "http://localhost:4317")?;
+    // A socket of this machine is one too.
+    if endpoint.starts_with("unix://") {
+        return Ok(endpoint);
+    }
     if endpoint.contains("://") {
-        // A socket of this machine is one too.
-        return match endpoint.starts_with("unix://") {
-            true => Ok(endpoint),
-            false => checked(name, endpoint),
-        };
+        return checked(name, endpoint);
     }
     let insecure = first([
         OTEL_EXPORTER_OTLP_TRACES_INSECURE,
@@ -151,26 +150,16 @@ fn grpc_endpoint(given: Option<String>) -> Result<String, Error> {
 
 /// The endpoint, if spans can be sent there. It is not shown, as a password may stand in it.
 fn checked(name: Option<&'static str>, endpoint: String) -> Result<String, Error> {
-    let is_url = endpoint.parse().is_ok_and(|uri: Uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
-    });
-    match is_https(&endpoint) && !cfg!(feature = "otlp-tls") {
-        _ if !is_url => Err(said_by(name, Trouble::Endpoint)),
-        true => Err(said_by(name, Trouble::Tls)),
-        false => Ok(endpoint),
-    }
-}
-
-fn is_https(endpoint: &str) -> bool {
-    let scheme = endpoint.split("://").next();
-    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"))
-}
-
-fn said_by(variable: Option<&'static str>, trouble: Trouble) -> Error {
-    match variable {
-        Some(variable) => Error::from(trouble).of_variable(variable),
-        None => trouble.into(),
-    }
+    let uri = endpoint
+        .parse()
+        .ok()
+        .filter(|uri: &Uri| uri.host().is_some());
+    let trouble = match uri.as_ref().and_then(Uri::scheme_str) {
+        Some("https") if !cfg!(feature = "otlp-tls") => Trouble::Tls,
+        Some("http" | "https") => return Ok(endpoint),
+        _ => Trouble::Endpoint,
+    };
+    Err(Error::from(trouble).of_variable(name))
 }
 
 fn over_http(
@@ -213,12 +202,13 @@ fn over_grpc(
     let _inside = driver.runtime.enter();
     let exporter = SpanExporter::builder().with_tonic();
     #[cfg(feature = "otlp-tls")]
-    let exporter = if is_https(&endpoint) {
-        // By default there would be no certificate that it trusts.
-        let tls = opentelemetry_otlp::tonic_types::transport::ClientTlsConfig::new();
-        exporter.with_tls_config(tls.with_enabled_roots())
-    } else {
-        exporter
+    let exporter = match endpoint.parse().as_ref().map(Uri::scheme_str) {
+        Ok(Some("https")) => {
+            // By default there would be no certificate that it trusts.
+            let tls = opentelemetry_otlp::tonic_types::transport::ClientTlsConfig::new();
+            exporter.with_tls_config(tls.with_enabled_roots())
+        }
+        _ => exporter,
     };
     let exporter = exporter
         .with_endpoint(endpoint)
@@ -252,10 +242,11 @@ impl HttpClient for Client {
         let sent = self.inner.send_bytes(request).await;
         let failure = sent.as_ref().err().map(|error| {
             let host = to.host().unwrap_or_default();
-            let port = to
-                .port()
-                .map_or_else(String::new, |port| format!(":{port}"));
-            diagnostic::not_reached(&format!("{host}{port}"), root(error.as_ref()))
+            let address = match to.port() {
+                Some(port) => format!("{host}:{port}"),
+                None => host.to_owned(),
+            };
+            diagnostic::not_reached(&address, root(error.as_ref()))
         });
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if *said != failure {

@@ -33,28 +33,15 @@ use std::sync::Arc;
 /// ```
 #[must_use = "dropping it ends the export of spans"]
 pub struct Telemetry {
-    provider: SessionTracerProvider<SdkTracerProvider>,
+    pub(super) provider: SessionTracerProvider<SdkTracerProvider>,
     /// Of the layer: it tells who drops this at once.
-    shared: Arc<Shared>,
-    ended: bool,
+    pub(super) shared: Arc<Shared>,
+    pub(super) ended: bool,
     /// Outlives the exporter, which has ended by the time that this is dropped.
-    _driver: Option<Driver>,
+    pub(super) _driver: Option<Driver>,
 }
 
 impl Telemetry {
-    pub(super) fn new(
-        provider: SessionTracerProvider<SdkTracerProvider>,
-        shared: Arc<Shared>,
-        driver: Option<Driver>,
-    ) -> Self {
-        Self {
-            provider,
-            shared,
-            ended: false,
-            _driver: driver,
-        }
-    }
-
     /// The provider: for tracers besides those of `tracing`.
     ///
     /// ```no_run

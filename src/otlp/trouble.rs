@@ -19,13 +19,9 @@ pub(crate) enum Trouble {
 
 /// The error below ours: shared, so that ours can be cloned.
 #[derive(Clone)]
-pub(crate) struct Cause(Arc<dyn std::error::Error + Send + Sync + UnwindSafe + RefUnwindSafe>);
-
-impl Cause {
-    pub(crate) fn as_error(&self) -> &(dyn std::error::Error + 'static) {
-        &*self.0
-    }
-}
+pub(crate) struct Cause(
+    pub(crate) Arc<dyn std::error::Error + Send + Sync + UnwindSafe + RefUnwindSafe>,
+);
 
 impl PartialEq for Cause {
     fn eq(&self, other: &Self) -> bool {

@@ -7,7 +7,6 @@ use opentelemetry::Context;
 use opentelemetry::baggage::{Baggage, BaggageExt};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use std::borrow::Cow;
-use std::fmt::Write;
 
 pub(crate) const HEADER: &str = "baggage";
 
@@ -36,52 +35,30 @@ pub(crate) fn header(
     ours: &[(&str, &str)],
     hidden: impl Fn(&str, &str) -> bool,
 ) -> Option<(String, bool)> {
+    let ours_too = |key: &str| ours.iter().any(|(ours, _)| *ours == key);
+    let others = cx.baggage().iter().map(|(key, (value, metadata))| {
+        let (key, value) = (key.as_str(), value.as_str());
+        (key, value, metadata.as_str())
+    });
+    let others = others.filter(|(key, value, _)| !ours_too(key) && !hidden(key, value));
+    let ours = ours.iter().map(|(key, value)| (*key, *value, ""));
     let mut header = String::new();
     let mut members = 0;
     let mut fits = true;
-    for (key, value) in ours {
-        fits &= push(&mut header, &mut members, |member| {
-            write!(member, "{key}={}", utf8_percent_encode(value, ENCODED))
-        });
-    }
-    for (key, (value, metadata)) in cx.baggage() {
-        let key = key.as_str();
-        if ours.iter().any(|(ours, _)| *ours == key) || hidden(key, value.as_str()) {
-            continue;
+    for (key, value, metadata) in ours.chain(others) {
+        let before = header.len();
+        let comma = if before > 0 { "," } else { "" };
+        header.extend([comma, key, "="]);
+        header.extend(utf8_percent_encode(value, ENCODED));
+        header.extend(properties(metadata).flat_map(|property| [";", property]));
+        if header.len() <= MAX_BYTES && members < MAX_MEMBERS {
+            members += 1;
+        } else {
+            header.truncate(before);
+            fits = false;
         }
-        fits &= push(&mut header, &mut members, |member| {
-            write!(
-                member,
-                "{key}={}",
-                utf8_percent_encode(value.as_str(), ENCODED)
-            )?;
-            for property in properties(metadata.as_str()) {
-                write!(member, ";{property}")?;
-            }
-            Ok(())
-        });
     }
     (members > 0).then_some((header, fits))
-}
-
-/// Writes one more member, or nothing if it is over the limits.
-fn push(
-    header: &mut String,
-    members: &mut usize,
-    write: impl FnOnce(&mut String) -> std::fmt::Result,
-) -> bool {
-    let before = header.len();
-    if before > 0 {
-        header.push(',');
-    }
-    let written = write(header).is_ok();
-    if written && header.len() <= MAX_BYTES && *members < MAX_MEMBERS {
-        *members += 1;
-        true
-    } else {
-        header.truncate(before);
-        false
-    }
 }
 
 /// What may stand behind a value: properties that break no header.

@@ -56,11 +56,7 @@ impl<S: BuildHasher> Carrier for HashMap<String, String, S> {
     }
 
     fn get_all(&self, name: &str) -> Vec<&str> {
-        values(
-            self.iter()
-                .map(|(key, value)| (key.as_str(), value.as_str())),
-            name,
-        )
+        values(self, name).map(String::as_str).collect()
     }
 
     fn names(&self) -> Vec<&str> {
@@ -75,12 +71,8 @@ impl<S: BuildHasher> Carrier for HashMap<String, Vec<String>, S> {
     }
 
     fn get_all(&self, name: &str) -> Vec<&str> {
-        let pairs = self.iter().flat_map(|(key, values)| {
-            values
-                .iter()
-                .map(move |value| (key.as_str(), value.as_str()))
-        });
-        values(pairs, name)
+        let values = values(self, name).flatten();
+        values.map(String::as_str).collect()
     }
 
     fn names(&self) -> Vec<&str> {
@@ -95,11 +87,7 @@ impl Carrier for BTreeMap<String, String> {
     }
 
     fn get_all(&self, name: &str) -> Vec<&str> {
-        values(
-            self.iter()
-                .map(|(key, value)| (key.as_str(), value.as_str())),
-            name,
-        )
+        values(self, name).map(String::as_str).collect()
     }
 
     fn names(&self) -> Vec<&str> {
@@ -161,11 +149,14 @@ impl fmt::Debug for TraceHeaders {
     }
 }
 
-fn values<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>, name: &str) -> Vec<&'a str> {
-    pairs
-        .filter(|(key, _)| key.eq_ignore_ascii_case(name))
-        .map(|(_, value)| value)
-        .collect()
+/// What a map has under this name, in whatever case.
+fn values<'a, V: 'a>(
+    map: impl IntoIterator<Item = (&'a String, &'a V)>,
+    name: &str,
+) -> impl Iterator<Item = &'a V> {
+    let headers = map.into_iter();
+    let named = headers.filter(move |(key, _)| key.eq_ignore_ascii_case(name));
+    named.map(|(_, value)| value)
 }
 
 /// With the feature `http`, which `tower` and `reqwest` bring along. The metadata of a `tonic`

@@ -1,9 +1,8 @@
 //! The propagators that the environment names.
 
 use crate::error::{Error, ErrorKind};
-use crate::propagation::b3::B3Propagator;
-use crate::propagation::jaeger::JaegerPropagator;
 use crate::propagation::propagator::{SESSION_HEADER_NAME, SessionPropagator};
+use crate::propagation::span_headers::SpanHeaders;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use std::env::VarError;
@@ -11,7 +10,7 @@ use std::env::VarError;
 const OTEL_PROPAGATORS: &str = "OTEL_PROPAGATORS";
 const MIRASCOPE_PROPAGATOR: &str = "MIRASCOPE_PROPAGATOR";
 
-type Propagators = Vec<Box<dyn TextMapPropagator + Send + Sync>>;
+type Propagator = Box<dyn TextMapPropagator + Send + Sync>;
 
 /// The propagators that the environment names, and the session's.
 ///
@@ -35,33 +34,25 @@ type Propagators = Vec<Box<dyn TextMapPropagator + Send + Sync>>;
 /// # Ok::<(), tracing_session::Error>(())
 /// ```
 pub fn propagator_from_env() -> Result<TextMapCompositePropagator, Error> {
-    let mut propagators = Propagators::new();
+    let mut propagators: Vec<Propagator> = Vec::new();
     let mut baggage = false;
     if let Some(list) = variable(OTEL_PROPAGATORS)? {
-        for name in list
-            .split(',')
-            .map(str::trim)
-            .filter(|name| !name.is_empty())
-        {
+        let valid = "tracecontext, baggage, b3, b3multi, jaeger, none";
+        for name in list.split(',').map(str::trim) {
             match name {
                 "baggage" => baggage = true,
-                "none" => {}
-                name => add(&mut propagators, name).ok_or_else(|| {
-                    let valid = "tracecontext, baggage, b3, b3multi, jaeger, none";
-                    unknown(OTEL_PROPAGATORS, name, valid)
-                })?,
+                "" | "none" => {}
+                name => propagators.push(named(OTEL_PROPAGATORS, name, valid)?),
             }
         }
     } else if let Some(name) = variable(MIRASCOPE_PROPAGATOR)? {
+        let valid = "tracecontext, b3, b3multi, jaeger, composite";
         let names: &[&str] = match name.as_str() {
             "composite" => &["tracecontext", "b3", "b3multi", "jaeger"],
             name => &[name],
         };
         for name in names {
-            add(&mut propagators, name).ok_or_else(|| {
-                let valid = "tracecontext, b3, b3multi, jaeger, composite";
-                unknown(MIRASCOPE_PROPAGATOR, name, valid)
-            })?;
+            propagators.push(named(MIRASCOPE_PROPAGATOR, name, valid)?);
         }
     } else {
         baggage = true;
@@ -76,15 +67,18 @@ pub fn propagator_from_env() -> Result<TextMapCompositePropagator, Error> {
     Ok(TextMapCompositePropagator::new(propagators))
 }
 
-fn add(propagators: &mut Propagators, name: &str) -> Option<()> {
-    propagators.push(match name {
+/// The propagator that a variable calls so.
+fn named(variable: &'static str, name: &str, valid: &'static str) -> Result<Propagator, Error> {
+    Ok(match name {
         "tracecontext" => Box::new(TraceContextPropagator::new()),
-        "b3" => Box::new(B3Propagator::SingleHeader),
-        "b3multi" => Box::new(B3Propagator::MultipleHeaders),
-        "jaeger" => Box::new(JaegerPropagator),
-        _ => return None,
-    });
-    Some(())
+        "b3" => Box::new(SpanHeaders::B3Single),
+        "b3multi" => Box::new(SpanHeaders::B3Multi),
+        "jaeger" => Box::new(SpanHeaders::Jaeger),
+        name => {
+            let error = Error::from(ErrorKind::Propagator(valid));
+            return Err(error.of_variable(variable).about(name));
+        }
+    })
 }
 
 /// The value of a variable, where it is set and not blank.
@@ -96,10 +90,4 @@ pub(crate) fn variable(name: &'static str) -> Result<Option<String>, Error> {
             Err(Error::from(ErrorKind::VariableNotUnicode).of_variable(name))
         }
     }
-}
-
-fn unknown(variable: &'static str, name: &str, valid: &'static str) -> Error {
-    Error::from(ErrorKind::Propagator(valid))
-        .of_variable(variable)
-        .about(name)
 }

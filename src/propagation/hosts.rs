@@ -16,11 +16,10 @@ pub(crate) struct Hosts(Option<Arc<[String]>>);
 impl Hosts {
     pub(crate) fn only<H: Into<String>>(hosts: impl IntoIterator<Item = H>) -> Self {
         let hosts = hosts.into_iter().map(|host| {
-            let host = host.into();
-            let host = host.trim();
+            let host = host.into().trim().to_ascii_lowercase();
             match host.parse::<Authority>() {
                 Ok(authority) => bare(authority.host()).to_owned(),
-                Err(_) => host.to_owned(),
+                Err(_) => host,
             }
         });
         // What is left of a list with a comma too many names no host.
@@ -31,20 +30,18 @@ impl Hosts {
     /// A host that is not known may not.
     pub(crate) fn may_know(&self, host: impl FnOnce() -> Option<String>) -> bool {
         let Some(hosts) = &self.0 else { return true };
-        host().is_some_and(|host| hosts.iter().any(|known| names(known, bare(&host))))
+        let Some(host) = host() else { return false };
+        let host = host.to_ascii_lowercase();
+        hosts.iter().any(|known| names(known, bare(&host)))
     }
 }
 
-/// Whether an entry of the list names `host`.
+/// Whether an entry of the list names `host`, both in lower case.
 fn names(entry: &str, host: &str) -> bool {
-    let Some(domain) = entry.strip_prefix('.') else {
-        return host.eq_ignore_ascii_case(entry);
-    };
-    let is_below = || {
-        let end = host.len().checked_sub(entry.len());
-        end.is_some_and(|at| host.as_bytes()[at..].eq_ignore_ascii_case(entry.as_bytes()))
-    };
-    host.eq_ignore_ascii_case(domain) || is_below()
+    match entry.strip_prefix('.') {
+        Some(domain) => host == domain || host.ends_with(entry),
+        None => host == entry,
+    }
 }
 
 /// An IPv6 address stands in brackets where a port may follow.

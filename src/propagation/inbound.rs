@@ -18,12 +18,13 @@ use std::sync::Arc;
 /// let ours = |id: &str, _: &()| id.starts_with("chat-");
 /// let propagator = SessionPropagator::new().with_inbound(InboundPolicy::verify(ours));
 /// ```
-pub struct InboundPolicy<R: ?Sized = ()>(Policy<R>);
+pub struct InboundPolicy<R: ?Sized = ()>(Policy<Arc<Verify<R>>>);
 
-enum Policy<R: ?Sized> {
+#[derive(Clone)]
+enum Policy<V> {
     Accept,
     Ignore,
-    Verify(Arc<Verify<R>>),
+    Verify(V),
 }
 
 type Verify<R> = dyn Fn(&str, &R) -> bool + Send + Sync;
@@ -71,11 +72,7 @@ impl<R: ?Sized> InboundPolicy<R> {
 
 impl<R: ?Sized> Clone for InboundPolicy<R> {
     fn clone(&self) -> Self {
-        Self(match &self.0 {
-            Policy::Accept => Policy::Accept,
-            Policy::Ignore => Policy::Ignore,
-            Policy::Verify(verify) => Policy::Verify(verify.clone()),
-        })
+        Self(self.0.clone())
     }
 }
 

@@ -1,13 +1,12 @@
 //! The functions that Mirascope's users know, on whatever holds headers.
 
 use crate::attach::SessionGuard;
-use crate::diagnostic::{self, Once};
+use crate::diagnostic;
 use crate::here;
 use crate::propagation::carrier::{As, Carrier};
-use crate::propagation::propagator::{SESSION_HEADER_NAME, SessionPropagator};
+use crate::propagation::propagator::{self, SESSION_HEADER_NAME, SessionPropagator};
 use crate::scope::Scope;
 use crate::scope::in_force;
-use crate::session::Session;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{FutureExt, WithContext};
 use opentelemetry::{Context, global};
@@ -64,14 +63,9 @@ pub fn extract_context(carrier: &(impl Carrier + ?Sized)) -> Context {
     let cx = with_propagator(|propagator| propagator.extract_with_context(&here, &As(carrier)));
     match in_force::brought(&cx, &here) {
         Some(_) => cx,
-        None => without_session(cx, &here),
+        // Even headers that bring no session can hide it, with a trace.
+        None => in_force::put_back(cx, &here),
     }
-}
-
-/// `cx`, which was extracted on top of `here`, with what is in force here: even headers that bring no
-/// session can hide it, with a trace.
-pub(crate) fn without_session(cx: Context, here: &Context) -> Context {
-    in_force::put_back(cx, here)
 }
 
 /// What the headers of a call or a message say, to be put in force.
@@ -181,19 +175,18 @@ pub fn extract_session_id(carrier: &(impl Carrier + ?Sized)) -> Option<String> {
         reader.with_header(SESSION_HEADER_NAME).unwrap_or_default()
     });
     let cx = READER.extract_with_context(&Context::new(), &As(carrier));
-    let session = Scope::of(&cx).map(|scope| scope.to_session());
-    session.as_ref().and_then(Session::id).map(str::to_owned)
+    let id = Scope::of(&cx)?.id()?;
+    Some(id.as_str().to_owned())
 }
 
 fn with_propagator<T>(mut f: impl FnMut(&dyn TextMapPropagator) -> T) -> T {
-    static TOLD: LazyLock<Once<()>> = LazyLock::new(Once::default);
     let mut is_set = true;
     let done = global::get_text_map_propagator(|propagator| {
         is_set = propagator.fields().next().is_some();
         f(propagator)
     });
-    if !is_set && TOLD.first(()) {
-        diagnostic::tell(&diagnostic::NO_PROPAGATOR);
+    if !is_set {
+        propagator::tell(diagnostic::NO_PROPAGATOR);
     }
     done
 }

@@ -6,9 +6,7 @@ use crate::format::attributes::{SESSION_ID, USER_HASH, USER_ID};
 use crate::format::privacy::Privacy;
 use crate::propagation::baggage::{self, Member};
 use crate::propagation::inbound::InboundPolicy;
-use crate::propagation::received::Refused;
 use crate::scope::Scope;
-use crate::session::Id;
 use crate::session::Role;
 use crate::session::Session;
 use crate::session::text::is_id;
@@ -202,34 +200,24 @@ impl SessionPropagator {
     }
 
     /// Whether it is hidden in the application's own baggage, too.
-    fn hides(&self, key: &str, value: &str, scope: Option<&Scope>) -> bool {
-        let ids = [
-            (SESSION_ID, Role::Session, &self.privacy.session_ids),
-            (USER_ID, Role::User, &self.privacy.user_ids),
-        ];
-        ids.into_iter().any(|(of_id, role, policy)| {
-            let holds = |values: &Session| role.text(values).is_some_and(|id| is_id(value, id));
-            let is_held = || scope.is_some_and(|scope| scope.with_values(holds));
+    fn hides(&self, key: &str, value: &str, session: &Session) -> bool {
+        Role::BOTH.into_iter().any(|role| {
+            let is_held = || role.text(session).is_some_and(|id| is_id(value, id));
             let mut added = self.privacy.keys.iter();
             let mut is_added = || added.any(|added| added.0 == key && added.1 == role);
-            !policy.is_plain() && (key == of_id || is_added() || is_held())
+            !self.privacy.of_ids(role).is_plain() && (key == role.key() || is_added() || is_held())
         })
     }
 
     /// What is sent of the user, and as what.
-    fn user(&self, scope: &Scope, id: Option<Id>) -> Option<(&'static str, Arc<str>)> {
-        let Some(id) = id else {
-            let session = scope.to_session();
-            return match session.attribute(USER_HASH) {
-                Some(Value::String(hash)) => Some((USER_HASH, hash.as_str().into())),
-                _ => None,
-            };
-        };
-        let key = match self.privacy.user_ids.hashes() {
-            true => USER_HASH,
-            false => USER_ID,
-        };
-        Some((key, self.privacy.user_ids.redact_id(&id)?))
+    fn user(&self, session: &Session) -> Option<(&'static str, Arc<str>)> {
+        let policy = &self.privacy.user_ids;
+        match (&session.user_id, session.attribute(USER_HASH)) {
+            (Some(id), _) if policy.hashes() => Some((USER_HASH, policy.redact_id(id)?)),
+            (Some(id), _) => Some((USER_ID, policy.redact_id(id)?)),
+            (None, Some(Value::String(hash))) => Some((USER_HASH, hash.as_str().into())),
+            (None, _) => None,
+        }
     }
 }
 
@@ -241,21 +229,17 @@ impl Default for SessionPropagator {
 
 impl TextMapPropagator for SessionPropagator {
     fn inject_context(&self, cx: &Context, injector: &mut dyn Injector) {
-        let scope = Scope::of(cx);
-        let session = scope.as_ref().map(|it| it.to_session());
-        let Session { id, user_id, .. } = session.unwrap_or_default();
-        let id = id.and_then(|id| self.privacy.session_ids.redact_id(&id));
+        let session = Scope::of(cx).map(|scope| scope.to_session());
+        let session = session.unwrap_or_default();
+        let id = session.id.as_ref();
+        let id = id.and_then(|id| self.privacy.session_ids.redact_id(id));
         if self.baggage {
-            let user = scope
-                .as_ref()
-                .filter(|_| self.user)
-                .and_then(|scope| self.user(scope, user_id));
+            let user = self.user.then(|| self.user(&session)).flatten();
             let id = id.as_deref().map(|id| (SESSION_ID, id));
             let user = user.as_ref().map(|(key, user)| (*key, &**user));
             let ours: Vec<_> = id.into_iter().chain(user).collect();
-            if let Some((header, fits)) = baggage::header(cx, &ours, |key, value| {
-                self.hides(key, value, scope.as_deref())
-            }) {
+            let hides = |key: &str, value: &str| self.hides(key, value, &session);
+            if let Some((header, fits)) = baggage::header(cx, &ours, hides) {
                 if !fits {
                     tell(diagnostic::header_too_small(baggage::HEADER));
                 }
@@ -283,23 +267,19 @@ impl TextMapPropagator for SessionPropagator {
         let cx = match headers.as_slice() {
             [] => cx.clone(),
             headers => {
-                let is_ours = |member: &Member<'_>| {
-                    [SESSION_ID, USER_ID, USER_HASH]
-                        .iter()
-                        .any(|key| member.is(key))
-                };
+                let ours = [SESSION_ID, USER_ID, USER_HASH];
+                let is_ours = |member: &Member<'_>| ours.iter().any(|key| member.is(key));
                 let others = baggage::members(headers).filter(|member| !is_ours(member));
                 baggage::with_baggage(cx, others)
             }
         };
         match self.read(extractor, &headers) {
-            Ok(session) if session.is_empty() => cx,
-            Ok(session) if self.inbound.takes(session.id(), &()) => {
+            Ok(session) if !session.is_empty() && self.inbound.takes(session.id(), &()) => {
                 Scope::nested(None, &session.replaceable()).entered(&cx)
             }
             Ok(_) => cx,
-            Err(Refused(header, what, error)) => {
-                tell(diagnostic::header_ignored(&header, what, error));
+            Err(refused) => {
+                tell(refused);
                 cx
             }
         }
@@ -314,7 +294,7 @@ impl TextMapPropagator for SessionPropagator {
 const NOT_IN_A_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 
 /// Once for each header and mistake.
-fn tell(message: Message) {
+pub(crate) fn tell(message: Message) {
     static TOLD: LazyLock<Once<Message>> = LazyLock::new(Once::default);
     if TOLD.first(message.clone()) {
         diagnostic::tell(&message);

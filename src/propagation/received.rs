@@ -1,5 +1,6 @@
 //! The session that comes in with headers, and why it is not used.
 
+use crate::diagnostic::{self, Message};
 use crate::error::ErrorKind;
 use crate::format::attributes::{SESSION_ID, USER_HASH, USER_ID};
 use crate::propagation::baggage;
@@ -15,36 +16,35 @@ use std::borrow::Cow;
 const X_SESSION_HEADER_NAME: &str = "X-Mirascope-Session-Id";
 
 impl SessionPropagator {
-    /// The session that the headers name. `Err` if it is not to be used.
+    /// The session that the headers name, or why it is not to be used.
     pub(crate) fn read(
         &self,
         extractor: &dyn Extractor,
         members: &[&str],
-    ) -> Result<Session, Refused> {
+    ) -> Result<Session, Message> {
+        let in_baggage = |what| refused(baggage::HEADER, what);
         let mut session = Session::default();
         let mut user_hash = None;
         let mut with_spaces = None;
         for member in baggage::members(members) {
             let value = member.value.as_deref();
             if member.is(SESSION_ID) {
-                take(&mut session.id, value).map_err(Refused::member("a `session.id`"))?;
+                take(&mut session.id, value).map_err(in_baggage("a `session.id`"))?;
                 with_spaces = member.with_spaces();
             } else if self.user && member.is(USER_ID) {
-                take(&mut session.user_id, value).map_err(Refused::member("a `user.id`"))?;
+                take(&mut session.user_id, value).map_err(in_baggage("a `user.id`"))?;
             } else if self.user && member.is(USER_HASH) {
-                take(&mut user_hash, value).map_err(Refused::member("a `user.hash`"))?;
+                take(&mut user_hash, value).map_err(in_baggage("a `user.hash`"))?;
             }
         }
         for header in &self.headers {
-            let mut names = vec![header.as_str()];
-            if header.eq_ignore_ascii_case(SESSION_HEADER_NAME) {
-                names.push(X_SESSION_HEADER_NAME);
-            }
-            for name in names {
+            let is_mirascopes = header.eq_ignore_ascii_case(SESSION_HEADER_NAME);
+            let other = is_mirascopes.then_some(X_SESSION_HEADER_NAME);
+            for name in [header.as_str()].into_iter().chain(other) {
                 for value in extractor.get_all(name).unwrap_or_default() {
                     if value.len() > baggage::MAX_BYTES {
                         // It would be decoded for nothing.
-                        return Err(Refused::header(name)(ErrorKind::TooLong));
+                        return Err(refused(name, "an id")(ErrorKind::TooLong));
                     }
                     let value = match self.percent_encoded {
                         true => percent_decode_str(value).decode_utf8().ok(),
@@ -55,7 +55,7 @@ impl SessionPropagator {
                     if with_spaces.is_some() && value.as_deref() == with_spaces.as_deref() {
                         session.id = None;
                     }
-                    take(&mut session.id, value.as_deref()).map_err(Refused::header(name))?;
+                    take(&mut session.id, value.as_deref()).map_err(refused(name, "an id"))?;
                 }
             }
         }
@@ -67,26 +67,15 @@ impl SessionPropagator {
     }
 }
 
-/// An id that is not used: the header, what it is there, and why.
-pub(crate) struct Refused(
-    pub(crate) String,
-    pub(crate) &'static str,
-    pub(crate) ErrorKind,
-);
-
-impl Refused {
-    fn member(what: &'static str) -> impl Fn(ErrorKind) -> Self {
-        move |error| Self(baggage::HEADER.to_owned(), what, error)
-    }
-
-    fn header(name: &str) -> impl Fn(ErrorKind) -> Self {
-        move |error| Self(name.to_owned(), "an id", error)
-    }
+/// That what a header brings is ignored, for this error.
+fn refused(header: &str, what: &str) -> impl Fn(ErrorKind) -> Message {
+    move |error| diagnostic::header_ignored(header, what, error)
 }
 
 /// Takes what a header says. Blank is nothing.
 fn take(taken: &mut Option<Id>, value: Option<&str>) -> Result<(), ErrorKind> {
     let value = value.ok_or(ErrorKind::NotUnicode)?;
+    // Before an id is made: thousands of headers may say the same.
     if taken.as_ref().is_some_and(|taken| taken.as_str() == value) {
         return Ok(());
     }

@@ -1,7 +1,7 @@
 //! The values of a session beside its ids: OpenInference's other context attributes.
 
 use crate::format::attributes::{
-    METADATA, PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, TAGS, ours,
+    PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, ours,
 };
 use crate::format::redaction::Redaction;
 use crate::session::metadata::{self, Entries};
@@ -92,15 +92,6 @@ pub(crate) struct Details {
     ready: ReadyMade,
 }
 
-/// The keys of OpenInference among them.
-pub(crate) const KEYS: [&str; 5] = [
-    METADATA,
-    TAGS,
-    PROMPT_TEMPLATE,
-    PROMPT_TEMPLATE_VERSION,
-    PROMPT_TEMPLATE_VARIABLES,
-];
-
 impl Details {
     pub(crate) fn set_metadata(&mut self, key: &str, value: Json) {
         match self.metadata.iter_mut().find(|(said, _)| said == key) {
@@ -175,48 +166,38 @@ impl Details {
     /// All of it as OpenInference's attributes, redacted or as it is, made once.
     #[inline]
     pub(crate) fn ready(&self, redaction: Option<&Arc<Redaction>>) -> Cow<'_, [Ready]> {
-        self.ready.get(redaction, || {
-            let mut attributes = Vec::new();
-            let mut push = |attribute| attributes.push(attribute);
-            match redaction {
-                None => self.write(&mut push),
-                Some(redaction) => redaction.redact_details(self).write(&mut push),
-            }
-            attributes
-        })
+        let Some(redaction) = redaction else {
+            return Cow::Borrowed(self.ready.plain.get_or_init(|| self.attributes()));
+        };
+        let make = || redaction.redact_details(self).attributes();
+        let redacted = &self.ready.redacted;
+        let first = redacted.get_or_init(|| Box::new((redaction.clone(), make())));
+        let (of, ready) = &**first;
+        if Arc::ptr_eq(of, redaction) {
+            Cow::Borrowed(ready)
+        } else {
+            Cow::Owned(make().into())
+        }
     }
 
-    /// All of it as OpenInference's attributes.
-    pub(crate) fn write(&self, write: &mut impl FnMut(Ready)) {
+    fn attributes(&self) -> Attributes {
+        let mut all = Vec::new();
         if !self.metadata.is_empty() {
-            write(Ready::text(ours::METADATA, self.metadata_json()));
+            let metadata = metadata::object(&self.metadata);
+            all.push(Ready::text(ours::METADATA, metadata));
         }
         if !self.tags.is_empty() {
-            write(Ready::list(ours::TAGS, self.tags.clone()));
+            let tags = Value::Array(Array::String(self.tags.clone()));
+            all.push(Ready::Any(KeyValue::new(ours::TAGS, tags)));
         }
-        let texts = [
-            (PROMPT_TEMPLATE, &self.template),
-            (PROMPT_TEMPLATE_VERSION, &self.template_version),
-        ];
-        for (key, text) in texts {
-            if let Some(text) = text {
-                write(Ready::text(key, text.as_str()));
-            }
-        }
-        if let Some(variables) = &self.template_variables {
-            write(Ready::text(
-                PROMPT_TEMPLATE_VARIABLES,
-                variables.to_string(),
-            ));
-        }
-        for attribute in &self.attributes {
-            write(Ready::Any(attribute.clone()));
-        }
-    }
-
-    /// One JSON object.
-    pub(crate) fn metadata_json(&self) -> String {
-        metadata::object(&self.metadata)
+        let text =
+            |key, text: &Option<StringValue>| Some(Ready::text(key, text.as_ref()?.as_str()));
+        all.extend(text(PROMPT_TEMPLATE, &self.template));
+        all.extend(text(PROMPT_TEMPLATE_VERSION, &self.template_version));
+        let variables = self.template_variables.iter().map(Json::to_string);
+        all.extend(variables.map(|text| Ready::text(PROMPT_TEMPLATE_VARIABLES, text)));
+        all.extend(self.attributes.iter().cloned().map(Ready::Any));
+        all.into()
     }
 }
 
@@ -248,10 +229,6 @@ impl Ready {
         Self::Text(key, text.into())
     }
 
-    pub(crate) fn list(key: &'static str, values: Vec<StringValue>) -> Self {
-        Self::Any(KeyValue::new(key, Value::Array(Array::String(values))))
-    }
-
     /// The text is shared.
     #[inline]
     pub(crate) fn attribute(&self) -> KeyValue {
@@ -262,41 +239,14 @@ impl Ready {
     }
 }
 
+type Attributes = Box<[Ready]>;
+
 /// Ready-made attributes: plain, and as the first provider that redacts exports them.
 #[derive(Default)]
 struct ReadyMade {
-    plain: OnceLock<Box<[Ready]>>,
-    redacted: OnceLock<Box<Redacted>>,
-}
-
-struct Redacted {
-    /// Kept alive, so that no other can get its address.
-    redaction: Arc<Redaction>,
-    ready: Box<[Ready]>,
-}
-
-impl ReadyMade {
-    #[inline]
-    fn get(
-        &self,
-        redaction: Option<&Arc<Redaction>>,
-        make: impl Fn() -> Vec<Ready>,
-    ) -> Cow<'_, [Ready]> {
-        let Some(redaction) = redaction else {
-            return Cow::Borrowed(self.plain.get_or_init(|| make().into()));
-        };
-        let redacted = self.redacted.get_or_init(|| {
-            Box::new(Redacted {
-                redaction: redaction.clone(),
-                ready: make().into(),
-            })
-        });
-        if Arc::ptr_eq(&redacted.redaction, redaction) {
-            Cow::Borrowed(&redacted.ready)
-        } else {
-            Cow::Owned(make())
-        }
-    }
+    plain: OnceLock<Attributes>,
+    /// The redaction is kept alive, so that no other can get its address.
+    redacted: OnceLock<Box<(Arc<Redaction>, Attributes)>>,
 }
 
 /// It is not part of the value.

@@ -1,10 +1,9 @@
 //! What a `Session` says besides its ids.
 
 use crate::error::{Error, ErrorKind};
-use crate::format::attributes::{
-    self, METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, SESSION_ID, USER_ID, ours,
-};
-use crate::session::details::{Details, KEYS};
+use crate::format;
+use crate::format::attributes::{METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, WRITTEN};
+use crate::session::details::Details;
 use crate::session::{Id, Session};
 use opentelemetry::{Key, KeyValue, StringValue, Value};
 use serde::de::{Deserializer as _, MapAccess, Visitor};
@@ -40,9 +39,7 @@ impl Session {
     pub fn with_metadata(mut self, key: &str, value: impl Serialize) -> Result<Self, Error> {
         let key = Id::new(key).map_err(|error| Error::of("metadata key", error))?;
         let value = json(value).map_err(|error| error.about(key.as_str()))?;
-        Details::change(&mut self.details, |details| {
-            details.set_metadata(key.as_str(), value);
-        });
+        Details::change(&mut self.details, |it| it.set_metadata(key.as_str(), value));
         Ok(self)
     }
 
@@ -159,8 +156,8 @@ impl Session {
     /// ```
     pub fn with_attribute(mut self, key: &str, value: impl Into<Value>) -> Result<Self, Error> {
         let key = Id::check(key).map_err(|error| Error::of("attribute key", error))?;
-        if [SESSION_ID, USER_ID, PLAIN_SESSION, PLAIN_USER].contains(&key)
-            || KEYS.contains(&key)
+        if WRITTEN.contains(&key)
+            || [PLAIN_SESSION, PLAIN_USER].contains(&key)
             || key.starts_with(METADATA_FIELD)
         {
             return Err(Error::from(ErrorKind::ReservedKey).about(key));
@@ -185,9 +182,7 @@ impl Session {
     /// ```
     pub fn metadata(&self, key: &str) -> Option<&Json> {
         let mut metadata = self.all_metadata();
-        metadata
-            .find(|(said, _)| *said == key)
-            .map(|(_, value)| value)
+        Some(metadata.find(|(said, _)| *said == key)?.1)
     }
 
     /// All metadata, in the order in which it was set.
@@ -257,8 +252,7 @@ impl Session {
     /// ```
     pub fn attribute(&self, key: &str) -> Option<&Value> {
         let mut attributes = self.details.iter().flat_map(|details| &details.attributes);
-        let found = attributes.find(|attribute| attribute.key.as_str() == key);
-        found.map(|attribute| &attribute.value)
+        Some(&attributes.find(|it| it.key.as_str() == key)?.value)
     }
 
     /// All values of the session as OpenInference's attributes, for your own spans, logs and requests. They are
@@ -278,13 +272,7 @@ impl Session {
     /// ```
     pub fn attributes(&self) -> impl Iterator<Item = KeyValue> + use<> {
         let mut attributes = Vec::new();
-        let ids = [(ours::SESSION_ID, &self.id), (ours::USER_ID, &self.user_id)];
-        for (key, id) in ids {
-            attributes.extend(id.iter().map(|id| attributes::attribute(key, id)));
-        }
-        if let Some(details) = &self.details {
-            details.write(&mut |ready| attributes.push(ready.attribute()));
-        }
+        format::write_values(self, None, &mut |it| attributes.push(it));
         attributes.into_iter()
     }
 }

@@ -79,21 +79,8 @@ pub(crate) fn tags(text: &str) -> Result<Vec<StringValue>, ErrorKind> {
     let Some(inside) = inside else {
         return text.split(',').map(metadata::tag).collect();
     };
-    let mut tags = Vec::new();
-    let mut rest = inside.trim();
-    while !rest.is_empty() {
-        let (tag, after) = first_of_list(rest);
-        tags.push(metadata::tag(&tag)?);
-        rest = after;
-    }
-    Ok(tags)
-}
-
-/// The first element of a list, and what comes after it.
-fn first_of_list(list: &str) -> (Cow<'_, str>, &str) {
-    let mut escaped = false;
-    let mut quoted = false;
-    let end = list.find(|c| {
+    let (mut quoted, mut escaped) = (false, false);
+    let elements = inside.trim().split_terminator(|c| {
         match c {
             _ if escaped => escaped = false,
             '\\' => escaped = quoted,
@@ -103,16 +90,11 @@ fn first_of_list(list: &str) -> (Cow<'_, str>, &str) {
         }
         false
     });
-    let (first, after) = match end {
-        Some(end) => (&list[..end], &list[end + 1..]),
-        None => (list, ""),
-    };
-    let first = first.trim();
-    let plain = unquoted(first).or_else(|| serde_json::from_str(first).ok());
-    (
-        plain.map_or(Cow::Borrowed(first), Cow::Owned),
-        after.trim_start(),
-    )
+    let tags = elements.map(str::trim).map(|element| {
+        let plain = unquoted(element).or_else(|| serde_json::from_str(element).ok());
+        metadata::tag(plain.as_deref().unwrap_or(element))
+    });
+    tags.collect()
 }
 
 #[cfg(test)]
