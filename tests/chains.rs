@@ -157,8 +157,10 @@ fn chain(app: &App, name: &str, ways: &[Way]) {
             live.push(LIVE.get());
         }
         let (first, last) = (live[1], live[live.len() - 1]);
+        // Less than 10 bytes for each link of the shortest chain. The 64 hash maps of the spans that are found by
+        // their id have room for the spans that were in one shard at once, and keep it.
         assert!(
-            last - first < 20_000,
+            last - first < 40_000,
             "{name}: from {first} to {last} bytes"
         );
         let (early, late) = times.split_at(times.len() / 2);
