@@ -6,14 +6,17 @@
 mod support;
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use opentelemetry::Context;
+use opentelemetry::context::FutureExt as _;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, OnceCell};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use support::App;
+use tokio::sync::oneshot;
 use tracing::field::Empty;
-use tracing::{Span, info_span};
+use tracing::{Instrument, Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{
     Conversation, InSession, Part, Session, WithPropagated, current_session, propagator_from_env,
@@ -230,5 +233,35 @@ fn conversations_with_turns_inside_turns_end() {
             turn.finish();
         }
         assert_eq!(app.spans().len(), 4_000);
+    });
+}
+
+/// A job that starts its next run from inside itself. Its span is made when it runs, so that it has no parent in
+/// `tracing`, whose own chains of parents overflow the stack.
+fn job(left: usize, ended: oneshot::Sender<()>) -> BoxFuture<'static, ()> {
+    let run = async move {
+        match left {
+            0 => ended.send(()).unwrap(),
+            _ => drop(tokio::spawn(job(left - 1, ended).with_current_context())),
+        }
+    };
+    let run = async move { run.instrument(info_span!("job", user.id = Empty)).await };
+    Box::pin(run.in_session(session("chat-42")))
+}
+
+#[test]
+fn jobs_that_start_their_next_run_end() {
+    on_a_small_stack(|| {
+        let app = app();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let (send, ended) = oneshot::channel();
+        runtime.block_on(async {
+            tokio::spawn(job(links() * 5, send));
+            ended.await.unwrap();
+        });
+        drop(runtime);
+        assert_eq!(app.spans().len(), links() * 5 + 1);
     });
 }
