@@ -250,7 +250,7 @@ fn not_while_a_span_starts() -> Result<(), Error> {
 ///
 /// The marks contain all values of the session but its [attributes](Session::with_attribute), because the
 /// ancestor may have attributes with the same keys. Only ancestors that `tracing` created are found, and the
-/// current span whoever created it.
+/// current span, with `tracing` or without.
 ///
 /// Cost: about 0.7 µs for each of these spans.
 ///

@@ -50,10 +50,15 @@ impl<K: Copy + Eq + Hash, V> Entries<K, V> {
 
     fn remove_if(&mut self, key: K, condition: impl FnOnce(&V) -> bool) -> Option<V> {
         self.get(key).filter(|value| condition(value))?;
-        match self.first.take_if(|first| first.0 == key) {
-            Some(first) => Some(first.1),
-            None => self.others.remove(&key),
+        if let Some(first) = self.first.take_if(|first| first.0 == key) {
+            return Some(first.1);
         }
+        let removed = self.others.remove(&key);
+        if self.others.is_empty() {
+            // Its memory was for spans that met by chance.
+            self.others = HashMap::default();
+        }
+        removed
     }
 
     fn len(&self) -> usize {

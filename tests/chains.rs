@@ -1,16 +1,17 @@
 //! Work that starts its next run from inside itself: the next scope is opened in the `Context` of the one
 //! before, which is closed by then. Whatever opens the scopes, such a chain takes no more memory or time
 //! than its last link, and dropping it takes no deep stack.
-#![allow(unsafe_code, reason = "an allocator that counts")]
 
+#[path = "support/live_bytes.rs"]
+mod live_bytes;
 mod support;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use live_bytes::LIVE;
 use opentelemetry::Context;
 use opentelemetry::context::FutureExt as _;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::{Cell, OnceCell};
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use support::App;
@@ -22,33 +23,6 @@ use tracing_session::{
     Conversation, InSession, Part, Session, WithPropagated, current_session, propagator_from_env,
     session, set_session_id, set_user_id, user,
 };
-
-/// Counts the bytes that this thread has allocated and not freed, and its allocations.
-struct Counts;
-
-thread_local! {
-    static LIVE: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    let _ = LIVE.try_with(|live| live.set(live.get() + bytes));
-}
-
-// SAFETY: the system's allocator does the work.
-unsafe impl GlobalAlloc for Counts {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTS: Counts = Counts;
 
 /// Opens a scope, and calls its argument inside.
 type Way = fn(&mut dyn FnMut());
@@ -160,10 +134,8 @@ fn chain(app: &App, name: &str, ways: &[Way]) {
             live.push(LIVE.get());
         }
         let (first, last) = (live[1], live[live.len() - 1]);
-        // Less than 10 bytes for each link of the shortest chain. The 64 hash maps of the spans that are found by
-        // their id have room for the spans that were in one shard at once, and keep it.
         assert!(
-            last - first < 40_000,
+            last - first < 20_000,
             "{name}: from {first} to {last} bytes"
         );
         let (early, late) = times.split_at(times.len() / 2);

@@ -1,12 +1,12 @@
 //! Nothing that the crate keeps grows with the number of spans.
-#![allow(unsafe_code, reason = "an allocator that counts")]
 
+#[path = "support/live_bytes.rs"]
+mod live_bytes;
 mod support;
 
+use live_bytes::LIVE;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::fmt;
 use std::panic::{catch_unwind, resume_unwind};
 use support::remote;
@@ -19,33 +19,6 @@ use tracing_session::{
 };
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::registry::LookupSpan;
-
-/// Counts the bytes that each thread has allocated and not freed.
-struct Counts;
-
-thread_local! {
-    static LIVE: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    let _ = LIVE.try_with(|live| live.set(live.get() + bytes));
-}
-
-// SAFETY: the system's allocator does the work.
-unsafe impl GlobalAlloc for Counts {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTS: Counts = Counts;
 
 const TIMES: isize = 2_000;
 

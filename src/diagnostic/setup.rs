@@ -153,7 +153,7 @@ pub(crate) fn check_turn(span: &Span) {
     }
 }
 
-/// Once. Without a `SessionLayer` on the subscriber, nobody expects a span.
+/// Emitted once, and only if a `SessionLayer` is on the subscriber.
 fn tell_of_filter(told: &AtomicBool, message: &Message) {
     let has_layer = |dispatch: &Dispatch| dispatch.downcast_ref::<Shared>().is_some();
     if !told.load(Ordering::Relaxed)

@@ -266,7 +266,8 @@ struct Registered {
 /// Written where layers and dialects are made, read where a key passes the filter.
 static REGISTERED: RwLock<Vec<Registered>> = RwLock::new(Vec::new());
 
-/// Has every provider of the process redact the attribute with this name, or the field `id` of spans with it.
+/// Registers a private name: every provider of the process redacts the attribute with this name, or the field `id` of
+/// spans with this name.
 pub(crate) fn register(name: &str, role: Role, is_span: bool) {
     let mut all = REGISTERED.write().unwrap_or_else(PoisonError::into_inner);
     let is_it = |it: &Registered| it.name == name && it.role == role && it.is_span == is_span;
