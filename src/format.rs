@@ -3,6 +3,7 @@
 pub(crate) mod attributes;
 pub(crate) mod dialect;
 pub(crate) mod exporter;
+pub(crate) mod fields;
 pub(crate) mod privacy;
 pub(crate) mod redaction;
 pub(crate) mod translator;
@@ -10,7 +11,7 @@ pub(crate) mod translator;
 use crate::format::attributes::{USER_HASH, ours};
 use crate::format::redaction::Redaction;
 use crate::scope::Scope;
-use crate::session::{Role, Session};
+use crate::session::{Id, Role, Session};
 use opentelemetry::KeyValue;
 use std::sync::Arc;
 
@@ -51,18 +52,25 @@ pub(crate) fn write_ids(
     redaction: Option<&Arc<Redaction>>,
     write: &mut impl FnMut(KeyValue),
 ) {
-    let ids = [
-        (Role::Session, ours::SESSION_ID, &values.id),
-        (Role::User, ours::USER_ID, &values.user_id),
-    ];
-    for (role, key, id) in ids {
+    let ids = [(Role::Session, &values.id), (Role::User, &values.user_id)];
+    for (role, id) in ids {
         let Some(id) = id else { continue };
-        let attribute = match redaction {
-            None => Some(attributes::attribute(key, id)),
-            Some(redaction) => redaction.attribute(role, id),
-        };
-        if let Some(attribute) = attribute {
+        if let Some(attribute) = id_attribute(role, id, redaction) {
             write(attribute);
         }
+    }
+}
+
+/// An id as an attribute. `None`: it is not exported.
+#[inline(always)]
+pub(crate) fn id_attribute(
+    role: Role,
+    id: &Id,
+    redaction: Option<&Arc<Redaction>>,
+) -> Option<KeyValue> {
+    match (redaction, role) {
+        (Some(redaction), role) => redaction.attribute(role, id),
+        (None, Role::Session) => Some(attributes::attribute(ours::SESSION_ID, id)),
+        (None, Role::User) => Some(attributes::attribute(ours::USER_ID, id)),
     }
 }

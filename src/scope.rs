@@ -1,8 +1,10 @@
 //! A scope: the session that applies to a piece of work, with everything inherited merged in.
 //!
-//! A scope is a snapshot, made once. Where fields of a span may still be recorded, it has one live part
-//! beside the snapshot: the [`Opener`] of that span, or a link to the scope it inherits such values from.
+//! A scope is a snapshot, made once. Where fields of a span may still be recorded, it also has one live
+//! part: the [`Opener`] of that span, or a link to the scope that it inherits such values from.
 //! How a `Context` carries a scope is in `in_force.rs`.
+//!
+//! Scopes are locked one at a time, and no lock is held while a scope is dropped.
 
 pub(crate) mod in_force;
 pub(crate) mod opener;
@@ -11,7 +13,7 @@ use crate::scope::opener::Opener;
 use crate::session::details::{Part, Parts};
 use crate::session::{Id, Session};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard, RwLock};
+use crate::sync::{Mutex, MutexGuard};
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 
@@ -25,27 +27,29 @@ pub(crate) struct Scope {
 
 /// The part of a scope whose values may still change.
 struct Live {
-    /// The span that opened the scope.
+    /// The span that opened the scope. `None`: fields are recorded in outer scopes only.
     opener: Option<Arc<Opener>>,
-    /// The values that may change, here or in a scope around.
+    /// The values that may change, here or in an outer scope.
     parts: Parts,
-    inherited: Mutex<Inherited>,
-    /// Counts the records of all openers that this scope inherits from, its own among them. `None`: its own
-    /// is the only one, and counts by itself.
+    /// `None` in most scopes: a session span in no other session.
+    state: Mutex<Option<Box<State>>>,
+    /// Counts the records of every opener that this scope inherits from, its own among them. `None`: its own
+    /// opener is the only one, and counts by itself. A counter of its own: openers that refer to one another
+    /// would form a chain.
     family: Option<Arc<AtomicU64>>,
     /// The count that the snapshot was made at.
     version: u64,
-    /// The values of the last count that somebody asked at.
-    latest: RwLock<Option<Box<(u64, Session)>>>,
 }
 
 /// What a live scope inherits, or sets without fields.
 #[derive(Default)]
-struct Inherited {
+struct State {
     /// The values that can't change any more.
     fixed: Session,
-    /// The scope around, whose values apply where `fixed` has none.
+    /// The outer scope, whose values apply where `fixed` has none.
     outer: Option<Arc<Scope>>,
+    /// The values at the last count that was asked for, and this count.
+    latest: Option<(u64, Session)>,
 }
 
 impl Scope {
@@ -62,10 +66,18 @@ impl Scope {
     /// The scope that a span opens inside `outer`.
     pub(crate) fn opened(
         outer: Option<Arc<Scope>>,
-        opener: Arc<Opener>,
+        opener: &Arc<Opener>,
         is_turn: bool,
     ) -> Arc<Self> {
-        Self::make(outer, &opener.set, Some(&opener), is_turn)
+        Self::make(outer, &opener.set, Some(opener), is_turn)
+    }
+
+    /// The scope of the same opener inside another scope, where the parent `Context` was replaced.
+    pub(crate) fn moved_into(self: &Arc<Self>, outer: Option<Arc<Scope>>) -> Arc<Self> {
+        match self.opener() {
+            Some(opener) => Self::opened(outer, opener, self.in_turn),
+            None => self.clone(),
+        }
     }
 
     /// The scope in which no value applies: not even a default session.
@@ -85,67 +97,29 @@ impl Scope {
         let inherited = inherited.without(set.shadows());
         let declared = opener.map_or(Parts::default(), |it| it.fields.declared);
         let parts = declared.and(inherited);
-        if parts.is_empty() {
-            let snapshot = match around {
-                Some(outer) => outer.with_values(|values| set.inside(values)),
-                None => set.clone(),
-            };
-            return Arc::new(Self {
-                snapshot: snapshot.uncleared(),
-                in_turn,
-                live: None,
-            });
-        }
-        let mut family = None;
-        let inherited = match (outer, inherited.is_empty()) {
-            (None, _) => Inherited::default(),
-            (Some(outer), true) => Inherited {
-                fixed: outer.to_session(),
-                outer: None,
-            },
-            (Some(outer), false) => {
-                family = outer.live.as_ref().map(|live| live.family_inside());
-                Inherited {
-                    fixed: Session::default(),
-                    outer: Some(outer),
-                }
+        let (fixed, outer) = match outer {
+            // A scope that declares nothing has no place of its own in the chain.
+            Some(outer) if !parts.is_empty() && opener.is_none() => {
+                (Some(set.clone()), Some(outer))
             }
+            Some(outer) if !inherited.is_empty() => (None, Some(outer)),
+            Some(outer) => (Some(outer.to_session()), None),
+            None => (None, None),
         };
-        let mut live = Live {
-            opener: opener.cloned(),
-            parts,
-            inherited: Mutex::new(inherited),
-            family,
-            version: 0,
-            latest: RwLock::new(None),
-        };
-        match &live.opener {
-            Some(opener) => live.family.iter().for_each(|family| opener.join(family)),
-            // Inside a live scope: the values are all that it adds.
-            None => live.inherited().fixed = set.clone(),
-        }
-        // A scope that declares nothing has no place of its own in the chain.
-        live.skip_closed();
-        // Before the values are read: what is recorded meanwhile makes the snapshot an old one.
-        live.version = live.current_version();
-        let snapshot = match &live.family {
-            // Nothing was recorded yet, and nothing around can change.
-            None if live.version == 0 => set.inside(&live.inherited().fixed).uncleared(),
-            _ => live.resolve(),
+        let live = (!parts.is_empty()).then(|| Live::new(opener, parts, fixed.clone(), outer));
+        let snapshot = match &live {
+            Some(live) if live.family.is_some() || live.version != 0 => live.resolve(),
+            // Nothing was recorded yet, and nothing that is recorded later is inherited.
+            _ => match fixed {
+                Some(fixed) => set.inside(&fixed).uncleared(),
+                None => set.clone().uncleared(),
+            },
         };
         Arc::new(Self {
             snapshot,
             in_turn,
-            live: Some(live),
+            live,
         })
-    }
-
-    /// The scope of the same opener inside another scope, where the parent `Context` was replaced.
-    pub(crate) fn moved_into(self: &Arc<Self>, outer: Option<Arc<Scope>>) -> Arc<Self> {
-        match self.opener() {
-            Some(opener) => Self::opened(outer, opener.clone(), self.in_turn),
-            None => self.clone(),
-        }
     }
 
     /// Whether `set` names no other session.
@@ -166,13 +140,13 @@ impl Scope {
             return Parts::default();
         };
         live.skip_closed();
-        match live.is_closed() && live.inherited().outer.is_none() {
+        match live.is_closed() && live.outer().is_none() {
             true => Parts::default(),
             false => live.parts,
         }
     }
 
-    /// Nothing is recorded any more on the span that opened the scope.
+    /// No field of the span that opened the scope is recorded any more.
     pub(crate) fn close(&self) {
         if let Some(live) = &self.live {
             if let Some(opener) = &live.opener {
@@ -216,60 +190,93 @@ impl Scope {
 }
 
 impl Live {
-    fn inherited(&self) -> MutexGuard<'_, Inherited> {
-        self.inherited
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn new(
+        opener: Option<&Arc<Opener>>,
+        parts: Parts,
+        fixed: Option<Session>,
+        outer: Option<Arc<Scope>>,
+    ) -> Self {
+        let around = outer.as_ref().and_then(|outer| outer.live.as_ref());
+        let family = around.map(Live::family_inside);
+        if let (Some(opener), Some(family)) = (opener, &family) {
+            opener.join(family);
+        }
+        let has_state = fixed.is_some() || outer.is_some();
+        let state = State {
+            fixed: fixed.unwrap_or_default(),
+            outer,
+            latest: None,
+        };
+        let mut live = Self {
+            opener: opener.cloned(),
+            parts,
+            state: Mutex::new(has_state.then(|| Box::new(state))),
+            family,
+            version: 0,
+        };
+        live.skip_closed();
+        // Before the snapshot is made: a record made meanwhile makes the snapshot an old one.
+        live.version = live.current_version();
+        live
     }
 
-    /// Whether nothing more is recorded here. The scopes around may be open.
+    fn state(&self) -> MutexGuard<'_, Option<Box<State>>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn outer(&self) -> Option<Arc<Scope>> {
+        self.state().as_ref()?.outer.clone()
+    }
+
+    /// Whether nothing more is recorded here. The outer scopes may be open.
     fn is_closed(&self) -> bool {
-        let opener = self.opener.as_ref();
-        opener.is_none_or(|it| it.is_closed())
+        self.opener.as_ref().is_none_or(|it| it.is_closed())
     }
 
     /// The count for scopes inside this one.
     fn family_inside(&self) -> Arc<AtomicU64> {
         match (&self.family, &self.opener) {
-            (Some(family), _) if self.inherited().outer.is_some() => family.clone(),
+            (Some(family), _) if self.outer().is_some() => family.clone(),
             (_, Some(opener)) => opener.family(),
             (family, None) => family.clone().unwrap_or_default(),
         }
     }
 
-    /// Takes over the values of scopes around in which nothing is recorded any more, and lets go of them.
+    /// Takes over the values of outer scopes in which nothing is recorded any more, and lets go of them.
     /// So jobs that spawn one another form no chain.
     fn skip_closed(&self) {
         if self.family.is_none() {
             return;
         }
-        // Never two locks at once: scopes are locked one by one.
-        loop {
-            let Some(outer) = self.inherited().outer.clone() else {
-                return;
-            };
+        while let Some(outer) = self.outer() {
             let Some(around) = outer.live.as_ref().filter(|live| live.is_closed()) else {
                 return;
             };
             let (own, further) = around.own_values();
-            let mut inherited = self.inherited();
+            let mut state = self.state();
             // Another thread may have been faster.
             let is_same = |it: &Arc<Scope>| Arc::ptr_eq(it, &outer);
-            if inherited.outer.as_ref().is_some_and(is_same) {
-                inherited.fixed = inherited.fixed.inside(&own);
-                inherited.outer = further;
+            let same = state
+                .as_mut()
+                .filter(|it| it.outer.as_ref().is_some_and(is_same));
+            if let Some(state) = same {
+                state.fixed = state.fixed.inside(&own);
+                state.outer = further;
             }
             // The lock goes first, then `outer`, whose drop may end a chain.
-            drop(inherited);
+            drop(state);
         }
     }
 
-    /// What is set here, and the scope around. Read under one lock: another thread may be moving values from
-    /// the one to the other.
+    /// The values that are set here, and the outer scope. Read under one lock: another thread may be moving
+    /// values from the one to the other.
     fn own_values(&self) -> (Session, Option<Arc<Scope>>) {
-        let inherited = self.inherited();
-        let (fixed, outer) = (inherited.fixed.clone(), inherited.outer.clone());
-        drop(inherited);
+        let state = self.state();
+        let (fixed, outer) = match &*state {
+            Some(state) => (state.fixed.clone(), state.outer.clone()),
+            None => Default::default(),
+        };
+        drop(state);
         match &self.opener {
             Some(opener) => (opener.with_values(|set| set.inside(&fixed)), outer),
             None => (fixed, outer),
@@ -278,20 +285,16 @@ impl Live {
 
     #[inline]
     fn current_version(&self) -> u64 {
-        let count = match (&self.family, &self.opener) {
-            (Some(family), _) => family,
-            (None, Some(opener)) => opener.version(),
-            (None, None) => return 0,
-        };
-        count.load(Ordering::Acquire)
+        match (&self.family, &self.opener) {
+            (Some(family), _) => family.load(Ordering::Acquire),
+            (None, opener) => opener.as_ref().map_or(0, |it| it.version()),
+        }
     }
 
     fn latest_at(&self, version: u64) -> Option<Session> {
-        if version == self.version {
-            return None;
-        }
-        let latest = self.latest.read().unwrap_or_else(PoisonError::into_inner);
-        let latest = latest.as_ref().filter(|latest| latest.0 == version)?;
+        let state = self.state();
+        let latest = state.as_ref()?.latest.as_ref();
+        let latest = latest.filter(|latest| latest.0 == version)?;
         Some(latest.1.clone())
     }
 
@@ -303,8 +306,9 @@ impl Live {
             return latest;
         }
         let latest = self.resolve();
-        let mut kept = self.latest.write().unwrap_or_else(PoisonError::into_inner);
-        *kept = Some(Box::new((version, latest.clone())));
+        let mut state = self.state();
+        let state = state.get_or_insert_default();
+        state.latest = Some((version, latest.clone()));
         latest
     }
 
@@ -334,16 +338,10 @@ impl Live {
 /// In a loop: a chain can be longer than the stack.
 impl Drop for Live {
     fn drop(&mut self) {
-        let inherited = self.inherited.get_mut();
-        let mut next = inherited
-            .unwrap_or_else(PoisonError::into_inner)
-            .outer
-            .take();
+        let take_outer = |live: &mut Live| live.state().as_mut()?.outer.take();
+        let mut next = take_outer(self);
         while let Some(mut scope) = next.and_then(Arc::into_inner) {
-            next = scope
-                .live
-                .as_mut()
-                .and_then(|live| live.inherited().outer.take());
+            next = scope.live.as_mut().and_then(take_outer);
         }
     }
 }

@@ -212,15 +212,6 @@ impl Session {
         }
     }
 
-    /// The ids alone.
-    pub(crate) fn ids(&self) -> Self {
-        Self {
-            id: self.id.clone(),
-            user_id: self.user_id.clone(),
-            ..Self::default()
-        }
-    }
-
     /// The same values where nothing is around that they could clear.
     pub(crate) fn uncleared(mut self) -> Self {
         self.cleared = Parts::default();

@@ -8,9 +8,8 @@ use crate::format::privacy::Privacy;
 use crate::format::redaction::{self, Redaction};
 use crate::handover::{self, Opened};
 use crate::scope::in_force::InForce;
-use crate::scope::opener::Opener;
 use crate::scope::{Scope, is_in_turn};
-use crate::tracer::own::Own;
+use crate::tracer::own::SpanAttributes;
 use crate::tracer::span::SessionSpan;
 use opentelemetry::baggage::{Baggage, BaggageExt, BaggageMetadata};
 use opentelemetry::trace::{Link, SpanBuilder, TraceContextExt, Tracer, TracerProvider};
@@ -248,14 +247,17 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
         if let Some(opened) = opened {
             return self.start_opener(builder, parent, opened);
         }
-        let around = InForce::under(parent);
-        if let InForce::EntryToTrace(scope) = around {
-            return self.start_trace(builder, parent, scope);
+        match InForce::under(parent) {
+            InForce::Bound(scope) => self.start_bound(builder, parent, scope),
+            InForce::EntryToTrace(scope) => {
+                let own = self.attributes(&mut builder, Some(scope.clone()), false);
+                self.start_root(builder, parent, &scope, None, own)
+            }
+            around => {
+                let own = self.attributes(&mut builder, around.scope(), false);
+                self.start(builder, parent, None, own)
+            }
         }
-        let bound = matches!(around, InForce::Bound(_));
-        let scope = around.scope();
-        let own = self.own(&mut builder, scope.as_deref(), None);
-        self.start(builder, parent, scope, bound, own)
     }
 }
 
@@ -272,71 +274,83 @@ impl<T: Tracer> SessionTracer<T> {
         let begins_trace = matches!(around, InForce::EntryToTrace(_));
         let is_entry = begins_trace || matches!(around, InForce::Entry(_));
         let around = around.scope();
-        let mut is_root = opened.is_root;
-        let is_same = |it: &Arc<Scope>| is_entry && Arc::ptr_eq(it, &opened.scope);
-        let bound = !around.as_ref().is_some_and(is_same);
-        let scope = if bound {
+        let Opened { mut scope, is_root } = opened;
+        let mut is_root = is_root || begins_trace;
+        let is_same = |it: &Arc<Scope>| is_entry && Arc::ptr_eq(it, &scope);
+        let (mut shown, mut bound) = (None, None);
+        if !around.as_ref().is_some_and(is_same) {
             // Its parent `Context` was replaced, and with it the outer scope.
-            is_root &= !is_in_turn(around.as_deref(), opened.scope.id().as_ref());
-            opened.scope.moved_into(around)
-        } else {
-            opened.scope
-        };
-        let own = self.own(&mut builder, Some(&scope), scope.opener());
-        // For samplers and processors, which know the span only by its `Context`.
-        let (entered, root);
-        let mut shown = parent;
-        if bound {
-            entered = scope.clone().entered(parent);
-            shown = &entered;
+            is_root &= begins_trace || !is_in_turn(around.as_deref(), scope.id().as_ref());
+            scope = scope.moved_into(around);
+            // For samplers and processors, which know the span only by its `Context`.
+            shown = Some(scope.clone().entered(parent));
+            bound = Some(scope.clone());
         }
-        if (begins_trace || is_root) && !parent.is_telemetry_suppressed() {
-            root = rooted(&mut builder, parent, &scope);
-            shown = &root;
+        let own = self.attributes(&mut builder, Some(scope.clone()), true);
+        match is_root {
+            true => self.start_root(builder, parent, &scope, bound, own),
+            false => self.start(builder, shown.as_ref().unwrap_or(parent), bound, own),
         }
-        self.start(builder, shown, Some(scope), bound, own)
     }
 
-    /// Starts the span of a turn that is no opener.
+    /// Starts a span below one whose scope is found by its id. So is the scope of this one.
     #[cold]
-    fn start_trace(
+    fn start_bound(
         &self,
         mut builder: SpanBuilder,
         parent: &Context,
         scope: Arc<Scope>,
     ) -> SessionSpan<T::Span> {
-        let own = self.own(&mut builder, Some(&scope), None);
-        let root =
-            (!parent.is_telemetry_suppressed()).then(|| rooted(&mut builder, parent, &scope));
-        let parent = root.as_ref().unwrap_or(parent);
-        self.start(builder, parent, Some(scope), false, own)
+        let own = self.attributes(&mut builder, Some(scope.clone()), false);
+        self.start(builder, parent, Some(scope), own)
     }
 
-    /// Looks through the attributes of a builder, redacts them, and writes the ids that are known by now.
+    /// Starts the root of a trace, linked to the span that would be its parent.
+    #[cold]
+    fn start_root(
+        &self,
+        mut builder: SpanBuilder,
+        parent: &Context,
+        scope: &Arc<Scope>,
+        bound: Option<Arc<Scope>>,
+        own: SpanAttributes,
+    ) -> SessionSpan<T::Span> {
+        if parent.is_telemetry_suppressed() {
+            return self.start(builder, parent, bound, own);
+        }
+        let root = rooted(&mut builder, parent, scope);
+        self.start(builder, &root, bound, own)
+    }
+
+    /// Checks the attributes of a builder.
     #[inline(always)]
-    fn own(
+    fn attributes(
         &self,
         builder: &mut SpanBuilder,
-        scope: Option<&Scope>,
-        opener: Option<&Arc<Opener>>,
-    ) -> Own {
-        let mut own = Own::new(opener, scope, self.renames_plain, self.redaction.as_ref());
-        own.start(builder, scope);
-        own
+        scope: Option<Arc<Scope>>,
+        is_opener: bool,
+    ) -> SpanAttributes {
+        SpanAttributes::start(
+            builder,
+            scope,
+            is_opener,
+            self.redaction.as_ref(),
+            self.renames_plain,
+        )
     }
 
+    /// Starts a span. `bound`: its scope, where the `Context` of the span has no entry with it.
     #[inline(always)]
     fn start(
         &self,
         builder: SpanBuilder,
         parent: &Context,
-        scope: Option<Arc<Scope>>,
-        bound: bool,
-        own: Own,
+        bound: Option<Arc<Scope>>,
+        own: SpanAttributes,
     ) -> SessionSpan<T::Span> {
         let _starting = handover::starting();
         let inner = self.inner.build_with_context(builder, parent);
-        SessionSpan::new(inner, scope, bound, own)
+        SessionSpan::new(inner, bound, own)
     }
 }
 

@@ -110,7 +110,7 @@ fn field_session_id_or_user_id_on_any_span_opens_a_scope() {
     .in_scope(work);
     app.exports(
         "
-        request path=/ session.id=chat-42 user.id=u-7
+        request session.id=chat-42 user.id=u-7 path=/
           work session.id=chat-42 user.id=u-7
             call session.id=chat-42 user.id=u-7
         ",
@@ -152,10 +152,10 @@ fn session_macro_takes_an_id_a_session_or_nothing() {
     app.exports(
         "
         session session.id=chat-42
-        session channel=web session.id=chat-43
+        session session.id=chat-43 channel=web
         session session.id=44
         session session.id=chat-45 user.id=u-7
-        session channel=web session.id=chat-45 user.id=u-7
+        session session.id=chat-45 user.id=u-7 channel=web
         ",
     );
 }
@@ -198,7 +198,7 @@ fn macros_take_a_target_a_parent_and_a_level() {
     app.exports(
         "
         parent
-          session turn=I64(1) session.id=chat-42
+          session session.id=chat-42 turn=I64(1)
             user user.id=u-7 session.id=chat-42
         user user.id=u-8
         session session.id=chat-43

@@ -155,7 +155,7 @@ fn own_attribute_set_back_to_what_the_field_says_follows_the_field() {
     request.set_attribute("session.id", "first");
     request.in_scope(|| {});
     drop(request);
-    app.exports("request session.id=first user.id=u-1");
+    app.exports("request user.id=u-1 session.id=first");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::error::ErrorKind;
 use crate::format::attributes::{Glance, ID, METADATA_FIELD, SESSION_ID, TAGS_FIELD, USER_ID};
-use crate::scope::opener::{IdFields, OpenerFields, is_detail};
+use crate::format::fields::{IdFields, OpenerFields, is_detail};
 use crate::session::Role;
 use crate::session::details::{Details, Part, Parts};
 use crate::session::text::{is_placeholder, tags, unquoted};
@@ -90,11 +90,10 @@ impl Roles {
             Role::User => &mut self.user,
         };
         *fields |= Self::bit(field);
-        match field.name() {
-            ID => self.ids.id = Some(role),
-            SESSION_ID => self.ids.session_id = true,
-            USER_ID => self.ids.user_id = true,
-            _ => {}
+        if field.name() == role.key() {
+            self.ids.with_own_key = self.ids.with_own_key.with(role.part());
+        } else if field.name() == ID {
+            self.ids.id = Some(role);
         }
     }
 
@@ -219,7 +218,7 @@ impl Names {
     }
 
     /// What a field sets.
-    #[inline]
+    #[inline(always)]
     fn role(&self, span: &Metadata<'_>, field: &str, is_of_macro: bool) -> Option<Role> {
         if !self.glance.may_be(field) {
             return None;
@@ -242,6 +241,7 @@ impl Names {
 }
 
 /// A name that was added for both sets a session.
+#[inline]
 fn role_of(names: &List, name: &str) -> Option<Role> {
     let listed = |(listed, role): &(Cow<'static, str>, Role)| (listed == name).then_some(*role);
     names.iter().find_map(listed)

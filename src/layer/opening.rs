@@ -170,7 +170,7 @@ impl Shared {
         let is_turn = self.root_turns && set.id.is_some();
         let is_root = is_turn && !is_in_turn(outer.as_deref(), set.id.as_ref());
         let opener = Opener::new(set, roles.opener_fields(span));
-        let scope = Scope::opened(outer, opener, is_turn);
+        let scope = Scope::opened(outer, &opener, is_turn);
         Some(Opened { scope, is_root })
     }
 
@@ -197,6 +197,7 @@ impl Shared {
             {
                 recorded.id = None;
             }
+            opener.warn_of_kept_ids(&recorded);
             opener.record(recorded);
         }
     }

@@ -146,20 +146,17 @@ pub(crate) fn brought(cx: &Context, outer: &Context) -> Option<Arc<Scope>> {
 /// `cx`, which was extracted from headers on top of `outer`, with the scope that applies under `outer`: even
 /// headers without a session can replace the span it is found by.
 pub(crate) fn put_back(cx: Context, outer: &Context) -> Context {
-    let in_force = |cx| Scope::of(cx).as_ref().map(Arc::as_ptr);
-    if in_force(&cx) == in_force(outer) {
+    let scope = Scope::of(outer);
+    if Scope::of(&cx).as_ref().map(Arc::as_ptr) == scope.as_ref().map(Arc::as_ptr) {
         return cx;
     }
-    let (scope, under) = match (InForce::under(outer), outer.get::<Entry>()) {
-        (InForce::Entry(scope) | InForce::EntryToTrace(scope), Some(entry)) => (scope, entry.under),
-        // That of the span, if it has one: it gives way to what is bound to the span later.
-        _ => (
-            Scope::of(outer).unwrap_or_else(Scope::empty),
-            SpanId::INVALID,
-        ),
+    let under = match (InForce::under(outer), outer.get::<Entry>()) {
+        (InForce::Entry(_) | InForce::EntryToTrace(_), Some(entry)) => entry.under,
+        // The scope of a span: it gives way to a scope that is set on the span later.
+        _ => SpanId::INVALID,
     };
     cx.with_value(Entry {
-        scope,
+        scope: scope.unwrap_or_else(Scope::empty),
         under,
         begins_trace: None,
     })

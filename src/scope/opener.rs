@@ -1,45 +1,26 @@
 //! An opener: a span whose fields set values of a scope, and may be recorded until it closes.
 
-use crate::format::attributes::{METADATA_FIELD, TAGS_FIELD};
+use crate::diagnostic;
+use crate::format::fields::OpenerFields;
 use crate::session::details::Parts;
 use crate::session::{Role, Session};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{OnceLock, RwLock};
 use std::sync::{Arc, PoisonError};
-use tracing::Metadata;
 
 pub(crate) struct Opener {
     /// What the fields set when the span was made.
     pub(crate) set: Session,
     pub(crate) fields: OpenerFields,
     is_closed: AtomicBool,
-    /// How often something was recorded.
+    /// Counts what is recorded here.
     version: AtomicU64,
-    recorded: RwLock<Recorded>,
-    /// The count of the scopes inside.
+    /// `None` until something is recorded.
+    recorded: RwLock<Option<Box<Recorded>>>,
+    /// The ids that its span started with. Empty until it starts.
+    started_with: OnceLock<Parts>,
+    /// The count of the scopes inside. Empty until there is one.
     family: OnceLock<Arc<AtomicU64>>,
-}
-
-/// The fields of an opener: syntax of ours, that is exported in another form.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct OpenerFields {
-    /// The values that they may set.
-    pub(crate) declared: Parts,
-    pub(crate) ids: IdFields,
-    /// Fields for metadata or tags are among them.
-    pub(crate) has_details: bool,
-    pub(crate) metadata: Option<&'static Metadata<'static>>,
-}
-
-/// The fields that hold an id and have no meaning of their own.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct IdFields {
-    /// `session.id`.
-    pub(crate) session_id: bool,
-    /// `user.id`.
-    pub(crate) user_id: bool,
-    /// `id`, of this role.
-    pub(crate) id: Option<Role>,
 }
 
 #[derive(Default)]
@@ -47,27 +28,6 @@ struct Recorded {
     values: Session,
     /// Further counts: of the openers around this one. An opener has at most two scopes, so at most two.
     families: Vec<Arc<AtomicU64>>,
-}
-
-impl OpenerFields {
-    /// Whether `session.id` or `user.id` is a field that holds the id.
-    pub(crate) fn hold(&self, role: Role) -> bool {
-        match role {
-            Role::Session => self.ids.session_id,
-            Role::User => self.ids.user_id,
-        }
-    }
-
-    /// Whether this is a field that holds metadata or tags.
-    pub(crate) fn have_detail(&self, field: &str) -> bool {
-        let is_field = |span: &Metadata<'_>| span.fields().field(field).is_some();
-        self.has_details && is_detail(field) && self.metadata.is_some_and(is_field)
-    }
-}
-
-/// Whether fields with this name hold metadata or tags, on openers.
-pub(crate) fn is_detail(field: &str) -> bool {
-    field == TAGS_FIELD || field.starts_with(METADATA_FIELD)
 }
 
 impl Opener {
@@ -78,6 +38,7 @@ impl Opener {
             is_closed: AtomicBool::new(false),
             version: AtomicU64::new(0),
             recorded: RwLock::default(),
+            started_with: OnceLock::new(),
             family: OnceLock::new(),
         })
     }
@@ -85,7 +46,7 @@ impl Opener {
     /// Calls `f` with what the fields have set by now.
     #[inline]
     pub(crate) fn with_values<T>(&self, f: impl FnOnce(&Session) -> T) -> T {
-        match self.version.load(Ordering::Acquire) {
+        match self.version() {
             0 => f(&self.set),
             _ => f(&self.latest()),
         }
@@ -94,7 +55,10 @@ impl Opener {
     #[cold]
     fn latest(&self) -> Session {
         let recorded = self.recorded.read().unwrap_or_else(PoisonError::into_inner);
-        recorded.values.inside(&self.set)
+        match &*recorded {
+            Some(recorded) => recorded.values.inside(&self.set),
+            None => self.set.clone(),
+        }
     }
 
     /// Sets what was recorded at once: readers see all of it, or nothing.
@@ -106,6 +70,7 @@ impl Opener {
             .recorded
             .write()
             .unwrap_or_else(PoisonError::into_inner);
+        let recorded = recorded.get_or_insert_default();
         recorded.values = record.inside(&recorded.values);
         // Under the lock, after the values: a reader that sees the count sees the values.
         self.version.fetch_add(1, Ordering::Release);
@@ -114,12 +79,31 @@ impl Opener {
         }
     }
 
-    /// Counts what is recorded for scopes that are inside others.
+    /// The span starts, and has these ids.
+    pub(crate) fn start_with(&self, ids: Parts) {
+        let _first = self.started_with.set(ids);
+    }
+
+    /// Emits a diagnostic if `set` changes an id that the span started with: it is exported with the first one.
+    pub(crate) fn warn_of_kept_ids(&self, set: &Session) {
+        let (Some(ids), Some(span)) = (self.started_with.get(), self.fields.metadata) else {
+            return;
+        };
+        for role in Role::BOTH.into_iter().filter(|it| ids.have(it.part())) {
+            let is_same = self.with_values(|values| role.id(values) == role.id(set));
+            if !is_same && role.id(set).is_some() {
+                diagnostic::id_kept(span, role.key());
+            }
+        }
+    }
+
+    /// Counts what is recorded here for scopes that are inside others.
     pub(crate) fn join(&self, family: &Arc<AtomicU64>) {
         let mut recorded = self
             .recorded
             .write()
             .unwrap_or_else(PoisonError::into_inner);
+        let recorded = recorded.get_or_insert_default();
         recorded.families.push(family.clone());
     }
 
@@ -128,8 +112,9 @@ impl Opener {
         self.family.get_or_init(Arc::default).clone()
     }
 
-    pub(crate) fn version(&self) -> &AtomicU64 {
-        &self.version
+    #[inline]
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// Nothing is recorded any more.

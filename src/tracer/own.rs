@@ -1,8 +1,8 @@
-//! Which attributes a span has of its own. At the end only the missing ones are added.
+//! The attributes of one span: those that its author set, and those of its scope that it lacks.
 //!
-//! An attribute that the span's author set stays where it was put, so that samplers and processors see it.
-//! Only our own syntax is consumed: the fields of an opener that hold an id, metadata or tags. The scope has
-//! their values, and they are exported under the keys of the scope.
+//! An attribute that the span's author set stays where it is, so that samplers and span processors see it.
+//! The fields of an opener are syntax of this crate: an id is written once under its key, at the start if a
+//! field has set it by then; metadata and tags are written at the end.
 
 use crate::diagnostic;
 use crate::error::ErrorKind;
@@ -11,98 +11,92 @@ use crate::format::attributes::{
     ID, OURS, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID,
     USER_HASH, USER_ID, WRITTEN,
 };
+use crate::format::fields::OpenerFields;
 use crate::format::redaction::{self, Redaction};
 use crate::scope::Scope;
-use crate::scope::opener::{Opener, OpenerFields};
+use crate::scope::opener::Opener;
 use crate::session::details::{Part, Parts};
 use crate::session::text::{id_text, is_id, is_invalid};
 use crate::session::{Id, Role, Session};
 use opentelemetry::trace::{Span, SpanBuilder};
-use opentelemetry::{Key, KeyValue};
+use opentelemetry::{Key, KeyValue, Value};
 use std::sync::Arc;
 
-/// Small, because each span is moved several times before it is in its place.
-pub(crate) struct Own {
-    renames_plain: bool,
-    /// The session has attributes of the application's own: each key of the span may be one of these.
-    looks_at_all: bool,
-    redaction: Option<Arc<Redaction>>,
+/// Small, because a span is moved several times until it is in its place.
+pub(crate) struct SpanAttributes {
+    /// The scope that the span is in.
+    scope: Option<Arc<Scope>>,
     /// The fields of the span set values of its scope.
     opener: Option<Arc<Opener>>,
+    redaction: Option<Arc<Redaction>>,
+    renames_plain: bool,
+    /// The scope has keys that the application chose, so no filter knows them.
+    checks_every_key: bool,
     /// The ids that the span has already.
     ids: Parts,
-    /// While the span starts: the ids whose last value in the builder is known.
-    settled: Option<Parts>,
-    /// The id that a field `id` of the span holds, where values are redacted.
+    /// The id that the field `id` of this span holds, where values are redacted.
     named: Option<Role>,
     more: Option<Box<More>>,
 }
 
-/// What few spans have.
+/// The parts that few spans have.
 #[derive(Default)]
 struct More {
-    /// The keys of the scope that the span has already, beside ids.
+    /// The keys of the scope that the span has already, except ids.
     keys: Vec<Key>,
-    /// The ids that the fields of an opener had set when it started.
-    started_with: Session,
-    /// Set by `mark_trace` in a span below.
+    /// The values that `mark_trace` set on a span below.
     marked: Session,
-    /// Values under the key of an id that are no id. They are exported if the span ends without one.
-    invalid: Vec<(Role, KeyValue)>,
+    /// Fields that hold no id, by role. They are exported if the span ends without an id.
+    invalid: [Option<KeyValue>; 2],
 }
 
-impl Own {
+/// The form of a field that holds an id.
+#[derive(PartialEq)]
+enum Form {
+    /// The form in which the id is exported.
+    Exported,
+    /// Another type, with spaces or quotes, or not redacted.
+    Other,
+}
+
+impl SpanAttributes {
+    /// Checks the attributes that a span starts with: redacts them, and writes the ids that the fields of an
+    /// opener have set by now, because samplers see them.
     #[inline(always)]
-    pub(crate) fn new(
-        opener: Option<&Arc<Opener>>,
-        scope: Option<&Scope>,
-        renames_plain: bool,
+    pub(crate) fn start(
+        builder: &mut SpanBuilder,
+        scope: Option<Arc<Scope>>,
+        is_opener: bool,
         redaction: Option<&Arc<Redaction>>,
+        renames_plain: bool,
     ) -> Self {
-        Self {
-            renames_plain,
-            looks_at_all: opener.is_some_and(|it| it.fields.has_details)
-                || scope.is_some_and(Scope::has_attributes),
-            redaction: redaction.cloned(),
+        let opener = scope.as_ref().filter(|_| is_opener);
+        let opener = opener.and_then(|it| it.opener());
+        let has_attributes = scope.as_ref().is_some_and(|it| it.has_attributes());
+        let mut own = Self {
             opener: opener.cloned(),
+            redaction: redaction.cloned(),
+            renames_plain,
+            checks_every_key: has_attributes,
             ids: Parts::default(),
-            settled: None,
             named: None,
             more: None,
-        }
-    }
-
-    /// False if an attribute with this key certainly stays where it is, and is none of the scope's.
-    #[inline(always)]
-    pub(crate) fn may_matter(&self, key: &Key) -> bool {
-        self.looks_at_all
-            || match &self.redaction {
-                None => OURS.may_be(key.as_str()),
-                Some(_) => redaction::may_matter(key.as_str()),
-            }
-    }
-
-    /// Looks through the attributes that the span starts with, redacts them, and writes the ids that the fields of
-    /// an opener have set by now: samplers see them.
-    #[inline(always)]
-    pub(crate) fn start(&mut self, builder: &mut SpanBuilder, scope: Option<&Scope>) {
-        let is_ours = |it: &KeyValue| OURS.may_be(it.key.as_str());
-        let any = match (&self.redaction, &builder.attributes) {
-            (Some(_), _) => self.start_redacted(builder),
-            (None, Some(attributes)) if self.opener.is_none() => attributes.iter().any(is_ours),
-            (None, _) => false,
+            scope,
         };
-        if any || self.opener.is_some() || self.looks_at_all {
-            self.look_at_each(builder, scope);
+        let is_ours = |it: &KeyValue| OURS.may_be(it.key.as_str());
+        let any = match redaction {
+            Some(redaction) => own.redact_builder(builder, redaction),
+            None => !is_opener && builder.attributes.iter().flatten().any(is_ours),
+        };
+        if any || is_opener || has_attributes {
+            own.check_builder(builder);
         }
+        own
     }
 
     /// Redacts events and links. False if no attribute matters.
     #[inline(never)]
-    fn start_redacted(&mut self, builder: &mut SpanBuilder) -> bool {
-        let Some(redaction) = &self.redaction else {
-            return false;
-        };
+    fn redact_builder(&mut self, builder: &mut SpanBuilder, redaction: &Redaction) -> bool {
         redaction.redact_builder(builder);
         let attributes = builder.attributes.get_or_insert_default();
         let named = redaction::take_named(attributes);
@@ -111,156 +105,173 @@ impl Own {
     }
 
     #[inline(never)]
-    fn look_at_each(&mut self, builder: &mut SpanBuilder, scope: Option<&Scope>) {
+    fn check_builder(&mut self, builder: &mut SpanBuilder) {
+        let opener = self.opener.clone();
+        self.checks_every_key |= opener.as_ref().is_some_and(|it| it.fields.has_details);
         let attributes = builder.attributes.get_or_insert_default();
+        let mut rewritten = Parts::default();
+        let mut end = attributes.len();
         // From the last to the first: of the values of a field, the last one counts.
-        self.settled = Some(Parts::default());
-        for at in (0..attributes.len()).rev() {
-            if self.may_matter(&attributes[at].key) && !self.passes(&mut attributes[at], scope) {
+        while let Some(at) = attributes[..end]
+            .iter()
+            .rposition(|it| self.may_matter(&it.key))
+        {
+            end = at;
+            let attribute = &mut attributes[at];
+            let field = self.id_field(attribute.key.as_str());
+            let is_earlier = field.is_some_and(|role| self.ids.have(role.part()));
+            let recorded =
+                field.and_then(|role| Some((role.part(), self.recorded(role, attribute)?)));
+            let is_kept = match recorded {
+                _ if is_earlier => false,
+                Some((id, form)) => {
+                    self.ids = self.ids.with(id);
+                    if form == Form::Other {
+                        rewritten = rewritten.with(id);
+                    }
+                    form == Form::Exported
+                }
+                None => self.admit(attribute),
+            };
+            if !is_kept {
                 attributes.remove(at);
             }
         }
-        self.settled = None;
-        if let Some(opener) = self.opener.clone() {
-            let attributes = builder.attributes.get_or_insert_default();
-            opener.with_values(|set| {
-                format::write_ids(set, self.redaction.as_ref(), &mut |attribute| {
-                    if !self.has(attribute.key.as_str()) {
-                        attributes.push(attribute);
-                    }
-                });
-                for role in Role::BOTH.into_iter().filter(|role| role.id(set).is_some()) {
+        let Some(opener) = opener else { return };
+        opener.with_values(|set| {
+            for role in Role::BOTH {
+                let Some(id) = role.id(set) else { continue };
+                if rewritten.have(role.part()) || !self.ids.have(role.part()) {
                     self.ids = self.ids.with(role.part());
+                    attributes.extend(format::id_attribute(role, id, self.redaction.as_ref()));
                 }
-                if *set != opener.set {
-                    self.more().started_with = set.ids();
-                }
-            });
-        }
+            }
+        });
+        opener.start_with(self.ids);
     }
 
-    /// Whether an attribute stays on the span: redacted, and with a name that no id is hurt by.
+    /// False if an attribute with this key certainly stays as it is, and is none of the scope's.
+    #[inline(always)]
+    pub(crate) fn may_matter(&self, key: &Key) -> bool {
+        self.checks_every_key
+            || match &self.redaction {
+                None => OURS.may_be(key.as_str()),
+                Some(_) => redaction::may_matter(key.as_str()),
+            }
+    }
+
+    /// Whether an attribute stays on the span. It may be redacted or renamed.
     #[inline(never)]
-    pub(crate) fn passes(&mut self, attribute: &mut KeyValue, scope: Option<&Scope>) -> bool {
-        let renamed = match attribute.key.as_str() {
-            PLAIN_SESSION if self.renames(scope) => Some(PLAIN_SESSION_RENAMED),
-            PLAIN_USER if self.renames(scope) => Some(PLAIN_USER_RENAMED),
-            _ => None,
+    pub(crate) fn admit(&mut self, attribute: &mut KeyValue) -> bool {
+        let renamed = self.renamed(&attribute.key);
+        let is_admitted = match attribute.key.as_str() {
+            key if self.id_field(key).is_some() => self.admit_id_field(attribute),
+            SESSION_ID => self.admit_id(Role::Session, attribute),
+            USER_ID => self.admit_id(Role::User, attribute),
+            _ if renamed.is_some() => true,
+            key if self.fields().is_some_and(|it| it.have_detail(key)) => false,
+            key => {
+                if WRITTEN.contains(&key) || key == USER_HASH || self.checks_every_key {
+                    self.more().keys.push(attribute.key.clone());
+                }
+                true
+            }
         };
-        let passes = self.keeps(attribute, scope)
-            && match &self.redaction {
-                None => true,
-                Some(redaction) => redaction.redact(attribute, self.named),
-            };
+        let is_admitted = is_admitted && self.redact(attribute);
         if let Some(renamed) = renamed {
             attribute.key = Key::from_static_str(renamed);
         }
-        passes
+        is_admitted
     }
 
-    /// Whether an attribute is no field of ours. Then its key is the author's.
-    fn keeps(&mut self, attribute: &KeyValue, scope: Option<&Scope>) -> bool {
-        match attribute.key.as_str() {
-            SESSION_ID => return self.keeps_id(Role::Session, attribute, scope),
-            USER_ID => return self.keeps_id(Role::User, attribute, scope),
-            ID => {
-                if let Some(role) = self.fields().ids.id {
-                    self.consume(role, attribute, true);
-                    return false;
-                }
-            }
-            key if self.fields().have_detail(key) => return false,
-            key if WRITTEN.contains(&key) || key == USER_HASH || self.looks_at_all => {
-                self.more().keys.push(attribute.key.clone());
-            }
-            _ => {}
-        }
-        true
-    }
-
-    fn keeps_id(&mut self, role: Role, attribute: &KeyValue, scope: Option<&Scope>) -> bool {
-        if self.fields().hold(role) {
-            let text = &attribute.value.as_str();
-            let is_set = |set: &Session| role.text(set).is_some_and(|id| is_id(text, id));
-            let opener = self.opener.as_ref();
-            let is_recorded = opener.is_some_and(|opener| opener.with_values(is_set));
-            let has_id = is_recorded || id_text(text).is_some();
-            // In a builder: recorded before the last value.
-            let is_earlier = self
-                .settled
-                .is_some_and(|settled| settled.have(role.part()));
-            self.settled = self
-                .settled
-                .filter(|_| !has_id)
-                .or(self.settled.map(|it| it.with(role.part())));
-            // Set by the author with OpenTelemetry's API, rather than recorded.
-            let is_own = has_id && !is_recorded && !is_earlier;
-            match is_own {
-                true => self.ids = self.ids.with(role.part()),
-                false => self.consume(role, attribute, !has_id),
-            }
-            return is_own;
-        }
-        if let (None, Some(scope)) = (id_text(&attribute.value.as_str()), scope) {
-            if scope.with_values(|values| role.id(values).is_some()) {
-                let error = Id::check(&attribute.value.as_str()).err();
-                let error = error.unwrap_or(ErrorKind::Placeholder);
-                diagnostic::own_attribute_ignored(role.key(), error);
-                return false;
-            }
+    /// An invalid id gives way to the inherited one.
+    fn admit_id(&mut self, role: Role, attribute: &KeyValue) -> bool {
+        let text = attribute.value.as_str();
+        if id_text(&text).is_none() && self.scope_has(&[role]) {
+            let error = Id::check(&text).err().unwrap_or(ErrorKind::Placeholder);
+            diagnostic::own_attribute_ignored(role.key(), error);
+            return false;
         }
         self.ids = self.ids.with(role.part());
         true
     }
 
-    /// Takes note of a field of an opener that goes.
-    fn consume(&mut self, role: Role, attribute: &KeyValue, may_be_invalid: bool) {
-        if let Some(opener) = self.opener.as_ref().filter(|_| self.ids.have(role.part())) {
-            opener.with_values(|set| self.warn_of_change(role, set));
-        }
-        if may_be_invalid && is_invalid(&attribute.value.as_str()) {
-            self.more().invalid.push((role, attribute.clone()));
-        }
-    }
-
-    /// Tells the author where an id is set that the span is not exported with: it has started with another.
-    fn warn_of_change(&self, role: Role, set: &Session) {
-        let Some(opener) = self.opener.as_ref().filter(|_| self.ids.have(role.part())) else {
-            return;
+    /// Consumes a field of an opener that holds an id, except if the author set another id with OpenTelemetry's API.
+    fn admit_id_field(&mut self, attribute: &KeyValue) -> bool {
+        let Some(role) = self.id_field(attribute.key.as_str()) else {
+            return true;
         };
-        let first = self
-            .more
-            .as_ref()
-            .and_then(|more| role.text(&more.started_with));
-        let (first, last) = (first.or(role.text(&opener.set)), role.text(set));
-        if let Some(span) = opener
-            .fields
-            .metadata
-            .filter(|_| first.is_some() && last.is_some())
-        {
-            if first != last {
-                diagnostic::id_kept(span, role.key());
-            }
+        let text = attribute.value.as_str();
+        let is_its_key = attribute.key.as_str() == role.key();
+        let is_valid = is_its_key && id_text(&text).is_some();
+        let is_own = is_valid && self.recorded(role, attribute).is_none();
+        if is_own {
+            self.ids = self.ids.with(role.part());
+        } else if is_invalid(&text) {
+            self.more().invalid[role as usize] = Some(attribute.clone());
+        }
+        is_own
+    }
+
+    /// The form of the last value that was recorded in a field of the opener. `None`: it is another value.
+    #[inline(always)]
+    fn recorded(&self, role: Role, attribute: &KeyValue) -> Option<Form> {
+        let is_its_key = attribute.key.as_str() == role.key();
+        let opener = self.opener.as_ref().filter(|_| is_its_key)?;
+        let is_text = self.redaction.is_none() && matches!(attribute.value, Value::String(_));
+        let text = attribute.value.as_str();
+        opener.with_values(|set| match role.text(set)? {
+            id if is_text && text == id => Some(Form::Exported),
+            id => is_id(&text, id).then_some(Form::Other),
+        })
+    }
+
+    /// The id that a field of the opener with this key holds.
+    fn id_field(&self, key: &str) -> Option<Role> {
+        let ids = &self.opener.as_ref()?.fields.ids;
+        match key {
+            SESSION_ID => Some(Role::Session).filter(|it| ids.with_own_key.have(it.part())),
+            USER_ID => Some(Role::User).filter(|it| ids.with_own_key.have(it.part())),
+            ID => ids.id,
+            _ => None,
         }
     }
 
-    /// Takes note of a session that is set on the span, which has started.
-    pub(crate) fn bind(&mut self, session: &Session) {
-        Role::BOTH
-            .into_iter()
-            .for_each(|role| self.warn_of_change(role, session));
-        if let Some(details) = session.details.as_ref().filter(|_| !self.looks_at_all) {
-            // The span may have attributes with these keys, and can't tell.
-            let keys = details.attributes.iter().map(|it| it.key.clone());
-            self.more().keys.extend(keys);
+    fn redact(&self, attribute: &mut KeyValue) -> bool {
+        let redaction = self.redaction.as_ref();
+        redaction.is_none_or(|it| it.redact(attribute, self.named))
+    }
+
+    /// Redacts the attributes of an event or a link.
+    pub(crate) fn redact_others(&self, attributes: &mut Vec<KeyValue>) {
+        if let Some(redaction) = &self.redaction {
+            redaction.redact_all(attributes);
         }
     }
 
-    /// Whether plain attributes are renamed: beside an id, and where the span may get one.
-    fn renames(&self, scope: Option<&Scope>) -> bool {
-        let has_id = |values: &Session| values.id.is_some() || values.user_id.is_some();
-        self.renames_plain
-            && (self.opener.is_some() || scope.is_some_and(|scope| scope.with_values(has_id)))
+    /// The key under which a plain attribute is exported: beside an id, or where the span may get one.
+    fn renamed(&self, key: &Key) -> Option<&'static str> {
+        let renamed = match key.as_str() {
+            PLAIN_SESSION => PLAIN_SESSION_RENAMED,
+            PLAIN_USER => PLAIN_USER_RENAMED,
+            _ => return None,
+        };
+        let is_beside_id = self.opener.is_some() || self.scope_has(&Role::BOTH);
+        (self.renames_plain && is_beside_id).then_some(renamed)
+    }
+
+    /// Whether the scope has one of these ids.
+    fn scope_has(&self, roles: &[Role]) -> bool {
+        let has = |values: &Session| roles.iter().any(|role| role.id(values).is_some());
+        self.scope.as_ref().is_some_and(|it| it.with_values(has))
+    }
+
+    fn fields(&self) -> Option<&OpenerFields> {
+        Some(&self.opener.as_ref()?.fields)
+    }
+
+    fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
     }
 
     /// Whether the span has an attribute with this key.
@@ -276,78 +287,61 @@ impl Own {
         }
     }
 
-    fn fields(&self) -> OpenerFields {
-        self.opener
-            .as_ref()
-            .map(|opener| opener.fields)
-            .unwrap_or_default()
+    /// Sets a session on the started span. Returns the new scope.
+    pub(crate) fn bind(&mut self, session: &Session) -> Arc<Scope> {
+        if let Some(opener) = &self.opener {
+            opener.warn_of_kept_ids(session);
+        }
+        if let Some(details) = session.details.as_ref().filter(|_| !self.checks_every_key) {
+            // The span may have attributes with these keys, and can't tell.
+            let keys = details.attributes.iter().map(|it| it.key.clone());
+            self.more().keys.extend(keys);
+        }
+        let scope = Scope::nested(self.scope.take(), session);
+        self.scope.insert(scope).clone()
     }
 
-    fn more(&mut self) -> &mut More {
-        self.more.get_or_insert_default()
-    }
-
-    /// Keeps of `session` what the span has no value for, if it is not in another session, or of another user.
-    pub(crate) fn mark(&mut self, session: Session, scope: Option<&Scope>) {
+    /// Marks the span with the values of `session` that it lacks, if it has no other session and no other user.
+    pub(crate) fn mark(&mut self, session: Session) {
         let marked = self.more().marked.clone();
-        let present = scope.map(Scope::to_session).unwrap_or_default();
+        let present = self
+            .scope
+            .as_ref()
+            .map(|it| it.to_session())
+            .unwrap_or_default();
         let present = present.or(marked.clone());
         let agrees = |role: Role| {
-            // The span doesn't know what its author set.
+            // The value of an attribute that the author set is not known here.
             let is_unknown = self.opener.is_none() && self.ids.have(role.part());
             let present = role.id(&present);
             !is_unknown && (present.is_none() || present == role.id(&session))
         };
         if Role::BOTH.into_iter().all(agrees) {
-            // Nor does it know which other keys it has.
+            // Nor is it known which other keys the span has.
             self.more().marked = marked.or(session.without_attributes());
         }
     }
 
-    /// Redacts the attributes of an event or a link.
-    pub(crate) fn redact_others(&self, attributes: &mut Vec<KeyValue>) {
-        if let Some(redaction) = &self.redaction {
-            redaction.redact_all(attributes);
-        }
-    }
-
-    /// Adds what is missing on the span.
+    /// Writes the attributes that the span lacks.
     #[inline]
-    pub(crate) fn end(&self, scope: Option<&Scope>, span: &mut impl Span) {
+    pub(crate) fn end(&self, span: &mut impl Span) {
         let mut write = |attribute| span.set_attribute(attribute);
-        if self.more.is_none() && self.ids.is_empty() {
-            if let Some(scope) = scope {
+        match (&self.more, &self.scope) {
+            (None, None) => {}
+            (None, Some(scope)) if self.ids.is_empty() => {
                 format::write_scope(scope, self.redaction.as_ref(), &mut write);
             }
-        } else {
-            self.end_with_more(scope, &mut write);
+            (None, Some(scope)) => scope.with_values(|values| self.write(values, &mut write)),
+            (Some(more), scope) => {
+                let values = scope.as_ref().map(|it| it.to_session()).unwrap_or_default();
+                let values = values.or(more.marked.clone());
+                self.write(&values, &mut write);
+                self.write_invalid(more, &values, &mut write);
+            }
         }
     }
 
     #[inline(never)]
-    fn end_with_more(&self, scope: Option<&Scope>, write: &mut impl FnMut(KeyValue)) {
-        let is_rare = |more: &More| !more.marked.is_empty() || !more.invalid.is_empty();
-        let Some(more) = self.more.as_deref().filter(|it| is_rare(it)) else {
-            return scope.map_or((), |it| it.with_values(|values| self.write(values, write)));
-        };
-        let values = scope.map(Scope::to_session).unwrap_or_default();
-        let values = values.or(more.marked.clone());
-        self.write(&values, write);
-        for role in Role::BOTH
-            .into_iter()
-            .filter(|role| role.id(&values).is_none())
-        {
-            let mut invalid = more.invalid.iter().filter(|(of, _)| *of == role);
-            let invalid = invalid.next_back().filter(|_| !self.has(role.key()));
-            if let Some(mut attribute) = invalid.map(|(_, attribute)| attribute.clone()) {
-                let redaction = self.redaction.as_ref();
-                if redaction.is_none_or(|it| it.redact(&mut attribute, self.named)) {
-                    write(attribute);
-                }
-            }
-        }
-    }
-
     fn write(&self, values: &Session, write: &mut impl FnMut(KeyValue)) {
         let is_written = |role: Role| self.ids.have(role.part()) || role.id(values).is_none();
         if values.details.is_none() && Role::BOTH.into_iter().all(is_written) {
@@ -358,5 +352,16 @@ impl Own {
                 write(attribute);
             }
         });
+    }
+
+    fn write_invalid(&self, more: &More, values: &Session, write: &mut impl FnMut(KeyValue)) {
+        for (role, invalid) in Role::BOTH.into_iter().zip(&more.invalid) {
+            let lacks_id = role.id(values).is_none() && !self.has(role.key());
+            if let Some(mut attribute) = invalid.clone().filter(|_| lacks_id) {
+                if self.redact(&mut attribute) {
+                    write(attribute);
+                }
+            }
+        }
     }
 }

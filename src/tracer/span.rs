@@ -3,7 +3,7 @@
 use crate::handover::{self, Errand};
 use crate::scope::Scope;
 use crate::scope::in_force;
-use crate::tracer::own::Own;
+use crate::tracer::own::SpanAttributes;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Span, SpanContext, Status};
 use std::borrow::Cow;
@@ -23,20 +23,18 @@ use std::time::SystemTime;
 /// ```
 pub struct SessionSpan<S: Span> {
     inner: S,
-    scope: Option<Arc<Scope>>,
     /// The scope is found by the span's id, until the span is dropped.
     bound: bool,
     ended: bool,
-    own: Own,
+    own: SpanAttributes,
 }
 
 impl<S: Span> SessionSpan<S> {
     #[inline]
-    pub(crate) fn new(inner: S, scope: Option<Arc<Scope>>, bound: bool, own: Own) -> Self {
+    pub(crate) fn new(inner: S, bound: Option<Arc<Scope>>, own: SpanAttributes) -> Self {
         Self {
-            bound: bound && bind(inner.span_context(), &scope),
+            bound: bound.is_some_and(|scope| bind(inner.span_context(), scope)),
             inner,
-            scope,
             ended: false,
             own,
         }
@@ -45,25 +43,24 @@ impl<S: Span> SessionSpan<S> {
     fn run(&mut self, errand: Errand) {
         match errand {
             Errand::Bind(session) => {
-                self.own.bind(&session);
-                self.scope = Some(Scope::nested(self.scope.take(), &session));
-                self.bound = bind(self.inner.span_context(), &self.scope);
+                let scope = self.own.bind(&session);
+                self.bound = bind(self.inner.span_context(), scope);
             }
-            Errand::Mark(session) => self.own.mark(session, self.scope.as_deref()),
+            Errand::Mark(session) => self.own.mark(session),
             Errand::Nothing => {}
         }
     }
 
     #[inline(never)]
     fn set_own(&mut self, mut attribute: KeyValue) {
-        if self.own.passes(&mut attribute, self.scope.as_deref()) {
+        if self.own.admit(&mut attribute) {
             self.inner.set_attribute(attribute);
         }
     }
 
     fn write(&mut self) {
         if !std::mem::replace(&mut self.ended, true) && self.inner.is_recording() {
-            self.own.end(self.scope.as_deref(), &mut self.inner);
+            self.own.end(&mut self.inner);
         }
     }
 }
@@ -71,14 +68,11 @@ impl<S: Span> SessionSpan<S> {
 /// Lets a scope be found by the span's id. Where telemetry is suppressed spans have no id, and
 /// nothing below them is exported.
 #[cold]
-fn bind(span: &SpanContext, scope: &Option<Arc<Scope>>) -> bool {
-    match scope {
-        Some(scope) if span.is_valid() => {
-            in_force::bind(span, scope.clone());
-            true
-        }
-        _ => false,
+fn bind(span: &SpanContext, scope: Arc<Scope>) -> bool {
+    if span.is_valid() {
+        in_force::bind(span, scope);
     }
+    span.is_valid()
 }
 
 impl<S: Span> Span for SessionSpan<S> {

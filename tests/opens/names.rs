@@ -82,7 +82,7 @@ fn default_name_that_is_added_is_left_when_the_defaults_are_dropped() {
     app.exports(
         "
         session id=tls-1
-        request user.id=u-7 session.id=chat-42
+        request session.id=chat-42 user.id=u-7
         ",
     );
 }
@@ -106,8 +106,8 @@ fn field_id_of_the_spans_of_the_macros_is_an_attribute() {
     session!("chat-42", id = 7).in_scope(|| user!("u-7", id = 8).in_scope(|| {}));
     app.exports(
         "
-        session id=I64(7) session.id=chat-42
-          user id=I64(8) user.id=u-7 session.id=chat-42
+        session session.id=chat-42 id=I64(7)
+          user user.id=u-7 id=I64(8) session.id=chat-42
         ",
     );
 }

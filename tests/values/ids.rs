@@ -292,8 +292,8 @@ fn plain_session_and_user_attributes_are_renamed_on_the_span_that_opens_the_scop
     session!("chat-43", user = "root").in_scope(|| {});
     app.exports(
         "
-        fields session.name=tls user.name=I64(7) session.id=chat-42
-        session user.name=root session.id=chat-43
+        fields session.id=chat-42 session.name=tls user.name=I64(7)
+        session session.id=chat-43 user.name=root
         ",
     );
 }
@@ -317,7 +317,7 @@ fn plain_session_and_user_attributes_are_left_where_that_is_switched_off() {
     });
     assert_eq!(
         crate::support::tree(&exporter.get_finished_spans().unwrap()),
-        "session session=tls user=root session.id=chat-42\n  work session=tls user=root \
+        "session session.id=chat-42 session=tls user=root\n  work session=tls user=root \
          session.id=chat-42\n"
     );
 }
