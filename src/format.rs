@@ -10,7 +10,7 @@ pub(crate) mod translator;
 use crate::format::attributes::{USER_HASH, ours};
 use crate::format::redaction::Redaction;
 use crate::scope::Scope;
-use crate::session::{Role, Session};
+use crate::session::{IdKind, Session};
 use opentelemetry::KeyValue;
 use std::sync::Arc;
 
@@ -52,8 +52,8 @@ pub(crate) fn write_ids(
     write: &mut impl FnMut(KeyValue),
 ) {
     let ids = [
-        (Role::Session, ours::SESSION_ID, &values.id),
-        (Role::User, ours::USER_ID, &values.user_id),
+        (IdKind::Session, ours::SESSION_ID, &values.id),
+        (IdKind::User, ours::USER_ID, &values.user_id),
     ];
     for (role, key, id) in ids {
         let Some(id) = id else { continue };

@@ -229,7 +229,7 @@ impl Session {
 
     /// The values of a scope around that don't apply where this session is set.
     pub(crate) fn shadows(&self) -> Parts {
-        let set = Role::BOTH.into_iter().filter(|it| it.id(self).is_some());
+        let set = IdKind::BOTH.into_iter().filter(|it| it.id(self).is_some());
         set.fold(self.cleared, |shadows, role| shadows.with(role.part()))
     }
 
@@ -265,12 +265,12 @@ impl fmt::Debug for Session {
 
 /// Which of the ids of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Role {
+pub(crate) enum IdKind {
     Session,
     User,
 }
 
-impl Role {
+impl IdKind {
     pub(crate) const BOTH: [Self; 2] = [Self::Session, Self::User];
 
     /// The key under which the id is exported.

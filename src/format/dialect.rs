@@ -2,7 +2,7 @@
 
 use crate::format::attributes::{METADATA, SESSION_ID, TAGS, USER_ID};
 use crate::format::redaction;
-use crate::session::Role;
+use crate::session::IdKind;
 use std::borrow::Cow;
 
 /// The keys under which one backend reads session, user, metadata and tags.
@@ -75,10 +75,10 @@ impl Written {
     }
 
     /// Which id is written under the key.
-    pub(crate) fn role(self) -> Option<Role> {
+    pub(crate) fn role(self) -> Option<IdKind> {
         match self {
-            SessionId => Some(Role::Session),
-            UserId => Some(Role::User),
+            SessionId => Some(IdKind::Session),
+            UserId => Some(IdKind::User),
             _ => None,
         }
     }

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "hash")]
 use crate::error::{Error, ErrorKind};
-use crate::session::{Id, Role};
+use crate::session::{Id, IdKind};
 use std::fmt;
 use std::sync::Arc;
 
@@ -72,7 +72,7 @@ pub struct Privacy {
     pub(crate) session_ids: IdPolicy,
     pub(crate) metadata: Vec<(String, IdPolicy)>,
     /// Keys of ids that the user adds.
-    pub(crate) keys: Vec<(String, Role)>,
+    pub(crate) keys: Vec<(String, IdKind)>,
 }
 
 impl Privacy {
@@ -124,7 +124,7 @@ impl Privacy {
     ///     .with_session_key("acme.thread");
     /// ```
     pub fn with_session_key(mut self, key: impl Into<String>) -> Self {
-        self.keys.push((key.into(), Role::Session));
+        self.keys.push((key.into(), IdKind::Session));
         self
     }
 
@@ -137,7 +137,7 @@ impl Privacy {
     ///     .with_user_key("enduser.id");
     /// ```
     pub fn with_user_key(mut self, key: impl Into<String>) -> Self {
-        self.keys.push((key.into(), Role::User));
+        self.keys.push((key.into(), IdKind::User));
         self
     }
 
@@ -164,10 +164,10 @@ impl Privacy {
     }
 
     #[inline(always)]
-    pub(crate) fn of_ids(&self, role: Role) -> &IdPolicy {
+    pub(crate) fn of_ids(&self, role: IdKind) -> &IdPolicy {
         match role {
-            Role::Session => &self.session_ids,
-            Role::User => &self.user_ids,
+            IdKind::Session => &self.session_ids,
+            IdKind::User => &self.user_ids,
         }
     }
 

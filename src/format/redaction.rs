@@ -11,7 +11,7 @@ use crate::format::privacy::{IdPolicy, Privacy};
 use crate::session::details::Details;
 use crate::session::metadata::{self, Entries};
 use crate::session::text::unquoted;
-use crate::session::{Id, Role};
+use crate::session::{Id, IdKind};
 use opentelemetry::trace::SpanBuilder;
 use opentelemetry::{Key, KeyValue, Value};
 use serde_json::Value as Json;
@@ -29,7 +29,7 @@ pub(crate) struct Redaction {
 /// The value of an attribute with a private key.
 #[derive(Clone, Debug)]
 enum Private {
-    Id(Role),
+    Id(IdKind),
     /// One metadata.
     Entry(IdPolicy),
     /// All metadata, as one JSON object.
@@ -40,7 +40,7 @@ impl Redaction {
     /// `None` if nothing is redacted.
     pub(crate) fn of(privacy: Privacy) -> Option<Arc<Self>> {
         let mut keys = Vec::new();
-        let previous = (PREVIOUS_SESSION_ID, Role::Session);
+        let previous = (PREVIOUS_SESSION_ID, IdKind::Session);
         let ids = all_rules().filter_map(|rule| Some((rule.key, rule.written.role()?)));
         let ids = ids
             .chain([previous])
@@ -82,12 +82,12 @@ impl Redaction {
 
     /// An id as OpenInference's attribute.
     #[inline(always)]
-    pub(crate) fn attribute(&self, role: Role, id: &Id) -> Option<KeyValue> {
+    pub(crate) fn attribute(&self, role: IdKind, id: &Id) -> Option<KeyValue> {
         let policy = self.privacy.of_ids(role);
         let key = match role {
-            Role::Session => ours::SESSION_ID,
-            Role::User if policy.hashes() => ours::USER_HASH,
-            Role::User => ours::USER_ID,
+            IdKind::Session => ours::SESSION_ID,
+            IdKind::User if policy.hashes() => ours::USER_HASH,
+            IdKind::User => ours::USER_ID,
         };
         Some(KeyValue::new(
             Key::from_static_str(key),
@@ -98,12 +98,12 @@ impl Redaction {
     /// Redacts one attribute of a span. `named` is the id that the field `id` of the span holds. False if the
     /// attribute must not be exported.
     #[inline]
-    pub(crate) fn redact(&self, attribute: &mut KeyValue, named: Option<Role>) -> bool {
+    pub(crate) fn redact(&self, attribute: &mut KeyValue, named: Option<IdKind>) -> bool {
         !may_matter(attribute.key.as_str()) || self.redact_private(attribute, named)
     }
 
     #[inline(never)]
-    fn redact_private(&self, attribute: &mut KeyValue, named: Option<Role>) -> bool {
+    fn redact_private(&self, attribute: &mut KeyValue, named: Option<IdKind>) -> bool {
         let key = attribute.key.as_str();
         let listed = self.keys.iter().find(|(private, _)| private == key);
         let private = match listed {
@@ -258,7 +258,7 @@ pub(crate) fn any_may_matter(attributes: &[KeyValue]) -> bool {
 /// A name that a layer of this process is configured with, or a dialect.
 struct Registered {
     name: String,
-    role: Role,
+    role: IdKind,
     /// The field `id` of spans with this name holds the id. Otherwise it is the field, or the attribute, itself.
     is_span: bool,
 }
@@ -268,7 +268,7 @@ static REGISTERED: RwLock<Vec<Registered>> = RwLock::new(Vec::new());
 
 /// Registers a private name: every provider of the process redacts the attribute with this name, or the field `id` of
 /// spans with this name.
-pub(crate) fn register(name: &str, role: Role, is_span: bool) {
+pub(crate) fn register(name: &str, role: IdKind, is_span: bool) {
     let mut all = REGISTERED.write().unwrap_or_else(PoisonError::into_inner);
     let is_it = |it: &Registered| it.name == name && it.role == role && it.is_span == is_span;
     // So it grows by the names that differ only.
@@ -282,7 +282,7 @@ pub(crate) fn register(name: &str, role: Role, is_span: bool) {
     }
 }
 
-fn registered(name: &str, is_span: bool) -> Option<Role> {
+fn registered(name: &str, is_span: bool) -> Option<IdKind> {
     let all = REGISTERED.read().unwrap_or_else(PoisonError::into_inner);
     let found = all
         .iter()
@@ -303,10 +303,10 @@ pub(crate) fn mark_named(span: &str) -> Option<KeyValue> {
 
 /// The id that the field `id` of spans with this name holds.
 #[inline]
-pub(crate) fn named(span: &str) -> Option<Role> {
+pub(crate) fn named(span: &str) -> Option<IdKind> {
     match span {
-        "session" => Some(Role::Session),
-        "user" => Some(Role::User),
+        "session" => Some(IdKind::Session),
+        "user" => Some(IdKind::User),
         _ if !may_matter(span) => None,
         _ => registered(span, true),
     }
@@ -314,12 +314,12 @@ pub(crate) fn named(span: &str) -> Option<Role> {
 
 /// Takes the mark out of a builder's attributes.
 #[inline]
-pub(crate) fn take_named(attributes: &mut Vec<KeyValue>) -> Option<Role> {
+pub(crate) fn take_named(attributes: &mut Vec<KeyValue>) -> Option<IdKind> {
     // It is made before any other attribute, and the ticket beside it is gone by now.
     let is_mark = |it: &KeyValue| std::ptr::eq(it.key.as_str(), NAMED);
     attributes.first().filter(|first| is_mark(first))?;
     match attributes.remove(0).value {
-        Value::I64(role) if role == Role::User as i64 => Some(Role::User),
-        _ => Some(Role::Session),
+        Value::I64(role) if role == IdKind::User as i64 => Some(IdKind::User),
+        _ => Some(IdKind::Session),
     }
 }

@@ -7,7 +7,7 @@ use crate::format::privacy::Privacy;
 use crate::propagation::baggage::{self, Member};
 use crate::propagation::inbound::InboundPolicy;
 use crate::scope::Scope;
-use crate::session::Role;
+use crate::session::IdKind;
 use crate::session::Session;
 use crate::session::text::is_id;
 use opentelemetry::propagation::text_map_propagator::FieldIter;
@@ -201,7 +201,7 @@ impl SessionPropagator {
 
     /// Whether it is hidden in the application's own baggage, too.
     fn hides(&self, key: &str, value: &str, session: &Session) -> bool {
-        Role::BOTH.into_iter().any(|role| {
+        IdKind::BOTH.into_iter().any(|role| {
             let is_held = || role.text(session).is_some_and(|id| is_id(value, id));
             let mut added = self.privacy.keys.iter();
             let mut is_added = || added.any(|added| added.0 == key && added.1 == role);

@@ -2,7 +2,7 @@
 
 use crate::format::attributes::{METADATA_FIELD, TAGS_FIELD};
 use crate::session::details::Parts;
-use crate::session::{Role, Session};
+use crate::session::{IdKind, Session};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{OnceLock, RwLock};
 use std::sync::{Arc, PoisonError};
@@ -39,7 +39,7 @@ pub(crate) struct IdFields {
     /// `user.id`.
     pub(crate) user_id: bool,
     /// `id`, of this role.
-    pub(crate) id: Option<Role>,
+    pub(crate) id: Option<IdKind>,
 }
 
 #[derive(Default)]
@@ -51,10 +51,10 @@ struct Recorded {
 
 impl OpenerFields {
     /// Whether `session.id` or `user.id` is a field that holds the id.
-    pub(crate) fn hold(&self, role: Role) -> bool {
+    pub(crate) fn hold(&self, role: IdKind) -> bool {
         match role {
-            Role::Session => self.ids.session_id,
-            Role::User => self.ids.user_id,
+            IdKind::Session => self.ids.session_id,
+            IdKind::User => self.ids.user_id,
         }
     }
 

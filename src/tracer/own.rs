@@ -16,7 +16,7 @@ use crate::scope::Scope;
 use crate::scope::opener::{Opener, OpenerFields};
 use crate::session::details::{Part, Parts};
 use crate::session::text::{id_text, is_id, is_invalid};
-use crate::session::{Id, Role, Session};
+use crate::session::{Id, IdKind, Session};
 use opentelemetry::trace::{Span, SpanBuilder};
 use opentelemetry::{Key, KeyValue};
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub(crate) struct Own {
     /// While the span starts: the ids whose last value in the builder is known.
     settled: Option<Parts>,
     /// The id that a field `id` of the span holds, where values are redacted.
-    named: Option<Role>,
+    named: Option<IdKind>,
     more: Option<Box<More>>,
 }
 
@@ -48,7 +48,7 @@ struct More {
     /// Set by `mark_trace` in a span below.
     marked: Session,
     /// Values under the key of an id that are no id. They are exported if the span ends without one.
-    invalid: Vec<(Role, KeyValue)>,
+    invalid: Vec<(IdKind, KeyValue)>,
 }
 
 impl Own {
@@ -129,7 +129,10 @@ impl Own {
                         attributes.push(attribute);
                     }
                 });
-                for role in Role::BOTH.into_iter().filter(|role| role.id(set).is_some()) {
+                for role in IdKind::BOTH
+                    .into_iter()
+                    .filter(|role| role.id(set).is_some())
+                {
                     self.ids = self.ids.with(role.part());
                 }
                 if *set != opener.set {
@@ -161,8 +164,8 @@ impl Own {
     /// Whether an attribute is no field of ours. Then its key is the author's.
     fn keeps(&mut self, attribute: &KeyValue, scope: Option<&Scope>) -> bool {
         match attribute.key.as_str() {
-            SESSION_ID => return self.keeps_id(Role::Session, attribute, scope),
-            USER_ID => return self.keeps_id(Role::User, attribute, scope),
+            SESSION_ID => return self.keeps_id(IdKind::Session, attribute, scope),
+            USER_ID => return self.keeps_id(IdKind::User, attribute, scope),
             ID => {
                 if let Some(role) = self.fields().ids.id {
                     self.consume(role, attribute, true);
@@ -178,7 +181,7 @@ impl Own {
         true
     }
 
-    fn keeps_id(&mut self, role: Role, attribute: &KeyValue, scope: Option<&Scope>) -> bool {
+    fn keeps_id(&mut self, role: IdKind, attribute: &KeyValue, scope: Option<&Scope>) -> bool {
         if self.fields().hold(role) {
             let text = &attribute.value.as_str();
             let is_set = |set: &Session| role.text(set).is_some_and(|id| is_id(text, id));
@@ -214,7 +217,7 @@ impl Own {
     }
 
     /// Takes note of a field of an opener that goes.
-    fn consume(&mut self, role: Role, attribute: &KeyValue, may_be_invalid: bool) {
+    fn consume(&mut self, role: IdKind, attribute: &KeyValue, may_be_invalid: bool) {
         if let Some(opener) = self.opener.as_ref().filter(|_| self.ids.have(role.part())) {
             opener.with_values(|set| self.warn_of_change(role, set));
         }
@@ -224,7 +227,7 @@ impl Own {
     }
 
     /// Tells the author where an id is set that the span is not exported with: it has started with another.
-    fn warn_of_change(&self, role: Role, set: &Session) {
+    fn warn_of_change(&self, role: IdKind, set: &Session) {
         let Some(opener) = self.opener.as_ref().filter(|_| self.ids.have(role.part())) else {
             return;
         };
@@ -246,7 +249,7 @@ impl Own {
 
     /// Takes note of a session that is set on the span, which has started.
     pub(crate) fn bind(&mut self, session: &Session) {
-        Role::BOTH
+        IdKind::BOTH
             .into_iter()
             .for_each(|role| self.warn_of_change(role, session));
         if let Some(details) = session.details.as_ref().filter(|_| !self.looks_at_all) {
@@ -292,13 +295,13 @@ impl Own {
         let marked = self.more().marked.clone();
         let present = scope.map(Scope::to_session).unwrap_or_default();
         let present = present.or(marked.clone());
-        let agrees = |role: Role| {
+        let agrees = |role: IdKind| {
             // The span doesn't know what its author set.
             let is_unknown = self.opener.is_none() && self.ids.have(role.part());
             let present = role.id(&present);
             !is_unknown && (present.is_none() || present == role.id(&session))
         };
-        if Role::BOTH.into_iter().all(agrees) {
+        if IdKind::BOTH.into_iter().all(agrees) {
             // Nor does it know which other keys it has.
             self.more().marked = marked.or(session.without_attributes());
         }
@@ -333,7 +336,7 @@ impl Own {
         let values = scope.map(Scope::to_session).unwrap_or_default();
         let values = values.or(more.marked.clone());
         self.write(&values, write);
-        for role in Role::BOTH
+        for role in IdKind::BOTH
             .into_iter()
             .filter(|role| role.id(&values).is_none())
         {
@@ -349,8 +352,8 @@ impl Own {
     }
 
     fn write(&self, values: &Session, write: &mut impl FnMut(KeyValue)) {
-        let is_written = |role: Role| self.ids.have(role.part()) || role.id(values).is_none();
-        if values.details.is_none() && Role::BOTH.into_iter().all(is_written) {
+        let is_written = |role: IdKind| self.ids.have(role.part()) || role.id(values).is_none();
+        if values.details.is_none() && IdKind::BOTH.into_iter().all(is_written) {
             return;
         }
         format::write_values(values, self.redaction.as_ref(), &mut |attribute| {
