@@ -89,7 +89,7 @@ pub(crate) const LOOKED_AT: [&str; 11] = [
     ID,
 ];
 
-pub(crate) const OURS: Glance = Glance::of(&LOOKED_AT);
+pub(crate) const OURS: KeyFilter = KeyFilter::of(&LOOKED_AT);
 
 /// The id as an attribute: it shares the id's text.
 #[inline]
@@ -125,28 +125,28 @@ pub(crate) fn is_ours(key: &Key, ours: &'static str) -> bool {
     std::ptr::eq(key.as_str().as_ptr(), ours.as_ptr())
 }
 
-/// What can be seen of a few names at a glance: their lengths, and with these their last letters. It
+/// What can be seen of a few names at a key_filter: their lengths, and with these their last letters. It
 /// is enough to tell of nearly every other name that it is none of them.
 ///
 /// It is taken at each field and attribute of each span, so it compares no text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Glance {
+pub(crate) struct KeyFilter {
     lengths: u64,
     ends: u64,
 }
 
-impl Glance {
+impl KeyFilter {
     pub(crate) const fn of(names: &[&str]) -> Self {
-        let mut glance = Self {
+        let mut filter = Self {
             lengths: 0,
             ends: 0,
         };
         let mut at = 0;
         while at < names.len() {
-            glance = glance.and(names[at]);
+            filter = filter.and(names[at]);
             at += 1;
         }
-        glance
+        filter
     }
 
     pub(crate) const fn and(self, name: &str) -> Self {
@@ -160,7 +160,7 @@ impl Glance {
     }
 
     #[inline(always)]
-    pub(crate) fn may_be(self, name: &str) -> bool {
+    pub(crate) fn may_match(self, name: &str) -> bool {
         self.lengths & Self::length(name) != 0 && self.ends_alike(name)
     }
 

@@ -1,7 +1,7 @@
 //! An exporter that sends spans to one backend, under the keys of its dialect.
 
 use crate::format::attributes::{
-    Glance, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID,
+    KeyFilter, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID,
     USER_HASH, USER_ID,
 };
 use crate::format::dialect::Dialect;
@@ -146,12 +146,12 @@ impl<E: SpanExporter> SpanExporter for SessionExporter<E> {
     }
 }
 
-const PLAIN: Glance = Glance::of(&[PLAIN_SESSION, PLAIN_USER]);
+const PLAIN: KeyFilter = KeyFilter::of(&[PLAIN_SESSION, PLAIN_USER]);
 
 /// Renames plain attributes beside an id. Before the ids are mapped: only then all spans with an id
 /// look the same.
 fn rename_plain(attributes: &mut [KeyValue]) {
-    if !attributes.iter().any(|it| PLAIN.may_be(it.key.as_str())) {
+    if !attributes.iter().any(|it| PLAIN.may_match(it.key.as_str())) {
         return;
     }
     let has =

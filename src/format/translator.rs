@@ -4,7 +4,7 @@
 //! the log processor share it.
 
 use crate::format::attributes::{
-    Glance, METADATA, SESSION_ID, TAGS, USER_HASH, USER_ID, is_ours, ours,
+    KeyFilter, METADATA, SESSION_ID, TAGS, USER_HASH, USER_ID, is_ours, ours,
 };
 use crate::format::dialect::{Dialect, Rule, Written};
 use crate::session::Id;
@@ -146,14 +146,14 @@ impl fmt::Debug for Translator {
     }
 }
 
-const SOURCES: Glance = Glance::of(&[SESSION_ID, USER_ID, USER_HASH, METADATA, TAGS]);
+const SOURCES: KeyFilter = KeyFilter::of(&[SESSION_ID, USER_ID, USER_HASH, METADATA, TAGS]);
 
 /// The attributes that the dialect may have other keys for. Ids are the first: in some dialects a metadata can
 /// have the key of an id, and no key is written twice.
 fn sources(attributes: &[KeyValue]) -> [Option<Source>; 4] {
     let mut sources = [const { None }; 4];
     for (at, KeyValue { key, .. }) in attributes.iter().enumerate() {
-        if !SOURCES.may_be(key.as_str()) {
+        if !SOURCES.may_match(key.as_str()) {
             continue;
         }
         let (place, kind, ours) = match key.as_str() {

@@ -1,7 +1,7 @@
 //! Which spans open a scope, and what their fields say.
 
 use crate::error::ErrorKind;
-use crate::format::attributes::{Glance, ID, METADATA_FIELD, SESSION_ID, TAGS_FIELD, USER_ID};
+use crate::format::attributes::{ID, KeyFilter, METADATA_FIELD, SESSION_ID, TAGS_FIELD, USER_ID};
 use crate::scope::opener::{IdFields, OpenerFields, is_detail};
 use crate::session::IdKind;
 use crate::session::details::{Details, Part, Parts};
@@ -33,7 +33,7 @@ pub(crate) struct Names {
     /// The callsites that may open a scope. `None`: all.
     filter: Option<Filter>,
     /// Of all names that a field with a role can have.
-    glance: Glance,
+    key_filter: KeyFilter,
 }
 
 type List = Vec<(Cow<'static, str>, IdKind)>;
@@ -144,7 +144,7 @@ impl Default for Names {
             has_defaults: true,
             filter: None,
             // Without the defaults, the macros still use these.
-            glance: Glance::of(&[ID, SESSION_ID, USER_ID]),
+            key_filter: KeyFilter::of(&[ID, SESSION_ID, USER_ID]),
         }
     }
 }
@@ -165,7 +165,7 @@ impl Names {
     }
 
     pub(crate) fn add_field(&mut self, role: IdKind, name: Cow<'static, str>) {
-        self.glance = self.glance.and(&name);
+        self.key_filter = self.key_filter.and(&name);
         add(&mut self.fields, role, name);
     }
 
@@ -182,7 +182,7 @@ impl Names {
     pub(crate) fn may_open(&self, span: &Metadata<'_>) -> bool {
         span.fields()
             .iter()
-            .any(|field| self.glance.may_be(field.name()))
+            .any(|field| self.key_filter.may_match(field.name()))
     }
 
     /// What the fields of this callsite set.
@@ -221,7 +221,7 @@ impl Names {
     /// What a field sets.
     #[inline]
     fn role(&self, span: &Metadata<'_>, field: &str, is_of_macro: bool) -> Option<IdKind> {
-        if !self.glance.may_be(field) {
+        if !self.key_filter.may_match(field) {
             return None;
         }
         let is_default = self.has_defaults || is_of_macro;

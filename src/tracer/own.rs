@@ -77,7 +77,7 @@ impl Own {
     pub(crate) fn may_matter(&self, key: &Key) -> bool {
         self.looks_at_all
             || match &self.redaction {
-                None => OURS.may_be(key.as_str()),
+                None => OURS.may_match(key.as_str()),
                 Some(_) => redaction::may_matter(key.as_str()),
             }
     }
@@ -86,7 +86,7 @@ impl Own {
     /// an opener have set by now: samplers see them.
     #[inline(always)]
     pub(crate) fn start(&mut self, builder: &mut SpanBuilder, scope: Option<&Scope>) {
-        let is_ours = |it: &KeyValue| OURS.may_be(it.key.as_str());
+        let is_ours = |it: &KeyValue| OURS.may_match(it.key.as_str());
         let any = match (&self.redaction, &builder.attributes) {
             (Some(_), _) => self.start_redacted(builder),
             (None, Some(attributes)) if self.opener.is_none() => attributes.iter().any(is_ours),
