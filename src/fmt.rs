@@ -14,10 +14,10 @@
 
 use crate::diagnostic::setup;
 use crate::format;
-use crate::format::attributes::{USER_HASH, USER_ID};
 use crate::format::privacy::Privacy;
 use crate::format::redaction::Redaction;
 use crate::scope::Scope;
+use crate::session::keys::{USER_HASH, USER_ID};
 use opentelemetry::KeyValue;
 use std::any::TypeId;
 use std::cell::Cell;

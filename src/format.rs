@@ -1,15 +1,14 @@
 //! How a scope becomes attributes: under which keys, and with which values redacted.
 
-pub(crate) mod attributes;
 pub(crate) mod dialect;
 pub(crate) mod exporter;
 pub(crate) mod privacy;
 pub(crate) mod redaction;
 pub(crate) mod translator;
 
-use crate::format::attributes::{USER_HASH, ours};
 use crate::format::redaction::Redaction;
 use crate::scope::Scope;
+use crate::session::keys::{self as attributes, USER_HASH, ours};
 use crate::session::{IdKind, Session};
 use opentelemetry::KeyValue;
 use std::sync::Arc;

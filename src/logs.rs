@@ -2,12 +2,12 @@
 
 use crate::diagnostic::setup;
 use crate::format;
-use crate::format::attributes::{SESSION_ID, USER_HASH, USER_ID};
 use crate::format::dialect::Dialect;
 use crate::format::privacy::Privacy;
 use crate::format::redaction::Redaction;
 use crate::format::translator::Translator;
 use crate::scope::Scope;
+use crate::session::keys::{SESSION_ID, USER_HASH, USER_ID};
 use crate::session::text::unquoted;
 use crate::session::{Id, Session};
 use opentelemetry::logs::{AnyValue, LogRecord, Severity};

@@ -1,14 +1,15 @@
 //! `Session`: the ids, and what an id must be.
 
 pub(crate) mod details;
+pub(crate) mod keys;
 pub(crate) mod metadata;
 pub(crate) mod text;
 
 use crate::error::{Error, ErrorKind};
-use crate::format::attributes::{SESSION_ID, USER_ID};
 #[cfg(feature = "hash")]
 use crate::format::privacy::{self, Mac};
 use crate::session::details::{Details, Part, Parts};
+use crate::session::keys::{SESSION_ID, USER_ID};
 #[cfg(feature = "hash")]
 use crate::sync::OnceLock;
 use std::env::VarError;

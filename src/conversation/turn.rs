@@ -2,9 +2,9 @@
 
 use crate::conversation::Conversation;
 use crate::diagnostic::setup;
-use crate::format::attributes::PREVIOUS_SESSION_ID;
 use crate::here;
 use crate::scope::Scope;
+use crate::session::keys::PREVIOUS_SESSION_ID;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

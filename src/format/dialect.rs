@@ -1,8 +1,8 @@
 //! Which keys are written: each backend reads its own.
 
-use crate::format::attributes::{METADATA, SESSION_ID, TAGS, USER_ID};
 use crate::format::redaction;
 use crate::session::IdKind;
+use crate::session::keys::{METADATA, SESSION_ID, TAGS, USER_ID};
 use std::borrow::Cow;
 
 /// The keys under which one backend reads session, user, metadata and tags.

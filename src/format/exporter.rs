@@ -1,11 +1,11 @@
 //! An exporter that sends spans to one backend, under the keys of its dialect.
 
-use crate::format::attributes::{
+use crate::format::dialect::Dialect;
+use crate::format::translator::Translator;
+use crate::session::keys::{
     KeyFilter, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID,
     USER_HASH, USER_ID,
 };
-use crate::format::dialect::Dialect;
-use crate::format::translator::Translator;
 use opentelemetry::{Key, KeyValue};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;

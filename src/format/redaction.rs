@@ -3,12 +3,12 @@
 //! It runs before a sampler, a span processor or an exporter receives an attribute. Nearly every attribute
 //! has a key that is not private; a filter of a few instructions tells so.
 
-use crate::format::attributes::{
-    ID, LOOKED_AT, METADATA_FIELD, PREVIOUS_SESSION_ID, USER_HASH, USER_ID, ours,
-};
 use crate::format::dialect::{Written, all_rules};
 use crate::format::privacy::{IdPolicy, Privacy};
 use crate::session::details::Details;
+use crate::session::keys::{
+    ID, LOOKED_AT, METADATA_FIELD, PREVIOUS_SESSION_ID, USER_HASH, USER_ID, ours,
+};
 use crate::session::metadata::{self, Entries};
 use crate::session::text::unquoted;
 use crate::session::{Id, IdKind};

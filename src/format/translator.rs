@@ -3,11 +3,11 @@
 //! It works on finished attributes and doesn't know the session: the exporter, the span processor and
 //! the log processor share it.
 
-use crate::format::attributes::{
-    KeyFilter, METADATA, SESSION_ID, TAGS, USER_HASH, USER_ID, is_ours, ours,
-};
 use crate::format::dialect::{Dialect, Rule, Written};
 use crate::session::Id;
+use crate::session::keys::{
+    KeyFilter, METADATA, SESSION_ID, TAGS, USER_HASH, USER_ID, is_ours, ours,
+};
 use opentelemetry::{Array, KeyValue, StringValue, Value};
 use serde_json::{Map, Value as Json};
 use std::collections::HashMap;

@@ -1,10 +1,10 @@
 //! Which spans open a scope, and what their fields say.
 
 use crate::error::ErrorKind;
-use crate::format::attributes::{ID, KeyFilter, METADATA_FIELD, SESSION_ID, TAGS_FIELD, USER_ID};
 use crate::scope::opener::{IdFields, OpenerFields, is_detail};
 use crate::session::IdKind;
 use crate::session::details::{Details, Part, Parts};
+use crate::session::keys::{ID, KeyFilter, METADATA_FIELD, SESSION_ID, TAGS_FIELD, USER_ID};
 use crate::session::text::{is_placeholder, tags, unquoted};
 use crate::session::{Id, Session};
 use opentelemetry::StringValue;

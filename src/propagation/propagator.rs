@@ -2,13 +2,13 @@
 
 use crate::diagnostic::{self, Message, Once};
 use crate::error::{Error, ErrorKind};
-use crate::format::attributes::{SESSION_ID, USER_HASH, USER_ID};
 use crate::format::privacy::Privacy;
 use crate::propagation::baggage::{self, Member};
 use crate::propagation::inbound::InboundPolicy;
 use crate::scope::Scope;
 use crate::session::IdKind;
 use crate::session::Session;
+use crate::session::keys::{SESSION_ID, USER_HASH, USER_ID};
 use crate::session::text::is_id;
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};

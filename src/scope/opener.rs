@@ -1,7 +1,7 @@
 //! An opener: a span whose fields set values of a scope, and may be recorded until it closes.
 
-use crate::format::attributes::{METADATA_FIELD, TAGS_FIELD};
 use crate::session::details::Parts;
+use crate::session::keys::{METADATA_FIELD, TAGS_FIELD};
 use crate::session::{IdKind, Session};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{OnceLock, RwLock};

@@ -1,9 +1,9 @@
 //! The values of a session beside its ids: OpenInference's other context attributes.
 
-use crate::format::attributes::{
+use crate::format::redaction::Redaction;
+use crate::session::keys::{
     PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, ours,
 };
-use crate::format::redaction::Redaction;
 use crate::session::metadata::{self, Entries};
 use crate::sync::OnceLock;
 use opentelemetry::{Array, Key, KeyValue, StringValue, Value};

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, ErrorKind};
 use crate::format;
-use crate::format::attributes::{METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, WRITTEN};
 use crate::session::details::Details;
+use crate::session::keys::{METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, WRITTEN};
 use crate::session::{Id, Session};
 use opentelemetry::{Key, KeyValue, StringValue, Value};
 use serde::de::{Deserializer as _, MapAccess, Visitor};

@@ -7,14 +7,14 @@
 use crate::diagnostic;
 use crate::error::ErrorKind;
 use crate::format;
-use crate::format::attributes::{
-    ID, OURS, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID,
-    USER_HASH, USER_ID, WRITTEN,
-};
 use crate::format::redaction::{self, Redaction};
 use crate::scope::Scope;
 use crate::scope::opener::{Opener, OpenerFields};
 use crate::session::details::{Part, Parts};
+use crate::session::keys::{
+    ID, OURS, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID,
+    USER_HASH, USER_ID, WRITTEN,
+};
 use crate::session::text::{id_text, is_id, is_invalid};
 use crate::session::{Id, IdKind, Session};
 use opentelemetry::trace::{Span, SpanBuilder};

@@ -25,8 +25,8 @@ pub(crate) const TAGS: &str = "tag.tags";
 /// no text contains this byte.
 macro_rules! with_own_address {
     ($text:expr) => {{
-        static BYTES: [u8; $text.len() + 1] = $crate::format::attributes::with_last_byte($text);
-        $crate::format::attributes::without_last_byte(&BYTES)
+        static BYTES: [u8; $text.len() + 1] = $crate::session::keys::with_last_byte($text);
+        $crate::session::keys::without_last_byte(&BYTES)
     }};
 }
 
