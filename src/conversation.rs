@@ -9,8 +9,9 @@ use crate::conversation::state::ConversationState;
 use crate::conversation::turn::{Last, Turn, TurnSpan};
 use crate::error::Error;
 use crate::session::details::Details;
-use crate::session::keys::{self as attributes, PREVIOUS_SESSION_ID};
+use crate::session::keys::PREVIOUS_SESSION_ID;
 use crate::session::{Id, Session};
+use opentelemetry::KeyValue;
 use opentelemetry::trace::{SpanContext, SpanId, TraceId};
 use std::sync::Arc;
 
@@ -351,7 +352,7 @@ impl Conversation {
     fn with_previous_id(&self) -> Session {
         let mut session = self.session.clone();
         if let Some(previous) = &self.previous_id {
-            let attribute = attributes::attribute(PREVIOUS_SESSION_ID, previous);
+            let attribute = KeyValue::new(PREVIOUS_SESSION_ID, previous.shared());
             Details::change(&mut session.details, |it| it.set_attribute(attribute));
         }
         session

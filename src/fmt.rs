@@ -190,7 +190,7 @@ impl<F, T> SessionFormat<F, T> {
             }
         };
         let redaction = self.redaction.as_ref();
-        scope.with_values(|values| format::write_ids(values, redaction, &mut push));
+        scope.with_values(|values| format::encode_ids(values, redaction, &mut push));
         let (line, ids) = buffer.split_at(line);
         if ids.is_empty() {
             return writer.write_str(line);

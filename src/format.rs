@@ -1,4 +1,4 @@
-//! How a scope becomes attributes: under which keys, and with which values redacted.
+//! Encodes a session's values as attributes: OpenInference's on spans, and other backends' keys at the exporter.
 
 pub(crate) mod dialect;
 pub(crate) mod exporter;
@@ -7,25 +7,29 @@ pub(crate) mod redaction;
 pub(crate) mod translator;
 
 use crate::format::redaction::Redaction;
-use crate::scope::Scope;
-use crate::session::keys::{self as attributes, USER_HASH, ours};
+use crate::session::keys::{USER_HASH, ours};
 use crate::session::{IdKind, Session};
 use opentelemetry::KeyValue;
+use std::borrow::Cow;
 use std::sync::Arc;
 
-/// The values of a session as OpenInference's attributes.
+/// Writes a session's values as OpenInference's attributes, redacted.
 #[inline(always)]
-pub(crate) fn write_values(
+pub(crate) fn encode(
     values: &Session,
     redaction: Option<&Arc<Redaction>>,
     write: &mut impl FnMut(KeyValue),
 ) {
-    write_ids(values, redaction, write);
+    encode_ids(values, redaction, write);
     if let Some(details) = &values.details {
-        // An attribute of the session, from headers: the key may be written already.
+        let encoded = match redaction {
+            None => Cow::Borrowed(details.encoded()),
+            Some(redaction) => redaction.encoded(details),
+        };
+        // A session extracted from headers can have an attribute `user.hash`.
         let is_hashed = redaction.is_some() && values.user_id.is_some();
-        for ready in details.ready(redaction).iter() {
-            let attribute = ready.attribute();
+        for encoded in encoded.iter() {
+            let attribute = encoded.attribute();
             if !(is_hashed && attribute.key.as_str() == USER_HASH) {
                 write(attribute);
             }
@@ -33,19 +37,9 @@ pub(crate) fn write_values(
     }
 }
 
-/// The same, of the values that apply in a scope now.
+/// Writes a session's ids as OpenInference's attributes, redacted.
 #[inline(always)]
-pub(crate) fn write_scope(
-    scope: &Scope,
-    redaction: Option<&Arc<Redaction>>,
-    write: &mut impl FnMut(KeyValue),
-) {
-    scope.with_values(|values| write_values(values, redaction, write));
-}
-
-/// The ids of a session as OpenInference's attributes.
-#[inline(always)]
-pub(crate) fn write_ids(
+pub(crate) fn encode_ids(
     values: &Session,
     redaction: Option<&Arc<Redaction>>,
     write: &mut impl FnMut(KeyValue),
@@ -54,11 +48,11 @@ pub(crate) fn write_ids(
         (IdKind::Session, ours::SESSION_ID, &values.id),
         (IdKind::User, ours::USER_ID, &values.user_id),
     ];
-    for (role, key, id) in ids {
+    for (kind, key, id) in ids {
         let Some(id) = id else { continue };
         let attribute = match redaction {
-            None => Some(attributes::attribute(key, id)),
-            Some(redaction) => redaction.attribute(role, id),
+            None => Some(KeyValue::new(key, id.shared())),
+            Some(redaction) => redaction.encode_id(kind, id),
         };
         if let Some(attribute) = attribute {
             write(attribute);

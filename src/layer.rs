@@ -7,7 +7,7 @@ pub(crate) mod given;
 pub(crate) mod opening;
 pub(crate) mod tracking;
 
-use crate::format::redaction;
+use crate::format::privacy;
 use crate::layer::around::AroundLayer;
 use crate::layer::filtered::FilteredSessionLayer;
 use crate::layer::opening::Shared;
@@ -97,7 +97,7 @@ impl SessionLayer {
     /// ```
     pub fn with_session_span(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        redaction::register(&name, IdKind::Session, true);
+        privacy::register_span(&name, IdKind::Session);
         self.configure(|shared| shared.names.add_span(IdKind::Session, name))
     }
 
@@ -112,7 +112,7 @@ impl SessionLayer {
     /// ```
     pub fn with_session_field(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        redaction::register(&name, IdKind::Session, false);
+        privacy::register_key(&name, IdKind::Session);
         self.configure(|shared| shared.names.add_field(IdKind::Session, name))
     }
 
@@ -124,7 +124,7 @@ impl SessionLayer {
     /// ```
     pub fn with_user_span(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        redaction::register(&name, IdKind::User, true);
+        privacy::register_span(&name, IdKind::User);
         self.configure(|shared| shared.names.add_span(IdKind::User, name))
     }
 
@@ -136,7 +136,7 @@ impl SessionLayer {
     /// ```
     pub fn with_user_field(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        redaction::register(&name, IdKind::User, false);
+        privacy::register_key(&name, IdKind::User);
         self.configure(|shared| shared.names.add_field(IdKind::User, name))
     }
 

@@ -1,47 +1,51 @@
-//! The keys that are written, and a scope as attributes.
+//! The keys of the attributes that contain a session's values, and a cheap pre-check for keys.
 //!
-//! Source: OpenInference's semantic conventions, "Context Attributes".
+//! Source: OpenInference's semantic conventions, "Context Attributes", where nothing else is named.
 
-use crate::session::Id;
-use opentelemetry::{Key, KeyValue};
+use opentelemetry::Key;
 
-/// The conversation that a span belongs to.
-pub(crate) const SESSION_ID: &str = "session.id";
-/// Whom the conversation is with.
-pub(crate) const USER_ID: &str = "user.id";
-/// In place of the user's id, where it is hidden. Source: OpenTelemetry's semantic conventions.
-pub(crate) const USER_HASH: &str = "user.hash";
-/// One JSON object.
-pub(crate) const METADATA: &str = "metadata";
-/// A list of strings.
-pub(crate) const TAGS: &str = "tag.tags";
-
-/// A text with an address of its own, so that [`is_ours`] can tell who wrote an attribute.
+/// Declares the keys that the crate itself writes, each twice: as a constant, to compare texts with, and in
+/// [`ours`], to write.
 ///
-/// A literal would not do: the compiler and the linker may give equal constants one address, and a
-/// caller's `"metadata"` is such a constant. A static has its own address, but Rust lets a literal
-/// share the storage of an immutable static with the same bytes. So the static has one byte more,
-/// which the text leaves off. Linkers merge equal constants and common ends, never a beginning, and
-/// no text contains this byte.
-macro_rules! with_own_address {
-    ($text:expr) => {{
-        static BYTES: [u8; $text.len() + 1] = $crate::session::keys::with_last_byte($text);
-        $crate::session::keys::without_last_byte(&BYTES)
-    }};
+/// The text in [`ours`] has an address of its own, so [`is_ours`] can tell who wrote an attribute. A literal
+/// would not do: the compiler and the linker may give equal constants one address, and an author's
+/// `"metadata"` is such a constant. Rust also lets a literal share the storage of an immutable static with the
+/// same bytes. So the static ends in one more byte that no text contains: linkers merge equal constants and
+/// common ends, never a common beginning.
+macro_rules! written_keys {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        $($(#[$doc])* pub(crate) const $name: &str = $text;)*
+
+        /// The keys as the crate writes them on spans. Nobody else's keys have these addresses.
+        ///
+        /// They are statics, because Clippy 1.95 panics where it compares a constant that points to a static.
+        pub(crate) mod ours {
+            $(pub(crate) static $name: &str = {
+                static BYTES: [u8; $text.len() + 1] =
+                    *concat!($text, "\u{1}").as_bytes().first_chunk().unwrap();
+                match std::str::from_utf8(BYTES.split_at($text.len()).0) {
+                    Ok(text) => text,
+                    Err(_) => unreachable!(),
+                }
+            };)*
+        }
+    };
 }
 
-/// The same keys as this crate writes them on spans, for the session. Everybody else's are not these.
-///
-/// Statics, because Clippy 1.95 panics where it compares a constant that points to a static.
-pub(crate) mod ours {
-    pub(crate) static SESSION_ID: &str = with_own_address!(super::SESSION_ID);
-    pub(crate) static USER_ID: &str = with_own_address!(super::USER_ID);
-    pub(crate) static USER_HASH: &str = with_own_address!(super::USER_HASH);
-    pub(crate) static METADATA: &str = with_own_address!(super::METADATA);
-    pub(crate) static TAGS: &str = with_own_address!(super::TAGS);
+written_keys! {
+    /// The conversation that a span belongs to.
+    SESSION_ID = "session.id";
+    /// The user of the conversation.
+    USER_ID = "user.id";
+    /// In place of the user's id, where it is hashed. Source: OpenTelemetry's semantic conventions.
+    USER_HASH = "user.hash";
+    /// One JSON object.
+    METADATA = "metadata";
+    /// A list of strings.
+    TAGS = "tag.tags";
 }
 
-/// The session that this one goes on from. Source: OpenTelemetry's semantic conventions.
+/// The session that this one continues. Source: OpenTelemetry's semantic conventions.
 pub(crate) const PREVIOUS_SESSION_ID: &str = "session.previous_id";
 
 pub(crate) const PROMPT_TEMPLATE: &str = "llm.prompt_template.template";
@@ -56,14 +60,14 @@ pub(crate) const PLAIN_SESSION_RENAMED: &str = "session.name";
 pub(crate) const PLAIN_USER: &str = "user";
 pub(crate) const PLAIN_USER_RENAMED: &str = "user.name";
 
-/// The field that holds the id of a span named `session` or `user`.
+/// The field that contains the id, on spans named `session` or `user`.
 pub(crate) const ID: &str = "id";
-/// The field of a span that opens a scope that holds tags.
+/// The field that contains tags, on openers.
 pub(crate) const TAGS_FIELD: &str = "tags";
-/// And, with a key behind it, metadata.
+/// The prefix of the fields that contain metadata, on openers.
 pub(crate) const METADATA_FIELD: &str = "metadata.";
 
-/// All that are written from a scope.
+/// The keys of all values of a session.
 pub(crate) const WRITTEN: [&str; 7] = [
     SESSION_ID,
     USER_ID,
@@ -74,61 +78,22 @@ pub(crate) const WRITTEN: [&str; 7] = [
     PROMPT_TEMPLATE_VARIABLES,
 ];
 
-/// These, and those that are renamed, or consumed on openers.
-pub(crate) const LOOKED_AT: [&str; 11] = [
-    SESSION_ID,
-    USER_ID,
-    USER_HASH,
-    METADATA,
-    TAGS,
-    PROMPT_TEMPLATE,
-    PROMPT_TEMPLATE_VERSION,
-    PROMPT_TEMPLATE_VARIABLES,
-    PLAIN_SESSION,
-    PLAIN_USER,
-    ID,
-];
+/// Further keys that spans look at: they are renamed, consumed on openers, or stand for the user.
+pub(crate) const LOOKED_AT: [&str; 4] = [USER_HASH, PLAIN_SESSION, PLAIN_USER, ID];
 
-pub(crate) const OURS: KeyFilter = KeyFilter::of(&LOOKED_AT);
+/// The keys that spans look at.
+pub(crate) const OURS: KeyFilter = KeyFilter::of(&WRITTEN).or(KeyFilter::of(&LOOKED_AT));
 
-/// The id as an attribute: it shares the id's text.
-#[inline]
-pub(crate) fn attribute(key: &'static str, id: &Id) -> KeyValue {
-    KeyValue::new(Key::from_static_str(key), id.shared())
-}
-
-pub(crate) const fn with_last_byte<const N: usize>(text: &str) -> [u8; N] {
-    let mut bytes = [0xff; N];
-    let mut at = 0;
-    while at < text.len() {
-        bytes[at] = text.as_bytes()[at];
-        at += 1;
-    }
-    bytes
-}
-
-pub(crate) const fn without_last_byte(bytes: &'static [u8]) -> &'static str {
-    match bytes.split_last() {
-        Some((_, text)) => match std::str::from_utf8(text) {
-            Ok(text) => text,
-            Err(_) => panic!("it was text"),
-        },
-        None => "",
-    }
-}
-
-/// Whether this crate wrote the attribute with this key, which has the text of `ours`. If not, the
-/// span's author did.
+/// Whether this crate wrote the attribute with this key, which has the text of `ours`. Otherwise the span's
+/// author did.
 ///
 /// The SDK clones keys, and a clone of a static key has the same address.
 pub(crate) fn is_ours(key: &Key, ours: &'static str) -> bool {
     std::ptr::eq(key.as_str().as_ptr(), ours.as_ptr())
 }
 
-/// What can be seen of a few names at a key_filter: their lengths, and with these their last letters. It
-/// is enough to tell of nearly every other name that it is none of them.
-///
-/// It is taken at each field and attribute of each span, so it compares no text.
+/// A set of keys, reduced to their lengths and to their last letters by length. It rejects nearly every
+/// other key, and each field and attribute of each span passes it, so it compares no text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KeyFilter {
     lengths: u64,
@@ -136,47 +101,51 @@ pub(crate) struct KeyFilter {
 }
 
 impl KeyFilter {
-    pub(crate) const fn of(names: &[&str]) -> Self {
-        let mut filter = Self {
-            lengths: 0,
-            ends: 0,
-        };
-        let mut at = 0;
-        while at < names.len() {
-            filter = filter.and(names[at]);
-            at += 1;
-        }
-        filter
-    }
-
-    pub(crate) const fn and(self, name: &str) -> Self {
-        match name.as_bytes().last() {
-            None => self,
-            Some(end) => Self {
-                lengths: self.lengths | Self::length(name),
-                ends: self.ends | Self::end(name, *end),
+    pub(crate) const fn of(keys: &[&str]) -> Self {
+        match keys.split_first() {
+            Some((first, others)) => Self::of(others).and(first),
+            None => Self {
+                lengths: 0,
+                ends: 0,
             },
         }
     }
 
+    const fn or(self, other: Self) -> Self {
+        Self {
+            lengths: self.lengths | other.lengths,
+            ends: self.ends | other.ends,
+        }
+    }
+
+    pub(crate) const fn and(self, key: &str) -> Self {
+        self.or(Self {
+            lengths: Self::length(key),
+            ends: Self::end(key),
+        })
+    }
+
+    /// False if the key is certainly none of the set.
     #[inline(always)]
-    pub(crate) fn may_match(self, name: &str) -> bool {
-        self.lengths & Self::length(name) != 0 && self.ends_alike(name)
+    pub(crate) fn may_match(self, key: &str) -> bool {
+        self.lengths & Self::length(key) != 0 && self.end_may_match(key)
     }
 
-    // By itself, so that the compiler reads the text only where the length is right.
+    // A function of its own, so that the compiler reads the text only where the length is right.
     #[cold]
-    fn ends_alike(self, name: &str) -> bool {
-        let end = name.as_bytes().last();
-        end.is_some_and(|end| self.ends & Self::end(name, *end) != 0)
+    fn end_may_match(self, key: &str) -> bool {
+        self.ends & Self::end(key) != 0
     }
 
-    // Some share a bit.
-    const fn length(name: &str) -> u64 {
-        1 << (name.len() % 64)
+    // Some lengths, and some ends, share a bit.
+    const fn length(key: &str) -> u64 {
+        1 << (key.len() % 64)
     }
 
-    const fn end(name: &str, end: u8) -> u64 {
-        1 << ((name.len() * 7 + end as usize) % 64)
+    const fn end(key: &str) -> u64 {
+        match key.as_bytes().last() {
+            Some(end) => 1 << ((key.len() * 7 + *end as usize) % 64),
+            None => 0,
+        }
     }
 }

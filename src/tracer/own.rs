@@ -7,6 +7,7 @@
 use crate::diagnostic;
 use crate::error::ErrorKind;
 use crate::format;
+use crate::format::privacy;
 use crate::format::redaction::{self, Redaction};
 use crate::scope::Scope;
 use crate::scope::opener::{Opener, OpenerFields};
@@ -78,7 +79,7 @@ impl Own {
         self.looks_at_all
             || match &self.redaction {
                 None => OURS.may_match(key.as_str()),
-                Some(_) => redaction::may_matter(key.as_str()),
+                Some(_) => privacy::may_matter(key.as_str()),
             }
     }
 
@@ -105,9 +106,9 @@ impl Own {
         };
         redaction.redact_builder(builder);
         let attributes = builder.attributes.get_or_insert_default();
-        let named = redaction::take_named(attributes);
-        self.named = named.or_else(|| redaction::named(&builder.name));
-        redaction::any_may_matter(attributes)
+        let named = redaction::take_id_field_marker(attributes);
+        self.named = named.or_else(|| privacy::id_field_kind(&builder.name));
+        privacy::any_may_matter(attributes)
     }
 
     #[inline(never)]
@@ -124,7 +125,7 @@ impl Own {
         if let Some(opener) = self.opener.clone() {
             let attributes = builder.attributes.get_or_insert_default();
             opener.with_values(|set| {
-                format::write_ids(set, self.redaction.as_ref(), &mut |attribute| {
+                format::encode_ids(set, self.redaction.as_ref(), &mut |attribute| {
                     if !self.has(attribute.key.as_str()) {
                         attributes.push(attribute);
                     }
@@ -320,7 +321,8 @@ impl Own {
         let mut write = |attribute| span.set_attribute(attribute);
         if self.more.is_none() && self.ids.is_empty() {
             if let Some(scope) = scope {
-                format::write_scope(scope, self.redaction.as_ref(), &mut write);
+                let redaction = self.redaction.as_ref();
+                scope.with_values(|values| format::encode(values, redaction, &mut write));
             }
         } else {
             self.end_with_more(scope, &mut write);
@@ -356,7 +358,7 @@ impl Own {
         if values.details.is_none() && IdKind::BOTH.into_iter().all(is_written) {
             return;
         }
-        format::write_values(values, self.redaction.as_ref(), &mut |attribute| {
+        format::encode(values, self.redaction.as_ref(), &mut |attribute| {
             if !self.has(attribute.key.as_str()) {
                 write(attribute);
             }
