@@ -1,19 +1,22 @@
 //! A conversation: turns of one session, each linked to the turn before.
 
-pub(crate) mod lifecycle;
-pub(crate) mod link;
 pub(crate) mod state;
 pub(crate) mod turn;
 
 use crate::conversation::state::ConversationState;
 use crate::conversation::turn::{Last, Turn, TurnSpan};
+use crate::diagnostic::setup;
 use crate::error::Error;
+use crate::here;
+use crate::scope::Scope;
 use crate::session::details::Details;
 use crate::session::keys::PREVIOUS_SESSION_ID;
 use crate::session::{Id, Session};
 use opentelemetry::KeyValue;
-use opentelemetry::trace::{SpanContext, SpanId, TraceId};
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// A conversation of which each turn, a question and its answer, is linked to the turn before.
 ///
@@ -55,17 +58,17 @@ use std::sync::Arc;
 /// ```
 #[derive(Debug)]
 pub struct Conversation {
-    pub(crate) session: Session,
-    pub(crate) previous_id: Option<Id>,
-    pub(crate) in_one_trace: bool,
-    /// Where the turns go on as long as none is finished: the first one of the trace, or a trace of
-    /// which no span is known.
-    pub(crate) origin: Option<SpanContext>,
-    /// The turn that was finished last. Turns that are under way hold it too, so that one of before a
-    /// [`reset`](Self::reset) moves nothing any more.
-    pub(crate) last: Arc<Last>,
-    pub(crate) has_events: bool,
-    pub(crate) has_started: bool,
+    session: Session,
+    previous_id: Option<Id>,
+    in_one_trace: bool,
+    /// The parent of the turns as long as none is finished: the first turn of the trace, or a stand-in where no
+    /// span of the trace is known.
+    origin: Option<SpanContext>,
+    /// The turn that was finished last. Turns share it, so [`reset`](Self::reset) makes a new one: a turn that
+    /// was started before no longer moves the conversation.
+    last: Arc<Last>,
+    has_events: bool,
+    has_started: bool,
 }
 
 impl Conversation {
@@ -170,22 +173,20 @@ impl Conversation {
         trace_id: &str,
         last_span_id: Option<&str>,
     ) -> Result<Self, Error> {
-        let trace = link::trace_id(trace_id)?;
-        let last = last_span_id.map_or(Ok(SpanId::INVALID), link::span_id)?;
-        self.resume_at(link::sampled(trace, last));
+        let trace = state::trace_id(trace_id)?;
+        let last = last_span_id.map_or(Ok(SpanId::INVALID), state::span_id)?;
+        self.resume_at(state::sampled(trace, last));
         Ok(self)
     }
 
     /// The id of the span is invalid where only the trace is known.
-    pub(crate) fn resume_at(&mut self, at: SpanContext) {
+    fn resume_at(&mut self, at: SpanContext) {
         self.last = Arc::default();
         self.origin = None;
         if at.is_valid() {
             self.last.set(at);
         } else {
-            let (trace, state) = (at.trace_id(), at.trace_state().clone());
-            let parent = SpanContext::new(trace, stand_in(trace), at.trace_flags(), true, state);
-            self.origin = Some(parent);
+            self.origin = Some(state::resumable(&at, stand_in(at.trace_id())));
         }
         self.has_started = true;
     }
@@ -224,10 +225,38 @@ impl Conversation {
             true => (last.or_else(|| self.origin.clone()), None),
             false => (None, last),
         };
-        let turn = Turn::start(span, self, parent, linked);
-        if self.in_one_trace && turn.context.is_valid() {
-            self.origin.get_or_insert_with(|| turn.context.clone());
+        let here = here::get();
+        let scope = Scope::of_turn(Scope::of(&here), &self.session);
+        let begins = Arc::new(AtomicBool::new(true));
+        let under = match parent {
+            Some(parent) => scope.entered(&here.with_remote_span_context(parent)),
+            None => scope.entered_to_begin_a_trace(&here, Some(begins.clone())),
+        };
+        let attached = here::attach(under);
+        let span = span.make();
+        drop(attached);
+        setup::check_turn(&span);
+        if let Some(linked) = linked {
+            span.add_link(linked);
         }
+        if let Some(previous) = self.previous_id() {
+            span.set_attribute(PREVIOUS_SESSION_ID, previous.to_owned());
+        }
+        // This starts the span, so its ids are known from now on.
+        let context = span.context().span().span_context().clone();
+        if context.is_valid() {
+            // Work in the turn inherits the `Context`, and must not begin traces. Behind `reload::Layer` the
+            // span starts only when it is entered.
+            begins.store(false, Ordering::Relaxed);
+            if self.in_one_trace {
+                self.origin.get_or_insert_with(|| context.clone());
+            }
+        }
+        let turn = Turn {
+            span,
+            context,
+            last: self.last.clone(),
+        };
         if self.has_events && !std::mem::replace(&mut self.has_started, true) {
             turn.span.in_scope(|| self.with_previous_id().emit_start());
         }
@@ -291,7 +320,19 @@ impl Conversation {
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
     pub fn state(&self) -> ConversationState {
-        ConversationState::of(self)
+        let last = self.last.get();
+        let span = last.as_ref().map_or(SpanId::INVALID, SpanContext::span_id);
+        let at = last.or_else(|| self.origin.clone());
+        ConversationState {
+            session: Session {
+                id: self.session.id.clone(),
+                ..Session::default()
+            },
+            previous_id: self.previous_id.clone(),
+            in_one_trace: self.in_one_trace,
+            has_started: self.has_started,
+            at: at.map(|at| state::resumable(&at, span)),
+        }
     }
 
     /// Goes on with the conversation that was in this state.
@@ -359,7 +400,22 @@ impl Conversation {
     }
 }
 
-/// For the parent that a span in `trace` has to have, where none is known: the same one everywhere.
+impl From<ConversationState> for Conversation {
+    fn from(state: ConversationState) -> Self {
+        let mut conversation = Self::new(state.session);
+        if let Some(at) = state.at {
+            conversation.resume_at(at);
+        }
+        Self {
+            previous_id: state.previous_id,
+            in_one_trace: state.in_one_trace,
+            has_started: state.has_started,
+            ..conversation
+        }
+    }
+}
+
+/// The id of the parent that a span needs to be in `trace`, where no span is known: the same one in every process.
 fn stand_in(trace: TraceId) -> SpanId {
     let [high, low] = [64, 0].map(|shift| (u128::from_be_bytes(trace.to_bytes()) >> shift) as u64);
     SpanId::from(if low == 0 { high } else { low })

@@ -1,3 +1,5 @@
+//! `session!` and `user!`.
+
 /// Creates a span that sets a session: the span and its descendants are exported with `session.id`.
 ///
 /// The id may be anything that implements `Display`, or a whole [`Session`](crate::Session). Without an id, the
@@ -28,7 +30,7 @@
 /// ```
 #[macro_export]
 macro_rules! session {
-    ($($given:tt)*) => { $crate::__open!(session [] $($given)*) };
+    ($($arguments:tt)*) => { $crate::__open!(session [] $($arguments)*) };
 }
 
 /// Creates a span that sets a user: the span and its descendants are exported with `user.id`, and they
@@ -45,11 +47,11 @@ macro_rules! session {
 /// ```
 #[macro_export]
 macro_rules! user {
-    ($($given:tt)*) => { $crate::__open!(user [] $($given)*) };
+    ($($arguments:tt)*) => { $crate::__open!(user [] $($arguments)*) };
 }
 
-/// Takes the options off the front, then makes the span. `tracing_session` is the field that
-/// `fields::MACRO_FIELD` names.
+/// Takes the options off the front, then creates the span. The field `tracing_session` tells the layer that a
+/// macro created it: see `fields::MACRO_FIELD`.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __open {
@@ -70,17 +72,16 @@ macro_rules! __open {
     };
     (@session [$($options:tt)*] $id:expr $(, $($fields:tt)*)?) => {
         match &$id {
-            given => {
+            id => {
                 #[allow(unused_imports)]
                 use $crate::__private::Displayed as _;
-                let given = $crate::__private::Given(given);
-                let _passing = given.pass();
+                let ids = $crate::__private::Argument(id).ids();
                 $crate::__private::checked($crate::__private::span!(
                     $($options)*
                     "session",
                     tracing_session = $crate::__private::Empty,
-                    session.id = given.session_id().as_deref(),
-                    user.id = given.user_id(),
+                    session.id = ids.session_id.as_deref(),
+                    user.id = ids.user_id,
                     $($($fields)*)?
                 ))
             }
@@ -88,12 +89,12 @@ macro_rules! __open {
     };
     (@user [$($options:tt)*] $id:expr $(, $($fields:tt)*)?) => {
         match &$id {
-            given => {
+            id => {
                 $crate::__private::checked($crate::__private::span!(
                     $($options)*
                     "user",
                     tracing_session = $crate::__private::Empty,
-                    user.id = $crate::__private::text(given).as_str(),
+                    user.id = $crate::__private::text(id).as_str(),
                     $($($fields)*)?
                 ))
             }
@@ -101,7 +102,7 @@ macro_rules! __open {
     };
 }
 
-/// What the macros expand to.
+/// The functions and types that the macros expand to.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::diagnostic::setup::checked;
@@ -113,67 +114,70 @@ pub mod __private {
     pub use tracing::field::Empty;
     pub use tracing::{Level, span};
 
-    /// What `session!` was given: a `Session`, text, or else anything that displays, which has to be
-    /// made a text first. Inherent methods stand before those of a trait.
+    /// The argument of `session!`: a `Session`, a text, or another type that implements `Display`. Method
+    /// resolution prefers inherent methods, so [`Displayed`] is for the other types only.
     #[allow(clippy::exhaustive_structs)]
     #[allow(missing_debug_implementations, reason = "it would show an id")]
-    pub struct Given<T>(pub T);
+    pub struct Argument<T>(pub T);
 
-    pub trait Displayed {
-        fn session_id(&self) -> Option<Cow<'_, str>>;
+    pub trait Displayed<'a> {
+        fn ids(self) -> Ids<'a, ()>;
+    }
 
-        #[inline]
-        fn user_id(&self) -> Option<&str> {
-            None
-        }
-
-        #[inline]
-        fn pass(&self) -> Nothing {
-            Nothing
+    impl<'a, T: Display + ?Sized> Displayed<'a> for Argument<&'a T> {
+        fn ids(self) -> Ids<'a, ()> {
+            Ids::new(Some(text(self.0)), None, ())
         }
     }
 
-    impl<T: Display + ?Sized> Displayed for Given<&T> {
-        fn session_id(&self) -> Option<Cow<'_, str>> {
-            Some(text(self.0).into())
-        }
-    }
-
-    macro_rules! texts {
-        ($($text:ty),*) => {$(
-            impl Given<&$text> {
+    macro_rules! ids_of {
+        ($($argument:ty as $target:ty => $guard:ty),*) => {$(
+            impl<'a> Argument<&'a $argument> {
                 #[inline]
-                pub fn session_id(&self) -> Option<Cow<'_, str>> {
-                    let text: &str = self.0;
-                    Some(text.into())
+                pub fn ids(self) -> Ids<'a, $guard> {
+                    let argument: &'a $target = self.0;
+                    argument.into()
                 }
             }
         )*};
     }
-    texts!(str, &str, String, &String);
+    ids_of!(str as str => (), &str as str => (), String as str => (), &String as str => ());
+    ids_of!(Session as Session => Passing, &Session as Session => Passing);
 
-    macro_rules! sessions {
-        ($($session:ty),*) => {$(
-            impl Given<&$session> {
-                pub fn session_id(&self) -> Option<Cow<'_, str>> {
-                    self.0.id().map(Cow::Borrowed)
-                }
-
-                pub fn user_id(&self) -> Option<&str> {
-                    self.0.user_id()
-                }
-
-                pub fn pass(&self) -> Passing {
-                    Passing {
-                        _attached: given::pass(self.0),
-                    }
-                }
-            }
-        )*};
+    /// The ids that the argument sets. The guard passes the other values of a `Session` to the span.
+    #[allow(clippy::exhaustive_structs)]
+    #[allow(missing_debug_implementations, reason = "it would show an id")]
+    pub struct Ids<'a, G> {
+        pub session_id: Option<Cow<'a, str>>,
+        pub user_id: Option<&'a str>,
+        _guard: G,
     }
-    sessions!(Session, &Session);
 
-    /// What no field can hold reaches the span while this lives.
+    impl<'a, G> Ids<'a, G> {
+        fn new(id: Option<impl Into<Cow<'a, str>>>, user_id: Option<&'a str>, guard: G) -> Self {
+            Self {
+                session_id: id.map(Into::into),
+                user_id,
+                _guard: guard,
+            }
+        }
+    }
+
+    impl<'a> From<&'a str> for Ids<'a, ()> {
+        #[inline]
+        fn from(id: &'a str) -> Self {
+            Self::new(Some(id), None, ())
+        }
+    }
+
+    impl<'a> From<&'a Session> for Ids<'a, Passing> {
+        fn from(session: &'a Session) -> Self {
+            let guard = Passing(given::pass(session));
+            Self::new(session.id(), session.user_id(), guard)
+        }
+    }
+
+    /// While it lives, the values of a `Session` that no field can contain reach the span that is created.
     ///
     /// ```compile_fail,E0277
     /// # use tracing_session::{Session, session};
@@ -182,14 +186,7 @@ pub mod __private {
     /// ```
     #[derive(Debug)]
     #[must_use]
-    pub struct Passing {
-        _attached: Attached,
-    }
-
-    /// Fields hold all of it.
-    #[derive(Debug)]
-    #[allow(clippy::exhaustive_structs)]
-    pub struct Nothing;
+    pub struct Passing(#[expect(dead_code, reason = "it detaches when it is dropped")] Attached);
 
     pub fn text(id: &(impl Display + ?Sized)) -> String {
         id.to_string()

@@ -25,7 +25,6 @@
 //! ```
 
 use crate::error::{Error, ErrorKind};
-use opentelemetry::Value;
 use serde::Serialize;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -254,19 +253,19 @@ impl OpenInferenceSpanExt for Span {
     }
 
     fn set_input(&self, text: impl Into<String>) {
-        set_text(self, INPUT_VALUE, INPUT_MIME_TYPE, text);
+        set_text(self, INPUT, text);
     }
 
     fn set_input_json(&self, value: &impl Serialize) -> Result<(), Error> {
-        set_json(self, INPUT_VALUE, INPUT_MIME_TYPE, value)
+        set_json(self, INPUT, value)
     }
 
     fn set_output(&self, text: impl Into<String>) {
-        set_text(self, OUTPUT_VALUE, OUTPUT_MIME_TYPE, text);
+        set_text(self, OUTPUT, text);
     }
 
     fn set_output_json(&self, value: &impl Serialize) -> Result<(), Error> {
-        set_json(self, OUTPUT_VALUE, OUTPUT_MIME_TYPE, value)
+        set_json(self, OUTPUT, value)
     }
 
     fn set_model_name(&self, name: impl Into<String>) {
@@ -276,40 +275,40 @@ impl OpenInferenceSpanExt for Span {
     }
 
     fn set_token_counts(&self, prompt: u64, completion: u64) {
-        self.set_attribute(LLM_TOKEN_COUNT_PROMPT, count(prompt));
-        self.set_attribute(LLM_TOKEN_COUNT_COMPLETION, count(completion));
-        let total = prompt.saturating_add(completion);
-        self.set_attribute(LLM_TOKEN_COUNT_TOTAL, count(total));
+        for (key, count) in [
+            (LLM_TOKEN_COUNT_PROMPT, prompt),
+            (LLM_TOKEN_COUNT_COMPLETION, completion),
+            (LLM_TOKEN_COUNT_TOTAL, prompt.saturating_add(completion)),
+        ] {
+            self.set_attribute(key, i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 }
 
-fn set_text(span: &Span, key: &'static str, mime_key: &'static str, text: impl Into<String>) {
+/// The keys of a value and of its MIME type.
+type Keys = [&'static str; 2];
+
+const INPUT: Keys = [INPUT_VALUE, INPUT_MIME_TYPE];
+const OUTPUT: Keys = [OUTPUT_VALUE, OUTPUT_MIME_TYPE];
+
+fn set_text(span: &Span, [key, mime_type]: Keys, text: impl Into<String>) {
     if !span.is_disabled() {
         span.set_attribute(key, text.into());
-        span.set_attribute(mime_key, "text/plain");
+        span.set_attribute(mime_type, "text/plain");
     }
 }
 
-fn set_json(
-    span: &Span,
-    key: &'static str,
-    mime_key: &'static str,
-    value: &impl Serialize,
-) -> Result<(), Error> {
+fn set_json(span: &Span, [key, mime_type]: Keys, value: &impl Serialize) -> Result<(), Error> {
     if !span.is_disabled() {
-        // serde's text may quote the value, so it goes no further.
+        // The error drops serde's text, which may contain the value.
         let json = serde_json::to_string(value).map_err(|_| ErrorKind::Serialize)?;
         span.set_attribute(key, json);
-        span.set_attribute(mime_key, "application/json");
+        span.set_attribute(mime_type, "application/json");
     }
     Ok(())
 }
 
-fn count(tokens: u64) -> Value {
-    i64::try_from(tokens).unwrap_or(i64::MAX).into()
-}
-
-/// So that a method may be added without breaking anybody.
+/// Sealed, so that a new method breaks nobody.
 mod sealed {
     pub trait Sealed {}
 

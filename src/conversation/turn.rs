@@ -1,34 +1,28 @@
-//! A turn of a conversation.
+//! A turn of a conversation: its span, and the position that it moves on when it is finished.
 
-use crate::conversation::Conversation;
-use crate::diagnostic::setup;
-use crate::here;
-use crate::scope::Scope;
-use crate::session::keys::PREVIOUS_SESSION_ID;
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use opentelemetry::trace::{SpanContext, SpanId, TraceId};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::Span;
-use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// The turn that was finished last.
 #[derive(Debug, Default)]
 pub(crate) struct Last(Mutex<Option<SpanContext>>);
 
 impl Last {
+    fn lock(&self) -> MutexGuard<'_, Option<SpanContext>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn get(&self) -> Option<SpanContext> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.lock().clone()
     }
 
     pub(crate) fn set(&self, turn: SpanContext) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(turn);
+        *self.lock() = Some(turn);
     }
 }
 
-/// What [`Conversation::turn`] takes: the name of the turn, as `&str` or `&String`, or a closure that
+/// What [`Conversation::turn`](crate::Conversation::turn) takes: the name of the turn, as `&str` or `&String`, or a closure that
 /// makes its span. It is for these alone.
 ///
 /// ```
@@ -75,7 +69,7 @@ mod sealed {
     }
 }
 
-/// A turn of a [`Conversation`], under way.
+/// A turn of a [`Conversation`](crate::Conversation), under way.
 ///
 /// Dropped without being finished it leaves the conversation where it was: the turn has failed, or was
 /// cancelled. A streamed answer keeps it until the stream has ended.
@@ -96,49 +90,10 @@ mod sealed {
 pub struct Turn {
     pub(crate) span: Span,
     pub(crate) context: SpanContext,
-    last: Arc<Last>,
+    pub(crate) last: Arc<Last>,
 }
 
 impl Turn {
-    /// Has the span of a turn made where it belongs, and starts it: so its ids are known from now on.
-    ///
-    /// Without a `parent` it is the root of a trace of its own.
-    pub(crate) fn start(
-        span: impl TurnSpan,
-        conversation: &Conversation,
-        parent: Option<SpanContext>,
-        linked: Option<SpanContext>,
-    ) -> Self {
-        let here = here::get();
-        let scope = Scope::of_turn(Scope::of(&here), conversation.session());
-        let begins = Arc::new(AtomicBool::new(true));
-        let under = match parent {
-            Some(parent) => scope.entered(&here.with_remote_span_context(parent)),
-            None => scope.entered_to_begin_a_trace(&here, Some(begins.clone())),
-        };
-        let attached = here::attach(under);
-        let span = span.make();
-        drop(attached);
-        setup::check_turn(&span);
-        if let Some(linked) = linked {
-            span.add_link(linked);
-        }
-        if let Some(previous) = conversation.previous_id() {
-            span.set_attribute(PREVIOUS_SESSION_ID, previous.to_owned());
-        }
-        let context = span.context().span().span_context().clone();
-        // The `Context` lives on in what is done in the turn. Behind `reload::Layer` the span is started
-        // when it is entered.
-        if context.is_valid() {
-            begins.store(false, Ordering::Relaxed);
-        }
-        Self {
-            span,
-            context,
-            last: conversation.last.clone(),
-        }
-    }
-
     /// The span of the turn, to do the work in: by `in_scope`, or, for what is awaited, by
     /// [`Instrument`](tracing::Instrument). A span that is entered across an `await` is entered for
     /// other tasks too.
