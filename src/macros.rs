@@ -75,13 +75,13 @@ macro_rules! __open {
             id => {
                 #[allow(unused_imports)]
                 use $crate::__private::Displayed as _;
-                let ids = $crate::__private::Argument(id).ids();
+                let (session_id, user_id, _passing) = $crate::__private::Argument(id).ids();
                 $crate::__private::checked($crate::__private::span!(
                     $($options)*
                     "session",
                     tracing_session = $crate::__private::Empty,
-                    session.id = ids.session_id.as_deref(),
-                    user.id = ids.user_id,
+                    session.id = session_id.as_deref(),
+                    user.id = user_id,
                     $($($fields)*)?
                 ))
             }
@@ -120,62 +120,35 @@ pub mod __private {
     #[allow(missing_debug_implementations, reason = "it would show an id")]
     pub struct Argument<T>(pub T);
 
+    /// The ids that an argument sets, and a guard that passes the other values of a `Session` to the span.
+    pub type Ids<'a, G> = (Option<Cow<'a, str>>, Option<&'a str>, G);
+
     pub trait Displayed<'a> {
         fn ids(self) -> Ids<'a, ()>;
     }
 
     impl<'a, T: Display + ?Sized> Displayed<'a> for Argument<&'a T> {
         fn ids(self) -> Ids<'a, ()> {
-            Ids::new(Some(text(self.0)), None, ())
+            (Some(text(self.0).into()), None, ())
         }
     }
 
     macro_rules! ids_of {
-        ($($argument:ty as $target:ty => $guard:ty),*) => {$(
+        ($($argument:ty),* => $target:ty, $guard:ty, $ids:expr) => {$(
             impl<'a> Argument<&'a $argument> {
                 #[inline]
                 pub fn ids(self) -> Ids<'a, $guard> {
-                    let argument: &'a $target = self.0;
-                    argument.into()
+                    let ids: fn(&'a $target) -> Ids<'a, $guard> = $ids;
+                    ids(self.0)
                 }
             }
         )*};
     }
-    ids_of!(str as str => (), &str as str => (), String as str => (), &String as str => ());
-    ids_of!(Session as Session => Passing, &Session as Session => Passing);
-
-    /// The ids that the argument sets. The guard passes the other values of a `Session` to the span.
-    #[allow(clippy::exhaustive_structs)]
-    #[allow(missing_debug_implementations, reason = "it would show an id")]
-    pub struct Ids<'a, G> {
-        pub session_id: Option<Cow<'a, str>>,
-        pub user_id: Option<&'a str>,
-        _guard: G,
-    }
-
-    impl<'a, G> Ids<'a, G> {
-        fn new(id: Option<impl Into<Cow<'a, str>>>, user_id: Option<&'a str>, guard: G) -> Self {
-            Self {
-                session_id: id.map(Into::into),
-                user_id,
-                _guard: guard,
-            }
-        }
-    }
-
-    impl<'a> From<&'a str> for Ids<'a, ()> {
-        #[inline]
-        fn from(id: &'a str) -> Self {
-            Self::new(Some(id), None, ())
-        }
-    }
-
-    impl<'a> From<&'a Session> for Ids<'a, Passing> {
-        fn from(session: &'a Session) -> Self {
-            let guard = Passing(given::pass(session));
-            Self::new(session.id(), session.user_id(), guard)
-        }
-    }
+    ids_of!(str, &str, String, &String => str, (), |id| (Some(id.into()), None, ()));
+    ids_of!(Session, &Session => Session, Passing, |session| {
+        let id = session.id().map(Cow::Borrowed);
+        (id, session.user_id(), Passing(given::pass(session)))
+    });
 
     /// While it lives, the values of a `Session` that no field can contain reach the span that is created.
     ///

@@ -3,11 +3,9 @@
 //! It works on finished attributes and doesn't know the session: the exporter, the span processor and
 //! the log processor share it.
 
-use crate::format::dialect::{Content, Dialect};
+use crate::format::dialect::{Content, Dialect, Rule};
 use crate::session::id::Id;
-use crate::session::keys::{
-    KeyFilter, METADATA, SESSION_ID, TAGS, USER_HASH, USER_ID, is_ours, ours,
-};
+use crate::session::keys::{USER_ID, is_ours, ours};
 use opentelemetry::{Array, KeyValue, StringValue, Value};
 use serde_json::{Map, Value as Json};
 use std::collections::HashMap;
@@ -21,15 +19,6 @@ pub(crate) struct Translator {
     /// Parsed metadata by its text: of sessions, and of spans' authors. Authors may set another text on each
     /// span, which must not displace the sessions'.
     entries: Mutex<[Generations; 2]>,
-}
-
-/// An attribute that the dialect may have other keys for.
-struct Source {
-    value: Content,
-    key: &'static str,
-    at: usize,
-    /// The span's author set it, and not the session.
-    is_authors: bool,
 }
 
 impl Default for Translator {
@@ -52,17 +41,37 @@ impl Translator {
         if !self.changes {
             return;
         }
+        // The last value of an attribute that was set again.
+        let position = |key: &str| attributes.iter().rposition(|it| it.key.as_str() == key);
+        // Beside the user's id, a hash is an attribute like any other.
+        let user_key = match position(USER_ID) {
+            Some(_) => ours::USER_ID,
+            None => ours::USER_HASH,
+        };
+        // Ids come first: in some dialects a metadata entry can have the key of an id, and no key is written twice.
+        let sources = [
+            (Content::SessionId, ours::SESSION_ID),
+            (Content::UserId, user_key),
+            (Content::Metadata, ours::METADATA),
+            (Content::Tags, ours::TAGS),
+        ];
         let mut removed = Vec::new();
-        for source in sources(attributes).into_iter().flatten() {
-            let (added, stays) = self.added(&source, &attributes[source.at].value);
+        for (content, key, at) in sources.map(|(content, key)| (content, key, position(key))) {
+            let Some(at) = at else { continue };
+            let is_authors = !is_ours(&attributes[at].key, key);
+            let rules = self.dialect.rules_for(content, is_authors);
+            let (added, stays) = self.added(rules, is_authors, &attributes[at]);
             let mut is_added = false;
             for attribute in added {
                 match attributes.iter_mut().find(|own| own.key == attribute.key) {
                     // In the place of the attribute itself, if that one goes.
-                    None if !stays && !is_added => attributes[source.at] = attribute,
+                    None if !stays && !is_added => attributes[at] = attribute,
                     None => attributes.push(attribute),
                     // A value that is no id counts as not set.
-                    Some(own) if source.is_id() && Id::check(&own.value.as_str()).is_err() => {
+                    Some(own)
+                        if content.id_kind().is_some()
+                            && Id::check(&own.value.as_str()).is_err() =>
+                    {
                         own.value = attribute.value;
                     }
                     // The author's own attribute wins.
@@ -71,8 +80,8 @@ impl Translator {
                 is_added = true;
             }
             // Removed, the author's own value would be lost where the dialect has no key for it.
-            if !stays && (is_added || !source.is_authors) {
-                removed.push(source.key);
+            if !stays && (is_added || !is_authors) {
+                removed.push(key);
             }
         }
         if !removed.is_empty() {
@@ -80,24 +89,29 @@ impl Translator {
         }
     }
 
-    /// A value under each key of the dialect, and whether it stays under its own key too.
-    fn added(&self, source: &Source, value: &Value) -> (Vec<KeyValue>, bool) {
+    /// The value of an attribute under each key of the dialect, and whether the attribute stays as well.
+    fn added<'a>(
+        &self,
+        rules: impl Iterator<Item = &'a Rule>,
+        is_authors: bool,
+        KeyValue { key, value, .. }: &KeyValue,
+    ) -> (Vec<KeyValue>, bool) {
         let mut added = Vec::new();
         let (mut stays, mut has_entries) = (false, false);
         let tags = match value {
             Value::Array(Array::String(tags)) => Some(tags),
             _ => None,
         };
-        for rule in self.dialect.rules_for(source.value, source.is_authors) {
+        for rule in rules {
             match rule.content {
                 // The dialect has a key for the hash too, if it has one for the user.
                 Content::UserId if rule.key == USER_ID => stays = true,
-                _ if rule.key == source.key => stays = true,
+                _ if rule.key == key.as_str() => stays = true,
                 // The entries are made for all prefixes at once.
                 Content::MetadataEntry if has_entries => {}
                 Content::MetadataEntry => {
                     has_entries = true;
-                    match self.entries(&value.as_str(), source.is_authors) {
+                    match self.entries(&value.as_str(), is_authors) {
                         Some(entries) => added.extend(entries.iter().cloned()),
                         None => stays = true,
                     }
@@ -142,44 +156,6 @@ impl fmt::Debug for Translator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.dialect.fmt(f)
     }
-}
-
-impl Source {
-    fn is_id(&self) -> bool {
-        self.value.id_kind().is_some()
-    }
-}
-
-const SOURCES: KeyFilter = KeyFilter::of(&[SESSION_ID, USER_ID, USER_HASH, METADATA, TAGS]);
-
-/// The attributes that the dialect may have other keys for, ids first: in some dialects a metadata entry can
-/// have the key of an id, and no key is written twice.
-fn sources(attributes: &[KeyValue]) -> [Option<Source>; 4] {
-    let mut sources = [const { None }; 4];
-    for (at, KeyValue { key, .. }) in attributes.iter().enumerate() {
-        if !SOURCES.may_match(key.as_str()) {
-            continue;
-        }
-        let (value, ours) = match key.as_str() {
-            SESSION_ID => (Content::SessionId, ours::SESSION_ID),
-            USER_ID => (Content::UserId, ours::USER_ID),
-            // Beside the user's id, a hash is an attribute like any other.
-            USER_HASH if sources[Content::UserId as usize].is_none() => {
-                (Content::UserId, ours::USER_HASH)
-            }
-            METADATA => (Content::Metadata, ours::METADATA),
-            TAGS => (Content::Tags, ours::TAGS),
-            _ => continue,
-        };
-        // An attribute that was set again: the last value counts.
-        sources[value as usize] = Some(Source {
-            value,
-            key: ours,
-            at,
-            is_authors: !is_ours(key, ours),
-        });
-    }
-    sources
 }
 
 /// One metadata entry as the value of an attribute. Nulls are omitted.
