@@ -37,7 +37,10 @@ impl Session {
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
     pub fn attach(&self) -> SessionGuard {
-        SessionGuard::new(Scope::nested(Scope::current(), self).attach())
+        let scope = Scope::nested(Scope::current(), self);
+        SessionGuard {
+            _attached: scope.attach(),
+        }
     }
 
     /// Runs `f` with this as the current session.
@@ -175,19 +178,17 @@ impl Session {
         ensure(handover::ask(cx, Errand::Bind(self.clone())), refused)
     }
 
-    /// Tells that this session starts, with the event `session.start` of OpenTelemetry's semantic
-    /// conventions.
+    /// Emits the event `session.start` of OpenTelemetry's semantic conventions: this session starts.
     ///
-    /// It is an event of `tracing`, with the target `tracing_session` and the level `INFO`. The bridge
-    /// of `opentelemetry-appender-tracing` makes a log record of it, with this event name, and the
-    /// OpenTelemetry layer an event of the span that is current, if there is one. It has no ids itself: the
-    /// session is in force for it, and is written on the record, with what is to be hidden hidden, by
-    /// `SessionLogProcessor` (feature `logs`).
+    /// It is an event of `tracing`, with the target `tracing_session` and the level `INFO`. The bridge of
+    /// `opentelemetry-appender-tracing` turns it into a log record with this event name, and the OpenTelemetry
+    /// layer adds it to the current span. The event has no fields with ids. It is emitted in the session, so
+    /// `SessionLogProcessor` (feature `logs`) writes the redacted session on the record.
     ///
-    /// A session that goes on from another one says so with the attribute `session.previous_id`;
-    /// a [`Conversation`](crate::Conversation) that was reset does.
+    /// A session that continues another one has the attribute `session.previous_id`. A
+    /// [`Conversation`](crate::Conversation) sets it after a reset.
     ///
-    /// Filters have to let it pass: `my_app=debug` alone does not.
+    /// Your filters must enable the event: `my_app=debug` alone disables it.
     ///
     /// ```
     /// use tracing_session::Session;
@@ -202,8 +203,7 @@ impl Session {
         });
     }
 
-    /// Tells that this session has ended, with the event `session.end`, as [`emit_start`] does. What
-    /// comes next starts after it.
+    /// Emits the event `session.end`: this session has ended. See [`emit_start`].
     ///
     /// ```
     /// use tracing_session::Session;
@@ -241,15 +241,7 @@ pub(crate) fn not_while_a_span_starts() -> Result<(), Error> {
 #[derive(Debug)]
 #[must_use = "the session is in force only until the guard is dropped"]
 pub struct SessionGuard {
-    _attached: Attached,
-}
-
-impl SessionGuard {
-    pub(crate) fn new(attached: Attached) -> Self {
-        Self {
-            _attached: attached,
-        }
-    }
+    pub(crate) _attached: Attached,
 }
 
 /// Runs a future or a stream in a session.

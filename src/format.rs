@@ -7,7 +7,7 @@ pub(crate) mod redaction;
 pub(crate) mod translator;
 
 use crate::format::redaction::Redaction;
-use crate::session::keys::{USER_HASH, ours};
+use crate::session::keys::USER_HASH;
 use crate::session::{IdKind, Session};
 use opentelemetry::KeyValue;
 use std::borrow::Cow;
@@ -28,10 +28,9 @@ pub(crate) fn encode(
         };
         // A session extracted from headers can have an attribute `user.hash`.
         let is_hashed = redaction.is_some() && values.user_id.is_some();
-        for encoded in encoded.iter() {
-            let attribute = encoded.attribute();
+        for attribute in encoded.iter() {
             if !(is_hashed && attribute.key.as_str() == USER_HASH) {
-                write(attribute);
+                write(attribute.clone());
             }
         }
     }
@@ -44,14 +43,10 @@ pub(crate) fn encode_ids(
     redaction: Option<&Arc<Redaction>>,
     write: &mut impl FnMut(KeyValue),
 ) {
-    let ids = [
-        (IdKind::Session, ours::SESSION_ID, &values.id),
-        (IdKind::User, ours::USER_ID, &values.user_id),
-    ];
-    for (kind, key, id) in ids {
-        let Some(id) = id else { continue };
+    for kind in IdKind::BOTH {
+        let Some(id) = kind.id(values) else { continue };
         let attribute = match redaction {
-            None => Some(KeyValue::new(key, id.shared())),
+            None => Some(KeyValue::new(kind.key(), id.shared())),
             Some(redaction) => redaction.encode_id(kind, id),
         };
         if let Some(attribute) = attribute {

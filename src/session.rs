@@ -10,7 +10,7 @@ pub(crate) mod text;
 pub(crate) use crate::session::id::{Id, IdKind};
 
 use crate::error::{Error, ErrorKind};
-use crate::session::details::{Details, Encoded, Part, Parts};
+use crate::session::details::{Details, Part, Parts};
 use crate::session::keys::{METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, WRITTEN};
 use opentelemetry::{Key, KeyValue, StringValue, Value};
 use serde::Serialize;
@@ -266,7 +266,7 @@ impl Session {
     }
 
     /// The same session with the variables of its prompt template: `llm.prompt_template.variables`,
-    /// the text of a JSON object. They take the place of those that are in force around it.
+    /// the text of a JSON object. They replace the variables of an outer session.
     ///
     /// # Errors
     ///
@@ -429,7 +429,7 @@ impl Session {
             Some(KeyValue::new(kind.key(), id.shared()))
         });
         let details = self.details.iter().flat_map(|it| it.encoded());
-        let attributes: Vec<_> = ids.chain(details.map(Encoded::attribute)).collect();
+        let attributes: Vec<_> = ids.chain(details.cloned()).collect();
         attributes.into_iter()
     }
 }
@@ -443,7 +443,8 @@ impl Session {
         }
     }
 
-    fn change(mut self, change: impl FnOnce(&mut Details)) -> Self {
+    /// Sets metadata, tags, the prompt template or attributes.
+    pub(crate) fn change(mut self, change: impl FnOnce(&mut Details)) -> Self {
         Details::change(&mut self.details, change);
         self.details.take_if(|details| details.is_empty());
         self

@@ -7,28 +7,24 @@ use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
-use std::fmt;
 use std::str::FromStr;
 
-/// What a conversation needs to go on: the ids of its session, where its turns stand, and how they are
-/// traced. Made by [`Conversation::state`], and taken by [`Conversation::resume`].
+/// The state of a conversation between requests: the ids of its session, its last turn, and how its turns are
+/// traced. [`Conversation::state`] returns it, and [`Conversation::resume`] continues from it.
 ///
-/// It has no user and no metadata: the next request says them
-/// [anew](Conversation::with_session).
+/// It contains no user and no metadata: the next request [sets them again](Conversation::with_session).
 ///
-/// It is a value of `serde`, to be kept in JSON or another format that describes itself. Its
-/// `version` is 1.
+/// It implements `Serialize` and `Deserialize`, for JSON and other self-describing formats. Its `version` is 1.
 ///
-/// A state that comes back from a client is the client's word. Each id in it has to obey the rules, and
-/// nothing else is known of it: see that the [session](Self::session_id) belongs to who asks, as you
-/// would with one in a header. In [one trace](Conversation::in_one_trace) it also says whether the trace is
-/// sampled, which a parent-based sampler follows.
+/// A client can change a state that you gave to it. Deserializing checks the form of each id and nothing else,
+/// so check that the [session](Self::session_id) belongs to the caller, as with a header. In [one
+/// trace](Conversation::in_one_trace), the state also decides whether the trace is sampled, because a
+/// parent-based sampler follows it.
 ///
 /// # Errors
 ///
-/// To deserialize it is an error where it is malformed, of another version, or holds an id that
-/// [`Session::new`] refuses. The error names the field, and no value. Fields that are not known are
-/// ignored.
+/// Deserializing fails if the state is malformed, has another version, or contains an id that [`Session::new`]
+/// refuses. The error names the field and contains no value. Unknown fields are ignored.
 ///
 /// ```
 /// use tracing_session::ConversationState;
@@ -42,7 +38,7 @@ use std::str::FromStr;
 /// let error = serde_json::from_str::<ConversationState>(later).unwrap_err();
 /// assert_eq!(error.to_string(), "conversation state is of version 2, and 1 is what this release reads");
 /// ```
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Json", into = "Json")]
 pub struct ConversationState {
     /// The id alone.
@@ -66,14 +62,6 @@ impl ConversationState {
     /// ```
     pub fn session_id(&self) -> &str {
         self.session.id().unwrap_or_default()
-    }
-}
-
-impl fmt::Debug for ConversationState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConversationState")
-            .field("session", &self.session)
-            .finish_non_exhaustive()
     }
 }
 
@@ -185,13 +173,13 @@ fn malformed(field: &'static str) -> Error {
     Error::from(ErrorKind::MalformedState).about(field)
 }
 
-/// A span that is known by its ids, to [link] a span to it.
+/// The context of a span whose ids you know, to [link] another span to it.
 ///
-/// The trace id has 32 hexadecimal digits and the span id 16, as they display in OpenTelemetry. Those
-/// of Tracia are read as well: `tr_` or `sp_` and 16 digits. A trace id of 16 digits is filled with zeros
+/// The trace id has 32 hexadecimal digits and the span id 16, as OpenTelemetry displays them. Ids of Tracia are
+/// accepted too: `tr_` or `sp_` and 16 digits. A trace id of 16 digits is filled with zeros
 /// on the left, as in B3. The span counts as sampled.
 ///
-/// A [`Conversation`](crate::Conversation) does this by itself.
+/// A [`Conversation`](crate::Conversation) links its turns itself.
 ///
 /// # Errors
 ///
@@ -214,9 +202,10 @@ pub fn link_context(trace_id: &str, span_id: &str) -> Result<SpanContext, Error>
     Ok(sampled(self::trace_id(trace_id)?, self::span_id(span_id)?))
 }
 
-/// A span that is known by its ids, to make it the [parent] of a span. What is in force here stays.
+/// A `Context` with a span whose ids you know, to make it the [parent] of another span. The current session
+/// still applies.
 ///
-/// Ids are those of [`link_context`].
+/// The ids have the form of [`link_context`]'s.
 ///
 /// # Errors
 ///

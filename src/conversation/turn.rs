@@ -22,8 +22,8 @@ impl Last {
     }
 }
 
-/// What [`Conversation::turn`](crate::Conversation::turn) takes: the name of the turn, as `&str` or `&String`, or a closure that
-/// makes its span. It is for these alone.
+/// The argument of [`Conversation::turn`](crate::Conversation::turn): the name of the turn, as `&str` or
+/// `&String`, or a closure that creates its span. You can't implement it for other types.
 ///
 /// ```
 /// use tracing_session::{Conversation, Turn, TurnSpan};
@@ -69,10 +69,10 @@ mod sealed {
     }
 }
 
-/// A turn of a [`Conversation`](crate::Conversation), under way.
+/// An unfinished turn of a [`Conversation`](crate::Conversation).
 ///
-/// Dropped without being finished it leaves the conversation where it was: the turn has failed, or was
-/// cancelled. A streamed answer keeps it until the stream has ended.
+/// Dropping a turn without [`finish`](Self::finish) discards it: the next turn follows the turn before. Keep
+/// the turn of a streamed answer until the stream has ended.
 ///
 /// ```
 /// # use tracing_session::{Conversation, Session, Turn};
@@ -94,9 +94,9 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// The span of the turn, to do the work in: by `in_scope`, or, for what is awaited, by
-    /// [`Instrument`](tracing::Instrument). A span that is entered across an `await` is entered for
-    /// other tasks too.
+    /// The span of the turn. Run the turn's work in it: with `in_scope`, or a future with
+    /// [`Instrument`](tracing::Instrument). A span that stays entered across an `await` is entered for other
+    /// tasks too.
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};
@@ -110,8 +110,8 @@ impl Turn {
         self.span.clone()
     }
 
-    /// The id of the span, or `None` where there is none: without an OpenTelemetry layer, or hidden by a
-    /// filter. One that is not sampled has an id.
+    /// The id of the span. `None` without an OpenTelemetry layer, or if a filter disables the span. An
+    /// unsampled span has an id.
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};
@@ -122,7 +122,7 @@ impl Turn {
         self.context.is_valid().then(|| self.context.span_id())
     }
 
-    /// The trace of the turn, as for [`span_id`](Self::span_id).
+    /// The id of the turn's trace. `None` in the same cases as [`span_id`](Self::span_id).
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};
@@ -133,7 +133,7 @@ impl Turn {
         self.context.is_valid().then(|| self.context.trace_id())
     }
 
-    /// The turn has ended well: those that are made from now on follow it.
+    /// Finishes the turn: turns that start from now on follow it.
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};

@@ -3,8 +3,8 @@
 use crate::format::dialect::Dialect;
 use crate::format::translator::Translator;
 use crate::session::keys::{
-    KeyFilter, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID,
-    USER_HASH, USER_ID,
+    PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID, USER_HASH,
+    USER_ID,
 };
 use opentelemetry::{Key, KeyValue};
 use opentelemetry_sdk::Resource;
@@ -144,28 +144,17 @@ impl<E: SpanExporter> SpanExporter for SessionExporter<E> {
     }
 }
 
-const PLAIN: KeyFilter = KeyFilter::of(&[PLAIN_SESSION, PLAIN_USER]);
-
-/// Renames plain attributes beside an id. It runs before the ids are mapped: afterwards, spans with an id no
-/// longer have one of the same few keys.
+/// Renames plain attributes beside an id. It runs before the ids are mapped to the keys of the dialect.
 fn rename_plain(attributes: &mut [KeyValue]) {
-    if !attributes.iter().any(|it| PLAIN.may_match(it.key.as_str())) {
-        return;
-    }
-    let has = |key: &&str| attributes.iter().any(|it| it.key.as_str() == *key);
-    if ![SESSION_ID, USER_ID, USER_HASH].iter().any(has) {
-        return;
-    }
-    let session = (!has(&PLAIN_SESSION_RENAMED)).then_some(PLAIN_SESSION_RENAMED);
-    let user = (!has(&PLAIN_USER_RENAMED)).then_some(PLAIN_USER_RENAMED);
-    for attribute in attributes {
-        let renamed = match attribute.key.as_str() {
-            PLAIN_SESSION => session,
-            PLAIN_USER => user,
-            _ => None,
-        };
-        if let Some(renamed) = renamed {
-            attribute.key = Key::from_static_str(renamed);
+    for (plain, renamed) in [
+        (PLAIN_SESSION, PLAIN_SESSION_RENAMED),
+        (PLAIN_USER, PLAIN_USER_RENAMED),
+    ] {
+        let has = |key| attributes.iter().any(|it| it.key.as_str() == key);
+        let ids = [SESSION_ID, USER_ID, USER_HASH];
+        if has(plain) && !has(renamed) && ids.into_iter().any(has) {
+            let plain = attributes.iter_mut().filter(|it| it.key.as_str() == plain);
+            plain.for_each(|it| it.key = Key::from_static_str(renamed));
         }
     }
 }

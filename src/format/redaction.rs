@@ -6,7 +6,7 @@ use crate::format::dialect::{Content, all_rules};
 use crate::format::privacy::{
     IdPolicy, Privacy, add_to_filter, any_may_matter, id_field_kind, may_matter, registered_key,
 };
-use crate::session::details::{Details, Encoded, Entries, entries, object};
+use crate::session::details::{Details, Entries, entries, object};
 use crate::session::keys::{
     ID, LOOKED_AT, METADATA_FIELD, PREVIOUS_SESSION_ID, USER_HASH, USER_ID, WRITTEN, ours,
 };
@@ -77,16 +77,15 @@ impl Redaction {
     pub(crate) fn encode_id(&self, kind: IdKind, id: &Id) -> Option<KeyValue> {
         let policy = self.privacy.of_ids(kind);
         let key = match kind {
-            IdKind::Session => ours::SESSION_ID,
             IdKind::User if policy.hashes() => ours::USER_HASH,
-            IdKind::User => ours::USER_ID,
+            kind => kind.key(),
         };
         Some(KeyValue::new(key, policy.redact_id(id)?))
     }
 
     /// The other values of a session as OpenInference's attributes.
     #[inline]
-    pub(crate) fn encoded<'a>(&self, details: &'a Details) -> Cow<'a, [Encoded]> {
+    pub(crate) fn encoded<'a>(&self, details: &'a Details) -> Cow<'a, [KeyValue]> {
         details.redacted(self.number, |details| {
             self.redact_entries(&mut details.metadata);
             self.redact_all(&mut details.attributes);

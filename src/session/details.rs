@@ -6,7 +6,7 @@ use crate::session::keys::{
     PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, ours,
 };
 use crate::sync::OnceLock;
-use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
+use opentelemetry::{Array, KeyValue, StringValue, Value};
 use serde::Serializer as _;
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::Value as Json;
@@ -167,14 +167,18 @@ impl Details {
 
     /// The values as OpenInference's attributes, made once.
     #[inline]
-    pub(crate) fn encoded(&self) -> &[Encoded] {
+    pub(crate) fn encoded(&self) -> &[KeyValue] {
         self.encoded.plain.get_or_init(|| self.encode())
     }
 
     /// The same, redacted with `redact`, by the provider with this number. They are made once for the first
     /// provider that asks, and each time for others.
     #[inline]
-    pub(crate) fn redacted(&self, provider: u64, redact: impl Fn(&mut Self)) -> Cow<'_, [Encoded]> {
+    pub(crate) fn redacted(
+        &self,
+        provider: u64,
+        redact: impl Fn(&mut Self),
+    ) -> Cow<'_, [KeyValue]> {
         let encode = || {
             let mut redacted = self.clone();
             redact(&mut redacted);
@@ -187,25 +191,23 @@ impl Details {
         }
     }
 
-    fn encode(&self) -> Box<[Encoded]> {
-        let metadata = (!self.metadata.is_empty())
-            .then(|| Encoded::text(ours::METADATA, object(&self.metadata)));
-        let tags = (!self.tags.is_empty()).then(|| {
-            let tags = Value::Array(Array::String(self.tags.clone()));
-            Encoded::Other(KeyValue::new(ours::TAGS, tags))
-        });
-        let text = |key, text: &Option<StringValue>| {
-            let text = text.as_ref()?;
-            Some(Encoded::text(key, text.as_str()))
-        };
-        let template = text(PROMPT_TEMPLATE, &self.template);
-        let version = text(PROMPT_TEMPLATE_VERSION, &self.template_version);
+    fn encode(&self) -> Box<[KeyValue]> {
+        let text = |text: &Option<StringValue>| text.clone().map(Value::String);
+        let metadata = (!self.metadata.is_empty()).then(|| shared(&object(&self.metadata)));
         let variables = self.template_variables.as_ref();
-        let variables =
-            variables.map(|it| Encoded::text(PROMPT_TEMPLATE_VARIABLES, it.to_string()));
-        let all = [metadata, tags, template, version, variables];
-        let attributes = self.attributes.iter().cloned().map(Encoded::Other);
-        all.into_iter().flatten().chain(attributes).collect()
+        let variables = variables.map(|json| shared(&json.to_string()));
+        let tags = (!self.tags.is_empty()).then(|| Array::String(self.tags.clone()));
+        let values = [
+            (ours::METADATA, text(&metadata)),
+            (ours::TAGS, tags.map(Value::Array)),
+            (PROMPT_TEMPLATE, text(&self.template)),
+            (PROMPT_TEMPLATE_VERSION, text(&self.template_version)),
+            (PROMPT_TEMPLATE_VARIABLES, text(&variables)),
+        ];
+        let values = values
+            .into_iter()
+            .filter_map(|(key, value)| Some(KeyValue::new(key, value?)));
+        values.chain(self.attributes.iter().cloned()).collect()
     }
 }
 
@@ -226,34 +228,12 @@ pub(crate) fn merged(
     (!merged.is_empty()).then(|| Arc::new(merged))
 }
 
-/// An attribute that is ready to be exported. Spans share its text.
-#[derive(Clone)]
-pub(crate) enum Encoded {
-    /// Most attributes. A variant of its own, because cloning the text alone takes fewer instructions.
-    Text(&'static str, Arc<str>),
-    Other(KeyValue),
-}
-
-impl Encoded {
-    fn text(key: &'static str, text: impl Into<Arc<str>>) -> Self {
-        Self::Text(key, text.into())
-    }
-
-    #[inline]
-    pub(crate) fn attribute(&self) -> KeyValue {
-        match self {
-            Self::Text(key, text) => KeyValue::new(Key::from_static_str(key), text.clone()),
-            Self::Other(attribute) => attribute.clone(),
-        }
-    }
-}
-
 /// Caches the encoded values: plain, and as the first provider that redacts exports them. The cache is no part
 /// of the value: clones start with an empty one, and any two are equal.
 #[derive(Default)]
 struct EncodedOnce {
-    plain: OnceLock<Box<[Encoded]>>,
-    redacted: OnceLock<Box<(u64, Box<[Encoded]>)>>,
+    plain: OnceLock<Box<[KeyValue]>>,
+    redacted: OnceLock<Box<(u64, Box<[KeyValue]>)>>,
 }
 
 impl Clone for EncodedOnce {
