@@ -239,7 +239,7 @@ pub(crate) fn not_while_a_span_starts() -> Result<(), Error> {
 /// needs_send(tracing_session::Session::generate().attach());
 /// ```
 #[derive(Debug)]
-#[must_use = "the session is in force only until the guard is dropped"]
+#[must_use = "the session is current only until the guard is dropped"]
 pub struct SessionGuard {
     pub(crate) _attached: Attached,
 }

@@ -206,7 +206,7 @@ impl Conversation {
     /// The span ends when the [`Turn`] is finished or dropped and all [spans](Turn::span) taken from it are
     /// dropped.
     ///
-    /// Cost: that of a span that opens a scope, and some 4,500 instructions.
+    /// Cost: about 1.5 µs more than a span that sets a session.
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};

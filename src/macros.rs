@@ -30,7 +30,7 @@
 /// ```
 #[macro_export]
 macro_rules! session {
-    ($($arguments:tt)*) => { $crate::__open!(session [] $($arguments)*) };
+    ($($arguments:tt)*) => { $crate::__create_span!(session [] $($arguments)*) };
 }
 
 /// Creates a span that sets a user: the span and its descendants are exported with `user.id`, and they
@@ -47,28 +47,28 @@ macro_rules! session {
 /// ```
 #[macro_export]
 macro_rules! user {
-    ($($arguments:tt)*) => { $crate::__open!(user [] $($arguments)*) };
+    ($($arguments:tt)*) => { $crate::__create_span!(user [] $($arguments)*) };
 }
 
 /// Takes the options off the front, then creates the span. The field `tracing_session` tells the layer that a
 /// macro created it: see `fields::MACRO_FIELD`.
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __open {
+macro_rules! __create_span {
     ($kind:ident [$($options:tt)*] target: $target:expr, $($rest:tt)*) => {
-        $crate::__open!($kind [$($options)* [target: $target,]] $($rest)*)
+        $crate::__create_span!($kind [$($options)* [target: $target,]] $($rest)*)
     };
     ($kind:ident [$($options:tt)*] parent: $parent:expr, $($rest:tt)*) => {
-        $crate::__open!($kind [$($options)* [parent: $parent,]] $($rest)*)
+        $crate::__create_span!($kind [$($options)* [parent: $parent,]] $($rest)*)
     };
     ($kind:ident [$([$($option:tt)*])*] level: $level:expr, $($rest:tt)*) => {
-        $crate::__open!(@$kind [$($($option)*)* $level,] $($rest)*)
+        $crate::__create_span!(@$kind [$($($option)*)* $level,] $($rest)*)
     };
     ($kind:ident [$([$($option:tt)*])*] $($rest:tt)*) => {
-        $crate::__open!(@$kind [$($($option)*)* $crate::__private::Level::INFO,] $($rest)*)
+        $crate::__create_span!(@$kind [$($($option)*)* $crate::__private::Level::INFO,] $($rest)*)
     };
     (@session [$($options:tt)*]) => {
-        $crate::__open!(@session [$($options)*] $crate::Session::generate())
+        $crate::__create_span!(@session [$($options)*] $crate::Session::generate())
     };
     (@session [$($options:tt)*] $id:expr $(, $($fields:tt)*)?) => {
         match &$id {

@@ -11,7 +11,7 @@ pub(crate) use crate::session::id::{Id, IdKind};
 
 use crate::error::{Error, ErrorKind};
 use crate::session::details::{Details, Part, Parts};
-use crate::session::keys::{METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, WRITTEN};
+use crate::session::keys::{METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, VALUE_KEYS};
 use opentelemetry::{Key, KeyValue, StringValue, Value};
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -49,9 +49,10 @@ pub struct Session {
 impl Session {
     /// A session with this id.
     ///
-    /// The id may be anything that displays: a string, a [`Uuid`], an integer. It is trimmed.
+    /// The id may be anything that implements `Display`: a string, a [`Uuid`](uuid::Uuid), an integer. It is
+    /// trimmed.
     ///
-    /// Cost: some 600 instructions.
+    /// Cost: about 0.2 µs.
     ///
     /// # Errors
     ///
@@ -72,7 +73,7 @@ impl Session {
 
     /// A session with a new id: a UUID of version 7, so that ids sort by the time they were made.
     ///
-    /// Cost: some 800 instructions.
+    /// Cost: about 0.3 µs.
     ///
     /// ```
     /// use tracing_session::Session;
@@ -83,7 +84,7 @@ impl Session {
         Self::with_id(Id::generate())
     }
 
-    /// The session that the environment names, or else a new one.
+    /// The session with the id in the environment, or a new one.
     ///
     /// Reads `TRACING_SESSION_ID`, then TraceCtrl's `TRACECTRL_SESSION_ID`. A variable that is
     /// blank counts as not set. A command-line agent makes this session the
@@ -91,8 +92,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// When the variable that counts holds an id that [`Session::new`] refuses; the error names
-    /// the variable.
+    /// When [`Session::new`] refuses the id in the variable. The error names the variable.
     ///
     /// ```
     /// use tracing_session::Session;
@@ -134,7 +134,7 @@ impl Session {
         Ok(self)
     }
 
-    /// The session's id, or `None` for a user alone.
+    /// The session's id. `None` for a `Session` that sets only a user, for example.
     ///
     /// ```
     /// # use tracing_session::Session;
@@ -233,8 +233,8 @@ impl Session {
         Ok(self.change(|it| it.add_tags(tags)))
     }
 
-    /// The same session with the template that its prompts are made of, with the places for the
-    /// variables in it: `llm.prompt_template.template`.
+    /// The same session with the template of its prompts, which contains placeholders for the variables:
+    /// `llm.prompt_template.template`.
     ///
     /// ```
     /// use std::collections::BTreeMap;
@@ -310,7 +310,7 @@ impl Session {
     /// ```
     pub fn with_attribute(self, key: &str, value: impl Into<Value>) -> Result<Self, Error> {
         let key = Id::check(key).map_err(|error| Error::of("attribute key", error))?;
-        if WRITTEN.contains(&key)
+        if VALUE_KEYS.contains(&key)
             || [PLAIN_SESSION, PLAIN_USER].contains(&key)
             || key.starts_with(METADATA_FIELD)
         {
@@ -395,7 +395,7 @@ impl Session {
         self.details.as_ref()?.template_variables.as_ref()
     }
 
-    /// The attribute of one's own with this key.
+    /// Your own attribute with this key, set by [`with_attribute`](Self::with_attribute).
     ///
     /// ```
     /// # use tracing_session::Session;

@@ -10,15 +10,15 @@ use serde_json::Value as Json;
 use std::str::FromStr;
 
 /// The state of a conversation between requests: the ids of its session, its last turn, and how its turns are
-/// traced. [`Conversation::state`] returns it, and [`Conversation::resume`] continues from it.
+/// traced. [`Conversation::state`](crate::Conversation::state) returns it, and [`Conversation::resume`](crate::Conversation::resume) continues from it.
 ///
-/// It contains no user and no metadata: the next request [sets them again](Conversation::with_session).
+/// It contains no user and no metadata: the next request [sets them again](crate::Conversation::with_session).
 ///
 /// It implements `Serialize` and `Deserialize`, for JSON and other self-describing formats. Its `version` is 1.
 ///
 /// A client can change a state that you gave to it. Deserializing checks the form of each id and nothing else,
 /// so check that the [session](Self::session_id) belongs to the caller, as with a header. In [one
-/// trace](Conversation::in_one_trace), the state also decides whether the trace is sampled, because a
+/// trace](crate::Conversation::in_one_trace), the state also decides whether the trace is sampled, because a
 /// parent-based sampler follows it.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 /// [`and`](Self::and) to export the keys of several. Prompt templates and the session's attributes have
 /// the same keys in all dialects.
 ///
-/// [`Dialect::new`] has no key: by itself it exports no session.
+/// [`Dialect::new`] has no keys: a session is exported only after you add some.
 ///
 /// Cost: nothing while spans are made. See [`SessionExporter`](crate::SessionExporter) for the cost when
 /// they are exported.
@@ -158,8 +158,8 @@ impl Dialect {
     ]);
 
     /// MLflow: OpenInference's `session.id` and `user.id`, and `mlflow.traceTag.<key>` for metadata,
-    /// which it reads on the root span. It refuses all that comes with a session id of more than 250
-    /// characters.
+    /// which it reads on the root span. MLflow refuses session ids of more than 250 characters, and the spans
+    /// that have one.
     ///
     /// ```
     /// # use tracing_session::Dialect;
@@ -256,7 +256,7 @@ impl Dialect {
         Self::of(&[])
     }
 
-    /// Writes the keys of `other` too. A key that both have means what it means in this one.
+    /// Adds the keys of `other`. If both have a key, it keeps the meaning that it has in this dialect.
     ///
     /// ```
     /// # use tracing_session::Dialect;
@@ -266,7 +266,7 @@ impl Dialect {
         other.rules.iter().fold(self, |all, rule| all.with(*rule))
     }
 
-    /// Writes the session's id under this key too.
+    /// Adds a key for the session id.
     ///
     /// ```
     /// # use tracing_session::Dialect;
@@ -276,7 +276,7 @@ impl Dialect {
         self.with(rule(Any, SessionId, key))
     }
 
-    /// Writes the user's id under this key too.
+    /// Adds a key for the user id.
     ///
     /// ```
     /// # use tracing_session::Dialect;
@@ -286,7 +286,7 @@ impl Dialect {
         self.with(rule(Any, UserId, key))
     }
 
-    /// Writes all metadata under this key too, as the text of one JSON object.
+    /// Adds a key for all metadata, as the text of one JSON object.
     ///
     /// ```
     /// # use tracing_session::Dialect;
@@ -296,8 +296,9 @@ impl Dialect {
         self.with(rule(Any, Metadata, key))
     }
 
-    /// Writes each metadata by itself too, under its key with this in front: strings, numbers and
-    /// booleans as they are, the rest as the text of its JSON, and no nulls.
+    /// Adds a prefix for single metadata entries: each entry is exported under the prefix and its own key.
+    /// Strings, numbers and booleans stay as they are, and lists and objects are exported as the text of their
+    /// JSON. Nulls are left out.
     ///
     /// ```
     /// # use tracing_session::Dialect;
@@ -307,7 +308,7 @@ impl Dialect {
         self.with(rule(Any, MetadataEntry, prefix))
     }
 
-    /// Writes the tags under this key too, as a list of strings.
+    /// Adds a key for the tags, as a list of strings.
     ///
     /// ```
     /// # use tracing_session::Dialect;

@@ -168,7 +168,7 @@ impl Privacy {
     }
 
     #[inline(always)]
-    pub(crate) fn of_ids(&self, kind: IdKind) -> &IdPolicy {
+    pub(crate) fn id_policy(&self, kind: IdKind) -> &IdPolicy {
         match kind {
             IdKind::Session => &self.session_ids,
             IdKind::User => &self.user_ids,
@@ -176,7 +176,7 @@ impl Privacy {
     }
 
     /// The policy for the metadata with this key, if it redacts.
-    pub(crate) fn of_metadata(&self, key: &str) -> Option<&IdPolicy> {
+    pub(crate) fn metadata_policy(&self, key: &str) -> Option<&IdPolicy> {
         let mut policies = self.metadata.iter();
         let (_, policy) = policies.find(|(private, _)| private == key)?;
         Some(policy).filter(|policy| !policy.is_plain())

@@ -8,7 +8,7 @@ use crate::format::privacy::{
 };
 use crate::session::details::{Details, Entries, entries, object};
 use crate::session::keys::{
-    ID, LOOKED_AT, METADATA_FIELD, PREVIOUS_SESSION_ID, USER_HASH, USER_ID, WRITTEN, ours,
+    FURTHER_KEYS, ID, METADATA_FIELD, PREVIOUS_SESSION_ID, USER_HASH, USER_ID, VALUE_KEYS, ours,
 };
 use crate::session::text::without_quotes;
 use crate::session::{Id, IdKind};
@@ -47,7 +47,7 @@ impl Redaction {
         let ids = all_rules().filter_map(|it| Some((it.key.to_owned(), it.content.id_kind()?)));
         let ids = ids.chain([(PREVIOUS_SESSION_ID.to_owned(), IdKind::Session)]);
         let ids = privacy.keys.iter().cloned().chain(ids);
-        let ids = ids.filter(|(_, kind)| !privacy.of_ids(*kind).is_plain());
+        let ids = ids.filter(|(_, kind)| !privacy.id_policy(*kind).is_plain());
         let mut keys: Vec<_> = ids.map(|(key, kind)| (key, Private::Id(kind))).collect();
         let metadata = privacy.metadata.iter();
         for (name, policy) in metadata.filter(|(_, policy)| !policy.is_plain()) {
@@ -63,7 +63,7 @@ impl Redaction {
             return None;
         }
         let private = keys.iter().map(|(key, _)| key.as_str());
-        let looked_at = WRITTEN.into_iter().chain(LOOKED_AT);
+        let looked_at = VALUE_KEYS.into_iter().chain(FURTHER_KEYS);
         private.chain(looked_at).for_each(add_to_filter);
         Some(Arc::new(Self {
             number: LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1,
@@ -75,7 +75,7 @@ impl Redaction {
     /// An id as OpenInference's attribute.
     #[inline(always)]
     pub(crate) fn encode_id(&self, kind: IdKind, id: &Id) -> Option<KeyValue> {
-        let policy = self.privacy.of_ids(kind);
+        let policy = self.privacy.id_policy(kind);
         let key = match kind {
             IdKind::User if policy.hashes() => ours::USER_HASH,
             kind => kind.key(),
@@ -110,7 +110,7 @@ impl Redaction {
             None if key == ID => id_field,
             None => registered_key(key),
         };
-        id_kind.is_none_or(|kind| redact_id(self.privacy.of_ids(kind), attribute))
+        id_kind.is_none_or(|kind| redact_id(self.privacy.id_policy(kind), attribute))
     }
 
     fn redact_metadata(&self, attribute: &mut KeyValue) -> bool {
@@ -132,7 +132,7 @@ impl Redaction {
     fn redact_entries(&self, entries: &mut Entries) -> bool {
         let mut any = false;
         entries.retain_mut(|(key, value)| {
-            let Some(policy) = self.privacy.of_metadata(key) else {
+            let Some(policy) = self.privacy.metadata_policy(key) else {
                 return true;
             };
             any = true;

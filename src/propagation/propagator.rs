@@ -205,7 +205,8 @@ impl SessionPropagator {
             let is_held = || role.text(session).is_some_and(|id| is_id(value, id));
             let mut added = self.privacy.keys.iter();
             let mut is_added = || added.any(|added| added.0 == key && added.1 == role);
-            !self.privacy.of_ids(role).is_plain() && (key == role.key() || is_added() || is_held())
+            !self.privacy.id_policy(role).is_plain()
+                && (key == role.key() || is_added() || is_held())
         })
     }
 

@@ -68,7 +68,7 @@ pub(crate) const TAGS_FIELD: &str = "tags";
 pub(crate) const METADATA_FIELD: &str = "metadata.";
 
 /// The keys of all values of a session.
-pub(crate) const WRITTEN: [&str; 7] = [
+pub(crate) const VALUE_KEYS: [&str; 7] = [
     SESSION_ID,
     USER_ID,
     METADATA,
@@ -79,10 +79,10 @@ pub(crate) const WRITTEN: [&str; 7] = [
 ];
 
 /// Further keys that spans look at: they are renamed, consumed on openers, or stand for the user.
-pub(crate) const LOOKED_AT: [&str; 4] = [USER_HASH, PLAIN_SESSION, PLAIN_USER, ID];
+pub(crate) const FURTHER_KEYS: [&str; 4] = [USER_HASH, PLAIN_SESSION, PLAIN_USER, ID];
 
 /// The keys that spans look at.
-pub(crate) const OURS: KeyFilter = KeyFilter::of(&WRITTEN).or(KeyFilter::of(&LOOKED_AT));
+pub(crate) const OURS: KeyFilter = KeyFilter::of(&VALUE_KEYS).or(KeyFilter::of(&FURTHER_KEYS));
 
 /// Whether this crate wrote the attribute with this key, which has the text of `ours`. Otherwise the span's
 /// author did.

@@ -14,7 +14,7 @@ use crate::scope::opener::{Opener, OpenerFields};
 use crate::session::details::{Part, Parts};
 use crate::session::keys::{
     ID, OURS, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID,
-    USER_HASH, USER_ID, WRITTEN,
+    USER_HASH, USER_ID, VALUE_KEYS,
 };
 use crate::session::text::{id_text, is_id, is_invalid};
 use crate::session::{Id, IdKind, Session};
@@ -174,7 +174,7 @@ impl Own {
                 }
             }
             key if self.fields().have_detail(key) => return false,
-            key if WRITTEN.contains(&key) || key == USER_HASH || self.looks_at_all => {
+            key if VALUE_KEYS.contains(&key) || key == USER_HASH || self.looks_at_all => {
                 self.more().keys.push(attribute.key.clone());
             }
             _ => {}
