@@ -155,6 +155,8 @@ impl Session {
     }
 
     fn set_on(&self, span: &tracing::Id, dispatch: &Dispatch) -> Result<(), Error> {
+        // `get_otel_context` starts a span that has not started yet, so a later `set_parent` on it fails. There is
+        // no other way to its `Context`. `None`: the span is filtered out.
         let Some(cx) = get_otel_context(span, dispatch) else {
             // It isn't set on the nearest exported span instead: that one may have many descendants, each
             // with a user of its own.

@@ -226,15 +226,18 @@ impl Conversation {
         };
         let here = here::get();
         let scope = Scope::of_turn(Scope::of(&here), &self.session);
+        // True until the turn's span has started: spans under the `Context` are roots of traces meanwhile.
         let begins = Arc::new(AtomicBool::new(true));
         let under = match parent {
             Some(parent) => scope.entered(&here.with_remote_span_context(parent)),
             None => scope.entered_to_begin_a_trace(&here, Some(begins.clone())),
         };
+        // The OpenTelemetry layer takes the current `Context` as the parent of a new span.
         let attached = here::attach(under);
         let span = span.make();
         drop(attached);
         setup::check_turn(&span);
+        // Set before the span starts, so that samplers see both.
         if let Some(linked) = linked {
             span.add_link(linked);
         }

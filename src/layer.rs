@@ -7,7 +7,7 @@ pub(crate) mod given;
 pub(crate) mod opening;
 pub(crate) mod tracking;
 
-use crate::format::privacy;
+use crate::format::privacy::{KEYS, SPANS};
 use crate::layer::around::AroundLayer;
 use crate::layer::filtered::FilteredSessionLayer;
 use crate::layer::opening::Shared;
@@ -97,7 +97,7 @@ impl SessionLayer {
     /// ```
     pub fn with_session_span(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        privacy::register_span(&name, IdKind::Session);
+        SPANS.register(&name, IdKind::Session);
         self.configure(|shared| shared.names.add_span(IdKind::Session, name))
     }
 
@@ -112,7 +112,7 @@ impl SessionLayer {
     /// ```
     pub fn with_session_field(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        privacy::register_key(&name, IdKind::Session);
+        KEYS.register(&name, IdKind::Session);
         self.configure(|shared| shared.names.add_field(IdKind::Session, name))
     }
 
@@ -124,7 +124,7 @@ impl SessionLayer {
     /// ```
     pub fn with_user_span(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        privacy::register_span(&name, IdKind::User);
+        SPANS.register(&name, IdKind::User);
         self.configure(|shared| shared.names.add_span(IdKind::User, name))
     }
 
@@ -136,7 +136,7 @@ impl SessionLayer {
     /// ```
     pub fn with_user_field(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        privacy::register_key(&name, IdKind::User);
+        KEYS.register(&name, IdKind::User);
         self.configure(|shared| shared.names.add_field(IdKind::User, name))
     }
 

@@ -94,7 +94,7 @@ impl SessionSpanProcessor {
         EVER.store(true, Ordering::Relaxed);
         setup::begins();
         Self {
-            translator: Translator::default(),
+            translator: Translator::new(Dialect::default()),
         }
     }
 

@@ -7,6 +7,7 @@ use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+use std::fmt;
 use std::str::FromStr;
 
 /// The state of a conversation between requests: the ids of its session, its last turn, and how its turns are
@@ -38,7 +39,7 @@ use std::str::FromStr;
 /// let error = serde_json::from_str::<ConversationState>(later).unwrap_err();
 /// assert_eq!(error.to_string(), "conversation state is of version 2, and 1 is what this release reads");
 /// ```
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Json", into = "Json")]
 pub struct ConversationState {
     /// The id alone.
@@ -62,6 +63,14 @@ impl ConversationState {
     /// ```
     pub fn session_id(&self) -> &str {
         self.session.id().unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for ConversationState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConversationState")
+            .field("session", &self.session)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The keys of each backend: a table of rules.
 
-use crate::format::privacy;
+use crate::format::privacy::KEYS;
 use crate::session::IdKind;
 use crate::session::keys::{METADATA, SESSION_ID, TAGS, USER_ID};
 use std::borrow::Cow;
@@ -323,7 +323,7 @@ impl Dialect {
         if self.rules.iter().all(|rule| rule.key != added.key) {
             self.rules.to_mut().push(added);
             if let Some(kind) = added.content.id_kind() {
-                privacy::register_key(added.key, kind);
+                KEYS.register(added.key, kind);
             }
         }
         self

@@ -76,7 +76,7 @@ impl<E> SessionExporter<E> {
     pub fn new(exporter: E) -> Self {
         Self {
             inner: exporter,
-            translator: Translator::default(),
+            translator: Translator::new(Dialect::default()),
             renames_plain: true,
         }
     }

@@ -325,25 +325,55 @@ impl fmt::Debug for IdPolicy {
     }
 }
 
-/// The names of keys or spans, each with the kind of id that it stands for.
-type Names = RwLock<Vec<(String, IdKind)>>;
-
-/// The fields that layers of this process are configured with, and the keys of its own dialects. Every provider
-/// of the process redacts attributes with these keys.
+/// The keys of attributes that contain an id: fields that layers of this process are configured with, and keys of
+/// dialects that are not built in. Every provider of the process redacts attributes with these keys.
 ///
-/// Layers and dialects add to it when they are configured. It is read for each key that passes the filter. It
-/// is empty with the built-in names and dialects alone.
-static KEYS: Names = RwLock::new(Vec::new());
+/// Layers and dialects register names when they are configured. Names are looked up when a key passes the
+/// filter. Empty where only the built-in names and dialects are used.
+pub(crate) static KEYS: PrivateNames = PrivateNames(RwLock::new(Vec::new()));
 
-/// The same for spans: their field `id` contains the id.
-static SPANS: Names = RwLock::new(Vec::new());
+/// The names of spans whose field `id` contains an id, besides `session` and `user`. Written, read and empty as
+/// [`KEYS`].
+pub(crate) static SPANS: PrivateNames = PrivateNames(RwLock::new(Vec::new()));
 
-/// A pre-check for keys. Nearly every key is not private, and each attribute of each span of a provider that
-/// redacts passes the filter.
+/// Names, each with the kind of the id.
+pub(crate) struct PrivateNames(RwLock<Vec<(String, IdKind)>>);
+
+impl PrivateNames {
+    pub(crate) fn register(&self, name: &str, kind: IdKind) {
+        let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let added = (name.to_owned(), kind);
+        // A program may configure layers again and again: the list grows by new names only.
+        if !names.contains(&added) {
+            add_to_filter(name);
+            names.push(added);
+        }
+    }
+
+    pub(crate) fn kind(&self, name: &str) -> Option<IdKind> {
+        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let found = names.iter().find(|(registered, _)| registered == name);
+        found.map(|(_, kind)| *kind)
+    }
+}
+
+/// The kind of id that the field `id` of spans with this name contains.
+#[inline]
+pub(crate) fn id_field_kind(span: &str) -> Option<IdKind> {
+    match span {
+        "session" => Some(IdKind::Session),
+        "user" => Some(IdKind::User),
+        _ if !may_matter(span) => None,
+        _ => SPANS.kind(span),
+    }
+}
+
+/// A key filter: nearly every key is not private, and each attribute of each span of a provider that redacts is
+/// checked.
 ///
-/// By the length of a key, it has one bit for each first letter. The keys that some provider of the process
-/// redacts are in it, the names in [`KEYS`] and [`SPANS`], and the keys that spans look at anyway. It is
-/// empty until a provider redacts, or a layer or dialect is configured.
+/// It has one word per length of a key, with a bit for each first letter. [`add_to_filter`] adds the keys that a
+/// provider of the process redacts, the names in [`KEYS`] and [`SPANS`], and the keys that spans look at anyway.
+/// Empty until a provider redacts, or a name is registered.
 static FILTER: [AtomicU32; 64] = [const { AtomicU32::new(0) }; 64];
 
 /// A bit for each length in [`FILTER`].
@@ -376,46 +406,4 @@ pub(crate) fn any_may_matter(attributes: &[KeyValue]) -> bool {
     let has_length = |key: &str| lengths >> (key.len() % 64) & 1 != 0;
     let mut keys = attributes.iter().map(|it| it.key.as_str());
     keys.any(|key| has_length(key) && may_matter(key))
-}
-
-/// Registers the key of attributes that contain an id.
-pub(crate) fn register_key(key: &str, kind: IdKind) {
-    register(&KEYS, key, kind);
-}
-
-/// Registers the name of spans whose field `id` contains an id.
-pub(crate) fn register_span(name: &str, kind: IdKind) {
-    register(&SPANS, name, kind);
-}
-
-fn register(names: &Names, name: &str, kind: IdKind) {
-    let mut names = names.write().unwrap_or_else(PoisonError::into_inner);
-    let added = (name.to_owned(), kind);
-    // A program may configure layers again and again: the list grows by new names only.
-    if !names.contains(&added) {
-        add_to_filter(name);
-        names.push(added);
-    }
-}
-
-/// The kind of id that an attribute with this key contains, if the key is registered.
-pub(crate) fn registered_key(key: &str) -> Option<IdKind> {
-    registered(&KEYS, key)
-}
-
-/// The kind of id that the field `id` of spans with this name contains.
-#[inline]
-pub(crate) fn id_field_kind(span: &str) -> Option<IdKind> {
-    match span {
-        "session" => Some(IdKind::Session),
-        "user" => Some(IdKind::User),
-        _ if !may_matter(span) => None,
-        _ => registered(&SPANS, span),
-    }
-}
-
-fn registered(names: &Names, name: &str) -> Option<IdKind> {
-    let names = names.read().unwrap_or_else(PoisonError::into_inner);
-    let found = names.iter().find(|(registered, _)| registered == name);
-    found.map(|(_, kind)| *kind)
 }

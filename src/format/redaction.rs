@@ -4,7 +4,7 @@
 
 use crate::format::dialect::{Content, all_rules};
 use crate::format::privacy::{
-    IdPolicy, Privacy, add_to_filter, any_may_matter, id_field_kind, may_matter, registered_key,
+    IdPolicy, KEYS, Privacy, add_to_filter, any_may_matter, id_field_kind, may_matter,
 };
 use crate::session::details::{Details, Entries, entries, object};
 use crate::session::keys::{
@@ -108,7 +108,7 @@ impl Redaction {
             Some(Private::Entry(policy)) => return redact_entry(policy, attribute),
             Some(Private::Metadata) => return self.redact_metadata(attribute),
             None if key == ID => id_field,
-            None => registered_key(key),
+            None => KEYS.kind(key),
         };
         id_kind.is_none_or(|kind| redact_id(self.privacy.id_policy(kind), attribute))
     }

@@ -21,12 +21,6 @@ pub(crate) struct Translator {
     entries: Mutex<[Generations; 2]>,
 }
 
-impl Default for Translator {
-    fn default() -> Self {
-        Self::new(Dialect::default())
-    }
-}
-
 impl Translator {
     pub(crate) fn new(dialect: Dialect) -> Self {
         Self {
