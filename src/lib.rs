@@ -112,7 +112,6 @@ mod tracer;
 
 pub use attach::{InSession, SessionGuard, WithSession};
 pub use conversation::Conversation;
-
 pub use conversation::state::{ConversationState, link_context, parent_context};
 pub use conversation::turn::{Turn, TurnSpan};
 pub use current::{
