@@ -11,7 +11,8 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The state of a conversation between requests: the ids of its session, its last turn, and how its turns are
-/// traced. [`Conversation::state`](crate::Conversation::state) returns it, and [`Conversation::resume`](crate::Conversation::resume) continues from it.
+/// traced. [`Conversation::state`](crate::Conversation::state) returns it, and
+/// [`Conversation::resume`](crate::Conversation::resume) continues from it.
 ///
 /// It contains no user and no metadata: the next request [sets them again](crate::Conversation::with_session).
 ///

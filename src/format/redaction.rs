@@ -204,7 +204,8 @@ fn single(value: &Value) -> Option<Cow<'_, str>> {
 }
 
 /// The key of the marker in the builder of a span whose field `id` contains an id. The builder needs it, because
-/// the field `otel.name` may replace the name of the span. A static, so that its address tells it from any other key.
+/// the field `otel.name` may replace the name of the span. A static, so that its address tells it from any other
+/// key.
 static ID_FIELD: &str = "tracing_session.named";
 
 /// The marker for a span with this name, if its field `id` contains an id.
