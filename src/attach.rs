@@ -103,9 +103,8 @@ impl Session {
     /// For a handler that learns the conversation while its span is running. It sets the whole session: ids,
     /// metadata, tags and the rest. The span keeps inherited values that this session doesn't have. Ancestors and
     /// siblings of the span stay unchanged; see [`mark_trace`](crate::mark_trace) for ancestors. A span starts when it
-    /// is first
-    /// entered, so a child that you created before and enter afterwards is in the new session. A child whose own
-    /// fields set a value is an exception: it inherits the session that applied where it was created.
+    /// is first entered, so a child that you created before and enter afterwards is in the new session. A child whose
+    /// own fields set a value is an exception: it inherits the session that applied where it was created.
     ///
     /// A span that started with an id of its own keeps that id, and one warning names the span. Spans that start
     /// under it get the new id. Attributes of [`Session::with_attribute`] are written on spans that start under the current
