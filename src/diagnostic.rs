@@ -8,7 +8,7 @@
 pub(crate) mod setup;
 
 use crate::error::{Error, ErrorKind};
-use crate::format::attributes::TAGS_FIELD;
+use crate::session::keys::TAGS_FIELD;
 use crate::sync::Mutex;
 use std::borrow::Cow;
 use std::cell::RefCell;

@@ -14,10 +14,10 @@
 
 use crate::diagnostic::setup;
 use crate::format;
-use crate::format::attributes::{USER_HASH, USER_ID};
 use crate::format::privacy::Privacy;
 use crate::format::redaction::Redaction;
 use crate::scope::Scope;
+use crate::session::keys::{USER_HASH, USER_ID};
 use opentelemetry::KeyValue;
 use std::any::TypeId;
 use std::cell::Cell;
@@ -190,7 +190,7 @@ impl<F, T> SessionFormat<F, T> {
             }
         };
         let redaction = self.redaction.as_ref();
-        scope.with_values(|values| format::write_ids(values, redaction, &mut push));
+        scope.with_values(|values| format::encode_ids(values, redaction, &mut push));
         let (line, ids) = buffer.split_at(line);
         if ids.is_empty() {
             return writer.write_str(line);

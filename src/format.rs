@@ -1,6 +1,5 @@
-//! How a scope becomes attributes: under which keys, and with which values redacted.
+//! Encodes a session's values as attributes: OpenInference's on spans, and other backends' keys at the exporter.
 
-pub(crate) mod attributes;
 pub(crate) mod dialect;
 pub(crate) mod exporter;
 pub(crate) mod fields;
@@ -8,54 +7,46 @@ pub(crate) mod privacy;
 pub(crate) mod redaction;
 pub(crate) mod translator;
 
-use crate::format::attributes::{USER_HASH, ours};
 use crate::format::redaction::Redaction;
-use crate::scope::Scope;
-use crate::session::{Id, Role, Session};
+use crate::session::keys::USER_HASH;
+use crate::session::{Id, IdKind, Session};
 use opentelemetry::KeyValue;
+use std::borrow::Cow;
 use std::sync::Arc;
 
-/// The values of a session as OpenInference's attributes.
+/// Writes a session's values as OpenInference's attributes, redacted.
 #[inline(always)]
-pub(crate) fn write_values(
+pub(crate) fn encode(
     values: &Session,
     redaction: Option<&Arc<Redaction>>,
     write: &mut impl FnMut(KeyValue),
 ) {
-    write_ids(values, redaction, write);
+    encode_ids(values, redaction, write);
     if let Some(details) = &values.details {
-        // An attribute of the session, from headers: the key may be written already.
+        let encoded = match redaction {
+            None => Cow::Borrowed(details.encoded()),
+            Some(redaction) => redaction.encoded(details),
+        };
+        // A session extracted from headers can have an attribute `user.hash`.
         let is_hashed = redaction.is_some() && values.user_id.is_some();
-        for ready in details.ready(redaction).iter() {
-            let attribute = ready.attribute();
+        for attribute in encoded.iter() {
             if !(is_hashed && attribute.key.as_str() == USER_HASH) {
-                write(attribute);
+                write(attribute.clone());
             }
         }
     }
 }
 
-/// The same, of the values that apply in a scope now.
+/// Writes a session's ids as OpenInference's attributes, redacted.
 #[inline(always)]
-pub(crate) fn write_scope(
-    scope: &Scope,
-    redaction: Option<&Arc<Redaction>>,
-    write: &mut impl FnMut(KeyValue),
-) {
-    scope.with_values(|values| write_values(values, redaction, write));
-}
-
-/// The ids of a session as OpenInference's attributes.
-#[inline(always)]
-pub(crate) fn write_ids(
+pub(crate) fn encode_ids(
     values: &Session,
     redaction: Option<&Arc<Redaction>>,
     write: &mut impl FnMut(KeyValue),
 ) {
-    let ids = [(Role::Session, &values.id), (Role::User, &values.user_id)];
-    for (role, id) in ids {
-        let Some(id) = id else { continue };
-        if let Some(attribute) = id_attribute(role, id, redaction) {
+    for kind in IdKind::BOTH {
+        let Some(id) = kind.id(values) else { continue };
+        if let Some(attribute) = encode_id(kind, id, redaction) {
             write(attribute);
         }
     }
@@ -63,14 +54,13 @@ pub(crate) fn write_ids(
 
 /// An id as an attribute. `None`: it is not exported.
 #[inline(always)]
-pub(crate) fn id_attribute(
-    role: Role,
+pub(crate) fn encode_id(
+    kind: IdKind,
     id: &Id,
     redaction: Option<&Arc<Redaction>>,
 ) -> Option<KeyValue> {
-    match (redaction, role) {
-        (Some(redaction), role) => redaction.attribute(role, id),
-        (None, Role::Session) => Some(attributes::attribute(ours::SESSION_ID, id)),
-        (None, Role::User) => Some(attributes::attribute(ours::USER_ID, id)),
+    match redaction {
+        None => Some(KeyValue::new(kind.key(), id.shared())),
+        Some(redaction) => redaction.encode_id(kind, id),
     }
 }

@@ -7,11 +7,11 @@ pub(crate) mod given;
 pub(crate) mod opening;
 pub(crate) mod tracking;
 
-use crate::format::redaction;
+use crate::format::privacy::{KEYS, SPANS};
 use crate::layer::around::AroundLayer;
 use crate::layer::filtered::FilteredSessionLayer;
 use crate::layer::opening::Shared;
-use crate::session::Role;
+use crate::session::IdKind;
 use std::any::TypeId;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -97,8 +97,8 @@ impl SessionLayer {
     /// ```
     pub fn with_session_span(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        redaction::register(&name, Role::Session, true);
-        self.configure(|shared| shared.names.add_span(Role::Session, name))
+        SPANS.register(&name, IdKind::Session);
+        self.configure(|shared| shared.names.add_span(IdKind::Session, name))
     }
 
     /// Adds a field that sets the session, on spans of any name. Call it once for each field. Default:
@@ -112,8 +112,8 @@ impl SessionLayer {
     /// ```
     pub fn with_session_field(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        redaction::register(&name, Role::Session, false);
-        self.configure(|shared| shared.names.add_field(Role::Session, name))
+        KEYS.register(&name, IdKind::Session);
+        self.configure(|shared| shared.names.add_field(IdKind::Session, name))
     }
 
     /// Adds a name of spans whose field `id` sets the user. Call it once for each name. Default: none.
@@ -124,8 +124,8 @@ impl SessionLayer {
     /// ```
     pub fn with_user_span(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        redaction::register(&name, Role::User, true);
-        self.configure(|shared| shared.names.add_span(Role::User, name))
+        SPANS.register(&name, IdKind::User);
+        self.configure(|shared| shared.names.add_span(IdKind::User, name))
     }
 
     /// Adds a field that sets the user, on spans of any name. Call it once for each field. Default: `user.id`.
@@ -136,8 +136,8 @@ impl SessionLayer {
     /// ```
     pub fn with_user_field(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        redaction::register(&name, Role::User, false);
-        self.configure(|shared| shared.names.add_field(Role::User, name))
+        KEYS.register(&name, IdKind::User);
+        self.configure(|shared| shared.names.add_field(IdKind::User, name))
     }
 
     /// Drops the default names: only names that you add make a span set a session or user, and the macros

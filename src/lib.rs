@@ -112,8 +112,7 @@ mod tracer;
 
 pub use attach::{InSession, SessionGuard, WithSession};
 pub use conversation::Conversation;
-pub use conversation::link::{link_context, parent_context};
-pub use conversation::state::ConversationState;
+pub use conversation::state::{ConversationState, link_context, parent_context};
 pub use conversation::turn::{Turn, TurnSpan};
 pub use current::{
     current_session, current_session_id, mark_trace, new_session, set_session_id, set_user_id,

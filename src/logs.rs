@@ -2,12 +2,12 @@
 
 use crate::diagnostic::setup;
 use crate::format;
-use crate::format::attributes::{SESSION_ID, USER_HASH, USER_ID};
 use crate::format::dialect::Dialect;
 use crate::format::privacy::Privacy;
 use crate::format::redaction::Redaction;
 use crate::format::translator::Translator;
 use crate::scope::Scope;
+use crate::session::keys::{SESSION_ID, USER_HASH, USER_ID};
 use crate::session::text::unquoted;
 use crate::session::{Id, Session};
 use opentelemetry::logs::{AnyValue, LogRecord, Severity};
@@ -144,13 +144,16 @@ impl SessionLogProcessor {
     fn write(&self, scope: &Scope, record: &mut SdkLogRecord) {
         let redaction = self.redaction.as_ref();
         let Some(translator) = &self.translator else {
-            return format::write_scope(scope, redaction, &mut |it| add(record, it));
+            let mut push = |it| add(record, it);
+            return scope.with_values(|values| format::encode(values, redaction, &mut push));
         };
         let mut attributes = Vec::new();
         let mut push = |attribute| attributes.push(attribute);
         match own_ids(record) {
-            own if own.is_empty() => format::write_scope(scope, redaction, &mut push),
-            own => format::write_values(&own.or(scope.to_session()), redaction, &mut push),
+            own if own.is_empty() => {
+                scope.with_values(|values| format::encode(values, redaction, &mut push));
+            }
+            own => format::encode(&own.or(scope.to_session()), redaction, &mut push),
         }
         translator.translate(&mut attributes);
         attributes.into_iter().for_each(|it| add(record, it));

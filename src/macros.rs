@@ -1,3 +1,5 @@
+//! `session!` and `user!`.
+
 /// Creates a span that sets a session: the span and its descendants are exported with `session.id`.
 ///
 /// The id may be anything that implements `Display`, or a whole [`Session`](crate::Session). Without an id, the
@@ -28,7 +30,7 @@
 /// ```
 #[macro_export]
 macro_rules! session {
-    ($($given:tt)*) => { $crate::__open!(session [] $($given)*) };
+    ($($arguments:tt)*) => { $crate::__create_span!(session [] $($arguments)*) };
 }
 
 /// Creates a span that sets a user: the span and its descendants are exported with `user.id`, and they
@@ -45,42 +47,41 @@ macro_rules! session {
 /// ```
 #[macro_export]
 macro_rules! user {
-    ($($given:tt)*) => { $crate::__open!(user [] $($given)*) };
+    ($($arguments:tt)*) => { $crate::__create_span!(user [] $($arguments)*) };
 }
 
-/// Takes the options off the front, then makes the span. `tracing_session` is the field that
-/// `fields::MACRO_FIELD` names.
+/// Takes the options off the front, then creates the span. The field `tracing_session` tells the layer that a
+/// macro created it: see `fields::MACRO_FIELD`.
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __open {
+macro_rules! __create_span {
     ($kind:ident [$($options:tt)*] target: $target:expr, $($rest:tt)*) => {
-        $crate::__open!($kind [$($options)* [target: $target,]] $($rest)*)
+        $crate::__create_span!($kind [$($options)* [target: $target,]] $($rest)*)
     };
     ($kind:ident [$($options:tt)*] parent: $parent:expr, $($rest:tt)*) => {
-        $crate::__open!($kind [$($options)* [parent: $parent,]] $($rest)*)
+        $crate::__create_span!($kind [$($options)* [parent: $parent,]] $($rest)*)
     };
     ($kind:ident [$([$($option:tt)*])*] level: $level:expr, $($rest:tt)*) => {
-        $crate::__open!(@$kind [$($($option)*)* $level,] $($rest)*)
+        $crate::__create_span!(@$kind [$($($option)*)* $level,] $($rest)*)
     };
     ($kind:ident [$([$($option:tt)*])*] $($rest:tt)*) => {
-        $crate::__open!(@$kind [$($($option)*)* $crate::__private::Level::INFO,] $($rest)*)
+        $crate::__create_span!(@$kind [$($($option)*)* $crate::__private::Level::INFO,] $($rest)*)
     };
     (@session [$($options:tt)*]) => {
-        $crate::__open!(@session [$($options)*] $crate::Session::generate())
+        $crate::__create_span!(@session [$($options)*] $crate::Session::generate())
     };
     (@session [$($options:tt)*] $id:expr $(, $($fields:tt)*)?) => {
         match &$id {
-            given => {
+            id => {
                 #[allow(unused_imports)]
                 use $crate::__private::Displayed as _;
-                let given = $crate::__private::Given(given);
-                let _passing = given.pass();
+                let (session_id, user_id, _passing) = $crate::__private::Argument(id).ids();
                 $crate::__private::checked($crate::__private::span!(
                     $($options)*
                     "session",
                     tracing_session = $crate::__private::Empty,
-                    session.id = given.session_id().as_deref(),
-                    user.id = given.user_id(),
+                    session.id = session_id.as_deref(),
+                    user.id = user_id,
                     $($($fields)*)?
                 ))
             }
@@ -88,12 +89,12 @@ macro_rules! __open {
     };
     (@user [$($options:tt)*] $id:expr $(, $($fields:tt)*)?) => {
         match &$id {
-            given => {
+            id => {
                 $crate::__private::checked($crate::__private::span!(
                     $($options)*
                     "user",
                     tracing_session = $crate::__private::Empty,
-                    user.id = $crate::__private::text(given).as_str(),
+                    user.id = $crate::__private::text(id).as_str(),
                     $($($fields)*)?
                 ))
             }
@@ -101,7 +102,7 @@ macro_rules! __open {
     };
 }
 
-/// What the macros expand to.
+/// The functions and types that the macros expand to.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::diagnostic::setup::checked;
@@ -113,67 +114,43 @@ pub mod __private {
     pub use tracing::field::Empty;
     pub use tracing::{Level, span};
 
-    /// What `session!` was given: a `Session`, text, or else anything that displays, which has to be
-    /// made a text first. Inherent methods stand before those of a trait.
+    /// The argument of `session!`: a `Session`, a text, or another type that implements `Display`. Method
+    /// resolution prefers inherent methods, so [`Displayed`] is for the other types only.
     #[allow(clippy::exhaustive_structs)]
     #[allow(missing_debug_implementations, reason = "it would show an id")]
-    pub struct Given<T>(pub T);
+    pub struct Argument<T>(pub T);
 
-    pub trait Displayed {
-        fn session_id(&self) -> Option<Cow<'_, str>>;
+    /// The ids that an argument sets, and a guard that passes the other values of a `Session` to the span.
+    pub type Ids<'a, G> = (Option<Cow<'a, str>>, Option<&'a str>, G);
 
-        #[inline]
-        fn user_id(&self) -> Option<&str> {
-            None
-        }
+    pub trait Displayed<'a> {
+        fn ids(self) -> Ids<'a, ()>;
+    }
 
-        #[inline]
-        fn pass(&self) -> Nothing {
-            Nothing
+    impl<'a, T: Display + ?Sized> Displayed<'a> for Argument<&'a T> {
+        fn ids(self) -> Ids<'a, ()> {
+            (Some(text(self.0).into()), None, ())
         }
     }
 
-    impl<T: Display + ?Sized> Displayed for Given<&T> {
-        fn session_id(&self) -> Option<Cow<'_, str>> {
-            Some(text(self.0).into())
-        }
-    }
-
-    macro_rules! texts {
-        ($($text:ty),*) => {$(
-            impl Given<&$text> {
+    macro_rules! ids_of {
+        ($($argument:ty),* => $target:ty, $guard:ty, $ids:expr) => {$(
+            impl<'a> Argument<&'a $argument> {
                 #[inline]
-                pub fn session_id(&self) -> Option<Cow<'_, str>> {
-                    let text: &str = self.0;
-                    Some(text.into())
+                pub fn ids(self) -> Ids<'a, $guard> {
+                    let ids: fn(&'a $target) -> Ids<'a, $guard> = $ids;
+                    ids(self.0)
                 }
             }
         )*};
     }
-    texts!(str, &str, String, &String);
+    ids_of!(str, &str, String, &String => str, (), |id| (Some(id.into()), None, ()));
+    ids_of!(Session, &Session => Session, Passing, |session| {
+        let id = session.id().map(Cow::Borrowed);
+        (id, session.user_id(), Passing(given::pass(session)))
+    });
 
-    macro_rules! sessions {
-        ($($session:ty),*) => {$(
-            impl Given<&$session> {
-                pub fn session_id(&self) -> Option<Cow<'_, str>> {
-                    self.0.id().map(Cow::Borrowed)
-                }
-
-                pub fn user_id(&self) -> Option<&str> {
-                    self.0.user_id()
-                }
-
-                pub fn pass(&self) -> Passing {
-                    Passing {
-                        _attached: given::pass(self.0),
-                    }
-                }
-            }
-        )*};
-    }
-    sessions!(Session, &Session);
-
-    /// What no field can hold reaches the span while this lives.
+    /// While it lives, the values of a `Session` that no field can contain reach the span that is created.
     ///
     /// ```compile_fail,E0277
     /// # use tracing_session::{Session, session};
@@ -182,14 +159,7 @@ pub mod __private {
     /// ```
     #[derive(Debug)]
     #[must_use]
-    pub struct Passing {
-        _attached: Attached,
-    }
-
-    /// Fields hold all of it.
-    #[derive(Debug)]
-    #[allow(clippy::exhaustive_structs)]
-    pub struct Nothing;
+    pub struct Passing(#[expect(dead_code, reason = "it detaches when it is dropped")] Attached);
 
     pub fn text(id: &(impl Display + ?Sized)) -> String {
         id.to_string()

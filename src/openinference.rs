@@ -1,15 +1,13 @@
-//! What Phoenix and its like show of a span besides its session: its kind, input, output, model and
-//! tokens.
+//! Attributes of a span that Phoenix and similar backends show: its kind, input, output, model and tokens.
 //!
-//! The keys are those of OpenInference's semantic conventions (`spec/semantic_conventions.md` in the
-//! repository `Arize-ai/openinference`), of which these are the few that a page of sessions shows.
-//! What calls a model is not instrumented here: [`OpenInferenceSpanExt`] spares its author the keys.
+//! The keys are those of OpenInference's semantic conventions (`spec/semantic_conventions.md` in the repository
+//! `Arize-ai/openinference`). These are the few that a page of sessions shows. This crate doesn't instrument
+//! calls to models: with [`OpenInferenceSpanExt`] you set the attributes on your own spans.
 //!
-//! Phoenix takes the first input and last output of a session, and what it shows of a turn, from the
-//! root spans. Tokens count on spans of the kind [`SpanKind::Llm`] only. The cost comes from Phoenix's
-//! table of prices, so it needs token counts and the name of a model that is in the table,
-//! `gpt-4o-mini` for example; where several providers have a model of that name, an attribute
-//! `llm.provider` chooses between them.
+//! Phoenix reads the first input and last output of a session, and the input and output of a turn, from root
+//! spans only. It counts tokens on spans of the kind [`SpanKind::Llm`] only. It computes the cost with its
+//! table of prices, which needs token counts and the name of a model in the table, such as `gpt-4o-mini`. If
+//! several providers have a model with that name, an attribute `llm.provider` chooses between them.
 //!
 //! ```
 //! use tracing::info_span;
@@ -25,7 +23,6 @@
 //! ```
 
 use crate::error::{Error, ErrorKind};
-use opentelemetry::Value;
 use serde::Serialize;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -37,28 +34,28 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 /// ```
 pub const SPAN_KIND: &str = "openinference.span.kind";
 
-/// The key of what went in, as text.
+/// The key of the input, as text.
 ///
 /// ```
 /// assert_eq!(tracing_session::openinference::INPUT_VALUE, "input.value");
 /// ```
 pub const INPUT_VALUE: &str = "input.value";
 
-/// The key of what the input is: `text/plain` or `application/json`.
+/// The key of the input's type: `text/plain` or `application/json`.
 ///
 /// ```
 /// assert_eq!(tracing_session::openinference::INPUT_MIME_TYPE, "input.mime_type");
 /// ```
 pub const INPUT_MIME_TYPE: &str = "input.mime_type";
 
-/// The key of what came out, as text.
+/// The key of the output, as text.
 ///
 /// ```
 /// assert_eq!(tracing_session::openinference::OUTPUT_VALUE, "output.value");
 /// ```
 pub const OUTPUT_VALUE: &str = "output.value";
 
-/// The key of what the output is: `text/plain` or `application/json`.
+/// The key of the output's type: `text/plain` or `application/json`.
 ///
 /// ```
 /// assert_eq!(tracing_session::openinference::OUTPUT_MIME_TYPE, "output.mime_type");
@@ -96,7 +93,7 @@ pub const LLM_TOKEN_COUNT_COMPLETION: &str = "llm.token_count.completion";
 /// ```
 pub const LLM_TOKEN_COUNT_TOTAL: &str = "llm.token_count.total";
 
-/// What a span stands for, which is how a backend draws it.
+/// The kind of work that a span stands for. Backends draw each kind differently.
 ///
 /// ```
 /// use tracing::info_span;
@@ -154,14 +151,14 @@ impl SpanKind {
     }
 }
 
-/// OpenInference's attributes on a [`tracing::Span`], which need not have declared them as fields.
+/// Sets OpenInference's attributes on a [`tracing::Span`]. The span need not declare them as fields.
 ///
-/// They may be set as long as there is a handle of the span. Without the OpenTelemetry layer, and on
-/// a span that is disabled or hidden from it, nothing happens. Set each once: OpenTelemetry's SDK
-/// appends and does not replace, so that a second value is exported beside the first.
+/// You can set them as long as you have a handle of the span. Without the OpenTelemetry layer, and on a
+/// disabled or filtered-out span, nothing happens. Set each attribute once: OpenTelemetry's SDK appends and
+/// doesn't replace, so a second value is exported beside the first.
 ///
-/// What is written leaves the process as it is. Cost: that of `set_attribute` for each attribute, two for
-/// an input or output, and a copy of a text that is not a `String` already.
+/// The values are not redacted. Cost: one `set_attribute` per attribute, two for an input or output, and a copy
+/// of a text that isn't a `String`.
 ///
 /// ```
 /// use tracing::{Span, instrument};
@@ -186,7 +183,7 @@ pub trait OpenInferenceSpanExt: sealed::Sealed {
     /// ```
     fn set_span_kind(&self, kind: SpanKind);
 
-    /// Sets what goes in, as text.
+    /// Sets the input, as text.
     ///
     /// ```
     /// # use tracing_session::openinference::OpenInferenceSpanExt;
@@ -194,7 +191,7 @@ pub trait OpenInferenceSpanExt: sealed::Sealed {
     /// ```
     fn set_input(&self, text: impl Into<String>);
 
-    /// Sets what goes in, as JSON.
+    /// Sets the input, as JSON.
     ///
     /// # Errors
     ///
@@ -208,7 +205,7 @@ pub trait OpenInferenceSpanExt: sealed::Sealed {
     /// ```
     fn set_input_json(&self, value: &impl Serialize) -> Result<(), Error>;
 
-    /// Sets what came out, as text.
+    /// Sets the output, as text.
     ///
     /// ```
     /// # use tracing_session::openinference::OpenInferenceSpanExt;
@@ -216,7 +213,7 @@ pub trait OpenInferenceSpanExt: sealed::Sealed {
     /// ```
     fn set_output(&self, text: impl Into<String>);
 
-    /// Sets what came out, as JSON.
+    /// Sets the output, as JSON.
     ///
     /// # Errors
     ///
@@ -254,19 +251,19 @@ impl OpenInferenceSpanExt for Span {
     }
 
     fn set_input(&self, text: impl Into<String>) {
-        set_text(self, INPUT_VALUE, INPUT_MIME_TYPE, text);
+        set_text(self, INPUT, text);
     }
 
     fn set_input_json(&self, value: &impl Serialize) -> Result<(), Error> {
-        set_json(self, INPUT_VALUE, INPUT_MIME_TYPE, value)
+        set_json(self, INPUT, value)
     }
 
     fn set_output(&self, text: impl Into<String>) {
-        set_text(self, OUTPUT_VALUE, OUTPUT_MIME_TYPE, text);
+        set_text(self, OUTPUT, text);
     }
 
     fn set_output_json(&self, value: &impl Serialize) -> Result<(), Error> {
-        set_json(self, OUTPUT_VALUE, OUTPUT_MIME_TYPE, value)
+        set_json(self, OUTPUT, value)
     }
 
     fn set_model_name(&self, name: impl Into<String>) {
@@ -276,40 +273,40 @@ impl OpenInferenceSpanExt for Span {
     }
 
     fn set_token_counts(&self, prompt: u64, completion: u64) {
-        self.set_attribute(LLM_TOKEN_COUNT_PROMPT, count(prompt));
-        self.set_attribute(LLM_TOKEN_COUNT_COMPLETION, count(completion));
-        let total = prompt.saturating_add(completion);
-        self.set_attribute(LLM_TOKEN_COUNT_TOTAL, count(total));
+        for (key, count) in [
+            (LLM_TOKEN_COUNT_PROMPT, prompt),
+            (LLM_TOKEN_COUNT_COMPLETION, completion),
+            (LLM_TOKEN_COUNT_TOTAL, prompt.saturating_add(completion)),
+        ] {
+            self.set_attribute(key, i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 }
 
-fn set_text(span: &Span, key: &'static str, mime_key: &'static str, text: impl Into<String>) {
+/// The keys of a value and of its MIME type.
+type Keys = [&'static str; 2];
+
+const INPUT: Keys = [INPUT_VALUE, INPUT_MIME_TYPE];
+const OUTPUT: Keys = [OUTPUT_VALUE, OUTPUT_MIME_TYPE];
+
+fn set_text(span: &Span, [key, mime_type]: Keys, text: impl Into<String>) {
     if !span.is_disabled() {
         span.set_attribute(key, text.into());
-        span.set_attribute(mime_key, "text/plain");
+        span.set_attribute(mime_type, "text/plain");
     }
 }
 
-fn set_json(
-    span: &Span,
-    key: &'static str,
-    mime_key: &'static str,
-    value: &impl Serialize,
-) -> Result<(), Error> {
+fn set_json(span: &Span, [key, mime_type]: Keys, value: &impl Serialize) -> Result<(), Error> {
     if !span.is_disabled() {
-        // serde's text may quote the value, so it goes no further.
+        // The error drops serde's text, which may contain the value.
         let json = serde_json::to_string(value).map_err(|_| ErrorKind::Serialize)?;
         span.set_attribute(key, json);
-        span.set_attribute(mime_key, "application/json");
+        span.set_attribute(mime_type, "application/json");
     }
     Ok(())
 }
 
-fn count(tokens: u64) -> Value {
-    i64::try_from(tokens).unwrap_or(i64::MAX).into()
-}
-
-/// So that a method may be added without breaking anybody.
+/// Sealed, so that a new method breaks nobody.
 mod sealed {
     pub trait Sealed {}
 

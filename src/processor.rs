@@ -1,9 +1,9 @@
 //! A span processor for providers that cannot be wrapped. It writes when a span starts.
 
 use crate::diagnostic::setup;
+use crate::format;
 use crate::format::dialect::Dialect;
 use crate::format::translator::Translator;
-use crate::format::write_scope;
 use crate::handover;
 use crate::scope::Scope;
 use opentelemetry::trace::Span as _;
@@ -94,7 +94,7 @@ impl SessionSpanProcessor {
         EVER.store(true, Ordering::Relaxed);
         setup::begins();
         Self {
-            translator: Translator::default(),
+            translator: Translator::new(Dialect::default()),
         }
     }
 
@@ -149,7 +149,8 @@ impl SessionSpanProcessor {
     /// Writes what the span does not say itself.
     fn write(&self, scope: &Scope, span: &mut Span) {
         let mut inherited = Vec::new();
-        write_scope(scope, None, &mut |attribute| inherited.push(attribute));
+        let mut push = |attribute| inherited.push(attribute);
+        scope.with_values(|values| format::encode(values, None, &mut push));
         if inherited.is_empty() {
             return;
         }

@@ -232,7 +232,7 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
         }
         let name = name.into();
         if self.redaction.is_some() {
-            attributes.extend(redaction::mark_named(&name));
+            attributes.extend(redaction::id_field_marker(&name));
         }
         let mut builder = self.inner.span_builder(name);
         if let Some(given) = builder.attributes.take() {

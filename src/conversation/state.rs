@@ -1,34 +1,32 @@
-//! What is kept of a conversation between requests.
+//! What outlives a turn: the state of a conversation between requests, and spans known by their ids alone.
 
-use crate::conversation::Conversation;
-use crate::conversation::link;
 use crate::error::{Error, ErrorKind};
+use crate::here;
 use crate::session::{Id, Session};
-use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceState};
+use opentelemetry::Context;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 use std::fmt;
 use std::str::FromStr;
 
-/// What a conversation needs to go on: the ids of its session, where its turns stand, and how they are
-/// traced. Made by [`Conversation::state`], and taken by [`Conversation::resume`].
+/// The state of a conversation between requests: the ids of its session, its last turn, and how its turns are
+/// traced. [`Conversation::state`](crate::Conversation::state) returns it, and
+/// [`Conversation::resume`](crate::Conversation::resume) continues from it.
 ///
-/// It has no user and no metadata: the next request says them
-/// [anew](Conversation::with_session).
+/// It contains no user and no metadata: the next request [sets them again](crate::Conversation::with_session).
 ///
-/// It is a value of `serde`, to be kept in JSON or another format that describes itself. Its
-/// `version` is 1.
+/// It implements `Serialize` and `Deserialize`, for JSON and other self-describing formats. Its `version` is 1.
 ///
-/// A state that comes back from a client is the client's word. Each id in it has to obey the rules, and
-/// nothing else is known of it: see that the [session](Self::session_id) belongs to who asks, as you
-/// would with one in a header. In [one trace](Conversation::in_one_trace) it also says whether the trace is
-/// sampled, which a parent-based sampler follows.
+/// A client can change a state that you gave to it. Deserializing checks the form of each id and nothing else,
+/// so check that the [session](Self::session_id) belongs to the caller, as with a header. In [one
+/// trace](crate::Conversation::in_one_trace), the state also decides whether the trace is sampled, because a
+/// parent-based sampler follows it.
 ///
 /// # Errors
 ///
-/// To deserialize it is an error where it is malformed, of another version, or holds an id that
-/// [`Session::new`] refuses. The error names the field, and no value. Fields that are not known are
-/// ignored.
+/// Deserializing fails if the state is malformed, has another version, or contains an id that [`Session::new`]
+/// refuses. The error names the field and contains no value. Unknown fields are ignored.
 ///
 /// ```
 /// use tracing_session::ConversationState;
@@ -45,41 +43,16 @@ use std::str::FromStr;
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Json", into = "Json")]
 pub struct ConversationState {
-    /// Its id alone.
-    session: Session,
-    previous_id: Option<Id>,
-    in_one_trace: bool,
-    has_started: bool,
-    /// Where the turns stand. The id of the span is invalid where only the trace is known.
-    at: Option<SpanContext>,
+    /// The id alone.
+    pub(crate) session: Session,
+    pub(crate) previous_id: Option<Id>,
+    pub(crate) in_one_trace: bool,
+    pub(crate) has_started: bool,
+    /// The last finished turn, or with an invalid span id, the trace of the turns.
+    pub(crate) at: Option<SpanContext>,
 }
 
 impl ConversationState {
-    pub(crate) fn of(conversation: &Conversation) -> Self {
-        let at = |context: &SpanContext, last| {
-            let state = match context.trace_state() {
-                state if state.header().len() <= MAX_TRACE_STATE_BYTES => state.clone(),
-                // It would be refused when it comes back.
-                _ => TraceState::NONE,
-            };
-            SpanContext::new(context.trace_id(), last, context.trace_flags(), true, state)
-        };
-        Self {
-            session: Session {
-                id: conversation.session.id.clone(),
-                ..Session::default()
-            },
-            previous_id: conversation.previous_id.clone(),
-            in_one_trace: conversation.in_one_trace,
-            has_started: conversation.has_started,
-            at: match (conversation.last.get(), &conversation.origin) {
-                (Some(last), _) => Some(at(&last, last.span_id())),
-                (None, Some(origin)) => Some(at(origin, SpanId::INVALID)),
-                (None, None) => None,
-            },
-        }
-    }
-
     /// The id of the conversation's session.
     ///
     /// ```
@@ -102,70 +75,74 @@ impl fmt::Debug for ConversationState {
     }
 }
 
-impl From<ConversationState> for Conversation {
-    fn from(state: ConversationState) -> Self {
-        let mut conversation = Self::new(state.session);
-        conversation.previous_id = state.previous_id;
-        conversation.in_one_trace = state.in_one_trace;
-        if let Some(at) = state.at {
-            conversation.resume_at(at);
-        }
-        conversation.has_started = state.has_started;
-        conversation
-    }
-}
-
 const VERSION: u64 = 1;
-/// What W3C wants to be passed on at least.
+/// The length of a `tracestate` that W3C requires everybody to propagate.
 const MAX_TRACE_STATE_BYTES: usize = 512;
+
+/// A span of the conversation, as the next request continues from it. A `tracestate` that would be refused
+/// when the state comes back is left out.
+pub(crate) fn resumable(context: &SpanContext, span: SpanId) -> SpanContext {
+    let state = context.trace_state();
+    let state = match state.header().len() <= MAX_TRACE_STATE_BYTES {
+        true => state.clone(),
+        false => TraceState::NONE,
+    };
+    SpanContext::new(context.trace_id(), span, context.trace_flags(), true, state)
+}
 
 impl From<ConversationState> for Json {
     fn from(state: ConversationState) -> Self {
         let at = state.at.as_ref();
         let last = at.filter(|at| at.is_valid());
-        let members = at.map(|at| at.trace_state().header());
-        let mut stored = json!({
-            "version": VERSION,
-            "session_id": state.session_id(),
-            "previous_id": state.previous_id.as_ref().map(Id::as_str),
-            "in_one_trace": state.in_one_trace.then_some(true),
-            "started": state.has_started.then_some(true),
-            "trace_id": at.map(|at| at.trace_id().to_string()),
-            "last_span_id": last.map(|at| at.span_id().to_string()),
-            "trace_flags": at.map(|at| at.trace_flags().to_u8()),
-            "trace_state": members.filter(|members| !members.is_empty()),
-        });
-        if let Json::Object(stored) = &mut stored {
-            stored.retain(|_, value| !value.is_null());
-        }
-        stored
+        let trace_state = at.map(|at| at.trace_state().header());
+        let fields: [(&str, Json); 9] = [
+            ("version", VERSION.into()),
+            ("session_id", state.session_id().into()),
+            (
+                "previous_id",
+                state.previous_id.as_ref().map(Id::as_str).into(),
+            ),
+            ("in_one_trace", state.in_one_trace.then_some(true).into()),
+            ("started", state.has_started.then_some(true).into()),
+            ("trace_id", at.map(|at| at.trace_id().to_string()).into()),
+            (
+                "last_span_id",
+                last.map(|at| at.span_id().to_string()).into(),
+            ),
+            ("trace_flags", at.map(|at| at.trace_flags().to_u8()).into()),
+            (
+                "trace_state",
+                trace_state.filter(|it| !it.is_empty()).into(),
+            ),
+        ];
+        let present = fields.into_iter().filter(|(_, value)| !value.is_null());
+        present.collect()
     }
 }
 
-/// What is malformed is told by us: `serde` would show the value.
+/// Errors name the field. Those of `serde` would contain the value too.
 impl TryFrom<Json> for ConversationState {
     type Error = Error;
 
     fn try_from(stored: Json) -> Result<Self, Error> {
         let stored = Stored(stored);
-        match stored.read("version", Json::as_u64)? {
+        match stored.read("version")? {
             Some(VERSION) => {}
             Some(other) => return Err(ErrorKind::StateVersion(other).into()),
             None => return Err(malformed("version")),
         }
-        let session_id = stored.id("session_id")?;
+        let session_id = stored.parse("session_id", Id::new)?;
         let session_id = session_id.ok_or_else(|| malformed("session_id"))?;
-        let flags = stored.read("trace_flags", |flags| u8::try_from(flags.as_u64()?).ok())?;
-        let state = stored.read("trace_state", |state| {
-            let state = state.as_str()?;
+        let flags = stored.read("trace_flags")?;
+        let state = stored.parse("trace_state", |state| {
             let fits = state.len() <= MAX_TRACE_STATE_BYTES;
-            fits.then(|| TraceState::from_str(state).ok())?
+            let state = fits.then(|| TraceState::from_str(state).ok()).flatten();
+            state.ok_or(ErrorKind::MalformedState)
         })?;
-        let last = stored.text("last_span_id")?.map(link::span_id);
-        let last = last.transpose().map_err(|it| it.about("last_span_id"))?;
-        let at = match stored.text("trace_id")? {
+        let last = stored.parse("last_span_id", span_id)?;
+        let at = match stored.parse("trace_id", trace_id)? {
             Some(trace) => Some(SpanContext::new(
-                link::trace_id(trace).map_err(|it| it.about("trace_id"))?,
+                trace,
                 last.unwrap_or(SpanId::INVALID),
                 flags.map_or(TraceFlags::SAMPLED, TraceFlags::new),
                 true,
@@ -176,9 +153,9 @@ impl TryFrom<Json> for ConversationState {
         };
         Ok(Self {
             session: Session::with_id(session_id),
-            previous_id: stored.id("previous_id")?,
-            in_one_trace: stored.read("in_one_trace", Json::as_bool)?.unwrap_or(false),
-            has_started: stored.read("started", Json::as_bool)?.unwrap_or(false),
+            previous_id: stored.parse("previous_id", Id::new)?,
+            in_one_trace: stored.read("in_one_trace")?.unwrap_or(false),
+            has_started: stored.read("started")?.unwrap_or(false),
             at,
         })
     }
@@ -187,27 +164,106 @@ impl TryFrom<Json> for ConversationState {
 struct Stored(Json);
 
 impl Stored {
-    /// `None` where there is none, and an error where `read` gives nothing.
-    fn read<'a, T>(
-        &'a self,
-        name: &'static str,
-        read: impl FnOnce(&'a Json) -> Option<T>,
+    /// The value of a field, or `None` where there is none.
+    fn read<'a, T: Deserialize<'a>>(&'a self, field: &'static str) -> Result<Option<T>, Error> {
+        Option::deserialize(&self.0[field]).map_err(|_| malformed(field))
+    }
+
+    fn parse<T>(
+        &self,
+        field: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, ErrorKind>,
     ) -> Result<Option<T>, Error> {
-        let value = self.0.get(name).filter(|value| !value.is_null());
-        let read = value.map(|value| read(value).ok_or_else(|| malformed(name)));
-        read.transpose()
-    }
-
-    fn text(&self, name: &'static str) -> Result<Option<&str>, Error> {
-        self.read(name, Json::as_str)
-    }
-
-    fn id(&self, name: &'static str) -> Result<Option<Id>, Error> {
-        let id = self.text(name)?.map(Id::new).transpose();
-        id.map_err(|error| Error::from(error).about(name))
+        let parsed = self.read(field)?.map(parse).transpose();
+        parsed.map_err(|error| Error::from(error).about(field))
     }
 }
 
-fn malformed(name: &'static str) -> Error {
-    Error::from(ErrorKind::MalformedState).about(name)
+fn malformed(field: &'static str) -> Error {
+    Error::from(ErrorKind::MalformedState).about(field)
+}
+
+/// The context of a span whose ids you know, to [link] another span to it.
+///
+/// The trace id has 32 hexadecimal digits and the span id 16, as OpenTelemetry displays them. Ids of Tracia are
+/// accepted too: `tr_` or `sp_` and 16 digits. A trace id of 16 digits is filled with zeros
+/// on the left, as in B3. The span counts as sampled.
+///
+/// A [`Conversation`](crate::Conversation) links its turns itself.
+///
+/// # Errors
+///
+/// When an id is not one: [`Error::is_invalid_state`].
+///
+/// ```
+/// use tracing_opentelemetry::OpenTelemetrySpanExt;
+/// use tracing_session::link_context;
+///
+/// let turn = tracing::info_span!("turn");
+/// turn.add_link(link_context("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")?);
+///
+/// let error = link_context("4bf92f35", "00f067aa0ba902b7").unwrap_err();
+/// assert!(error.is_invalid_state());
+/// # Ok::<(), tracing_session::Error>(())
+/// ```
+///
+/// [link]: tracing_opentelemetry::OpenTelemetrySpanExt::add_link
+pub fn link_context(trace_id: &str, span_id: &str) -> Result<SpanContext, Error> {
+    Ok(sampled(self::trace_id(trace_id)?, self::span_id(span_id)?))
+}
+
+/// A `Context` with a span whose ids you know, to make it the [parent] of another span. The current session
+/// still applies.
+///
+/// The ids have the form of [`link_context`]'s.
+///
+/// # Errors
+///
+/// When an id is not one: [`Error::is_invalid_state`].
+///
+/// ```
+/// use tracing_opentelemetry::OpenTelemetrySpanExt;
+/// use tracing_session::parent_context;
+///
+/// let turn = tracing::info_span!("turn");
+/// let parent = parent_context("tr_a3ce929d0e0e4736", "sp_00f067aa0ba902b7")?;
+/// let _ = turn.set_parent(parent); // an error without a subscriber, as here
+/// # Ok::<(), tracing_session::Error>(())
+/// ```
+///
+/// [parent]: tracing_opentelemetry::OpenTelemetrySpanExt::set_parent
+pub fn parent_context(trace_id: &str, span_id: &str) -> Result<Context, Error> {
+    Ok(here::get().with_remote_span_context(link_context(trace_id, span_id)?))
+}
+
+/// A span of another process, in a trace that counts as sampled.
+pub(crate) fn sampled(trace: TraceId, span: SpanId) -> SpanContext {
+    SpanContext::new(trace, span, TraceFlags::SAMPLED, true, TraceState::NONE)
+}
+
+pub(crate) fn trace_id(text: &str) -> Result<TraceId, ErrorKind> {
+    let id = digits(text, &[16, 32]).and_then(|it| TraceId::from_hex(it).ok());
+    let valid = id.filter(|id| *id != TraceId::INVALID);
+    valid.ok_or(ErrorKind::NotATraceId)
+}
+
+pub(crate) fn span_id(text: &str) -> Result<SpanId, ErrorKind> {
+    let id = digits(text, &[16]).and_then(|it| SpanId::from_hex(it).ok());
+    let valid = id.filter(|id| *id != SpanId::INVALID);
+    valid.ok_or(ErrorKind::NotASpanId)
+}
+
+/// The digits of an id, if there are as many as one of `lengths`. Tracia's ids have a prefix of three letters.
+fn digits<'a>(text: &'a str, lengths: &[usize]) -> Option<&'a str> {
+    let digits = match text.split_at_checked(3) {
+        Some((prefix, digits)) if digits.len() == 16 => {
+            let mut tracia = ["tr_", "sp_"].iter();
+            tracia.find(|it| prefix.eq_ignore_ascii_case(it))?;
+            digits
+        }
+        _ => text,
+    };
+    // OpenTelemetry's parser would accept a sign.
+    let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (is_hex && lengths.contains(&digits.len())).then_some(digits)
 }

@@ -1,35 +1,29 @@
-//! A turn of a conversation.
+//! A turn of a conversation: its span, and the position that it moves on when it is finished.
 
-use crate::conversation::Conversation;
-use crate::diagnostic::setup;
-use crate::format::attributes::PREVIOUS_SESSION_ID;
-use crate::here;
-use crate::scope::Scope;
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use opentelemetry::trace::{SpanContext, SpanId, TraceId};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::Span;
-use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// The turn that was finished last.
 #[derive(Debug, Default)]
 pub(crate) struct Last(Mutex<Option<SpanContext>>);
 
 impl Last {
+    fn lock(&self) -> MutexGuard<'_, Option<SpanContext>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn get(&self) -> Option<SpanContext> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.lock().clone()
     }
 
     pub(crate) fn set(&self, turn: SpanContext) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(turn);
+        *self.lock() = Some(turn);
     }
 }
 
-/// What [`Conversation::turn`] takes: the name of the turn, as `&str` or `&String`, or a closure that
-/// makes its span. It is for these alone.
+/// The argument of [`Conversation::turn`](crate::Conversation::turn): the name of the turn, as `&str` or
+/// `&String`, or a closure that creates its span. You can't implement it for other types.
 ///
 /// ```
 /// use tracing_session::{Conversation, Turn, TurnSpan};
@@ -75,10 +69,10 @@ mod sealed {
     }
 }
 
-/// A turn of a [`Conversation`], under way.
+/// An unfinished turn of a [`Conversation`](crate::Conversation).
 ///
-/// Dropped without being finished it leaves the conversation where it was: the turn has failed, or was
-/// cancelled. A streamed answer keeps it until the stream has ended.
+/// Dropping a turn without [`finish`](Self::finish) discards it: the next turn follows the turn before. Keep
+/// the turn of a streamed answer until the stream has ended.
 ///
 /// ```
 /// # use tracing_session::{Conversation, Session, Turn};
@@ -96,52 +90,13 @@ mod sealed {
 pub struct Turn {
     pub(crate) span: Span,
     pub(crate) context: SpanContext,
-    last: Arc<Last>,
+    pub(crate) last: Arc<Last>,
 }
 
 impl Turn {
-    /// Has the span of a turn made where it belongs, and starts it: so its ids are known from now on.
-    ///
-    /// Without a `parent` it is the root of a trace of its own.
-    pub(crate) fn start(
-        span: impl TurnSpan,
-        conversation: &Conversation,
-        parent: Option<SpanContext>,
-        linked: Option<SpanContext>,
-    ) -> Self {
-        let here = here::get();
-        let scope = Scope::of_turn(Scope::of(&here), conversation.session());
-        let begins = Arc::new(AtomicBool::new(true));
-        let under = match parent {
-            Some(parent) => scope.entered(&here.with_remote_span_context(parent)),
-            None => scope.entered_to_begin_a_trace(&here, Some(begins.clone())),
-        };
-        let attached = here::attach(under);
-        let span = span.make();
-        drop(attached);
-        setup::check_turn(&span);
-        if let Some(linked) = linked {
-            span.add_link(linked);
-        }
-        if let Some(previous) = conversation.previous_id() {
-            span.set_attribute(PREVIOUS_SESSION_ID, previous.to_owned());
-        }
-        let context = span.context().span().span_context().clone();
-        // The `Context` lives on in what is done in the turn. Behind `reload::Layer` the span is started
-        // when it is entered.
-        if context.is_valid() {
-            begins.store(false, Ordering::Relaxed);
-        }
-        Self {
-            span,
-            context,
-            last: conversation.last.clone(),
-        }
-    }
-
-    /// The span of the turn, to do the work in: by `in_scope`, or, for what is awaited, by
-    /// [`Instrument`](tracing::Instrument). A span that is entered across an `await` is entered for
-    /// other tasks too.
+    /// The span of the turn. Run the turn's work in it: with `in_scope`, or a future with
+    /// [`Instrument`](tracing::Instrument). A span that stays entered across an `await` is entered for other
+    /// tasks too.
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};
@@ -155,8 +110,8 @@ impl Turn {
         self.span.clone()
     }
 
-    /// The id of the span, or `None` where there is none: without an OpenTelemetry layer, or hidden by a
-    /// filter. One that is not sampled has an id.
+    /// The id of the span. `None` without an OpenTelemetry layer, or if a filter disables the span. An
+    /// unsampled span has an id.
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};
@@ -167,7 +122,7 @@ impl Turn {
         self.context.is_valid().then(|| self.context.span_id())
     }
 
-    /// The trace of the turn, as for [`span_id`](Self::span_id).
+    /// The id of the turn's trace. `None` in the same cases as [`span_id`](Self::span_id).
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};
@@ -178,7 +133,7 @@ impl Turn {
         self.context.is_valid().then(|| self.context.trace_id())
     }
 
-    /// The turn has ended well: those that are made from now on follow it.
+    /// Finishes the turn: turns that start from now on follow it.
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};

@@ -1,8 +1,8 @@
-//! Which keys are written: each backend reads its own.
+//! The keys of each backend: a table of rules.
 
-use crate::format::attributes::{METADATA, SESSION_ID, TAGS, USER_ID};
-use crate::format::redaction;
-use crate::session::Role;
+use crate::format::privacy::KEYS;
+use crate::session::IdKind;
+use crate::session::keys::{METADATA, SESSION_ID, TAGS, USER_ID};
 use std::borrow::Cow;
 
 /// The keys under which one backend reads session, user, metadata and tags.
@@ -12,7 +12,7 @@ use std::borrow::Cow;
 /// [`and`](Self::and) to export the keys of several. Prompt templates and the session's attributes have
 /// the same keys in all dialects.
 ///
-/// [`Dialect::new`] has no key: by itself it exports no session.
+/// [`Dialect::new`] has no keys: a session is exported only after you add some.
 ///
 /// Cost: nothing while spans are made. See [`SessionExporter`](crate::SessionExporter) for the cost when
 /// they are exported.
@@ -30,25 +30,26 @@ pub struct Dialect {
     rules: Cow<'static, [Rule]>,
 }
 
-/// One key, and what is written under it.
+/// One key of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rule {
-    pub(crate) written: Written,
-    pub(crate) key: &'static str,
     level: Level,
+    pub(crate) content: Content,
+    pub(crate) key: &'static str,
 }
 
+/// The value that a key has, and its form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Written {
+pub(crate) enum Content {
     SessionId,
     UserId,
     /// All metadata, as one JSON object.
     Metadata,
-    /// Each metadata by itself: the key is what its own is appended to.
-    MetadataEntry,
     /// A list of strings.
     Tags,
-    /// One string, with commas.
+    /// One metadata entry. The rule's key is the prefix of the entry's key.
+    MetadataEntry,
+    /// The tags as one string, with commas.
     JoinedTags,
 }
 
@@ -56,17 +57,18 @@ pub(crate) enum Written {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
     Any,
-    /// Those of the whole trace: only what the session sets.
+    /// Those of the whole trace: only values that the session sets.
     Trace,
-    /// Those of one span: only what its author set.
+    /// Those of one span: only values that its author sets.
     Span,
 }
 
-use Written::*;
+use Content::*;
+use Level::*;
 
-impl Written {
-    /// The value that is written, in whatever form.
-    pub(crate) fn kind(self) -> Self {
+impl Content {
+    /// The same value in OpenInference's form.
+    pub(crate) fn value(self) -> Self {
         match self {
             MetadataEntry => Metadata,
             JoinedTags => Tags,
@@ -74,35 +76,20 @@ impl Written {
         }
     }
 
-    /// Which id is written under the key.
-    pub(crate) fn role(self) -> Option<Role> {
+    pub(crate) fn id_kind(self) -> Option<IdKind> {
         match self {
-            SessionId => Some(Role::Session),
-            UserId => Some(Role::User),
+            SessionId => Some(IdKind::Session),
+            UserId => Some(IdKind::User),
             _ => None,
         }
     }
 }
 
-const fn rule(written: Written, key: &'static str) -> Rule {
+const fn rule(level: Level, content: Content, key: &'static str) -> Rule {
     Rule {
-        written,
+        level,
+        content,
         key,
-        level: Level::Any,
-    }
-}
-
-impl Rule {
-    /// For a key that the backend reads as the whole trace's.
-    const fn of_trace(mut self) -> Self {
-        self.level = Level::Trace;
-        self
-    }
-
-    /// For a key that the backend reads as the span's.
-    const fn of_span(mut self) -> Self {
-        self.level = Level::Span;
-        self
     }
 }
 
@@ -124,10 +111,10 @@ impl Dialect {
     /// let default = Dialect::OPENINFERENCE;
     /// ```
     pub const OPENINFERENCE: Self = Self::of(&[
-        rule(SessionId, SESSION_ID),
-        rule(UserId, USER_ID),
-        rule(Metadata, METADATA),
-        rule(Tags, TAGS),
+        rule(Any, SessionId, SESSION_ID),
+        rule(Any, UserId, USER_ID),
+        rule(Any, Metadata, METADATA),
+        rule(Any, Tags, TAGS),
     ]);
 
     /// OpenTelemetry's conventions for generative AI: `gen_ai.conversation.id`.
@@ -136,7 +123,7 @@ impl Dialect {
     /// # use tracing_session::Dialect;
     /// let both = Dialect::OPENINFERENCE.and(Dialect::GEN_AI);
     /// ```
-    pub const GEN_AI: Self = Self::of(&[rule(SessionId, "gen_ai.conversation.id")]);
+    pub const GEN_AI: Self = Self::of(&[rule(Any, SessionId, "gen_ai.conversation.id")]);
 
     /// Langfuse: `langfuse.session.id`, `langfuse.user.id`, `langfuse.trace.metadata.<key>`,
     /// `langfuse.trace.tags`. Your own metadata and tags on a span become
@@ -147,13 +134,13 @@ impl Dialect {
     /// let both = Dialect::OPENINFERENCE.and(Dialect::LANGFUSE);
     /// ```
     pub const LANGFUSE: Self = Self::of(&[
-        rule(SessionId, "langfuse.session.id"),
-        rule(UserId, "langfuse.user.id"),
-        rule(MetadataEntry, "langfuse.trace.metadata.").of_trace(),
-        rule(Tags, "langfuse.trace.tags").of_trace(),
-        rule(MetadataEntry, "langfuse.observation.metadata.").of_span(),
+        rule(Any, SessionId, "langfuse.session.id"),
+        rule(Any, UserId, "langfuse.user.id"),
+        rule(Trace, MetadataEntry, "langfuse.trace.metadata."),
+        rule(Trace, Tags, "langfuse.trace.tags"),
+        rule(Span, MetadataEntry, "langfuse.observation.metadata."),
         // Only traces have tags there. `tag.tags` would become the trace's.
-        rule(Tags, "langfuse.observation.metadata.tags").of_span(),
+        rule(Span, Tags, "langfuse.observation.metadata.tags"),
     ]);
 
     /// LangSmith: `langsmith.metadata.thread_id`, `langsmith.metadata.user_id`,
@@ -164,24 +151,24 @@ impl Dialect {
     /// let both = Dialect::OPENINFERENCE.and(Dialect::LANGSMITH);
     /// ```
     pub const LANGSMITH: Self = Self::of(&[
-        rule(SessionId, "langsmith.metadata.thread_id"),
-        rule(UserId, "langsmith.metadata.user_id"),
-        rule(MetadataEntry, "langsmith.metadata."),
-        rule(JoinedTags, "langsmith.span.tags"),
+        rule(Any, SessionId, "langsmith.metadata.thread_id"),
+        rule(Any, UserId, "langsmith.metadata.user_id"),
+        rule(Any, MetadataEntry, "langsmith.metadata."),
+        rule(Any, JoinedTags, "langsmith.span.tags"),
     ]);
 
     /// MLflow: OpenInference's `session.id` and `user.id`, and `mlflow.traceTag.<key>` for metadata,
-    /// which it reads on the root span. It refuses all that comes with a session id of more than 250
-    /// characters.
+    /// which it reads on the root span. MLflow refuses session ids of more than 250 characters, and the spans
+    /// that have one.
     ///
     /// ```
     /// # use tracing_session::Dialect;
     /// let both = Dialect::OPENINFERENCE.and(Dialect::MLFLOW);
     /// ```
     pub const MLFLOW: Self = Self::of(&[
-        rule(SessionId, SESSION_ID),
-        rule(UserId, USER_ID),
-        rule(MetadataEntry, "mlflow.traceTag.").of_trace(),
+        rule(Any, SessionId, SESSION_ID),
+        rule(Any, UserId, USER_ID),
+        rule(Trace, MetadataEntry, "mlflow.traceTag."),
     ]);
 
     /// Traceloop: `traceloop.association.properties.<key>`, with `session_id` and `user_id`.
@@ -191,10 +178,14 @@ impl Dialect {
     /// let both = Dialect::OPENINFERENCE.and(Dialect::TRACELOOP);
     /// ```
     pub const TRACELOOP: Self = Self::of(&[
-        rule(SessionId, "traceloop.association.properties.session_id"),
-        rule(UserId, "traceloop.association.properties.user_id"),
+        rule(
+            Any,
+            SessionId,
+            "traceloop.association.properties.session_id",
+        ),
+        rule(Any, UserId, "traceloop.association.properties.user_id"),
         // They are associated with the trace.
-        rule(MetadataEntry, "traceloop.association.properties.").of_trace(),
+        rule(Trace, MetadataEntry, "traceloop.association.properties."),
     ]);
 
     /// PostHog: `$ai_session_id` and `posthog.distinct_id`, and for its tracing `sessionId` and
@@ -205,10 +196,10 @@ impl Dialect {
     /// let both = Dialect::OPENINFERENCE.and(Dialect::POSTHOG);
     /// ```
     pub const POSTHOG: Self = Self::of(&[
-        rule(SessionId, "$ai_session_id"),
-        rule(SessionId, "sessionId"),
-        rule(UserId, "posthog.distinct_id"),
-        rule(UserId, "posthogDistinctId"),
+        rule(Any, SessionId, "$ai_session_id"),
+        rule(Any, SessionId, "sessionId"),
+        rule(Any, UserId, "posthog.distinct_id"),
+        rule(Any, UserId, "posthogDistinctId"),
     ]);
 
     /// Weave: `wandb.thread_id` and `weave.conversation.id`, `wandb.attributes.<key>`.
@@ -218,9 +209,9 @@ impl Dialect {
     /// let both = Dialect::OPENINFERENCE.and(Dialect::WEAVE);
     /// ```
     pub const WEAVE: Self = Self::of(&[
-        rule(SessionId, "wandb.thread_id"),
-        rule(SessionId, "weave.conversation.id"),
-        rule(MetadataEntry, "wandb.attributes."),
+        rule(Any, SessionId, "wandb.thread_id"),
+        rule(Any, SessionId, "weave.conversation.id"),
+        rule(Any, MetadataEntry, "wandb.attributes."),
     ]);
 
     /// Mirascope: `mirascope.ops.session.id`, `mirascope.ops.session.attributes` (one JSON object),
@@ -231,9 +222,9 @@ impl Dialect {
     /// let both = Dialect::OPENINFERENCE.and(Dialect::MIRASCOPE);
     /// ```
     pub const MIRASCOPE: Self = Self::of(&[
-        rule(SessionId, "mirascope.ops.session.id"),
-        rule(Metadata, "mirascope.ops.session.attributes").of_trace(),
-        rule(Tags, "mirascope.trace.tags"),
+        rule(Any, SessionId, "mirascope.ops.session.id"),
+        rule(Trace, Metadata, "mirascope.ops.session.attributes"),
+        rule(Any, Tags, "mirascope.trace.tags"),
     ]);
 
     /// TraceCtrl: `tracectrl.session_id`.
@@ -242,7 +233,7 @@ impl Dialect {
     /// # use tracing_session::Dialect;
     /// let both = Dialect::OPENINFERENCE.and(Dialect::TRACECTRL);
     /// ```
-    pub const TRACECTRL: Self = Self::of(&[rule(SessionId, "tracectrl.session_id")]);
+    pub const TRACECTRL: Self = Self::of(&[rule(Any, SessionId, "tracectrl.session_id")]);
 
     const fn of(rules: &'static [Rule]) -> Self {
         Self {
@@ -250,7 +241,7 @@ impl Dialect {
         }
     }
 
-    /// A table of one's own, without a key yet.
+    /// A dialect without a key, to which you add your own.
     ///
     /// ```
     /// use tracing_session::Dialect;
@@ -265,7 +256,7 @@ impl Dialect {
         Self::of(&[])
     }
 
-    /// Writes the keys of `other` too. A key that both have means what it means in this one.
+    /// Adds the keys of `other`. If both have a key, it keeps the meaning that it has in this dialect.
     ///
     /// ```
     /// # use tracing_session::Dialect;
@@ -275,98 +266,94 @@ impl Dialect {
         other.rules.iter().fold(self, |all, rule| all.with(*rule))
     }
 
-    /// Writes the session's id under this key too.
+    /// Adds a key for the session id.
     ///
     /// ```
     /// # use tracing_session::Dialect;
     /// let azure = Dialect::OPENINFERENCE.with_session_key("microsoft.session.id");
     /// ```
     pub fn with_session_key(self, key: &'static str) -> Self {
-        self.with(rule(SessionId, key))
+        self.with(rule(Any, SessionId, key))
     }
 
-    /// Writes the user's id under this key too.
+    /// Adds a key for the user id.
     ///
     /// ```
     /// # use tracing_session::Dialect;
     /// let azure = Dialect::OPENINFERENCE.with_user_key("enduser.id");
     /// ```
     pub fn with_user_key(self, key: &'static str) -> Self {
-        self.with(rule(UserId, key))
+        self.with(rule(Any, UserId, key))
     }
 
-    /// Writes all metadata under this key too, as the text of one JSON object.
+    /// Adds a key for all metadata, as the text of one JSON object.
     ///
     /// ```
     /// # use tracing_session::Dialect;
     /// let ours = Dialect::new().with_metadata_key("acme.metadata");
     /// ```
     pub fn with_metadata_key(self, key: &'static str) -> Self {
-        self.with(rule(Metadata, key))
+        self.with(rule(Any, Metadata, key))
     }
 
-    /// Writes each metadata by itself too, under its key with this in front: strings, numbers and
-    /// booleans as they are, the rest as the text of its JSON, and no nulls.
+    /// Adds a prefix for single metadata entries: each entry is exported under the prefix and its own key.
+    /// Strings, numbers and booleans stay as they are, and lists and objects are exported as the text of their
+    /// JSON. Nulls are left out.
     ///
     /// ```
     /// # use tracing_session::Dialect;
     /// let ours = Dialect::new().with_metadata_prefix("acme.");
     /// ```
     pub fn with_metadata_prefix(self, prefix: &'static str) -> Self {
-        self.with(rule(MetadataEntry, prefix))
+        self.with(rule(Any, MetadataEntry, prefix))
     }
 
-    /// Writes the tags under this key too, as a list of strings.
+    /// Adds a key for the tags, as a list of strings.
     ///
     /// ```
     /// # use tracing_session::Dialect;
     /// let ours = Dialect::new().with_tags_key("acme.tags");
     /// ```
     pub fn with_tags_key(self, key: &'static str) -> Self {
-        self.with(rule(Tags, key))
+        self.with(rule(Any, Tags, key))
     }
 
     fn with(mut self, added: Rule) -> Self {
         // No key is written twice.
         if self.rules.iter().all(|rule| rule.key != added.key) {
             self.rules.to_mut().push(added);
-            if let Some(role) = added.written.role() {
-                redaction::register(added.key, role, false);
+            if let Some(kind) = added.content.id_kind() {
+                KEYS.register(added.key, kind);
             }
         }
         self
     }
 
-    /// The rules for a value of this kind that the session set, or the span's author.
+    /// The rules for a value that the session set, or the span's author.
     pub(crate) fn rules_for(
         &self,
-        kind: Written,
+        value: Content,
         is_authors: bool,
     ) -> impl Iterator<Item = &Rule> + Clone {
-        let other = if is_authors {
-            Level::Trace
-        } else {
-            Level::Span
-        };
+        let other = if is_authors { Trace } else { Span };
         let rules = self.rules.iter();
-        rules.filter(move |rule| rule.written.kind() == kind && rule.level != other)
+        rules.filter(move |rule| rule.content.value() == value && rule.level != other)
     }
 }
 
-/// The rules of every built-in dialect.
+/// The rules of all built-in dialects.
 pub(crate) fn all_rules() -> impl Iterator<Item = &'static Rule> {
+    static ALL: [Dialect; 10] = [
+        Dialect::OPENINFERENCE,
+        Dialect::GEN_AI,
+        Dialect::LANGFUSE,
+        Dialect::LANGSMITH,
+        Dialect::MLFLOW,
+        Dialect::TRACELOOP,
+        Dialect::POSTHOG,
+        Dialect::WEAVE,
+        Dialect::MIRASCOPE,
+        Dialect::TRACECTRL,
+    ];
     ALL.iter().flat_map(|dialect| dialect.rules.iter())
 }
-
-static ALL: [Dialect; 10] = [
-    Dialect::OPENINFERENCE,
-    Dialect::GEN_AI,
-    Dialect::LANGFUSE,
-    Dialect::LANGSMITH,
-    Dialect::MLFLOW,
-    Dialect::TRACELOOP,
-    Dialect::POSTHOG,
-    Dialect::WEAVE,
-    Dialect::MIRASCOPE,
-    Dialect::TRACECTRL,
-];

@@ -1,11 +1,11 @@
-//! An exporter that sends spans to one backend, under the keys of its dialect.
+//! `SessionExporter`: sends spans to one backend, with the keys of its dialect.
 
-use crate::format::attributes::{
-    Glance, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID,
-    USER_HASH, USER_ID,
-};
 use crate::format::dialect::Dialect;
 use crate::format::translator::Translator;
+use crate::session::keys::{
+    PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID, USER_HASH,
+    USER_ID,
+};
 use opentelemetry::{Key, KeyValue};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -76,7 +76,7 @@ impl<E> SessionExporter<E> {
     pub fn new(exporter: E) -> Self {
         Self {
             inner: exporter,
-            translator: Translator::default(),
+            translator: Translator::new(Dialect::default()),
             renames_plain: true,
         }
     }
@@ -89,9 +89,9 @@ impl<E> SessionExporter<E> {
     /// let exporter = SessionExporter::new(InMemorySpanExporter::default())
     ///     .with_dialect(Dialect::OPENINFERENCE.and(Dialect::LANGFUSE));
     /// ```
-    pub fn with_dialect(self, dialect: Dialect) -> Self {
-        let translator = Translator::new(dialect);
-        Self { translator, ..self }
+    pub fn with_dialect(mut self, dialect: Dialect) -> Self {
+        self.translator = Translator::new(dialect);
+        self
     }
 
     /// Sets whether attributes named `session` and `user` are exported as `session.name` and
@@ -110,11 +110,9 @@ impl<E> SessionExporter<E> {
     /// let exporter = SessionExporter::new(InMemorySpanExporter::default())
     ///     .with_plain_attributes_renamed(false);
     /// ```
-    pub fn with_plain_attributes_renamed(self, renamed: bool) -> Self {
-        Self {
-            renames_plain: renamed,
-            ..self
-        }
+    pub fn with_plain_attributes_renamed(mut self, renamed: bool) -> Self {
+        self.renames_plain = renamed;
+        self
     }
 }
 
@@ -146,29 +144,17 @@ impl<E: SpanExporter> SpanExporter for SessionExporter<E> {
     }
 }
 
-const PLAIN: Glance = Glance::of(&[PLAIN_SESSION, PLAIN_USER]);
-
-/// Renames plain attributes beside an id. Before the ids are mapped: only then all spans with an id
-/// look the same.
+/// Renames plain attributes beside an id. It runs before the ids are mapped to the keys of the dialect.
 fn rename_plain(attributes: &mut [KeyValue]) {
-    if !attributes.iter().any(|it| PLAIN.may_be(it.key.as_str())) {
-        return;
-    }
-    let has =
-        |attributes: &[KeyValue], key: &str| attributes.iter().any(|it| it.key.as_str() == key);
-    if ![SESSION_ID, USER_ID, USER_HASH]
-        .iter()
-        .any(|id| has(attributes, id))
-    {
-        return;
-    }
     for (plain, renamed) in [
         (PLAIN_SESSION, PLAIN_SESSION_RENAMED),
         (PLAIN_USER, PLAIN_USER_RENAMED),
     ] {
-        if !has(attributes, renamed) {
-            let found = attributes.iter_mut().filter(|it| it.key.as_str() == plain);
-            found.for_each(|it| it.key = Key::from_static_str(renamed));
+        let has = |key| attributes.iter().any(|it| it.key.as_str() == key);
+        let ids = [SESSION_ID, USER_ID, USER_HASH];
+        if has(plain) && !has(renamed) && ids.into_iter().any(has) {
+            let plain = attributes.iter_mut().filter(|it| it.key.as_str() == plain);
+            plain.for_each(|it| it.key = Key::from_static_str(renamed));
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The fields of openers: syntax of this crate, exported in another form.
 
-use crate::format::attributes::{METADATA_FIELD, TAGS_FIELD};
-use crate::session::Role;
+use crate::session::IdKind;
 use crate::session::details::Parts;
+use crate::session::keys::{METADATA_FIELD, TAGS_FIELD};
 use tracing::Metadata;
 
 /// The fields of one opener.
@@ -21,8 +21,8 @@ pub(crate) struct OpenerFields {
 pub(crate) struct IdFields {
     /// `session.id` and `user.id`.
     pub(crate) with_own_key: Parts,
-    /// `id`, of this role.
-    pub(crate) id: Option<Role>,
+    /// `id`, of this kind.
+    pub(crate) id: Option<IdKind>,
 }
 
 impl OpenerFields {

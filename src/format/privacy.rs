@@ -1,10 +1,14 @@
-//! `Privacy`: which ids and metadata are redacted, and how.
+//! `Privacy`: which ids and metadata are redacted, and how. And the process's list of private names.
 
 #[cfg(feature = "hash")]
 use crate::error::{Error, ErrorKind};
-use crate::session::{Id, Role};
+#[cfg(feature = "hash")]
+use crate::session::id::{Mac, hash};
+use crate::session::{Id, IdKind};
+use opentelemetry::KeyValue;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// Which session ids, user ids and metadata are exported unchanged, hashed, or not at all.
 ///
@@ -71,8 +75,9 @@ pub struct Privacy {
     pub(crate) user_ids: IdPolicy,
     pub(crate) session_ids: IdPolicy,
     pub(crate) metadata: Vec<(String, IdPolicy)>,
-    /// Keys of ids that the user adds.
-    pub(crate) keys: Vec<(String, Role)>,
+    /// The keys of ids that [`with_session_key`](Self::with_session_key) and
+    /// [`with_user_key`](Self::with_user_key) add.
+    pub(crate) keys: Vec<(String, IdKind)>,
 }
 
 impl Privacy {
@@ -96,8 +101,9 @@ impl Privacy {
     /// let privacy = Privacy::new().with_user_ids(IdPolicy::omitted());
     /// ```
     #[doc(alias = "UserIdPolicy")]
-    pub fn with_user_ids(self, user_ids: IdPolicy) -> Self {
-        Self { user_ids, ..self }
+    pub fn with_user_ids(mut self, user_ids: IdPolicy) -> Self {
+        self.user_ids = user_ids;
+        self
     }
 
     /// The policy for session ids. Default: [`IdPolicy::plain`].
@@ -108,11 +114,9 @@ impl Privacy {
     /// # use tracing_session::{IdPolicy, Privacy};
     /// let privacy = Privacy::new().with_session_ids(IdPolicy::omitted());
     /// ```
-    pub fn with_session_ids(self, session_ids: IdPolicy) -> Self {
-        Self {
-            session_ids,
-            ..self
-        }
+    pub fn with_session_ids(mut self, session_ids: IdPolicy) -> Self {
+        self.session_ids = session_ids;
+        self
     }
 
     /// Adds a key of attributes that contain a session id, to which the policy for session ids applies.
@@ -124,7 +128,7 @@ impl Privacy {
     ///     .with_session_key("acme.thread");
     /// ```
     pub fn with_session_key(mut self, key: impl Into<String>) -> Self {
-        self.keys.push((key.into(), Role::Session));
+        self.keys.push((key.into(), IdKind::Session));
         self
     }
 
@@ -137,7 +141,7 @@ impl Privacy {
     ///     .with_user_key("enduser.id");
     /// ```
     pub fn with_user_key(mut self, key: impl Into<String>) -> Self {
-        self.keys.push((key.into(), Role::User));
+        self.keys.push((key.into(), IdKind::User));
         self
     }
 
@@ -164,18 +168,18 @@ impl Privacy {
     }
 
     #[inline(always)]
-    pub(crate) fn of_ids(&self, role: Role) -> &IdPolicy {
-        match role {
-            Role::Session => &self.session_ids,
-            Role::User => &self.user_ids,
+    pub(crate) fn id_policy(&self, kind: IdKind) -> &IdPolicy {
+        match kind {
+            IdKind::Session => &self.session_ids,
+            IdKind::User => &self.user_ids,
         }
     }
 
     /// The policy for the metadata with this key, if it redacts.
-    pub(crate) fn of_metadata(&self, key: &str) -> Option<&IdPolicy> {
+    pub(crate) fn metadata_policy(&self, key: &str) -> Option<&IdPolicy> {
         let mut policies = self.metadata.iter();
         let (_, policy) = policies.find(|(private, _)| private == key)?;
-        (!policy.is_plain()).then_some(policy)
+        Some(policy).filter(|policy| !policy.is_plain())
     }
 }
 
@@ -199,9 +203,6 @@ enum Kind {
     #[cfg(feature = "hash")]
     Hashed(Arc<Mac>),
 }
-
-#[cfg(feature = "hash")]
-pub(crate) type Mac = hmac::Hmac<sha2::Sha256>;
 
 impl IdPolicy {
     /// Exports the id unchanged.
@@ -290,7 +291,7 @@ impl IdPolicy {
         !matches!(self.0, Kind::Plain | Kind::Omitted)
     }
 
-    /// The text to export for an id.
+    /// The text to export in place of an id.
     #[inline(always)]
     pub(crate) fn redact_id(&self, id: &Id) -> Option<Arc<str>> {
         match &self.0 {
@@ -301,7 +302,7 @@ impl IdPolicy {
         }
     }
 
-    /// The text to export for any other text.
+    /// The text to export in place of any other text.
     pub(crate) fn redact_text(&self, text: &str) -> Option<Arc<str>> {
         match &self.0 {
             Kind::Plain => Some(text.into()),
@@ -310,18 +311,6 @@ impl IdPolicy {
             Kind::Hashed(key) => Some(hash(key, text)),
         }
     }
-}
-
-#[cfg(feature = "hash")]
-pub(crate) fn hash(key: &Arc<Mac>, text: &str) -> Arc<str> {
-    use hmac::Mac as _;
-
-    let mut mac = Mac::clone(key);
-    mac.update(text.as_bytes());
-    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
-    let digits = mac.finalize().into_bytes();
-    let digits = digits.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(digit).collect::<String>().into()
 }
 
 /// Without the key.
@@ -334,4 +323,87 @@ impl fmt::Debug for IdPolicy {
             Kind::Hashed(_) => "hashed",
         })
     }
+}
+
+/// The keys of attributes that contain an id: fields that layers of this process are configured with, and keys of
+/// dialects that are not built in. Every provider of the process redacts attributes with these keys.
+///
+/// Layers and dialects register names when they are configured. Names are looked up when a key passes the
+/// filter. Empty where only the built-in names and dialects are used.
+pub(crate) static KEYS: PrivateNames = PrivateNames(RwLock::new(Vec::new()));
+
+/// The names of spans whose field `id` contains an id, besides `session` and `user`. Written, read and empty as
+/// [`KEYS`].
+pub(crate) static SPANS: PrivateNames = PrivateNames(RwLock::new(Vec::new()));
+
+/// Names, each with the kind of the id.
+pub(crate) struct PrivateNames(RwLock<Vec<(String, IdKind)>>);
+
+impl PrivateNames {
+    pub(crate) fn register(&self, name: &str, kind: IdKind) {
+        let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let added = (name.to_owned(), kind);
+        // A program may configure layers again and again: the list grows by new names only.
+        if !names.contains(&added) {
+            add_to_filter(name);
+            names.push(added);
+        }
+    }
+
+    pub(crate) fn kind(&self, name: &str) -> Option<IdKind> {
+        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let found = names.iter().find(|(registered, _)| registered == name);
+        found.map(|(_, kind)| *kind)
+    }
+}
+
+/// The kind of id that the field `id` of spans with this name contains.
+#[inline]
+pub(crate) fn id_field_kind(span: &str) -> Option<IdKind> {
+    match span {
+        "session" => Some(IdKind::Session),
+        "user" => Some(IdKind::User),
+        _ if !may_matter(span) => None,
+        _ => SPANS.kind(span),
+    }
+}
+
+/// A key filter: nearly every key is not private, and each attribute of each span of a provider that redacts is
+/// checked.
+///
+/// It has one word per length of a key, with a bit for each first letter. [`add_to_filter`] adds the keys that a
+/// provider of the process redacts, the names in [`KEYS`] and [`SPANS`], and the keys that spans look at anyway.
+/// Empty until a provider redacts, or a name is registered.
+static FILTER: [AtomicU32; 64] = [const { AtomicU32::new(0) }; 64];
+
+/// A bit for each length in [`FILTER`].
+static LENGTHS: AtomicU64 = AtomicU64::new(0);
+
+/// The place of a key in [`FILTER`].
+#[inline(always)]
+fn place(key: &str) -> (usize, u32) {
+    let first = key.as_bytes().first().copied().unwrap_or_default();
+    (key.len() % 64, 1 << (first % 32))
+}
+
+pub(crate) fn add_to_filter(key: &str) {
+    let (length, first) = place(key);
+    FILTER[length].fetch_or(first, Ordering::Relaxed);
+    LENGTHS.fetch_or(1 << length, Ordering::Relaxed);
+}
+
+/// False if an attribute with this key is certainly neither private, nor one that spans look at.
+#[inline(always)]
+pub(crate) fn may_matter(key: &str) -> bool {
+    let (length, first) = place(key);
+    FILTER[length].load(Ordering::Relaxed) & first != 0
+}
+
+/// The same for several attributes.
+#[inline]
+pub(crate) fn any_may_matter(attributes: &[KeyValue]) -> bool {
+    let lengths = LENGTHS.load(Ordering::Relaxed);
+    let has_length = |key: &str| lengths >> (key.len() % 64) & 1 != 0;
+    let mut keys = attributes.iter().map(|it| it.key.as_str());
+    keys.any(|key| has_length(key) && may_matter(key))
 }

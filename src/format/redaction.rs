@@ -1,136 +1,129 @@
-//! Redaction by key: `Privacy` in the form in which a provider applies it to each attribute.
+//! Redacts attributes by key: `Privacy` in the form in which a provider applies it to each attribute.
 //!
-//! It runs before a sampler, a span processor or an exporter receives an attribute. Nearly every attribute
-//! has a key that is not private; a filter of a few instructions tells so.
+//! It runs before a sampler, a span processor or an exporter receives an attribute.
 
-use crate::format::attributes::{
-    ID, LOOKED_AT, METADATA_FIELD, PREVIOUS_SESSION_ID, USER_HASH, USER_ID, ours,
+use crate::format::dialect::{Content, all_rules};
+use crate::format::privacy::{
+    IdPolicy, KEYS, Privacy, add_to_filter, any_may_matter, id_field_kind, may_matter,
 };
-use crate::format::dialect::{Written, all_rules};
-use crate::format::privacy::{IdPolicy, Privacy};
-use crate::session::details::Details;
-use crate::session::metadata::{self, Entries};
-use crate::session::text::unquoted;
-use crate::session::{Id, Role};
+use crate::session::details::{Details, Entries, entries, object};
+use crate::session::keys::{
+    FURTHER_KEYS, ID, METADATA_FIELD, PREVIOUS_SESSION_ID, USER_HASH, USER_ID, VALUE_KEYS, ours,
+};
+use crate::session::text::without_quotes;
+use crate::session::{Id, IdKind};
 use opentelemetry::trace::SpanBuilder;
 use opentelemetry::{Key, KeyValue, Value};
 use serde_json::Value as Json;
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A `Privacy` that redacts something. A provider, its tracers and their spans share one.
 #[derive(Debug)]
 pub(crate) struct Redaction {
+    /// Sessions cache the redacted attributes under this number.
+    number: u64,
     privacy: Privacy,
-    keys: Vec<(Cow<'static, str>, Private)>,
+    keys: Vec<(String, Private)>,
 }
 
 /// The value of an attribute with a private key.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Private {
-    Id(Role),
-    /// One metadata.
+    Id(IdKind),
+    /// One metadata entry.
     Entry(IdPolicy),
     /// All metadata, as one JSON object.
     Metadata,
 }
 
+/// The last number of a redaction. Each new redaction takes the next.
+static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
+
 impl Redaction {
     /// `None` if nothing is redacted.
     pub(crate) fn of(privacy: Privacy) -> Option<Arc<Self>> {
-        let mut keys = Vec::new();
-        let previous = (PREVIOUS_SESSION_ID, Role::Session);
-        let ids = all_rules().filter_map(|rule| Some((rule.key, rule.written.role()?)));
-        let ids = ids
-            .chain([previous])
-            .map(|(key, role)| (Cow::Borrowed(key), role));
-        let added = privacy
-            .keys
-            .iter()
-            .map(|(key, role)| (Cow::Owned(key.clone()), *role));
-        for (key, role) in added.chain(ids) {
-            if !privacy.of_ids(role).is_plain() {
-                keys.push((key, Private::Id(role)));
-            }
-        }
-        let of_kind = |kind| {
-            all_rules()
-                .filter(move |rule| rule.written == kind)
-                .map(|it| it.key)
-        };
-        let private = privacy
-            .metadata
-            .iter()
-            .filter(|(_, policy)| !policy.is_plain());
-        for (name, policy) in private {
-            for prefix in of_kind(Written::MetadataEntry).chain([METADATA_FIELD]) {
-                keys.push((
-                    format!("{prefix}{name}").into(),
-                    Private::Entry(policy.clone()),
-                ));
-            }
-            keys.extend(of_kind(Written::Metadata).map(|key| (key.into(), Private::Metadata)));
+        let ids = all_rules().filter_map(|it| Some((it.key.to_owned(), it.content.id_kind()?)));
+        let ids = ids.chain([(PREVIOUS_SESSION_ID.to_owned(), IdKind::Session)]);
+        let ids = privacy.keys.iter().cloned().chain(ids);
+        let ids = ids.filter(|(_, kind)| !privacy.id_policy(*kind).is_plain());
+        let mut keys: Vec<_> = ids.map(|(key, kind)| (key, Private::Id(kind))).collect();
+        let metadata = privacy.metadata.iter();
+        for (name, policy) in metadata.filter(|(_, policy)| !policy.is_plain()) {
+            let entry = |prefix: &str| (format!("{prefix}{name}"), Private::Entry(policy.clone()));
+            keys.push(entry(METADATA_FIELD));
+            keys.extend(all_rules().filter_map(|rule| match rule.content {
+                Content::MetadataEntry => Some(entry(rule.key)),
+                Content::Metadata => Some((rule.key.to_owned(), Private::Metadata)),
+                _ => None,
+            }));
         }
         if keys.is_empty() {
             return None;
         }
-        let private = keys.iter().map(|(key, _)| &**key);
-        private.chain(LOOKED_AT).for_each(add_to_filter);
-        Some(Arc::new(Self { privacy, keys }))
+        let private = keys.iter().map(|(key, _)| key.as_str());
+        let looked_at = VALUE_KEYS.into_iter().chain(FURTHER_KEYS);
+        private.chain(looked_at).for_each(add_to_filter);
+        Some(Arc::new(Self {
+            number: LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1,
+            privacy,
+            keys,
+        }))
     }
 
     /// An id as OpenInference's attribute.
     #[inline(always)]
-    pub(crate) fn attribute(&self, role: Role, id: &Id) -> Option<KeyValue> {
-        let policy = self.privacy.of_ids(role);
-        let key = match role {
-            Role::Session => ours::SESSION_ID,
-            Role::User if policy.hashes() => ours::USER_HASH,
-            Role::User => ours::USER_ID,
+    pub(crate) fn encode_id(&self, kind: IdKind, id: &Id) -> Option<KeyValue> {
+        let policy = self.privacy.id_policy(kind);
+        let key = match kind {
+            IdKind::User if policy.hashes() => ours::USER_HASH,
+            kind => kind.key(),
         };
-        Some(KeyValue::new(
-            Key::from_static_str(key),
-            policy.redact_id(id)?,
-        ))
+        Some(KeyValue::new(key, policy.redact_id(id)?))
     }
 
-    /// Redacts one attribute of a span. `named` is the id that the field `id` of the span holds. False if the
+    /// The other values of a session as OpenInference's attributes.
+    #[inline]
+    pub(crate) fn encoded<'a>(&self, details: &'a Details) -> Cow<'a, [KeyValue]> {
+        details.redacted(self.number, |details| {
+            self.redact_entries(&mut details.metadata);
+            self.redact_all(&mut details.attributes);
+        })
+    }
+
+    /// Redacts one attribute of a span, whose field `id` contains an id of the kind `id_field`. False if the
     /// attribute must not be exported.
     #[inline]
-    pub(crate) fn redact(&self, attribute: &mut KeyValue, named: Option<Role>) -> bool {
-        !may_matter(attribute.key.as_str()) || self.redact_private(attribute, named)
+    pub(crate) fn redact(&self, attribute: &mut KeyValue, id_field: Option<IdKind>) -> bool {
+        !may_matter(attribute.key.as_str()) || self.redact_private(attribute, id_field)
     }
 
     #[inline(never)]
-    fn redact_private(&self, attribute: &mut KeyValue, named: Option<Role>) -> bool {
+    fn redact_private(&self, attribute: &mut KeyValue, id_field: Option<IdKind>) -> bool {
         let key = attribute.key.as_str();
         let listed = self.keys.iter().find(|(private, _)| private == key);
-        let private = match listed {
-            Some((_, private)) => Some(private.clone()),
-            None if key == ID => named.map(Private::Id),
-            None => registered(key, false).map(Private::Id),
+        let id_kind = match listed.map(|(_, private)| private) {
+            Some(Private::Id(kind)) => Some(*kind),
+            Some(Private::Entry(policy)) => return redact_entry(policy, attribute),
+            Some(Private::Metadata) => return self.redact_metadata(attribute),
+            None if key == ID => id_field,
+            None => KEYS.kind(key),
         };
-        match private {
-            None => true,
-            Some(Private::Id(role)) => redact_id(self.privacy.of_ids(role), attribute),
-            Some(Private::Entry(policy)) => redact_entry(&policy, attribute),
-            Some(Private::Metadata) => self.redact_metadata(attribute),
-        }
+        id_kind.is_none_or(|kind| redact_id(self.privacy.id_policy(kind), attribute))
     }
 
     fn redact_metadata(&self, attribute: &mut KeyValue) -> bool {
-        let text = attribute.value.as_str();
-        let text = unquoted(&text).map_or(text, Cow::Owned);
+        let text = without_quotes(attribute.value.as_str());
         if !text.trim_start().starts_with('{') {
             return true;
         }
         // Broken JSON, or JSON that is nested too deeply, may have private entries too.
-        let Some(mut entries) = metadata::entries(&text) else {
+        let Some(mut entries) = entries(&text) else {
             return false;
         };
         if self.redact_entries(&mut entries) {
-            attribute.value = Arc::<str>::from(metadata::object(&entries)).into();
+            attribute.value = Arc::<str>::from(object(&entries)).into();
         }
         true
     }
@@ -139,27 +132,18 @@ impl Redaction {
     fn redact_entries(&self, entries: &mut Entries) -> bool {
         let mut any = false;
         entries.retain_mut(|(key, value)| {
-            let Some(policy) = self.privacy.of_metadata(key) else {
+            let Some(policy) = self.privacy.metadata_policy(key) else {
                 return true;
             };
             any = true;
-            let text = match &*value {
-                Json::String(text) => Cow::Borrowed(text.as_str()),
-                other => Cow::Owned(other.to_string()),
+            let redacted = match &*value {
+                Json::String(text) => policy.redact_text(text),
+                other => policy.redact_text(&other.to_string()),
             };
-            let hash = policy.redact_text(&text);
-            *value = Json::String(hash.as_deref().unwrap_or_default().to_owned());
-            hash.is_some()
+            *value = redacted.as_deref().into();
+            redacted.is_some()
         });
         any
-    }
-
-    /// The same details, redacted.
-    pub(crate) fn redact_details(&self, details: &Details) -> Details {
-        let mut redacted = details.clone();
-        self.redact_entries(&mut redacted.metadata);
-        self.redact_all(&mut redacted.attributes);
-        redacted
     }
 
     /// Redacts the attributes of an event, a link or a session.
@@ -184,9 +168,8 @@ fn redact_id(policy: &IdPolicy, attribute: &mut KeyValue) -> bool {
     let Some(text) = single(&attribute.value).filter(|_| policy.hashes()) else {
         return policy.is_plain();
     };
-    let text = unquoted(&text).map_or(text, Cow::Owned);
     let text = text.trim();
-    // A blank one tells nothing.
+    // A blank text reveals nothing.
     if let Some(hash) = policy.redact_text(text).filter(|_| !text.is_empty()) {
         attribute.value = hash.into();
         if attribute.key.as_str() == USER_ID {
@@ -202,124 +185,43 @@ fn redact_entry(policy: &IdPolicy, attribute: &mut KeyValue) -> bool {
         Value::F64(number) => Some(Json::from(*number).to_string().into()),
         value => single(value),
     };
-    let text = text.map(|text| unquoted(&text).map_or(text, Cow::Owned));
-    let Some(hash) = text.and_then(|text| policy.redact_text(&text)) else {
-        return false;
-    };
-    attribute.value = hash.into();
+    let redacted = text.and_then(|text| policy.redact_text(&text));
+    match redacted {
+        Some(text) => attribute.value = text.into(),
+        None => return false,
+    }
     true
 }
 
 /// The text of a value that is no list.
 fn single(value: &Value) -> Option<Cow<'_, str>> {
     match value {
-        Value::String(_) | Value::I64(_) | Value::F64(_) | Value::Bool(_) => Some(value.as_str()),
+        Value::String(_) | Value::I64(_) | Value::F64(_) | Value::Bool(_) => {
+            Some(without_quotes(value.as_str()))
+        }
         _ => None,
     }
 }
 
-/// Of the keys that are private to a provider of this process, that a layer or a dialect registered, or that spans
-/// look at anyway: by their length, a bit for each first letter. One filter for all, because each attribute of each
-/// span passes it.
-static FILTER: [AtomicU32; 64] = [const { AtomicU32::new(0) }; 64];
+/// The key of the marker in the builder of a span whose field `id` contains an id. The builder needs it, because
+/// the field `otel.name` may replace the name of the span. A static, so that its address tells it from any other
+/// key.
+static ID_FIELD: &str = "tracing_session.named";
 
-/// A bit for each length in the filter.
-static LENGTHS: AtomicU64 = AtomicU64::new(0);
-
-/// The place of a key in the filter.
-#[inline(always)]
-fn place(key: &str) -> (usize, u32) {
-    let first = key.as_bytes().first().copied().unwrap_or_default();
-    (key.len() % 64, 1 << (first % 32))
-}
-
-fn add_to_filter(key: &str) {
-    let (length, first) = place(key);
-    FILTER[length].fetch_or(first, Ordering::Relaxed);
-    LENGTHS.fetch_or(1 << length, Ordering::Relaxed);
-}
-
-/// False if an attribute with this key is certainly neither private, nor of a key that spans look at.
-#[inline(always)]
-pub(crate) fn may_matter(key: &str) -> bool {
-    let (length, first) = place(key);
-    FILTER[length].load(Ordering::Relaxed) & first != 0
-}
-
-/// The same, of all of them.
+/// The marker for a span with this name, if its field `id` contains an id.
 #[inline]
-pub(crate) fn any_may_matter(attributes: &[KeyValue]) -> bool {
-    let lengths = LENGTHS.load(Ordering::Relaxed);
-    let has_length = |key: &str| lengths >> (key.len() % 64) & 1 != 0;
-    let mut keys = attributes.iter().map(|it| it.key.as_str());
-    keys.any(|key| has_length(key) && may_matter(key))
+pub(crate) fn id_field_marker(span: &str) -> Option<KeyValue> {
+    let kind = id_field_kind(span)?;
+    Some(KeyValue::new(ID_FIELD, kind as i64))
 }
 
-/// A name that a layer of this process is configured with, or a dialect.
-struct Registered {
-    name: String,
-    role: Role,
-    /// The field `id` of spans with this name holds the id. Otherwise it is the field, or the attribute, itself.
-    is_span: bool,
-}
-
-/// Written where layers and dialects are made, read where a key passes the filter.
-static REGISTERED: RwLock<Vec<Registered>> = RwLock::new(Vec::new());
-
-/// Registers a private name: every provider of the process redacts the attribute with this name, or the field `id` of
-/// spans with this name.
-pub(crate) fn register(name: &str, role: Role, is_span: bool) {
-    let mut all = REGISTERED.write().unwrap_or_else(PoisonError::into_inner);
-    let is_it = |it: &Registered| it.name == name && it.role == role && it.is_span == is_span;
-    // So it grows by the names that differ only.
-    if !all.iter().any(is_it) {
-        add_to_filter(name);
-        all.push(Registered {
-            name: name.to_owned(),
-            role,
-            is_span,
-        });
-    }
-}
-
-fn registered(name: &str, is_span: bool) -> Option<Role> {
-    let all = REGISTERED.read().unwrap_or_else(PoisonError::into_inner);
-    let found = all
-        .iter()
-        .find(|it| it.name == name && it.is_span == is_span);
-    found.map(|it| it.role)
-}
-
-/// The key of the mark in the builder of a span whose field `id` is an id: the field `otel.name` may replace the
-/// name of the span. It is a static, so that its address tells it from any other key.
-static NAMED: &str = "tracing_session.named";
-
-/// The mark for a span with this name, if its field `id` is an id.
+/// Takes the marker out of a builder's attributes.
 #[inline]
-pub(crate) fn mark_named(span: &str) -> Option<KeyValue> {
-    let role = named(span)?;
-    Some(KeyValue::new(Key::from_static_str(NAMED), role as i64))
-}
-
-/// The id that the field `id` of spans with this name holds.
-#[inline]
-pub(crate) fn named(span: &str) -> Option<Role> {
-    match span {
-        "session" => Some(Role::Session),
-        "user" => Some(Role::User),
-        _ if !may_matter(span) => None,
-        _ => registered(span, true),
-    }
-}
-
-/// Takes the mark out of a builder's attributes.
-#[inline]
-pub(crate) fn take_named(attributes: &mut Vec<KeyValue>) -> Option<Role> {
-    // It is made before any other attribute, and the ticket beside it is gone by now.
-    let is_mark = |it: &KeyValue| std::ptr::eq(it.key.as_str(), NAMED);
-    attributes.first().filter(|first| is_mark(first))?;
-    match attributes.remove(0).value {
-        Value::I64(role) if role == Role::User as i64 => Some(Role::User),
-        _ => Some(Role::Session),
-    }
+pub(crate) fn take_id_field_marker(attributes: &mut Vec<KeyValue>) -> Option<IdKind> {
+    // The tracer adds it before any other attribute, and has removed the ticket by now.
+    let is_marker = |it: &KeyValue| std::ptr::eq(it.key.as_str(), ID_FIELD);
+    attributes.first().filter(|first| is_marker(first))?;
+    let kind = attributes.remove(0).value;
+    let mut kinds = IdKind::BOTH.into_iter();
+    kinds.find(|it| kind == Value::I64(*it as i64))
 }

@@ -3,11 +3,9 @@
 //! It works on finished attributes and doesn't know the session: the exporter, the span processor and
 //! the log processor share it.
 
-use crate::format::attributes::{
-    Glance, METADATA, SESSION_ID, TAGS, USER_HASH, USER_ID, is_ours, ours,
-};
-use crate::format::dialect::{Dialect, Rule, Written};
-use crate::session::Id;
+use crate::format::dialect::{Content, Dialect, Rule};
+use crate::session::id::Id;
+use crate::session::keys::{USER_ID, is_ours, ours};
 use opentelemetry::{Array, KeyValue, StringValue, Value};
 use serde_json::{Map, Value as Json};
 use std::collections::HashMap;
@@ -16,26 +14,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) struct Translator {
     dialect: Dialect,
-    /// Whether there is anything to do.
+    /// False if every attribute stays as it is.
     pub(crate) changes: bool,
     /// Parsed metadata by its text: of sessions, and of spans' authors. Authors may set another text on each
     /// span, which must not displace the sessions'.
     entries: Mutex<[Generations; 2]>,
-}
-
-/// An attribute that the dialect may have other keys for.
-struct Source {
-    kind: Written,
-    key: &'static str,
-    at: usize,
-    /// The span's author set it, and not the session.
-    is_authors: bool,
-}
-
-impl Default for Translator {
-    fn default() -> Self {
-        Self::new(Dialect::default())
-    }
 }
 
 impl Translator {
@@ -52,18 +35,35 @@ impl Translator {
         if !self.changes {
             return;
         }
+        // The last value of an attribute that was set again.
+        let position = |key: &str| attributes.iter().rposition(|it| it.key.as_str() == key);
+        // Beside the user's id, a hash is an attribute like any other.
+        let user_key = match position(USER_ID) {
+            Some(_) => ours::USER_ID,
+            None => ours::USER_HASH,
+        };
+        // Ids come first: in some dialects a metadata entry can have the key of an id, and no key is written twice.
+        let sources = [
+            (Content::SessionId, ours::SESSION_ID),
+            (Content::UserId, user_key),
+            (Content::Metadata, ours::METADATA),
+            (Content::Tags, ours::TAGS),
+        ];
         let mut removed = Vec::new();
-        for source in sources(attributes).into_iter().flatten() {
-            let (added, stays) = self.added(&source, &attributes[source.at].value);
+        for (content, key, at) in sources.map(|(content, key)| (content, key, position(key))) {
+            let Some(at) = at else { continue };
+            let is_authors = !is_ours(&attributes[at].key, key);
+            let rules = self.dialect.rules_for(content, is_authors);
+            let (added, stays) = self.added(rules, is_authors, &attributes[at]);
             let mut is_added = false;
             for attribute in added {
                 match attributes.iter_mut().find(|own| own.key == attribute.key) {
                     // In the place of the attribute itself, if that one goes.
-                    None if !stays && !is_added => attributes[source.at] = attribute,
+                    None if !stays && !is_added => attributes[at] = attribute,
                     None => attributes.push(attribute),
                     // A value that is no id counts as not set.
                     Some(own)
-                        if source.kind.role().is_some()
+                        if content.id_kind().is_some()
                             && Id::check(&own.value.as_str()).is_err() =>
                     {
                         own.value = attribute.value;
@@ -73,9 +73,9 @@ impl Translator {
                 }
                 is_added = true;
             }
-            // What the author set would be lost, where the dialect has no key for it.
-            if !stays && (is_added || !source.is_authors) {
-                removed.push(source.key);
+            // Removed, the author's own value would be lost where the dialect has no key for it.
+            if !stays && (is_added || !is_authors) {
+                removed.push(key);
             }
         }
         if !removed.is_empty() {
@@ -83,37 +83,45 @@ impl Translator {
         }
     }
 
-    /// A value under each key of the dialect, and whether it stays under its own key too.
-    fn added(&self, source: &Source, value: &Value) -> (Vec<KeyValue>, bool) {
+    /// The value of an attribute under each key of the dialect, and whether the attribute stays as well.
+    fn added<'a>(
+        &self,
+        rules: impl Iterator<Item = &'a Rule>,
+        is_authors: bool,
+        KeyValue { key, value, .. }: &KeyValue,
+    ) -> (Vec<KeyValue>, bool) {
         let mut added = Vec::new();
         let (mut stays, mut has_entries) = (false, false);
-        for rule in self.dialect.rules_for(source.kind, source.is_authors) {
-            match (rule.written, value) {
+        let tags = match value {
+            Value::Array(Array::String(tags)) => Some(tags),
+            _ => None,
+        };
+        for rule in rules {
+            match rule.content {
                 // The dialect has a key for the hash too, if it has one for the user.
-                (Written::UserId, _) if rule.key == USER_ID => stays = true,
-                _ if rule.key == source.key => stays = true,
-                // All of them at once.
-                (Written::MetadataEntry, _) if has_entries => {}
-                (Written::MetadataEntry, value) => {
+                Content::UserId if rule.key == USER_ID => stays = true,
+                _ if rule.key == key.as_str() => stays = true,
+                // The entries are made for all prefixes at once.
+                Content::MetadataEntry if has_entries => {}
+                Content::MetadataEntry => {
                     has_entries = true;
-                    match self.entries(&value.as_str(), source.is_authors) {
+                    match self.entries(&value.as_str(), is_authors) {
                         Some(entries) => added.extend(entries.iter().cloned()),
                         None => stays = true,
                     }
                 }
-                (Written::JoinedTags, Value::Array(Array::String(tags))) => {
+                Content::JoinedTags => added.extend(tags.map(|tags| {
                     let tags: Vec<_> = tags.iter().map(StringValue::as_str).collect();
-                    added.push(KeyValue::new(rule.key, tags.join(",")));
-                }
-                (Written::JoinedTags, _) => {}
-                (Written::Tags, value) if !matches!(value, Value::Array(Array::String(_))) => {}
+                    KeyValue::new(rule.key, tags.join(","))
+                })),
+                Content::Tags if tags.is_none() => {}
                 _ => added.push(KeyValue::new(rule.key, value.clone())),
             }
         }
         (added, stays)
     }
 
-    /// The metadata of a JSON object, each as an attribute by itself, under every prefix of the dialect.
+    /// The metadata of a JSON object, each entry as an attribute, under every prefix of the dialect.
     fn entries(&self, text: &str, is_authors: bool) -> Option<Arc<[KeyValue]>> {
         let lock = || self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let of = usize::from(is_authors);
@@ -122,74 +130,39 @@ impl Translator {
         }
         // Parsed without the lock.
         let object: Map<String, Json> = serde_json::from_str(text).ok()?;
-        let rules = self.dialect.rules_for(Written::Metadata, is_authors);
-        let rules = rules.filter(|rule| rule.written == Written::MetadataEntry);
-        let of_rule = |rule: &Rule| {
-            let prefix = rule.key;
-            let entry = move |(name, value)| {
+        let rules = self.dialect.rules_for(Content::Metadata, is_authors);
+        let mut entries = Vec::new();
+        for rule in rules.filter(|rule| rule.content == Content::MetadataEntry) {
+            for (name, value) in &object {
                 // Every span shares both.
-                let key: Arc<str> = format!("{prefix}{name}").into();
-                Some(KeyValue::new(key, entry(value)?))
-            };
-            object.iter().filter_map(entry)
-        };
-        let entries: Arc<[KeyValue]> = rules.flat_map(of_rule).collect();
+                let key: Arc<str> = format!("{}{name}", rule.key).into();
+                entries.extend(entry(value).map(|value| KeyValue::new(key, value)));
+            }
+        }
+        let entries: Arc<[KeyValue]> = entries.into();
         lock()[of].insert(text.into(), entries.clone());
         Some(entries)
     }
 }
 
-/// Without what is cached: metadata may be private.
+/// Omits the cache: metadata may be private.
 impl fmt::Debug for Translator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.dialect.fmt(f)
     }
 }
 
-const SOURCES: Glance = Glance::of(&[SESSION_ID, USER_ID, USER_HASH, METADATA, TAGS]);
-
-/// The attributes that the dialect may have other keys for. Ids are the first: in some dialects a metadata can
-/// have the key of an id, and no key is written twice.
-fn sources(attributes: &[KeyValue]) -> [Option<Source>; 4] {
-    let mut sources = [const { None }; 4];
-    for (at, KeyValue { key, .. }) in attributes.iter().enumerate() {
-        if !SOURCES.may_be(key.as_str()) {
-            continue;
-        }
-        let (place, kind, ours) = match key.as_str() {
-            SESSION_ID => (0, Written::SessionId, ours::SESSION_ID),
-            USER_ID => (1, Written::UserId, ours::USER_ID),
-            // Beside the user's id, a hash is an attribute like any other.
-            USER_HASH if sources[1].is_none() => (1, Written::UserId, ours::USER_HASH),
-            METADATA => (2, Written::Metadata, ours::METADATA),
-            TAGS => (3, Written::Tags, ours::TAGS),
-            _ => continue,
-        };
-        // An attribute that was set again: the last value counts.
-        sources[place] = Some(Source {
-            kind,
-            key: ours,
-            at,
-            is_authors: !is_ours(key, ours),
-        });
-    }
-    sources
-}
-
-/// One metadata as an attribute by itself. A null is none.
+/// One metadata entry as the value of an attribute. Nulls are omitted.
 fn entry(value: &Json) -> Option<Value> {
-    let shared = |text: &str| Value::String(Arc::<str>::from(text).into());
-    Some(match value {
+    let text = match value {
         Json::Null => return None,
-        Json::Bool(value) => Value::Bool(*value),
-        Json::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(integer), _) => Value::I64(integer),
-            (None, Some(float)) if number.is_f64() => Value::F64(float),
-            _ => shared(&number.to_string()),
-        },
-        Json::String(text) => shared(text),
-        Json::Array(_) | Json::Object(_) => shared(&value.to_string()),
-    })
+        Json::Bool(value) => return Some(Value::Bool(*value)),
+        Json::Number(number) if number.is_i64() => return number.as_i64().map(Value::I64),
+        Json::Number(number) if number.is_f64() => return number.as_f64().map(Value::F64),
+        Json::String(text) => Arc::from(text.as_str()),
+        other => Arc::<str>::from(other.to_string()),
+    };
+    Some(Value::String(text.into()))
 }
 
 /// The last texts that were asked for: at least [`MOST`](Self::MOST), and at most twice as many.

@@ -1,10 +1,10 @@
 //! Which spans open a scope, and what their fields say.
 
 use crate::error::ErrorKind;
-use crate::format::attributes::{Glance, ID, METADATA_FIELD, SESSION_ID, TAGS_FIELD, USER_ID};
 use crate::format::fields::{IdFields, OpenerFields, is_detail};
-use crate::session::Role;
+use crate::session::IdKind;
 use crate::session::details::{Details, Part, Parts};
+use crate::session::keys::{ID, KeyFilter, METADATA_FIELD, SESSION_ID, TAGS_FIELD, USER_ID};
 use crate::session::text::{is_placeholder, tags, unquoted};
 use crate::session::{Id, Session};
 use opentelemetry::StringValue;
@@ -33,10 +33,10 @@ pub(crate) struct Names {
     /// The callsites that may open a scope. `None`: all.
     filter: Option<Filter>,
     /// Of all names that a field with a role can have.
-    glance: Glance,
+    key_filter: KeyFilter,
 }
 
-type List = Vec<(Cow<'static, str>, Role)>;
+type List = Vec<(Cow<'static, str>, IdKind)>;
 
 type Filter = Box<dyn Fn(&Metadata<'_>) -> bool + Send + Sync>;
 
@@ -84,10 +84,10 @@ impl Roles {
         }
     }
 
-    fn add(&mut self, field: &Field, role: Role) {
+    fn add(&mut self, field: &Field, role: IdKind) {
         let fields = match role {
-            Role::Session => &mut self.session,
-            Role::User => &mut self.user,
+            IdKind::Session => &mut self.session,
+            IdKind::User => &mut self.user,
         };
         *fields |= Self::bit(field);
         if field.name() == role.key() {
@@ -100,9 +100,9 @@ impl Roles {
     fn of(self, field: &Field) -> Option<FieldRole> {
         let bit = Self::bit(field);
         if self.session & bit != 0 {
-            Some(FieldRole::Id(Role::Session))
+            Some(FieldRole::Id(IdKind::Session))
         } else if self.user & bit != 0 {
-            Some(FieldRole::Id(Role::User))
+            Some(FieldRole::Id(IdKind::User))
         } else if self.details & bit != 0 {
             detail(field.name())
         } else {
@@ -121,7 +121,7 @@ impl Roles {
 /// What a field of a span that opens a scope says.
 #[derive(Clone, Copy)]
 enum FieldRole {
-    Id(Role),
+    Id(IdKind),
     /// With this key.
     Metadata(&'static str),
     Tags,
@@ -143,7 +143,7 @@ impl Default for Names {
             has_defaults: true,
             filter: None,
             // Without the defaults, the macros still use these.
-            glance: Glance::of(&[ID, SESSION_ID, USER_ID]),
+            key_filter: KeyFilter::of(&[ID, SESSION_ID, USER_ID]),
         }
     }
 }
@@ -159,12 +159,12 @@ impl fmt::Debug for Names {
 }
 
 impl Names {
-    pub(crate) fn add_span(&mut self, role: Role, name: Cow<'static, str>) {
+    pub(crate) fn add_span(&mut self, role: IdKind, name: Cow<'static, str>) {
         add(&mut self.spans, role, name);
     }
 
-    pub(crate) fn add_field(&mut self, role: Role, name: Cow<'static, str>) {
-        self.glance = self.glance.and(&name);
+    pub(crate) fn add_field(&mut self, role: IdKind, name: Cow<'static, str>) {
+        self.key_filter = self.key_filter.and(&name);
         add(&mut self.fields, role, name);
     }
 
@@ -181,7 +181,7 @@ impl Names {
     pub(crate) fn may_open(&self, span: &Metadata<'_>) -> bool {
         span.fields()
             .iter()
-            .any(|field| self.glance.may_be(field.name()))
+            .any(|field| self.key_filter.may_match(field.name()))
     }
 
     /// What the fields of this callsite set.
@@ -196,7 +196,7 @@ impl Names {
                 roles.details |= Roles::bit(&field);
             }
         }
-        roles.is_implicit = roles.ids.id == Some(Role::Session)
+        roles.is_implicit = roles.ids.id == Some(IdKind::Session)
             && role_of(&self.spans, span.name()).is_none()
             && role_of(&self.fields, ID).is_none();
         if !roles.open() {
@@ -219,8 +219,8 @@ impl Names {
 
     /// What a field sets.
     #[inline(always)]
-    fn role(&self, span: &Metadata<'_>, field: &str, is_of_macro: bool) -> Option<Role> {
-        if !self.glance.may_be(field) {
+    fn role(&self, span: &Metadata<'_>, field: &str, is_of_macro: bool) -> Option<IdKind> {
+        if !self.key_filter.may_match(field) {
             return None;
         }
         let is_default = self.has_defaults || is_of_macro;
@@ -230,11 +230,11 @@ impl Names {
             // The macros have set the id with other fields.
             ID if is_of_macro => None,
             ID if self.has_defaults && span.name() == IMPLICIT_NAME => {
-                role_of(&self.spans, IMPLICIT_NAME).or(Some(Role::Session))
+                role_of(&self.spans, IMPLICIT_NAME).or(Some(IdKind::Session))
             }
             ID => role_of(&self.spans, span.name()),
-            SESSION_ID if is_default => Some(Role::Session),
-            USER_ID if is_default => Some(Role::User),
+            SESSION_ID if is_default => Some(IdKind::Session),
+            USER_ID if is_default => Some(IdKind::User),
             _ => None,
         }
     }
@@ -242,12 +242,12 @@ impl Names {
 
 /// A name that was added for both sets a session.
 #[inline]
-fn role_of(names: &List, name: &str) -> Option<Role> {
-    let listed = |(listed, role): &(Cow<'static, str>, Role)| (listed == name).then_some(*role);
+fn role_of(names: &List, name: &str) -> Option<IdKind> {
+    let listed = |(listed, role): &(Cow<'static, str>, IdKind)| (listed == name).then_some(*role);
     names.iter().find_map(listed)
 }
 
-fn add(list: &mut List, role: Role, name: Cow<'static, str>) {
+fn add(list: &mut List, role: IdKind, name: Cow<'static, str>) {
     list.push((name, role));
     list.sort_by_key(|(_, role)| *role);
 }
@@ -270,19 +270,19 @@ pub(crate) struct Reading<'a, F> {
 
 /// What one field says.
 pub(crate) enum Heard {
-    Id(Role, Id),
+    Id(IdKind, Id),
     Detail(Detail),
 }
 
 impl Heard {
     pub(crate) fn set(self, session: &mut Session) {
         match self {
-            Self::Id(Role::Session, id) => {
+            Self::Id(IdKind::Session, id) => {
                 if !id.is_replaceable() || session.id.as_ref().is_none_or(Id::is_replaceable) {
                     session.id = Some(id);
                 }
             }
-            Self::Id(Role::User, id) => session.user_id = Some(id),
+            Self::Id(IdKind::User, id) => session.user_id = Some(id),
             Self::Detail(detail) => Details::change(&mut session.details, |it| detail.say(it)),
         }
     }

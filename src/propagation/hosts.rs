@@ -1,8 +1,8 @@
 //! Which hosts may learn the session, and writing headers for them.
 
-use crate::format::attributes::{SESSION_ID, USER_ID};
 use crate::propagation::propagated::inject_context;
 use crate::scope::Scope;
+use crate::session::keys::{SESSION_ID, USER_ID};
 use http::HeaderMap;
 use http::uri::Authority;
 use opentelemetry::Context;

@@ -112,7 +112,9 @@ impl PropagatedContext {
     /// let guard = tracing_session::propagated_context(&headers).attach();
     /// ```
     pub fn attach(self) -> SessionGuard {
-        SessionGuard::new(here::attach(self.0))
+        SessionGuard {
+            _attached: here::attach(self.0),
+        }
     }
 
     /// Runs `f` with it in force.

@@ -2,13 +2,13 @@
 
 use crate::diagnostic::{self, Message, Once};
 use crate::error::{Error, ErrorKind};
-use crate::format::attributes::{SESSION_ID, USER_HASH, USER_ID};
 use crate::format::privacy::Privacy;
 use crate::propagation::baggage::{self, Member};
 use crate::propagation::inbound::InboundPolicy;
 use crate::scope::Scope;
-use crate::session::Role;
+use crate::session::IdKind;
 use crate::session::Session;
+use crate::session::keys::{SESSION_ID, USER_HASH, USER_ID};
 use crate::session::text::is_id;
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
@@ -201,11 +201,12 @@ impl SessionPropagator {
 
     /// Whether it is hidden in the application's own baggage, too.
     fn hides(&self, key: &str, value: &str, session: &Session) -> bool {
-        Role::BOTH.into_iter().any(|role| {
+        IdKind::BOTH.into_iter().any(|role| {
             let is_held = || role.text(session).is_some_and(|id| is_id(value, id));
             let mut added = self.privacy.keys.iter();
             let mut is_added = || added.any(|added| added.0 == key && added.1 == role);
-            !self.privacy.of_ids(role).is_plain() && (key == role.key() || is_added() || is_held())
+            !self.privacy.id_policy(role).is_plain()
+                && (key == role.key() || is_added() || is_held())
         })
     }
 

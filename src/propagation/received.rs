@@ -2,10 +2,10 @@
 
 use crate::diagnostic::{self, Message};
 use crate::error::ErrorKind;
-use crate::format::attributes::{SESSION_ID, USER_HASH, USER_ID};
 use crate::propagation::baggage;
 use crate::propagation::propagator::{SESSION_HEADER_NAME, SessionPropagator};
 use crate::session::details::Details;
+use crate::session::keys::{SESSION_ID, USER_HASH, USER_ID};
 use crate::session::{Id, Session};
 use opentelemetry::KeyValue;
 use opentelemetry::propagation::Extractor;

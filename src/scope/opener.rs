@@ -3,7 +3,7 @@
 use crate::diagnostic;
 use crate::format::fields::OpenerFields;
 use crate::session::details::Parts;
-use crate::session::{Role, Session};
+use crate::session::{IdKind, Session};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{OnceLock, RwLock};
 use std::sync::{Arc, PoisonError};
@@ -89,10 +89,10 @@ impl Opener {
         let (Some(ids), Some(span)) = (self.started_with.get(), self.fields.metadata) else {
             return;
         };
-        for role in Role::BOTH.into_iter().filter(|it| ids.have(it.part())) {
-            let is_same = self.with_values(|values| role.id(values) == role.id(set));
-            if !is_same && role.id(set).is_some() {
-                diagnostic::id_kept(span, role.key());
+        for kind in IdKind::BOTH.into_iter().filter(|it| ids.have(it.part())) {
+            let is_same = self.with_values(|values| kind.id(values) == kind.id(set));
+            if !is_same && kind.id(set).is_some() {
+                diagnostic::id_kept(span, kind.key());
             }
         }
     }

@@ -1,14 +1,17 @@
-//! The values of a session beside its ids: OpenInference's other context attributes.
+//! The values of a session other than its ids: metadata, tags, prompt template and attributes.
 
-use crate::format::attributes::{
+use crate::error::ErrorKind;
+use crate::session::id::{Id, IdKind};
+use crate::session::keys::{
     PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, ours,
 };
-use crate::format::redaction::Redaction;
-use crate::session::metadata::{self, Entries};
 use crate::sync::OnceLock;
-use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
+use opentelemetry::{Array, KeyValue, StringValue, Value};
+use serde::Serializer as _;
+use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::Value as Json;
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
 /// A part of a session: [`Session::without`](crate::Session::without) stops its inheritance.
@@ -43,21 +46,21 @@ pub enum Part {
     Attributes,
 }
 
-/// Those that are not inherited.
+impl IdKind {
+    pub(crate) fn part(self) -> Part {
+        match self {
+            Self::Session => Part::Session,
+            Self::User => Part::User,
+        }
+    }
+}
+
+/// A set of parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Parts(u8);
 
 impl Parts {
-    const DETAILS: [Part; 4] = [
-        Part::Metadata,
-        Part::Tags,
-        Part::PromptTemplate,
-        Part::Attributes,
-    ];
-
-    fn have_details(self) -> bool {
-        Self::DETAILS.iter().any(|part| self.have(*part))
-    }
+    const IDS: Self = Self(1 << Part::Session as u8 | 1 << Part::User as u8);
 
     pub(crate) fn have(self, part: Part) -> bool {
         self.0 & 1 << part as u8 != 0
@@ -80,7 +83,7 @@ impl Parts {
     }
 }
 
-/// In the order in which they were said.
+/// Each list is in the order in which its values were set.
 #[derive(Clone, Default, PartialEq)]
 pub(crate) struct Details {
     pub(crate) metadata: Entries,
@@ -89,13 +92,13 @@ pub(crate) struct Details {
     pub(crate) template_version: Option<StringValue>,
     pub(crate) template_variables: Option<Json>,
     pub(crate) attributes: Vec<KeyValue>,
-    ready: ReadyMade,
+    encoded: EncodedOnce,
 }
 
 impl Details {
     pub(crate) fn set_metadata(&mut self, key: &str, value: Json) {
-        match self.metadata.iter_mut().find(|(said, _)| said == key) {
-            Some((_, said)) => *said = value,
+        match self.metadata.iter_mut().find(|(own, _)| own == key) {
+            Some((_, own)) => *own = value,
             None => self.metadata.push((key.to_owned(), value)),
         }
     }
@@ -109,36 +112,35 @@ impl Details {
     }
 
     pub(crate) fn set_attribute(&mut self, attribute: KeyValue) {
-        let said = self.attributes.iter_mut();
-        match said.into_iter().find(|said| said.key == attribute.key) {
-            Some(said) => said.value = attribute.value,
+        let mut own = self.attributes.iter_mut();
+        match own.find(|own| own.key == attribute.key) {
+            Some(own) => own.value = attribute.value,
             None => self.attributes.push(attribute),
         }
     }
 
-    pub(crate) fn forget(&mut self, part: Part) {
-        match part {
-            Part::Session | Part::User => {}
-            Part::Metadata => self.metadata.clear(),
-            Part::Tags => self.tags.clear(),
-            Part::PromptTemplate => {
-                self.template = None;
-                self.template_version = None;
-                self.template_variables = None;
-            }
-            Part::Attributes => self.attributes.clear(),
+    pub(crate) fn clear(&mut self, parts: Parts) {
+        if parts.have(Part::Metadata) {
+            self.metadata.clear();
+        }
+        if parts.have(Part::Tags) {
+            self.tags.clear();
+        }
+        if parts.have(Part::PromptTemplate) {
+            self.template = None;
+            self.template_version = None;
+            self.template_variables = None;
+        }
+        if parts.have(Part::Attributes) {
+            self.attributes.clear();
         }
     }
 
-    /// These inside `outer`, of which `cleared` is not inherited: metadata and attributes are merged
-    /// by key, tags are joined, and the rest is inherited each on its own.
-    pub(crate) fn inside(&self, outer: &Self, cleared: Parts) -> Self {
+    /// These details inside `outer`, whose parts in `cleared` are not inherited. Metadata and attributes are
+    /// merged by key, tags are joined, and every other value is inherited separately.
+    fn inside(&self, outer: &Self, cleared: Parts) -> Self {
         let mut all = outer.clone();
-        for part in Parts::DETAILS {
-            if cleared.have(part) {
-                all.forget(part);
-            }
-        }
+        all.clear(cleared);
         for (key, value) in &self.metadata {
             all.set_metadata(key, value.clone());
         }
@@ -156,52 +158,60 @@ impl Details {
         *self == Self::default()
     }
 
-    /// To be called with a change of `self`, that is not yet shared.
+    /// Changes a copy if others share the details.
     pub(crate) fn change(this: &mut Option<Arc<Self>>, change: impl FnOnce(&mut Self)) {
         let details = Arc::make_mut(this.get_or_insert_default());
-        details.ready = ReadyMade::default();
+        details.encoded = EncodedOnce::default();
         change(details);
     }
 
-    /// All of it as OpenInference's attributes, redacted or as it is, made once.
+    /// The values as OpenInference's attributes, made once.
     #[inline]
-    pub(crate) fn ready(&self, redaction: Option<&Arc<Redaction>>) -> Cow<'_, [Ready]> {
-        let Some(redaction) = redaction else {
-            return Cow::Borrowed(self.ready.plain.get_or_init(|| self.attributes()));
+    pub(crate) fn encoded(&self) -> &[KeyValue] {
+        self.encoded.plain.get_or_init(|| self.encode())
+    }
+
+    /// The same, redacted with `redact`, by the provider with this number. They are made once for the first
+    /// provider that asks, and each time for others.
+    #[inline]
+    pub(crate) fn redacted(
+        &self,
+        provider: u64,
+        redact: impl Fn(&mut Self),
+    ) -> Cow<'_, [KeyValue]> {
+        let encode = || {
+            let mut redacted = self.clone();
+            redact(&mut redacted);
+            redacted.encode()
         };
-        let make = || redaction.redact_details(self).attributes();
-        let redacted = &self.ready.redacted;
-        let first = redacted.get_or_init(|| Box::new((redaction.clone(), make())));
-        let (of, ready) = &**first;
-        if Arc::ptr_eq(of, redaction) {
-            Cow::Borrowed(ready)
-        } else {
-            Cow::Owned(make().into())
+        let first = || Box::new((provider, encode()));
+        match &**self.encoded.redacted.get_or_init(first) {
+            (first, redacted) if *first == provider => Cow::Borrowed(redacted),
+            _ => Cow::Owned(encode().into()),
         }
     }
 
-    fn attributes(&self) -> Attributes {
-        let mut all = Vec::new();
-        if !self.metadata.is_empty() {
-            let metadata = metadata::object(&self.metadata);
-            all.push(Ready::text(ours::METADATA, metadata));
-        }
-        if !self.tags.is_empty() {
-            let tags = Value::Array(Array::String(self.tags.clone()));
-            all.push(Ready::Any(KeyValue::new(ours::TAGS, tags)));
-        }
-        let text =
-            |key, text: &Option<StringValue>| Some(Ready::text(key, text.as_ref()?.as_str()));
-        all.extend(text(PROMPT_TEMPLATE, &self.template));
-        all.extend(text(PROMPT_TEMPLATE_VERSION, &self.template_version));
-        let variables = self.template_variables.iter().map(Json::to_string);
-        all.extend(variables.map(|text| Ready::text(PROMPT_TEMPLATE_VARIABLES, text)));
-        all.extend(self.attributes.iter().cloned().map(Ready::Any));
-        all.into()
+    fn encode(&self) -> Box<[KeyValue]> {
+        let text = |text: &Option<StringValue>| text.clone().map(Value::String);
+        let metadata = (!self.metadata.is_empty()).then(|| shared(&object(&self.metadata)));
+        let variables = self.template_variables.as_ref();
+        let variables = variables.map(|json| shared(&json.to_string()));
+        let tags = (!self.tags.is_empty()).then(|| Array::String(self.tags.clone()));
+        let values = [
+            (ours::METADATA, text(&metadata)),
+            (ours::TAGS, tags.map(Value::Array)),
+            (PROMPT_TEMPLATE, text(&self.template)),
+            (PROMPT_TEMPLATE_VERSION, text(&self.template_version)),
+            (PROMPT_TEMPLATE_VARIABLES, text(&variables)),
+        ];
+        let values = values
+            .into_iter()
+            .filter_map(|(key, value)| Some(KeyValue::new(key, value?)));
+        values.chain(self.attributes.iter().cloned()).collect()
     }
 }
 
-/// `inner` inside `outer`, of which `cleared` is not inherited.
+/// `inner` inside `outer`, whose parts in `cleared` are not inherited.
 pub(crate) fn merged(
     outer: Option<&Arc<Details>>,
     inner: Option<&Arc<Details>>,
@@ -209,55 +219,75 @@ pub(crate) fn merged(
 ) -> Option<Arc<Details>> {
     let merged = match (outer, inner) {
         (None, inner) => return inner.cloned(),
-        (Some(outer), None) if !cleared.have_details() => return Some(outer.clone()),
+        (Some(outer), None) if cleared.without(Parts::IDS).is_empty() => {
+            return Some(outer.clone());
+        }
         (Some(outer), None) => Details::default().inside(outer, cleared),
         (Some(outer), Some(inner)) => inner.inside(outer, cleared),
     };
     (!merged.is_empty()).then(|| Arc::new(merged))
 }
 
-/// An attribute that is ready to be exported.
-#[derive(Clone)]
-pub(crate) enum Ready {
-    /// As most are: by itself, since it takes the fewest instructions so.
-    Text(&'static str, Arc<str>),
-    Any(KeyValue),
-}
-
-impl Ready {
-    pub(crate) fn text(key: &'static str, text: impl Into<Arc<str>>) -> Self {
-        Self::Text(key, text.into())
-    }
-
-    /// The text is shared.
-    #[inline]
-    pub(crate) fn attribute(&self) -> KeyValue {
-        match self {
-            Self::Text(key, text) => KeyValue::new(Key::from_static_str(key), text.clone()),
-            Self::Any(attribute) => attribute.clone(),
-        }
-    }
-}
-
-type Attributes = Box<[Ready]>;
-
-/// Ready-made attributes: plain, and as the first provider that redacts exports them.
+/// Caches the encoded values: plain, and as the first provider that redacts exports them. The cache is no part
+/// of the value: clones start with an empty one, and any two are equal.
 #[derive(Default)]
-struct ReadyMade {
-    plain: OnceLock<Attributes>,
-    /// The redaction is kept alive, so that no other can get its address.
-    redacted: OnceLock<Box<(Arc<Redaction>, Attributes)>>,
+struct EncodedOnce {
+    plain: OnceLock<Box<[KeyValue]>>,
+    redacted: OnceLock<Box<(u64, Box<[KeyValue]>)>>,
 }
 
-/// It is not part of the value.
-impl Clone for ReadyMade {
+impl Clone for EncodedOnce {
     fn clone(&self) -> Self {
         Self::default()
     }
 }
 
-impl PartialEq for ReadyMade {
+impl PartialEq for EncodedOnce {
     fn eq(&self, _: &Self) -> bool {
         true
     }
+}
+
+/// Metadata in the order in which it was set.
+pub(crate) type Entries = Vec<(String, Json)>;
+
+/// The text of a JSON object with these entries.
+pub(crate) fn object(entries: &Entries) -> String {
+    let mut json = Vec::new();
+    let entries = entries.iter().map(|(key, value)| (key, value));
+    // The values are JSON already, and writing to a vector can't fail.
+    let _never_fails = serde_json::Serializer::new(&mut json).collect_map(entries);
+    String::from_utf8(json).unwrap_or_default()
+}
+
+/// The entries of the text of a JSON object. `serde_json`'s own map would sort them.
+pub(crate) fn entries(object: &str) -> Option<Entries> {
+    struct InOrder;
+
+    impl<'de> Visitor<'de> for InOrder {
+        type Value = Entries;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+            std::iter::from_fn(|| map.next_entry().transpose()).collect()
+        }
+    }
+
+    let mut json = serde_json::Deserializer::from_str(object);
+    let entries = json.deserialize_map(InOrder).ok()?;
+    json.end().ok()?;
+    Some(entries)
+}
+
+/// A tag obeys the rule of ids.
+pub(crate) fn tag(text: &str) -> Result<StringValue, ErrorKind> {
+    Ok(shared(Id::check(text)?))
+}
+
+/// A text that spans share.
+pub(crate) fn shared(text: &str) -> StringValue {
+    Arc::<str>::from(text).into()
 }

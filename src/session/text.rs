@@ -1,8 +1,8 @@
-//! Texts that stand for an id or for tags, in whatever way they were written.
+//! Reads ids and tags from texts that fields and attributes contain, in whatever way they were written.
 
 use crate::error::ErrorKind;
-use crate::session::Id;
-use crate::session::metadata;
+use crate::session::details::tag;
+use crate::session::id::Id;
 use opentelemetry::StringValue;
 use std::borrow::Cow;
 
@@ -33,10 +33,16 @@ pub(crate) fn unquoted(text: &str) -> Option<String> {
     Some(plain)
 }
 
-/// Texts that other languages and formats write where there is no value.
+/// The text without the quotes that the OpenTelemetry layer leaves around a field recorded with `?`.
+pub(crate) fn without_quotes<'a>(text: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
+    let text = text.into();
+    unquoted(&text).map_or(text, Cow::Owned)
+}
+
+/// Texts that other languages and formats write for a missing value.
 const PLACEHOLDERS: [&str; 6] = ["None", "null", "undefined", "nil", "NaN", "[object Object]"];
 
-/// Whether `text` stands for no value.
+/// Whether `text` stands for a missing value.
 pub(crate) fn is_placeholder(text: &str) -> bool {
     // Nearly every id starts with another letter.
     let may_be =
@@ -44,43 +50,39 @@ pub(crate) fn is_placeholder(text: &str) -> bool {
     text.as_bytes().first().is_some_and(may_be) && PLACEHOLDERS.contains(&text.trim())
 }
 
-/// The id that an attribute holds, if it holds one. The OpenTelemetry layer exports a field recorded with `?` in
-/// its quotes, and untrimmed.
+/// The id that an attribute with this text contains, if it contains one.
 pub(crate) fn id_text(text: &str) -> Option<Cow<'_, str>> {
     fn id(text: &str) -> Option<&str> {
         Id::check(text).ok().filter(|id| !is_placeholder(id))
     }
-    match unquoted(text) {
-        None => id(text).map(Cow::Borrowed),
-        Some(plain) => id(&plain).map(|id| id.to_owned().into()),
+    match without_quotes(text) {
+        Cow::Borrowed(text) => id(text).map(Cow::Borrowed),
+        Cow::Owned(text) => id(&text).map(|id| id.to_owned().into()),
     }
 }
 
-/// Whether an attribute with this text holds this id.
+/// Whether an attribute with this text contains this id.
 pub(crate) fn is_id(text: &str, id: &str) -> bool {
     text == id || id_text(text).is_some_and(|text| text == id)
 }
 
-/// Whether an attribute with this text holds something that is no id: neither blank nor a placeholder.
+/// Whether an attribute with this text contains a value that is no id: neither blank nor a placeholder.
 pub(crate) fn is_invalid(text: &str) -> bool {
-    let plain = unquoted(text);
     !matches!(
-        Id::check(plain.as_deref().unwrap_or(text)),
+        Id::check(&without_quotes(text)),
         Ok(_) | Err(ErrorKind::Blank)
     )
 }
 
-/// Tags as a field holds them: a list, as `?` or JSON writes it, or text with commas.
+/// The tags that a field contains: a list in the form of `?` or JSON, or text with commas.
 pub(crate) fn tags(text: &str) -> Result<Vec<StringValue>, ErrorKind> {
     let text = text.trim();
-    let inside = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'));
-    let Some(inside) = inside else {
-        return text.split(',').map(metadata::tag).collect();
+    let list = text.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    let Some(list) = list else {
+        return text.split(',').map(tag).collect();
     };
     let (mut quoted, mut escaped) = (false, false);
-    let elements = inside.trim().split_terminator(|c| {
+    let elements = list.trim().split_terminator(|c| {
         match c {
             _ if escaped => escaped = false,
             '\\' => escaped = quoted,
@@ -92,7 +94,7 @@ pub(crate) fn tags(text: &str) -> Result<Vec<StringValue>, ErrorKind> {
     });
     let tags = elements.map(str::trim).map(|element| {
         let plain = unquoted(element).or_else(|| serde_json::from_str(element).ok());
-        metadata::tag(plain.as_deref().unwrap_or(element))
+        tag(plain.as_deref().unwrap_or(element))
     });
     tags.collect()
 }

@@ -7,17 +7,18 @@
 use crate::diagnostic;
 use crate::error::ErrorKind;
 use crate::format;
-use crate::format::attributes::{
-    ID, OURS, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID,
-    USER_HASH, USER_ID, WRITTEN,
-};
 use crate::format::fields::OpenerFields;
+use crate::format::privacy;
 use crate::format::redaction::{self, Redaction};
 use crate::scope::Scope;
 use crate::scope::opener::Opener;
 use crate::session::details::{Part, Parts};
+use crate::session::keys::{
+    ID, OURS, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID,
+    USER_HASH, USER_ID, VALUE_KEYS,
+};
 use crate::session::text::{id_text, is_id, is_invalid};
-use crate::session::{Id, Role, Session};
+use crate::session::{Id, IdKind, Session};
 use opentelemetry::trace::{Span, SpanBuilder};
 use opentelemetry::{Key, KeyValue, Value};
 use std::sync::Arc;
@@ -35,7 +36,7 @@ pub(crate) struct SpanAttributes {
     /// The ids that the span has already.
     ids: Parts,
     /// The id that the field `id` of this span holds, where values are redacted.
-    named: Option<Role>,
+    id_field_kind: Option<IdKind>,
     more: Option<Box<More>>,
 }
 
@@ -46,7 +47,7 @@ struct More {
     keys: Vec<Key>,
     /// The values that `mark_trace` set on a span below.
     marked: Session,
-    /// Fields that hold no id, by role. They are exported if the span ends without an id.
+    /// Fields that hold no id, by kind. They are exported if the span ends without an id.
     invalid: [Option<KeyValue>; 2],
 }
 
@@ -79,11 +80,11 @@ impl SpanAttributes {
             renames_plain,
             checks_every_key: has_attributes,
             ids: Parts::default(),
-            named: None,
+            id_field_kind: None,
             more: None,
             scope,
         };
-        let is_ours = |it: &KeyValue| OURS.may_be(it.key.as_str());
+        let is_ours = |it: &KeyValue| OURS.may_match(it.key.as_str());
         let any = match redaction {
             Some(redaction) => own.redact_builder(builder, redaction),
             None => !is_opener && builder.attributes.iter().flatten().any(is_ours),
@@ -99,9 +100,9 @@ impl SpanAttributes {
     fn redact_builder(&mut self, builder: &mut SpanBuilder, redaction: &Redaction) -> bool {
         redaction.redact_builder(builder);
         let attributes = builder.attributes.get_or_insert_default();
-        let named = redaction::take_named(attributes);
-        self.named = named.or_else(|| redaction::named(&builder.name));
-        redaction::any_may_matter(attributes)
+        let marked = redaction::take_id_field_marker(attributes);
+        self.id_field_kind = marked.or_else(|| privacy::id_field_kind(&builder.name));
+        privacy::any_may_matter(attributes)
     }
 
     #[inline(never)]
@@ -119,16 +120,17 @@ impl SpanAttributes {
             end = at;
             let attribute = &mut attributes[at];
             let field = self.id_field(attribute.key.as_str());
-            let is_earlier = field.is_some_and(|role| self.ids.have(role.part()));
-            let recorded =
-                field.and_then(|role| Some((role.part(), self.recorded(role, attribute)?)));
+            let is_earlier = field.is_some_and(|kind| self.ids.have(kind.part()));
+            let recorded = field.and_then(|kind| Some((kind, self.recorded(kind, attribute)?)));
             let is_kept = match recorded {
                 _ if is_earlier => false,
-                Some((id, form)) => {
-                    self.ids = self.ids.with(id);
+                Some((kind, form)) => {
+                    self.ids = self.ids.with(kind.part());
                     if form == Form::Other {
-                        rewritten = rewritten.with(id);
+                        rewritten = rewritten.with(kind.part());
                     }
+                    // The exporter knows the values of the session by the address of the key.
+                    attribute.key = Key::from_static_str(kind.key());
                     form == Form::Exported
                 }
                 None => self.admit(attribute),
@@ -139,11 +141,11 @@ impl SpanAttributes {
         }
         let Some(opener) = opener else { return };
         opener.with_values(|set| {
-            for role in Role::BOTH {
-                let Some(id) = role.id(set) else { continue };
-                if rewritten.have(role.part()) || !self.ids.have(role.part()) {
-                    self.ids = self.ids.with(role.part());
-                    attributes.extend(format::id_attribute(role, id, self.redaction.as_ref()));
+            for kind in IdKind::BOTH {
+                let Some(id) = kind.id(set) else { continue };
+                if rewritten.have(kind.part()) || !self.ids.have(kind.part()) {
+                    self.ids = self.ids.with(kind.part());
+                    attributes.extend(format::encode_id(kind, id, self.redaction.as_ref()));
                 }
             }
         });
@@ -155,8 +157,8 @@ impl SpanAttributes {
     pub(crate) fn may_matter(&self, key: &Key) -> bool {
         self.checks_every_key
             || match &self.redaction {
-                None => OURS.may_be(key.as_str()),
-                Some(_) => redaction::may_matter(key.as_str()),
+                None => OURS.may_match(key.as_str()),
+                Some(_) => privacy::may_matter(key.as_str()),
             }
     }
 
@@ -166,12 +168,12 @@ impl SpanAttributes {
         let renamed = self.renamed(&attribute.key);
         let is_admitted = match attribute.key.as_str() {
             key if self.id_field(key).is_some() => self.admit_id_field(attribute),
-            SESSION_ID => self.admit_id(Role::Session, attribute),
-            USER_ID => self.admit_id(Role::User, attribute),
+            SESSION_ID => self.admit_id(IdKind::Session, attribute),
+            USER_ID => self.admit_id(IdKind::User, attribute),
             _ if renamed.is_some() => true,
             key if self.fields().is_some_and(|it| it.have_detail(key)) => false,
             key => {
-                if WRITTEN.contains(&key) || key == USER_HASH || self.checks_every_key {
+                if VALUE_KEYS.contains(&key) || key == USER_HASH || self.checks_every_key {
                     self.more().keys.push(attribute.key.clone());
                 }
                 true
@@ -185,53 +187,53 @@ impl SpanAttributes {
     }
 
     /// An invalid id gives way to the inherited one.
-    fn admit_id(&mut self, role: Role, attribute: &KeyValue) -> bool {
+    fn admit_id(&mut self, kind: IdKind, attribute: &KeyValue) -> bool {
         let text = attribute.value.as_str();
-        if id_text(&text).is_none() && self.scope_has(&[role]) {
+        if id_text(&text).is_none() && self.scope_has(&[kind]) {
             let error = Id::check(&text).err().unwrap_or(ErrorKind::Placeholder);
-            diagnostic::own_attribute_ignored(role.key(), error);
+            diagnostic::own_attribute_ignored(kind.key(), error);
             return false;
         }
-        self.ids = self.ids.with(role.part());
+        self.ids = self.ids.with(kind.part());
         true
     }
 
     /// Consumes a field of an opener that holds an id, except if the author set another id with OpenTelemetry's API.
     fn admit_id_field(&mut self, attribute: &KeyValue) -> bool {
-        let Some(role) = self.id_field(attribute.key.as_str()) else {
+        let Some(kind) = self.id_field(attribute.key.as_str()) else {
             return true;
         };
         let text = attribute.value.as_str();
-        let is_its_key = attribute.key.as_str() == role.key();
+        let is_its_key = attribute.key.as_str() == kind.key();
         let is_valid = is_its_key && id_text(&text).is_some();
-        let is_own = is_valid && self.recorded(role, attribute).is_none();
+        let is_own = is_valid && self.recorded(kind, attribute).is_none();
         if is_own {
-            self.ids = self.ids.with(role.part());
+            self.ids = self.ids.with(kind.part());
         } else if is_invalid(&text) {
-            self.more().invalid[role as usize] = Some(attribute.clone());
+            self.more().invalid[kind as usize] = Some(attribute.clone());
         }
         is_own
     }
 
     /// The form of the last value that was recorded in a field of the opener. `None`: it is another value.
     #[inline(always)]
-    fn recorded(&self, role: Role, attribute: &KeyValue) -> Option<Form> {
-        let is_its_key = attribute.key.as_str() == role.key();
+    fn recorded(&self, kind: IdKind, attribute: &KeyValue) -> Option<Form> {
+        let is_its_key = attribute.key.as_str() == kind.key();
         let opener = self.opener.as_ref().filter(|_| is_its_key)?;
         let is_text = self.redaction.is_none() && matches!(attribute.value, Value::String(_));
         let text = attribute.value.as_str();
-        opener.with_values(|set| match role.text(set)? {
+        opener.with_values(|set| match kind.text(set)? {
             id if is_text && text == id => Some(Form::Exported),
             id => is_id(&text, id).then_some(Form::Other),
         })
     }
 
     /// The id that a field of the opener with this key holds.
-    fn id_field(&self, key: &str) -> Option<Role> {
+    fn id_field(&self, key: &str) -> Option<IdKind> {
         let ids = &self.opener.as_ref()?.fields.ids;
         match key {
-            SESSION_ID => Some(Role::Session).filter(|it| ids.with_own_key.have(it.part())),
-            USER_ID => Some(Role::User).filter(|it| ids.with_own_key.have(it.part())),
+            SESSION_ID => Some(IdKind::Session).filter(|it| ids.with_own_key.have(it.part())),
+            USER_ID => Some(IdKind::User).filter(|it| ids.with_own_key.have(it.part())),
             ID => ids.id,
             _ => None,
         }
@@ -239,7 +241,7 @@ impl SpanAttributes {
 
     fn redact(&self, attribute: &mut KeyValue) -> bool {
         let redaction = self.redaction.as_ref();
-        redaction.is_none_or(|it| it.redact(attribute, self.named))
+        redaction.is_none_or(|it| it.redact(attribute, self.id_field_kind))
     }
 
     /// Redacts the attributes of an event or a link.
@@ -256,13 +258,13 @@ impl SpanAttributes {
             PLAIN_USER => PLAIN_USER_RENAMED,
             _ => return None,
         };
-        let is_beside_id = self.opener.is_some() || self.scope_has(&Role::BOTH);
+        let is_beside_id = self.opener.is_some() || self.scope_has(&IdKind::BOTH);
         (self.renames_plain && is_beside_id).then_some(renamed)
     }
 
     /// Whether the scope has one of these ids.
-    fn scope_has(&self, roles: &[Role]) -> bool {
-        let has = |values: &Session| roles.iter().any(|role| role.id(values).is_some());
+    fn scope_has(&self, roles: &[IdKind]) -> bool {
+        let has = |values: &Session| roles.iter().any(|kind| kind.id(values).is_some());
         self.scope.as_ref().is_some_and(|it| it.with_values(has))
     }
 
@@ -310,13 +312,13 @@ impl SpanAttributes {
             .map(|it| it.to_session())
             .unwrap_or_default();
         let present = present.or(marked.clone());
-        let agrees = |role: Role| {
+        let agrees = |kind: IdKind| {
             // The value of an attribute that the author set is not known here.
-            let is_unknown = self.opener.is_none() && self.ids.have(role.part());
-            let present = role.id(&present);
-            !is_unknown && (present.is_none() || present == role.id(&session))
+            let is_unknown = self.opener.is_none() && self.ids.have(kind.part());
+            let present = kind.id(&present);
+            !is_unknown && (present.is_none() || present == kind.id(&session))
         };
-        if Role::BOTH.into_iter().all(agrees) {
+        if IdKind::BOTH.into_iter().all(agrees) {
             // Nor is it known which other keys the span has.
             self.more().marked = marked.or(session.without_attributes());
         }
@@ -329,7 +331,7 @@ impl SpanAttributes {
         match (&self.more, &self.scope) {
             (None, None) => {}
             (None, Some(scope)) if self.ids.is_empty() => {
-                format::write_scope(scope, self.redaction.as_ref(), &mut write);
+                scope.with_values(|it| format::encode(it, self.redaction.as_ref(), &mut write));
             }
             (None, Some(scope)) => scope.with_values(|values| self.write(values, &mut write)),
             (Some(more), scope) => {
@@ -343,11 +345,11 @@ impl SpanAttributes {
 
     #[inline(never)]
     fn write(&self, values: &Session, write: &mut impl FnMut(KeyValue)) {
-        let is_written = |role: Role| self.ids.have(role.part()) || role.id(values).is_none();
-        if values.details.is_none() && Role::BOTH.into_iter().all(is_written) {
+        let is_written = |kind: IdKind| self.ids.have(kind.part()) || kind.id(values).is_none();
+        if values.details.is_none() && IdKind::BOTH.into_iter().all(is_written) {
             return;
         }
-        format::write_values(values, self.redaction.as_ref(), &mut |attribute| {
+        format::encode(values, self.redaction.as_ref(), &mut |attribute| {
             if !self.has(attribute.key.as_str()) {
                 write(attribute);
             }
@@ -355,8 +357,8 @@ impl SpanAttributes {
     }
 
     fn write_invalid(&self, more: &More, values: &Session, write: &mut impl FnMut(KeyValue)) {
-        for (role, invalid) in Role::BOTH.into_iter().zip(&more.invalid) {
-            let lacks_id = role.id(values).is_none() && !self.has(role.key());
+        for (kind, invalid) in IdKind::BOTH.into_iter().zip(&more.invalid) {
+            let lacks_id = kind.id(values).is_none() && !self.has(kind.key());
             if let Some(mut attribute) = invalid.clone().filter(|_| lacks_id) {
                 if self.redact(&mut attribute) {
                     write(attribute);

@@ -1,0 +1,159 @@
+//! `Id`: the one type of a valid id, and the two kinds of ids.
+
+use crate::error::{Error, ErrorKind};
+use crate::session::keys::ours;
+#[cfg(feature = "hash")]
+use crate::sync::OnceLock;
+use std::fmt::{self, Display};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Which of the two ids of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum IdKind {
+    Session,
+    User,
+}
+
+impl IdKind {
+    pub(crate) const BOTH: [Self; 2] = [Self::Session, Self::User];
+
+    /// The key of the attribute that contains the id.
+    pub(crate) fn key(self) -> &'static str {
+        match self {
+            Self::Session => ours::SESSION_ID,
+            Self::User => ours::USER_ID,
+        }
+    }
+}
+
+/// An id that obeys the rule of [`Session::new`](crate::Session::new). The crate keeps ids in this type only.
+#[derive(Clone)]
+pub(crate) struct Id {
+    text: Arc<str>,
+    /// Made when a provider first exports the id, and shared by all clones. The cache keeps the provider's key
+    /// alive and compares it by address, so no other key can get the same address.
+    #[cfg(feature = "hash")]
+    hash: Arc<OnceLock<(Arc<Mac>, Arc<str>)>>,
+    /// Code of this process didn't set the id explicitly: it is the default session's, comes from headers, or
+    /// from a span that is an opener only by the default name. It travels with the id and isn't compared.
+    is_replaceable: bool,
+}
+
+impl Id {
+    const MAX_BYTES: usize = 1024;
+
+    pub(crate) fn new(text: &str) -> Result<Self, ErrorKind> {
+        Self::check(text).map(Self::unchecked)
+    }
+
+    pub(crate) fn display(id: impl Display) -> Result<Self, Error> {
+        Ok(Self::new(&id.to_string())?)
+    }
+
+    /// A new id. Ids sort by the time at which they were made.
+    pub(crate) fn generate() -> Self {
+        let mut text = Uuid::encode_buffer();
+        Self::unchecked(Uuid::now_v7().as_hyphenated().encode_lower(&mut text))
+    }
+
+    fn unchecked(text: &str) -> Self {
+        Self {
+            text: text.into(),
+            #[cfg(feature = "hash")]
+            hash: Arc::default(),
+            is_replaceable: false,
+        }
+    }
+
+    /// The trimmed text, if it obeys the rule.
+    pub(crate) fn check(text: &str) -> Result<&str, ErrorKind> {
+        let text = trimmed(text);
+        if text.is_empty() {
+            Err(ErrorKind::Blank)
+        } else if text.len() > Self::MAX_BYTES {
+            Err(ErrorKind::TooLong)
+        } else if has_control_character(text) {
+            Err(ErrorKind::ControlCharacter)
+        } else {
+            Ok(text)
+        }
+    }
+
+    /// The same id. An id that is set implicitly replaces it.
+    pub(crate) fn replaceable(self) -> Self {
+        Self {
+            is_replaceable: true,
+            ..self
+        }
+    }
+
+    pub(crate) fn is_replaceable(&self) -> bool {
+        self.is_replaceable
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The text itself, shared: an exported attribute copies no bytes.
+    pub(crate) fn shared(&self) -> Arc<str> {
+        self.text.clone()
+    }
+}
+
+#[cfg(feature = "hash")]
+pub(crate) type Mac = hmac::Hmac<sha2::Sha256>;
+
+#[cfg(feature = "hash")]
+impl Id {
+    /// The hash with this key. The id keeps the hash with the first key that it is asked for.
+    #[inline]
+    pub(crate) fn hash(&self, key: &Arc<Mac>) -> Arc<str> {
+        let first = || (key.clone(), hash(key, self.as_str()));
+        match self.hash.get_or_init(first) {
+            (first, hash) if Arc::ptr_eq(first, key) => hash.clone(),
+            _ => hash(key, self.as_str()),
+        }
+    }
+}
+
+#[cfg(feature = "hash")]
+pub(crate) fn hash(key: &Arc<Mac>, text: &str) -> Arc<str> {
+    use hmac::Mac as _;
+
+    let mut mac = Mac::clone(key);
+    mac.update(text.as_bytes());
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble)]);
+    let digits = mac.finalize().into_bytes();
+    let digits = digits.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(digit).collect::<String>().into()
+}
+
+impl PartialEq for Id {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Id {}
+
+impl fmt::Debug for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<hidden>")
+    }
+}
+
+/// Trims the text. Comparing two bytes takes fewer instructions than decoding the characters at both ends.
+fn trimmed(text: &str) -> &str {
+    match text.as_bytes() {
+        [b'!'..=b'~'] | [b'!'..=b'~', .., b'!'..=b'~'] => text,
+        _ => text.trim(),
+    }
+}
+
+fn has_control_character(text: &str) -> bool {
+    // Nearly every id is ASCII. A loop without an early exit compares many bytes at once.
+    let printable = |all, byte: &u8| all & matches!(byte, b' '..=b'~');
+    !text.as_bytes().iter().fold(true, printable) && text.chars().any(char::is_control)
+}
