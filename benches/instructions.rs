@@ -78,7 +78,7 @@ const PROMISES: &[Promise] = &[
         counts.of_hand_written("tree13")
     }),
     // Without the feature, the ids of this case are left out.
-    ("both ids hashed, more of hand_written", 0.2, |counts| {
+    ("both ids hashed, more of hand_written", 0.15, |counts| {
         if !cfg!(feature = "hash") {
             return None;
         }

@@ -291,13 +291,6 @@ impl Live {
         }
     }
 
-    fn latest_at(&self, version: u64) -> Option<Session> {
-        let state = self.state();
-        let latest = state.as_ref()?.latest.as_ref();
-        let latest = latest.filter(|latest| latest.0 == version)?;
-        Some(latest.1.clone())
-    }
-
     /// Every value that applies now, where that is no longer the snapshot.
     #[cold]
     fn latest(&self) -> Session {
@@ -307,9 +300,14 @@ impl Live {
         }
         let latest = self.resolve();
         let mut state = self.state();
-        let state = state.get_or_insert_default();
-        state.latest = Some((version, latest.clone()));
+        state.get_or_insert_default().latest = Some((version, latest.clone()));
         latest
+    }
+
+    fn latest_at(&self, version: u64) -> Option<Session> {
+        let state = self.state();
+        let (at, latest) = state.as_ref()?.latest.as_ref()?;
+        (*at == version).then(|| latest.clone())
     }
 
     /// Works out every value that applies now.
@@ -319,17 +317,16 @@ impl Live {
         while let Some(scope) = next {
             let Some(live) = &scope.live else { break };
             let version = live.current_version();
-            if version == live.version {
-                values = values.inside(&scope.snapshot);
-                break;
-            }
-            if let Some(latest) = live.latest_at(version) {
-                values = values.inside(&latest);
-                break;
-            }
-            let (own, outer) = live.own_values();
-            values = values.inside(&own);
-            next = outer;
+            let known = match version == live.version {
+                true => Some(scope.snapshot.clone()),
+                false => live.latest_at(version),
+            };
+            let (outer, further) = match known {
+                Some(known) => (known, None),
+                None => live.own_values(),
+            };
+            values = values.inside(&outer);
+            next = further;
         }
         values.uncleared()
     }

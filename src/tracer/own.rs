@@ -96,7 +96,7 @@ impl SpanAttributes {
     }
 
     /// Redacts events and links. False if no attribute matters.
-    #[inline(never)]
+    #[inline(always)]
     fn redact_builder(&mut self, builder: &mut SpanBuilder, redaction: &Redaction) -> bool {
         redaction.redact_builder(builder);
         let attributes = builder.attributes.get_or_insert_default();
