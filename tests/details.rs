@@ -1,33 +1,21 @@
 //! What a session says besides its ids: metadata, tags, a prompt template, attributes of one's own.
 
-mod support;
-
-#[path = "details/cleared.rs"]
 mod cleared;
-#[path = "details/cost.rs"]
 mod cost;
-#[path = "details/fields.rs"]
 mod fields;
-#[path = "details/given.rs"]
 mod given;
-#[path = "details/inherits.rs"]
 mod inherits;
-#[path = "details/late.rs"]
 mod late;
-#[path = "details/marked.rs"]
 mod marked;
-#[path = "details/nested.rs"]
 mod nested;
-#[path = "details/own.rs"]
 mod own;
-#[path = "details/types.rs"]
 mod types;
 
+use crate::support::{App, values};
 use opentelemetry::{Array, KeyValue, StringValue, Value};
 use opentelemetry_sdk::trace::SpanData;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use support::{App, values};
 use tracing::info_span;
 use tracing_session::Session;
 

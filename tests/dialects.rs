@@ -1,12 +1,10 @@
 //! Under which keys what is in force is exported.
 
-mod support;
-
+use crate::support::values;
 use opentelemetry::trace::{Span as _, Tracer, TracerProvider};
 use opentelemetry::{Array, KeyValue, StringValue, Value};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use serde_json::json;
-use support::values;
 use tracing::info_span;
 use tracing_session::{
     Dialect, Session, SessionExporter, SessionLayer, SessionTracerProvider, session,

@@ -16,23 +16,17 @@
 //! differ on purpose, by which rule; `mirascope/attributes.rs` has those about attributes and JSON. Left
 //! out of them are ids that are no text (`None`, integers, bytes, tuples).
 
-mod support;
-
-#[path = "mirascope/attributes.rs"]
 mod attributes;
-#[path = "mirascope/observed.rs"]
 mod observed;
-#[path = "mirascope/test_propagation.rs"]
 mod test_propagation;
 
+use crate::support::{self, App, values};
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry::trace::{Span, SpanContext, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, global};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
-use support::{App, values};
 use tracing_session::{
     Dialect, SESSION_HEADER_NAME, Session, SessionPropagator, current_session, current_session_id,
     extract_session_id, inject_context, propagator_from_env,
@@ -56,17 +50,14 @@ fn here() -> SpanContext {
     Context::current().span().span_context().clone()
 }
 
-/// What `MIRASCOPE_PROPAGATOR=tracecontext` makes, for the whole process.
+/// What `MIRASCOPE_PROPAGATOR=tracecontext` makes.
 fn set_propagator() {
-    static SET: Once = Once::new();
-    SET.call_once(|| {
-        let mirascope = SessionPropagator::new().with_baggage(false);
-        let propagators: Vec<Box<dyn TextMapPropagator + Send + Sync>> = vec![
-            Box::new(TraceContextPropagator::new()),
-            Box::new(mirascope.with_header(SESSION_HEADER_NAME).unwrap()),
-        ];
-        global::set_text_map_propagator(TextMapCompositePropagator::new(propagators));
-    });
+    let mirascope = SessionPropagator::new().with_baggage(false);
+    let propagators: Vec<Box<dyn TextMapPropagator + Send + Sync>> = vec![
+        Box::new(TraceContextPropagator::new()),
+        Box::new(mirascope.with_header(SESSION_HEADER_NAME).unwrap()),
+    ];
+    support::propagate(TextMapCompositePropagator::new(propagators));
 }
 
 /// What is written here.
@@ -448,7 +439,7 @@ mod test_context {
 
     #[test]
     fn five_propagators() {
-        let Some(format) = in_format("test_context::five_propagators") else {
+        let Some(format) = in_format(test_name!()) else {
             return;
         };
         let _app = App::new();

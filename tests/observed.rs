@@ -1,13 +1,11 @@
 //! What other systems were seen to do with what is in force and with what a span says itself, and
 //! what is done here. A rule stands where we do something else. Mirascope's is in `mirascope.rs`.
 
-mod support;
-
+use crate::support::{self, App, values};
 use opentelemetry::trace::{Link, Span, SpanKind, TraceId, TraceState, Tracer, TracerProvider};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
 use std::sync::{Arc, Mutex};
-use support::{App, values};
 use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{
@@ -348,7 +346,7 @@ mod tracectrl {
 
     #[test]
     fn new_session_is_another_each_time() {
-        if !support::alone("tracectrl::new_session_is_another_each_time", &[]) {
+        if !support::alone(test_name!(), &[]) {
             return;
         }
         let app = app();
@@ -371,7 +369,7 @@ mod tracectrl {
 
     #[test]
     fn id_of_the_environment_is_taken_as_it_is_but_not_blank() {
-        let test = "tracectrl::id_of_the_environment_is_taken_as_it_is_but_not_blank";
+        let test = test_name!();
         // There, two spaces are an id.
         for variable in ["env-sid", "", "  "] {
             if support::alone(test, &[("TRACECTRL_SESSION_ID", variable)]) {

@@ -35,7 +35,7 @@
 //! | | `onEnterReturnsNullWhenSuppressedViaConfig` | no meaning: the application leaves the layer out |
 //! | | `onEnterPropagates{SessionId, UserId, Tags, AllContextAttributes}FromContext`, `onEnterCreatesSpanWithoutContextAttributesWhenNoneSet` | the same names in `java` |
 //! | | the rest | no meaning: names, kinds, inputs and outputs of annotated methods |
-//! | `openinference-vercel`, Simple and Batch | "stamps session.id from the OpenInference context", and by default | `instrumentors::vercel::stamps_session_id_onto_a_span_that_it_did_not_make` |
+//! | `openinference-vercel`, Simple and Batch | "stamps session.id from the OpenInference context", and by default | `processor`, `vercel::stamps_session_id_onto_a_span_that_it_did_not_make` |
 //! | | "propagates multiple context attributes" | `propagates_multiple_context_attributes` there |
 //! | | "does NOT stamp context attributes when explicitly disabled" | `does_not_stamp_without_the_processor` there |
 //! | | "keeps session.id on a re-rooted AI span whose non-AI parent is filtered out" | `keeps_session_id_where_the_parent_is_filtered_out` there |
@@ -63,31 +63,19 @@
 //! | reloadable layers; filters; hidden sessions | `inherits`, `works_around_..`, `hidden_span_..`; `more` |
 //! | another user inside a session; an own attribute | `values`, `session_and_user_are_inherited_each_on_its_own`, `own_attribute_..` |
 //! | plain attributes `session` and `user` | `values`, `plain_session_and_user_attributes_..` |
-//! | what a span leaves behind | `memory.rs` |
+//! | what a span leaves behind | `memory/` |
 
-mod support;
-
-#[path = "openinference/go.rs"]
 mod go;
-#[path = "openinference/instrumentors.rs"]
 mod instrumentors;
-#[path = "openinference/java.rs"]
 mod java;
-#[path = "openinference/javascript.rs"]
 mod javascript;
-#[path = "openinference/more.rs"]
 mod more;
-#[path = "openinference/python.rs"]
 mod python;
 
-use opentelemetry_sdk::trace::SpanData;
+use crate::support::{session, shown};
 use std::collections::BTreeMap;
 use tracing::info_span;
 use tracing_session::Session;
-
-fn session(id: &str) -> Session {
-    Session::new(id).unwrap()
-}
 
 /// The seven that `using_attributes` takes, as OpenInference's tests set them.
 fn everything() -> Session {
@@ -116,18 +104,6 @@ const EVERYTHING: [(&str, &str); 7] = [
     ("llm.prompt_template.version", "v1.0"),
     ("llm.prompt_template.variables", r#"{"var_str":"2"}"#),
 ];
-
-/// The attributes of an exported span that are not the OpenTelemetry layer's, as `key=value`.
-fn shown(span: &SpanData) -> Vec<String> {
-    let attributes = span.attributes.iter();
-    let texts = attributes.map(|it| format!("{}={}", it.key, it.value));
-    texts
-        .filter(|text| {
-            let of_layer = ["code.", "thread.", "target=", "busy_ns=", "idle_ns="];
-            !of_layer.iter().any(|key| text.starts_with(key))
-        })
-        .collect()
-}
 
 /// A span, and one below it.
 fn work() {

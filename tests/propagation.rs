@@ -2,19 +2,11 @@
 
 #![allow(unreachable_pub, reason = "the modules are parts of one test")]
 
-mod support;
-
-#[path = "propagation/carriers.rs"]
 mod carriers;
-#[path = "propagation/environment.rs"]
 mod environment;
-#[path = "propagation/functions.rs"]
 mod functions;
-#[path = "propagation/inbound.rs"]
 mod inbound;
-#[path = "propagation/outbound.rs"]
 mod outbound;
-#[path = "propagation/round_trip.rs"]
 mod round_trip;
 
 use opentelemetry::Context;

@@ -45,19 +45,14 @@
 //! | Tracia | linking by hand | `tracia_spans_are_linked_by_hand` |
 //! | Tracia | streaming | `tracia_streamed_turn_moves_the_conversation_when_it_has_ended`, `tracia_streamed_answer_carries_the_session` |
 
-mod support;
-
 #[cfg(all(feature = "reqwest", feature = "tower"))]
-#[path = "seeds/http.rs"]
 mod http;
-#[path = "seeds/propagation.rs"]
 mod propagation;
-#[path = "seeds/tracia.rs"]
 mod tracia;
 
+use crate::support::{self, App, values};
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use support::{App, values};
 use tracing::{Instrument, info_span};
 use tracing_session::{
     InSession, Session, current_session, current_session_id, new_session, session, set_session_id,
@@ -313,7 +308,7 @@ async fn mirascope_session_holds_across_awaits() {
 /// TraceCtrl: a session is made, and is the current one from then on, in this span.
 #[test]
 fn tracectrl_new_session_is_the_current_one() {
-    if !support::alone("tracectrl_new_session_is_the_current_one", &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     let app = App::new();
@@ -362,7 +357,7 @@ fn tracectrl_set_session_id_takes_the_applications_own_id() {
 #[test]
 fn tracectrl_environment_overrides_new_session_and_not_set_session_id() {
     if !support::alone(
-        "tracectrl_environment_overrides_new_session_and_not_set_session_id",
+        test_name!(),
         &[("TRACECTRL_SESSION_ID", "fixed-session-for-testing")],
     ) {
         return;

@@ -111,7 +111,7 @@ fn nothing_in_force_is_no_header() {
 
 #[test]
 fn values_of_the_headers_of_each_format() {
-    let Some(format) = in_format("observed::values_of_the_headers_of_each_format") else {
+    let Some(format) = in_format(test_name!()) else {
         return;
     };
     let _app = App::new();
@@ -145,7 +145,7 @@ fn values_of_the_headers_of_each_format() {
 
 #[test]
 fn headers_as_mirascope_writes_them_are_read() {
-    let Some(format) = in_format("observed::headers_as_mirascope_writes_them_are_read") else {
+    let Some(format) = in_format(test_name!()) else {
         return;
     };
     let span = "b7ad6b7169203331";

@@ -1,6 +1,7 @@
 //! `test_propagation.py`: the formats, what is read and what is written.
 
 use super::*;
+use crate::support;
 use tracing::info_span;
 use tracing_session::{extract_context, propagated_context};
 
@@ -8,9 +9,9 @@ use tracing_session::{extract_context, propagated_context};
 /// writes `tracestate` even if it is empty.
 #[test]
 fn exact_header_set_per_format() {
-    const TEST: &str = "test_propagation::exact_header_set_per_format";
-    if std::env::var_os("TEST_ALONE").is_none() && !support::alone(TEST, &[]) {
-        in_format(TEST);
+    let test = test_name!();
+    if std::env::var_os("TEST_ALONE").is_none() && !support::alone(test, &[]) {
+        in_format(test);
         return;
     }
     let format = std::env::var("MIRASCOPE_PROPAGATOR").unwrap_or_default();
@@ -54,8 +55,7 @@ fn invalid_format_error_text() {
         "b3,tracecontext",
     ];
     for name in invalid {
-        let test = "test_propagation::invalid_format_error_text";
-        if support::alone(test, &[("MIRASCOPE_PROPAGATOR", name)]) {
+        if support::alone(test_name!(), &[("MIRASCOPE_PROPAGATOR", name)]) {
             let name = std::env::var("MIRASCOPE_PROPAGATOR").unwrap();
             let error = propagator_from_env().unwrap_err();
             assert_eq!(
@@ -126,7 +126,7 @@ fn inject_extract_session_round_trip() {
 
 #[test]
 fn trace_round_trip_for_all_formats() {
-    if in_format("test_propagation::trace_round_trip_for_all_formats").is_none() {
+    if in_format(test_name!()).is_none() {
         return;
     }
     let _app = App::new();
@@ -176,8 +176,7 @@ fn three_hops() {
 
 #[test]
 fn b3_client_to_composite_server() {
-    const TEST: &str = "test_propagation::b3_client_to_composite_server";
-    if !support::alone(TEST, &[("MIRASCOPE_PROPAGATOR", "composite")]) {
+    if !support::alone(test_name!(), &[("MIRASCOPE_PROPAGATOR", "composite")]) {
         return;
     }
     global::set_text_map_propagator(propagator_from_env().unwrap());
@@ -199,6 +198,7 @@ fn five_threads_isolated() {
             let dispatch = &app.dispatch;
             scope.spawn(move || {
                 let _default = tracing::dispatcher::set_default(dispatch);
+                set_propagator();
                 session(id).in_scope(|| {
                     for _ in 0..20 {
                         let sent = info_span!("client").in_scope(injected);

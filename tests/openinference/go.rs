@@ -1,7 +1,7 @@
 //! `go/openinference-instrumentation`, and its instrumentors of OpenAI's and Anthropic's clients.
 
+use crate::openinference::{session, shown, work};
 use crate::support::App;
-use crate::{session, shown, work};
 use opentelemetry::trace::{Span, SpanKind, Tracer, TracerProvider};
 use opentelemetry::{Array, Context, Value};
 use tracing::info_span;

@@ -1,15 +1,12 @@
 //! What the instrumentors test of propagation. Each library here is one that knows sessions of its
 //! own, or none.
 
+use crate::openinference::{EVERYTHING, everything, session, shown, work};
 use crate::support::{App, values};
-use crate::{EVERYTHING, everything, session, shown, work};
 use tracing::{Instrument, Span, info_span};
 use tracing_session::{
     InSession, Session, SessionLayer, current_session, current_session_id, set_session_id,
 };
-
-#[path = "vercel.rs"]
-mod vercel;
 
 /// Whose id counts: that of the application, or that of a library which has ids of its own. There, the
 /// application's always does. Here a span's author has the last word on that span (C2), so it is for

@@ -1,7 +1,7 @@
 //! `TraceAdviceTest`: functions with an annotation, which is `#[instrument]` here.
 
+use crate::openinference::{session, shown};
 use crate::support::App;
-use crate::{session, shown};
 use opentelemetry::Context;
 use tracing::instrument;
 use tracing_session::Session;

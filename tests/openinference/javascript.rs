@@ -1,7 +1,7 @@
 //! `js/packages/openinference-core/test/trace`.
 
+use crate::openinference::{session, shown, work};
 use crate::support::App;
-use crate::{session, shown, work};
 use opentelemetry::Value;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,7 +1,7 @@
 //! What none of them tests, and no other file here.
 
+use crate::openinference::{session, work};
 use crate::support::{App, values};
-use crate::{session, work};
 use tracing::{debug_span, info_span};
 use tracing_session::{SessionLayer, session};
 use tracing_subscriber::filter::LevelFilter;

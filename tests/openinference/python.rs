@@ -1,7 +1,7 @@
 //! `python/openinference-instrumentation/tests`.
 
+use crate::openinference::{EVERYTHING, everything, session, work};
 use crate::support::App;
-use crate::{EVERYTHING, everything, session, work};
 use opentelemetry::Context;
 use tracing::info_span;
 use tracing_session::{InSession, Session, current_session};
@@ -82,8 +82,16 @@ mod test_context_managers {
         info_span!("after").in_scope(|| {});
         let tree = app.tree();
         let inside = tree.lines().next().unwrap();
-        assert_eq!(crate::shown(&app.span("inside")), expected, "{inside}");
-        assert_eq!(crate::shown(&app.span("after")), [""; 0], "{tree}");
+        assert_eq!(
+            crate::openinference::shown(&app.span("inside")),
+            expected,
+            "{inside}"
+        );
+        assert_eq!(
+            crate::openinference::shown(&app.span("after")),
+            [""; 0],
+            "{tree}"
+        );
         assert_eq!(app.diagnostics.said(), [""; 0]);
     }
 
@@ -110,7 +118,11 @@ mod test_context_managers {
         assert_eq!(runtime.block_on(asynchronous()), expected);
         assert_eq!(current_session(), None);
         for name in ["function", "asynchronous"] {
-            assert_eq!(crate::shown(&app.span(name)), expected, "{name}");
+            assert_eq!(
+                crate::openinference::shown(&app.span(name)),
+                expected,
+                "{name}"
+            );
         }
     }
 

@@ -1,8 +1,8 @@
 //! `test_manual_instrumentation`: spans by their macros, by `#[instrument]`, by OpenTelemetry's API.
 
 use super::in_force;
+use crate::openinference::{EVERYTHING, everything, session, shown};
 use crate::support::App;
-use crate::{EVERYTHING, everything, session, shown};
 use opentelemetry::trace::{
     Link, Span, SpanKind, Status, TraceId, TraceState, Tracer, TracerProvider,
 };

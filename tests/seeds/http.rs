@@ -1,9 +1,9 @@
 //! Context propagation, over connections: what Python's samples do with FastAPI, Flask and httpx, done
 //! with axum, hyper and reqwest.
 
-use crate::propagation::propagate;
+use crate::seeds::propagation::propagate;
+use crate::seeds::{call_model, call_model_async};
 use crate::support::{self, App};
-use crate::{call_model, call_model_async};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, Request, Response};
@@ -11,7 +11,6 @@ use axum::routing::post;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use opentelemetry::global;
 use opentelemetry::propagation::TextMapCompositePropagator;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use reqwest_middleware::ClientWithMiddleware;
@@ -56,7 +55,7 @@ async fn ask(url: &str) {
 }
 
 fn user_session() -> Session {
-    crate::session("user-session-123")
+    crate::seeds::session("user-session-123")
 }
 
 const ONE_TREE: &str = "
@@ -177,7 +176,7 @@ fn mirascope_services_in_a_row_share_one_trace() {
         let requests = ["a", "b", "c"].map(|id| {
             let gateway = gateway.clone();
             let ask = async move { ask(&gateway).await };
-            tokio::spawn(ask.in_session(crate::session(id)))
+            tokio::spawn(ask.in_session(crate::seeds::session(id)))
         });
         for request in requests {
             request.await.unwrap();
@@ -205,11 +204,8 @@ fn mirascope_services_in_a_row_share_one_trace() {
 /// share the session and the trace. Here both leave that to the propagator.
 #[tokio::test]
 async fn tracectrl_agents_share_session_and_trace() {
-    if !support::alone("http::tracectrl_agents_share_session_and_trace", &[]) {
-        return;
-    }
     let session = SessionPropagator::new().with_baggage(false);
-    global::set_text_map_propagator(TextMapCompositePropagator::new(vec![
+    support::propagate(TextMapCompositePropagator::new(vec![
         Box::new(TraceContextPropagator::new()),
         Box::new(session.with_header(TRACECTRL_HEADER).unwrap()),
     ]));
@@ -244,11 +240,7 @@ async fn tracectrl_agents_share_session_and_trace_by_hand() {
         call_model_async().await;
     }
 
-    let test = "http::tracectrl_agents_share_session_and_trace_by_hand";
-    if !support::alone(test, &[]) {
-        return;
-    }
-    global::set_text_map_propagator(TraceContextPropagator::new());
+    support::propagate(TraceContextPropagator::new());
     let app = App::new();
     let endpoint = async |headers: HeaderMap| agent_b(&headers).with_propagated(&headers).await;
     let url = serve(Router::new().route("/api", post(endpoint))).await;

@@ -1,7 +1,7 @@
 //! Context propagation, on carriers that are just maps. What goes over a connection is in `http.rs`.
 
+use crate::seeds::{call_model, call_model_async, session};
 use crate::support::{self, App, values};
-use crate::{call_model, call_model_async, session};
 use opentelemetry::propagation::TextMapCompositePropagator;
 use opentelemetry::trace::{FutureExt, TraceContextExt, TraceId};
 use opentelemetry::{Context, global};
@@ -16,11 +16,9 @@ use tracing_session::{
 
 type Headers = HashMap<String, String>;
 
-/// Sets the global propagator. That is the whole process's, so all tests here set the same one, but
-/// those that are alone.
 pub(crate) fn propagate() {
     let session = SessionPropagator::new();
-    global::set_text_map_propagator(TextMapCompositePropagator::new(vec![
+    support::propagate(TextMapCompositePropagator::new(vec![
         Box::new(TraceContextPropagator::new()),
         Box::new(session.with_header(SESSION_HEADER_NAME).unwrap()),
     ]));
@@ -122,7 +120,7 @@ fn mirascope_format_of_the_propagator_is_the_environments() {
             "b3 traceparent tracestate uber-trace-id x-b3-sampled x-b3-spanid x-b3-traceid",
         ),
     ];
-    let test = "propagation::mirascope_format_of_the_propagator_is_the_environments";
+    let test = test_name!();
     let alone = |format| support::alone(test, &[(VARIABLE, format)]);
     if !formats.map(|(format, _)| alone(format)).contains(&true) {
         return;

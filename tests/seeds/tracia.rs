@@ -1,6 +1,6 @@
 //! Tracia's documentation of its sessions: conversations.
 
-use crate::call_model;
+use crate::seeds::call_model;
 use crate::support::{App, values};
 use futures_util::StreamExt;
 use opentelemetry::trace::{SpanId, TraceId};

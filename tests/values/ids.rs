@@ -1,7 +1,7 @@
 //! What an id is, and attributes that stand in its way (C6 to C8).
 
-use crate::ignored;
 use crate::support::{App, values};
+use crate::values::ignored;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Span as _, Tracer, TracerProvider};
 use tracing::field::{Empty, debug, display};
@@ -194,10 +194,7 @@ fn mistake_in_a_field_is_told_once() {
 #[test]
 fn invalid_own_attribute_gives_way_to_the_inherited_value_and_stays_where_there_is_none() {
     // What is said of attributes is said once in the process.
-    if !crate::support::alone(
-        "ids::invalid_own_attribute_gives_way_to_the_inherited_value_and_stays_where_there_is_none",
-        &[],
-    ) {
+    if !crate::support::alone(test_name!(), &[]) {
         return;
     }
     let app = App::new();

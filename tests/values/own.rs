@@ -1,7 +1,7 @@
 //! A span's own attributes stay where its author put them; the fields of an opener are exported once.
 
-use crate::ignored;
 use crate::support::{App, values};
+use crate::values::ignored;
 use opentelemetry::trace::{
     Link, SpanKind, TraceContextExt, TraceId, TraceState, Tracer, TracerProvider,
 };

@@ -2,19 +2,15 @@
 //! before, which is closed by then. Whatever opens the scopes, such a chain takes no more memory or time
 //! than its last link, and dropping it takes no deep stack.
 
-#[path = "support/live_bytes.rs"]
-mod live_bytes;
-mod support;
-
+use crate::allocator::LIVE;
+use crate::support::App;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use live_bytes::LIVE;
 use opentelemetry::Context;
 use opentelemetry::context::FutureExt as _;
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
-use support::App;
 use tokio::sync::oneshot;
 use tracing::field::Empty;
 use tracing::{Instrument, Span, info_span};
