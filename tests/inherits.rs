@@ -1,5 +1,6 @@
 //! Who inherits a scope (B).
 
+mod edges;
 mod hidden;
 mod left_behind;
 mod opentelemetry_spans;

@@ -69,8 +69,4 @@ mod thread_end;
 ))]
 mod troubleshooting;
 
-// The samples and the test cases of other systems.
-mod mirascope;
-mod observed;
-mod openinference;
-mod seeds;
+mod other_systems;

@@ -318,3 +318,16 @@ fn plain_session_and_user_attributes_are_left_where_that_is_switched_off() {
          session.id=chat-42\n"
     );
 }
+
+#[test]
+fn id_that_is_a_truth_value_or_a_fraction_is_its_text() {
+    let app = App::new();
+    info_span!("session", id = true).in_scope(|| {});
+    info_span!("request", session.id = 1.5, user.id = false).in_scope(|| {});
+    app.exports(
+        "
+        session session.id=true
+        request session.id=1.5 user.id=false
+        ",
+    );
+}
