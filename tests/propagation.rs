@@ -9,6 +9,7 @@ mod inbound;
 mod outbound;
 mod round_trip;
 
+use crate::support::session;
 use opentelemetry::Context;
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
@@ -110,10 +111,6 @@ fn baggage_of(cx: &Context) -> Vec<String> {
     let mut members: Vec<_> = cx.baggage().iter().map(member).collect();
     members.sort();
     members
-}
-
-fn session(id: &str) -> Session {
-    Session::new(id).unwrap()
 }
 
 /// A propagator of one header and no baggage.

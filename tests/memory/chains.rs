@@ -3,7 +3,7 @@
 //! than its last link, and dropping it takes no deep stack.
 
 use crate::allocator::LIVE;
-use crate::support::App;
+use crate::support::{App, session};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use opentelemetry::Context;
@@ -23,10 +23,6 @@ use tracing_session::{
 
 /// Opens a scope, and calls its argument inside.
 type Way = fn(&mut dyn FnMut());
-
-fn session(id: &str) -> Session {
-    Session::new(id).unwrap()
-}
 
 fn within(span: Span, work: &mut dyn FnMut()) {
     span.in_scope(work);

@@ -10,7 +10,7 @@ pub mod carrier;
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{SpanId, TracerProvider};
-use opentelemetry::{KeyValue, Value, global};
+use opentelemetry::{Array, KeyValue, StringValue, Value, global};
 use opentelemetry_sdk::trace::{
     InMemorySpanExporter, SdkTracer, SdkTracerProvider, SpanData, SpanExporter,
     TracerProviderBuilder,
@@ -289,6 +289,11 @@ pub fn attributes(span: &SpanData) -> impl Iterator<Item = &KeyValue> {
 pub fn shown(span: &SpanData) -> Vec<String> {
     let text = |it: &KeyValue| format!("{}={}", it.key, it.value);
     attributes(span).map(text).collect()
+}
+
+/// The value of an attribute that is a list of texts.
+pub fn list<const N: usize>(texts: [&'static str; N]) -> Value {
+    Value::Array(Array::String(texts.map(StringValue::from).into()))
 }
 
 /// A session with this id.
