@@ -5,8 +5,7 @@
 //! end: some panic inside a span, some are aborted or dropped while they wait in one. Nevertheless
 //! every span carries what its own task said, and nothing is left behind on any thread.
 
-mod support;
-
+use crate::support::{App, values};
 use futures_util::future::{BoxFuture, FutureExt};
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId};
@@ -17,7 +16,6 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use support::{App, values};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio::task::{JoinSet, spawn_blocking, yield_now};

@@ -1,22 +1,16 @@
 //! Conversations: which turn follows which, and what is kept between requests.
 
-mod support;
-
-#[path = "conversation/hostile.rs"]
 mod hostile;
-#[path = "conversation/lifecycle.rs"]
 mod lifecycle;
-#[path = "conversation/links.rs"]
 mod links;
-#[path = "conversation/state.rs"]
 mod state;
 
+use crate::support::{self, App, values};
 use futures_util::{StreamExt, stream};
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanId, TraceContextExt, TraceId};
 use opentelemetry_sdk::trace::SpanData;
 use std::collections::HashSet;
-use support::{App, values};
 use tracing::{Instrument, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{Conversation, Session, SessionLayer, session, user};
@@ -576,7 +570,7 @@ fn turn_that_is_not_sampled_moves_it_all_the_same() {
 fn turn_that_a_filter_disables_is_told_of_once() {
     use tracing_subscriber::filter::Targets;
     use tracing_subscriber::prelude::*;
-    if !support::alone("turn_that_a_filter_disables_is_told_of_once", &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     let mut chat = chat();
@@ -613,8 +607,7 @@ fn turn_that_a_filter_disables_is_told_of_once() {
 fn turn_that_a_filter_disables_with_our_warnings_is_told_of_on_standard_error() {
     use tracing_subscriber::filter::Targets;
     use tracing_subscriber::prelude::*;
-    let test = "turn_that_a_filter_disables_with_our_warnings_is_told_of_on_standard_error";
-    let Some(printed) = support::said_alone(test, &[]) else {
+    let Some(printed) = support::said_alone(test_name!(), &[]) else {
         let filter = Targets::new().with_target("my_app", tracing::Level::DEBUG);
         let subscriber = tracing_subscriber::registry().with(SessionLayer::new());
         let _default = subscriber.with(filter).set_default();

@@ -4,8 +4,7 @@
 //! Each test is a process of its own, with a subscriber for all its threads (under one that is the default of
 //! a thread `tracing` keeps foreign code from finding it), and is aborted when it hangs.
 
-mod support;
-
+use crate::support;
 use opentelemetry::logs::{Logger, LoggerProvider};
 use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId, Tracer, TracerProvider};
 use opentelemetry::{Context, InstrumentationScope, KeyValue, global};
@@ -306,7 +305,7 @@ impl<S: Subscriber> Layer<S> for InSessions {
 
 #[test]
 fn sampler_that_uses_everything() {
-    comes_to_an_end("sampler_that_uses_everything", || {
+    comes_to_an_end(test_name!(), || {
         let provider = provider(|builder| builder.with_sampler(Foreign(use_everything)));
         let in_sessions = install(&provider, |otel| SessionLayer::new().around(otel));
         work();
@@ -316,7 +315,7 @@ fn sampler_that_uses_everything() {
 
 #[test]
 fn span_processor_that_uses_everything() {
-    comes_to_an_end("span_processor_that_uses_everything", || {
+    comes_to_an_end(test_name!(), || {
         let foreign = Foreign(use_everything);
         let provider = provider(|builder| builder.with_span_processor(foreign));
         let in_sessions = install(&provider, |otel| SessionLayer::new().around(otel));
@@ -327,7 +326,7 @@ fn span_processor_that_uses_everything() {
 
 #[test]
 fn span_processor_that_uses_everything_beside_hidden_spans_and_a_default_session() {
-    let test = "span_processor_that_uses_everything_beside_hidden_spans_and_a_default_session";
+    let test = test_name!();
     comes_to_an_end(test, || {
         let foreign = Foreign(use_everything);
         let provider = provider(|builder| builder.with_span_processor(foreign));
@@ -343,7 +342,7 @@ fn span_processor_that_uses_everything_beside_hidden_spans_and_a_default_session
 
 #[test]
 fn exporter_that_uses_everything() {
-    comes_to_an_end("exporter_that_uses_everything", || {
+    comes_to_an_end(test_name!(), || {
         let foreign = Foreign(use_everything);
         // A simple exporter would wait for the lock of its processor, which is the SDK's own.
         let provider = provider(|builder| builder.with_batch_exporter(foreign));
@@ -356,7 +355,7 @@ fn exporter_that_uses_everything() {
 
 #[test]
 fn log_processor_that_logs() {
-    comes_to_an_end("log_processor_that_logs", || {
+    comes_to_an_end(test_name!(), || {
         let logs = SdkLoggerProvider::builder()
             .with_log_processor(SessionLogProcessor::new())
             .with_log_processor(Foreign(use_everything))
@@ -382,7 +381,7 @@ fn log_processor_that_logs() {
 /// It would wait for the lock of the span that is being started.
 #[test]
 fn setting_a_value_while_a_span_starts_is_an_error() {
-    comes_to_an_end("setting_a_value_while_a_span_starts_is_an_error", || {
+    comes_to_an_end(test_name!(), || {
         static ERRORS: Mutex<Vec<String>> = Mutex::new(Vec::new());
         let sets = Foreign(|| {
             let asked = [
@@ -435,7 +434,7 @@ impl Serialize for Value {
 
 #[test]
 fn values_that_use_everything_when_they_are_read() {
-    comes_to_an_end("values_that_use_everything_when_they_are_read", || {
+    comes_to_an_end(test_name!(), || {
         let provider = provider(|builder| builder);
         let in_sessions = install(&provider, |otel| SessionLayer::new().around(otel));
         info_span!("outer", session.id = "outer", user.id = Empty).in_scope(|| {
@@ -465,7 +464,7 @@ fn values_that_use_everything_when_they_are_read() {
 
 #[test]
 fn functions_that_the_crate_is_given_use_everything() {
-    comes_to_an_end("functions_that_the_crate_is_given_use_everything", || {
+    comes_to_an_end(test_name!(), || {
         let keeps = |_: &Session| {
             once(use_everything);
             true
@@ -519,7 +518,7 @@ fn event_under_the_lock_of_a_span() {
         }
     }
 
-    comes_to_an_end("event_under_the_lock_of_a_span", || {
+    comes_to_an_end(test_name!(), || {
         let subscriber = tracing_subscriber::registry().with(SessionLayer::new());
         tracing::subscriber::set_global_default(subscriber.with(Logs)).unwrap();
         session!("chat-42").in_scope(|| info_span!("child").in_scope(|| {}));
@@ -529,7 +528,7 @@ fn event_under_the_lock_of_a_span() {
 
 #[test]
 fn threads_that_meet_in_the_same_spans() {
-    comes_to_an_end("threads_that_meet_in_the_same_spans", || {
+    comes_to_an_end(test_name!(), || {
         let foreign = Foreign(use_everything);
         let provider = provider(|builder| builder.with_span_processor(foreign));
         install(&provider, |otel| SessionLayer::new().around(otel));

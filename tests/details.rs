@@ -1,44 +1,27 @@
 //! What a session says besides its ids: metadata, tags, a prompt template, attributes of one's own.
 
-mod support;
-
-#[path = "details/cleared.rs"]
 mod cleared;
-#[path = "details/cost.rs"]
 mod cost;
-#[path = "details/fields.rs"]
 mod fields;
-#[path = "details/given.rs"]
 mod given;
-#[path = "details/inherits.rs"]
 mod inherits;
-#[path = "details/late.rs"]
 mod late;
-#[path = "details/marked.rs"]
 mod marked;
-#[path = "details/nested.rs"]
 mod nested;
-#[path = "details/own.rs"]
 mod own;
-#[path = "details/types.rs"]
 mod types;
 
-use opentelemetry::{Array, KeyValue, StringValue, Value};
+use crate::support::{App, attributes, list, values};
 use opentelemetry_sdk::trace::SpanData;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use support::{App, values};
 use tracing::info_span;
 use tracing_session::Session;
 
 /// A span as one line, with its attributes sorted, but for the OpenTelemetry layer's.
 fn line(span: &SpanData) -> String {
-    let of_layer = ["code.", "thread.", "target", "busy_ns", "idle_ns"];
-    let is_ours = |it: &&KeyValue| !of_layer.iter().any(|of| it.key.as_str().starts_with(of));
-    let attributes = span.attributes.iter().filter(is_ours);
-    let mut attributes: Vec<_> = attributes
-        .map(|it| format!(" {}={}", it.key, it.value))
-        .collect();
+    let attributes = attributes(span).map(|it| format!(" {}={}", it.key, it.value));
+    let mut attributes: Vec<_> = attributes.collect();
     attributes.sort();
     format!("{}{}", span.name, attributes.concat())
 }
@@ -60,10 +43,6 @@ fn span(name: &'static str) {
         "inside" => info_span!("inside").in_scope(|| {}),
         _ => info_span!("span").in_scope(|| {}),
     }
-}
-
-fn list<const N: usize>(texts: [&'static str; N]) -> Value {
-    Value::Array(Array::String(texts.map(StringValue::from).into()))
 }
 
 fn with_metadata(session: Session, key: &str, value: impl Serialize) -> Session {

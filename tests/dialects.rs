@@ -1,12 +1,10 @@
 //! Under which keys what is in force is exported.
 
-mod support;
-
+use crate::support::{self, list, values};
 use opentelemetry::trace::{Span as _, Tracer, TracerProvider};
-use opentelemetry::{Array, KeyValue, StringValue, Value};
+use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use serde_json::json;
-use support::values;
 use tracing::info_span;
 use tracing_session::{
     Dialect, Session, SessionExporter, SessionLayer, SessionTracerProvider, session,
@@ -30,18 +28,11 @@ fn exported(
 
 /// Attributes that are not the OpenTelemetry layer's, sorted by key.
 fn attributes(span: &SpanData) -> Attributes {
-    let of_layer = ["code.", "thread.", "target", "busy_ns", "idle_ns"];
-    let is_ours = |it: &&KeyValue| !of_layer.iter().any(|of| it.key.as_str().starts_with(of));
-    let ours = span.attributes.iter().filter(is_ours);
-    let mut ours: Vec<_> = ours
+    let mut ours: Vec<_> = support::attributes(span)
         .map(|it| (it.key.to_string(), it.value.clone()))
         .collect();
     ours.sort_by(|one, other| one.0.cmp(&other.0));
     ours
-}
-
-fn list<const N: usize>(texts: [&'static str; N]) -> Value {
-    Value::Array(Array::String(texts.map(StringValue::from).into()))
 }
 
 type Attributes = Vec<(String, Value)>;

@@ -1,7 +1,6 @@
 //! `SessionExporter`: which attributes it maps to the keys of a dialect, and which it leaves alone.
 
-mod support;
-
+use crate::support::{self, App, values};
 use opentelemetry::trace::{
     Link, Span as _, SpanContext, SpanId, TraceFlags, TraceId, TraceState, Tracer, TracerProvider,
 };
@@ -11,7 +10,6 @@ use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData, SpanExporter};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use support::{App, values};
 use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{
@@ -239,6 +237,9 @@ mod own {
 
     #[test]
     fn span_processor_maps_as_the_exporter_does() {
+        if !crate::support::alone(test_name!(), &[]) {
+            return;
+        }
         let exporter = InMemorySpanExporter::default();
         let provider = SdkTracerProvider::builder()
             .with_span_processor(SessionSpanProcessor::new().with_dialect(Dialect::LANGFUSE))

@@ -1,12 +1,9 @@
 //! The session in what `tracing_subscriber::fmt` prints.
 
-mod support;
-
-#[path = "fmt/values.rs"]
 mod values;
 
+use crate::support::Printed;
 use serde_json::{Value, json};
-use support::Printed;
 use tracing::{info, info_span};
 use tracing_session::fmt::with_session;
 use tracing_session::{Session, SessionLayer, session};
@@ -65,10 +62,10 @@ fn ids_stand_at_the_end_of_a_line() {
     let full = |layer: fmt::Layer<Base>| layer.without_time().map_event_format(with_session);
     assert_eq!(
         printed(full, work),
-        " INFO fmt: before\n \
-          INFO fmt: answered tokens=12 session.id=\"chat-42\" user.id=\"u-7\"\n \
-          INFO session{session.id=\"chat-43\"}:below: fmt: below session.id=\"chat-43\"\n \
-          INFO fmt: after\n"
+        " INFO main::fmt: before\n \
+          INFO main::fmt: answered tokens=12 session.id=\"chat-42\" user.id=\"u-7\"\n \
+          INFO session{session.id=\"chat-43\"}:below: main::fmt: below session.id=\"chat-43\"\n \
+          INFO main::fmt: after\n"
     );
 }
 
@@ -80,10 +77,10 @@ fn ids_stand_at_the_end_of_a_compact_line() {
     };
     assert_eq!(
         printed(compact, work),
-        " INFO fmt: before\n \
-          INFO fmt: answered tokens=12 session.id=\"chat-42\" user.id=\"u-7\"\n \
-          INFO session:below: fmt: below session.id=\"chat-43\" session.id=\"chat-43\"\n \
-          INFO fmt: after\n"
+        " INFO main::fmt: before\n \
+          INFO main::fmt: answered tokens=12 session.id=\"chat-42\" user.id=\"u-7\"\n \
+          INFO session:below: main::fmt: below session.id=\"chat-43\" session.id=\"chat-43\"\n \
+          INFO main::fmt: after\n"
     );
 }
 
@@ -95,14 +92,14 @@ fn ids_are_a_line_of_their_own_where_an_event_has_several() {
     };
     assert_eq!(
         printed(pretty, work),
-        "   INFO fmt: before\n\n   \
-            INFO fmt: answered, tokens: 12\n    \
+        "   INFO main::fmt: before\n\n   \
+            INFO main::fmt: answered, tokens: 12\n    \
              with session.id: \"chat-42\", user.id: \"u-7\"\n\n   \
-            INFO fmt: below\n    \
-             in fmt::below\n    \
-             in fmt::session with session.id: \"chat-43\"\n    \
+            INFO main::fmt: below\n    \
+             in main::fmt::below\n    \
+             in main::fmt::session with session.id: \"chat-43\"\n    \
              with session.id: \"chat-43\"\n\n   \
-            INFO fmt: after\n\n"
+            INFO main::fmt: after\n\n"
     );
 }
 
@@ -182,7 +179,7 @@ fn whatever_an_id_holds_the_line_is_right() {
         assert_eq!(parsed(&printed(json, said))[0]["session.id"], id);
         let full = |layer: fmt::Layer<Base>| layer.without_time().map_event_format(with_session);
         let line = printed(full, said);
-        assert_eq!(line, format!(" INFO fmt: in session.id={id:?}\n"));
+        assert_eq!(line, format!(" INFO main::fmt: in session.id={id:?}\n"));
     }
 }
 
@@ -210,7 +207,7 @@ fn line_without_fields_has_one_space_before_the_ids() {
     let empty = || chat().in_scope(|| info!(nothing = tracing::field::Empty));
     assert_eq!(
         printed(full, empty),
-        " INFO fmt: session.id=\"chat-42\" user.id=\"u-7\"\n"
+        " INFO main::fmt: session.id=\"chat-42\" user.id=\"u-7\"\n"
     );
 }
 
@@ -224,7 +221,7 @@ fn message_of_several_lines_ends_with_the_ids() {
     };
     assert_eq!(
         printed(full, lines),
-        " INFO fmt: one\ntwo session.id=\"chat-42\"\n\n"
+        " INFO main::fmt: one\ntwo session.id=\"chat-42\"\n\n"
     );
     // Nor is a text taken for JSON.
     let bare = |layer: fmt::Layer<Base>| {
@@ -279,6 +276,6 @@ fn line_that_cannot_be_formatted_leaves_nothing_behind() {
     });
     assert_eq!(
         text,
-        " INFO fmt: next session.id=\"chat-42\" user.id=\"u-7\"\n"
+        " INFO main::fmt: next session.id=\"chat-42\" user.id=\"u-7\"\n"
     );
 }

@@ -2,24 +2,18 @@
 //! could think of. `hostile/` says what has to hold, of `fuzz/` and of this.
 #![allow(clippy::duplicate_mod, reason = "a fuzz target takes each by itself")]
 
-#[path = "hostile/fields.rs"]
 mod fields;
-#[path = "hostile/headers.rs"]
 mod headers;
-#[path = "hostile/ids.rs"]
 mod ids;
 #[cfg(unix)]
-#[path = "hostile/settings.rs"]
 mod settings;
-#[path = "hostile/state.rs"]
 mod state;
-mod support;
 
+use crate::support::alone;
 use headers::{ENVIRONMENT, check, check_sending};
 use opentelemetry::baggage::{Baggage, BaggageExt, BaggageMetadata};
 use opentelemetry::{Context, Key};
 use std::path::Path;
-use support::alone;
 
 /// Asks it of every file that `fuzz/` has left of this target.
 fn replay(target: &str, check: impl Fn(&[u8])) {
@@ -39,7 +33,7 @@ fn replay(target: &str, check: impl Fn(&[u8])) {
 
 #[test]
 fn what_a_fuzzer_found_of_headers() {
-    if alone("what_a_fuzzer_found_of_headers", &[ENVIRONMENT]) {
+    if alone(test_name!(), &[ENVIRONMENT]) {
         replay("headers", headers::check_file);
     }
 }
@@ -62,14 +56,14 @@ fn what_a_fuzzer_found_of_fields() {
 #[cfg(unix)]
 #[test]
 fn what_a_fuzzer_found_of_settings() {
-    if alone("what_a_fuzzer_found_of_settings", &[]) {
+    if alone(test_name!(), &[]) {
         replay("settings", settings::check);
     }
 }
 
 #[test]
 fn what_is_long() {
-    if !alone("what_is_long", &[ENVIRONMENT]) {
+    if !alone(test_name!(), &[ENVIRONMENT]) {
         return;
     }
     for piece in [
@@ -113,7 +107,7 @@ fn what_is_long() {
 
 #[test]
 fn what_breaks_headers() {
-    if !alone("what_breaks_headers", &[ENVIRONMENT]) {
+    if !alone(test_name!(), &[ENVIRONMENT]) {
         return;
     }
     for bytes in [
@@ -179,7 +173,7 @@ fn what_breaks_headers() {
 
 #[test]
 fn what_is_many() {
-    if !alone("what_is_many", &[ENVIRONMENT]) {
+    if !alone(test_name!(), &[ENVIRONMENT]) {
         return;
     }
     for name in NAMES {
@@ -201,8 +195,7 @@ fn what_is_many() {
 
 #[test]
 fn what_an_application_puts_into_baggage() {
-    let test = "what_an_application_puts_into_baggage";
-    if !alone(test, &[ENVIRONMENT]) {
+    if !alone(test_name!(), &[ENVIRONMENT]) {
         return;
     }
     for text in [

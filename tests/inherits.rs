@@ -1,21 +1,15 @@
 //! Who inherits a scope (B).
 
-mod support;
-
-#[path = "inherits/hidden.rs"]
+mod edges;
 mod hidden;
-#[path = "inherits/left_behind.rs"]
 mod left_behind;
-#[path = "inherits/opentelemetry_spans.rs"]
 mod opentelemetry_spans;
-#[path = "inherits/parents.rs"]
 mod parents;
-#[path = "inherits/set_ups.rs"]
 mod set_ups;
 
+use crate::support::{App, remote, values};
 use futures_util::{Stream, StreamExt};
 use opentelemetry_sdk::trace::SpanData;
-use support::{App, remote, values};
 use tracing::{Instrument, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{InSession, Session, current_session, session, user};

@@ -1,16 +1,9 @@
 //! What a log record carries: of `opentelemetry-appender-tracing`, and of OpenTelemetry's API.
 
-mod support;
-
-#[path = "logs/formats.rs"]
 mod formats;
-#[path = "logs/interleaved.rs"]
 mod interleaved;
-#[path = "logs/own.rs"]
 mod own;
-#[path = "logs/records.rs"]
 mod records;
-#[path = "logs/reentrant.rs"]
 mod reentrant;
 
 use opentelemetry::logs::AnyValue;

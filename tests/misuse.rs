@@ -1,10 +1,8 @@
 //! What happens when the crate is misused, or used without OpenTelemetry (D).
 
-mod support;
-
+use crate::support::{self, Diagnostics};
 use opentelemetry::trace::{TraceContextExt, Tracer, TracerProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
-use support::Diagnostics;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::DefaultGuard;
 use tracing::{Dispatch, Instrument, dispatcher, info_span, instrument};
@@ -198,8 +196,7 @@ fn set_up_that_is_right_is_not_complained_of() {
 
 #[test]
 fn no_value_of_an_id_is_in_a_diagnostic_an_error_or_a_debug_output() {
-    let test = "no_value_of_an_id_is_in_a_diagnostic_an_error_or_a_debug_output";
-    if !support::alone(test, &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     let secret = "secret-42";

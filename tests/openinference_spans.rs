@@ -1,11 +1,9 @@
 //! What `tracing_session::openinference` writes on spans.
 
-mod support;
-
+use crate::support::{App, values};
 use opentelemetry::Value;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
-use support::{App, values};
 use tracing::{Span, info_span};
 use tracing_session::openinference::{self, OpenInferenceSpanExt, SpanKind};
 use tracing_session::{SessionLayer, session};

@@ -1,20 +1,15 @@
 //! What opens a scope (A).
 
-mod support;
-
-#[path = "opens/default_session.rs"]
 mod default_session;
-#[path = "opens/explicit.rs"]
 mod explicit;
-#[path = "opens/names.rs"]
 mod names;
 
+use crate::support::{self, App, values};
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{SpanBuilder, Tracer, TracerProvider};
 use opentelemetry::{Context, InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracer, SdkTracerProvider};
 use std::borrow::Cow;
-use support::{App, values};
 use tracing::field::Empty;
 use tracing::{Level, info_span, instrument};
 use tracing_session::{
@@ -338,7 +333,7 @@ fn last_field_counts_where_a_span_says_its_session_twice() {
 fn variable_that_is_not_unicode_is_an_error() {
     use std::os::unix::ffi::OsStrExt;
     const VARIABLE: &str = "TRACING_SESSION_ID";
-    const THIS: &str = "variable_that_is_not_unicode_is_an_error";
+    let this = test_name!();
     let bad = std::ffi::OsStr::from_bytes(b"\xff");
     if std::env::var_os(VARIABLE).is_some_and(|value| value == bad) {
         let error = Session::from_env_or_generate().unwrap_err();
@@ -350,7 +345,7 @@ fn variable_that_is_not_unicode_is_an_error() {
         return;
     }
     let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
-    let output = alone.args([THIS, "--exact"]).env(VARIABLE, bad).output();
+    let output = alone.args([this, "--exact"]).env(VARIABLE, bad).output();
     let text = String::from_utf8(output.unwrap().stdout).unwrap();
     assert!(text.contains("1 passed"), "{text}");
 }
@@ -384,7 +379,7 @@ fn default_session_comes_from_the_environment() {
     for (case, (variables, _)) in cases.iter().enumerate() {
         let case = case.to_string();
         let variables = [variables, &[("CASE", case.as_str())][..]].concat();
-        support::alone("default_session_comes_from_the_environment", &variables);
+        support::alone(test_name!(), &variables);
     }
 }
 

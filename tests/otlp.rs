@@ -2,13 +2,10 @@
 
 #![allow(unreachable_pub, reason = "the modules are parts of one test")]
 
-mod support;
-
-#[path = "otlp/environment.rs"]
 mod environment;
-#[path = "otlp/receiver.rs"]
 mod receiver;
 
+use crate::support::{self, Diagnostics};
 use opentelemetry::trace::Tracer;
 use opentelemetry::{InstrumentationScope, global};
 use receiver::Receiver;
@@ -16,7 +13,6 @@ use std::error::Error;
 use std::net::{Ipv4Addr, TcpListener};
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
-use support::Diagnostics;
 use tracing::{debug_span, info_span};
 use tracing_session::otlp::{Pipeline, Protocol, Telemetry, pipeline};
 use tracing_session::{Dialect, IdPolicy, Privacy, Session, SessionLayer, current_session_id};
@@ -74,7 +70,7 @@ fn everything_arrives(protocol: Protocol) {
 
 #[test]
 fn everything_arrives_over_http() {
-    if support::alone("everything_arrives_over_http", &[]) {
+    if support::alone(test_name!(), &[]) {
         everything_arrives(Protocol::HttpProtobuf);
     }
 }
@@ -82,14 +78,14 @@ fn everything_arrives_over_http() {
 /// And where there is no runtime for it.
 #[test]
 fn everything_arrives_over_grpc() {
-    if support::alone("everything_arrives_over_grpc", &[]) {
+    if support::alone(test_name!(), &[]) {
         everything_arrives(Protocol::Grpc);
     }
 }
 
 #[test]
 fn guard_sends_the_last_spans_wherever_it_is_dropped() {
-    if !support::alone("guard_sends_the_last_spans_wherever_it_is_dropped", &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     let runtime = |mut builder: tokio::runtime::Builder| builder.enable_all().build().unwrap();
@@ -184,8 +180,7 @@ fn guard_tells_the_subscriber_that_spans_did_not_arrive() {
 
 #[test]
 fn guard_says_on_standard_error_that_spans_did_not_arrive_where_nobody_listens() {
-    let test = "guard_says_on_standard_error_that_spans_did_not_arrive_where_nobody_listens";
-    if let Some(said) = support::said_alone(test, &[]) {
+    if let Some(said) = support::said_alone(test_name!(), &[]) {
         let expected = "\ntracing-session: not all spans were exported: ";
         assert!(said.contains(expected), "{said}");
         return;
@@ -197,8 +192,7 @@ fn guard_says_on_standard_error_that_spans_did_not_arrive_where_nobody_listens()
 
 #[test]
 fn installed_subscriber_shows_why_spans_do_not_arrive() {
-    let test = "installed_subscriber_shows_why_spans_do_not_arrive";
-    if let Some(said) = support::said_alone(test, &[]) {
+    if let Some(said) = support::said_alone(test_name!(), &[]) {
         for expected in [
             "\nWARN tracing_session: tracing-session: no spans reach 127.0.0.1:1: ",
             "Connection refused",
@@ -238,7 +232,7 @@ fn guard_is_silent_after_the_provider_was_shut_down() {
 
 #[test]
 fn second_install_is_an_error_and_leaves_the_first() {
-    if !support::alone("second_install_is_an_error_and_leaves_the_first", &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     let receiver = Receiver::start();
@@ -313,7 +307,7 @@ fn https_endpoint_that_cannot_be_reached_is_told() {
 
 #[test]
 fn levels_below_info_are_not_exported() {
-    if !support::alone("levels_below_info_are_not_exported", &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     let receiver = Receiver::start();

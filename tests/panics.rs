@@ -1,8 +1,7 @@
 //! Foreign code panics: what the crate calls, or what runs in a session. The application goes on, and nothing is
 //! left on the thread for whoever runs there next.
 
-mod support;
-
+use crate::support::{self, App, Printed};
 use opentelemetry::trace::{
     Span as _, SpanContext, Status, TraceContextExt, Tracer, TracerProvider,
 };
@@ -15,7 +14,6 @@ use std::fmt;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
-use support::{App, Printed};
 use tracing::field::{Empty, debug, display};
 use tracing::{Dispatch, Metadata, Span, dispatcher, info, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -298,7 +296,7 @@ fn exported(app: &App) -> usize {
 
 #[test]
 fn nothing_is_left_around_the_opentelemetry_layer() {
-    if support::alone("nothing_is_left_around_the_opentelemetry_layer", &[]) {
+    if support::alone(test_name!(), &[]) {
         let app = App::with_layer(|otel| SessionLayer::new().around(otel).and_then(lines()));
         each_leaves_nothing(&app);
         assert_eq!(exported(&app), ACTS.len());
@@ -307,7 +305,7 @@ fn nothing_is_left_around_the_opentelemetry_layer() {
 
 #[test]
 fn nothing_is_left_beside_hidden_spans() {
-    if support::alone("nothing_is_left_beside_hidden_spans", &[]) {
+    if support::alone(test_name!(), &[]) {
         let app = App::with_layer(|otel| {
             let hides = |metadata: &Metadata<'_>| !["session", "user"].contains(&metadata.name());
             let layer = SessionLayer::new().with_filter(filter_fn(hides));
@@ -320,7 +318,7 @@ fn nothing_is_left_beside_hidden_spans() {
 
 #[test]
 fn nothing_is_left_without_an_opentelemetry_layer() {
-    if support::alone("nothing_is_left_without_an_opentelemetry_layer", &[]) {
+    if support::alone(test_name!(), &[]) {
         each_leaves_nothing(&App::with_layer(|_| SessionLayer::new().and_then(lines())));
         let around_none = || SessionLayer::new().around(None::<support::Otel>);
         let alone = |_| around_none().and_then(lines());
@@ -330,8 +328,7 @@ fn nothing_is_left_without_an_opentelemetry_layer() {
 
 #[test]
 fn function_of_a_sampler_that_panics_keeps_nothing_and_is_told_of_once() {
-    let test = "function_of_a_sampler_that_panics_keeps_nothing_and_is_told_of_once";
-    if support::alone(test, &[]) {
+    if support::alone(test_name!(), &[]) {
         quietly();
         static ASKED: AtomicUsize = AtomicUsize::new(0);
         let keeps = |session: &Session| -> bool {
@@ -476,6 +473,6 @@ fn line_after_one_that_panicked_in_a_session_is_whole() {
     let printed = String::from_utf8(printed.0.lock().unwrap().clone()).unwrap();
     assert_eq!(
         printed,
-        " INFO panics: outside\n INFO panics: in the next session.id=\"next\"\n"
+        " INFO main::panics: outside\n INFO main::panics: in the next session.id=\"next\"\n"
     );
 }

@@ -30,19 +30,14 @@
 
 #![allow(unreachable_pub, reason = "the modules are parts of one test")]
 
-mod support;
-
-#[path = "permutations/combination.rs"]
 mod combination;
-#[path = "permutations/oracle.rs"]
 mod oracle;
-#[path = "permutations/runner.rs"]
 mod runner;
 
+use crate::support::App;
 use combination::{Combination, Filter, combinations};
 use oracle::{Listing, expected};
 use runner::{HIDDEN, actual};
-use support::App;
 use tracing_session::SessionLayer;
 use tracing_subscriber::filter::filter_fn;
 

@@ -1,20 +1,13 @@
 //! What is hidden leaves the process nowhere: read in the bytes that are sent.
 
-mod support;
-
-#[path = "privacy/hashes.rs"]
 mod hashes;
-#[path = "privacy/headers.rs"]
 mod headers;
-#[path = "privacy/ids.rs"]
 mod ids;
-#[path = "privacy/keys.rs"]
 mod keys;
-#[path = "privacy/logs.rs"]
 mod logs;
-#[path = "privacy/metadata.rs"]
 mod metadata;
 
+use crate::support::Diagnostics;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -26,7 +19,6 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use support::Diagnostics;
 use tracing::level_filters::LevelFilter;
 use tracing::{Dispatch, Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;

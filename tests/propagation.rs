@@ -2,21 +2,14 @@
 
 #![allow(unreachable_pub, reason = "the modules are parts of one test")]
 
-mod support;
-
-#[path = "propagation/carriers.rs"]
 mod carriers;
-#[path = "propagation/environment.rs"]
 mod environment;
-#[path = "propagation/functions.rs"]
 mod functions;
-#[path = "propagation/inbound.rs"]
 mod inbound;
-#[path = "propagation/outbound.rs"]
 mod outbound;
-#[path = "propagation/round_trip.rs"]
 mod round_trip;
 
+use crate::support::session;
 use opentelemetry::Context;
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
@@ -118,10 +111,6 @@ fn baggage_of(cx: &Context) -> Vec<String> {
     let mut members: Vec<_> = cx.baggage().iter().map(member).collect();
     members.sort();
     members
-}
-
-fn session(id: &str) -> Session {
-    Session::new(id).unwrap()
 }
 
 /// A propagator of one header and no baggage.

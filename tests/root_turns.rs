@@ -1,12 +1,10 @@
 //! `SessionLayer::with_root_turns`: the span of a session begins a trace.
 
-mod support;
-
+use crate::support::{self, App, remote, values};
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::{TraceContextExt, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, SpanData};
-use support::{App, remote, values};
 use tracing::{Instrument, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{InSession, Session, current_session, session, set_session_id, user};
@@ -240,7 +238,7 @@ fn span_in_a_session_that_no_span_has_said_begins_a_trace() {
 
 #[test]
 fn default_session_is_no_turn() {
-    if !support::alone("default_session_is_no_turn", &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     let default = Session::new("chat-42").unwrap();

@@ -1,10 +1,7 @@
 //! An id that goes from one service to another arrives as it was sent, or not at all: 100,000 random
 //! ids, in each format and carrier.
 
-#[path = "support/carrier.rs"]
-mod carrier;
-
-use carrier::As;
+use crate::support::carrier::As;
 use http::HeaderMap;
 use opentelemetry::Context;
 use opentelemetry::baggage::{Baggage, BaggageExt};

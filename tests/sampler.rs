@@ -1,22 +1,15 @@
 //! What a `SessionSampler` keeps, and what it writes.
 
-mod support;
-
-#[path = "sampler/hostile.rs"]
 mod hostile;
-#[path = "sampler/share.rs"]
 mod share;
-#[path = "sampler/sources.rs"]
 mod sources;
-#[path = "sampler/state.rs"]
 mod state;
-#[path = "sampler/with_others.rs"]
 mod with_others;
 
+use crate::support::App;
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, SpanKind, TraceFlags, TraceId, TraceState};
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
-use support::App;
 use tracing_session::{Session, SessionLayer, SessionSampler};
 
 /// Sessions of which each of two samplers, at 0.1 and 0.5, says something else. See the vectors.

@@ -2,8 +2,7 @@
 //!
 //! A panic there ends the process, so each of these tests is one.
 
-mod support;
-
+use crate::support::{self, App, Printed};
 use opentelemetry::logs::{Logger, LoggerProvider};
 use opentelemetry::{Context, InstrumentationScope};
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -16,7 +15,6 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task;
 use std::time::Duration;
-use support::{App, Printed};
 use tracing::field::Empty;
 use tracing::{dispatcher, info, info_span};
 use tracing_session::fmt::with_session;
@@ -110,7 +108,7 @@ fn values_and_spans() {
 
 #[test]
 fn without_an_opentelemetry_layer_nothing_panics() {
-    if support::alone("without_an_opentelemetry_layer_nothing_panics", &[]) {
+    if support::alone(test_name!(), &[]) {
         let printed = Printed::default();
         let to = printed.clone();
         let lines = tracing_subscriber::fmt::layer()
@@ -133,7 +131,7 @@ fn without_an_opentelemetry_layer_nothing_panics() {
 
 #[test]
 fn around_no_layer_nothing_panics() {
-    if support::alone("around_no_layer_nothing_panics", &[]) {
+    if support::alone(test_name!(), &[]) {
         Session::generate().set_global_default().unwrap();
         for_all_threads(SessionLayer::new().around(None::<support::Otel>));
         on_a_thread_that_ends(|| {
@@ -146,10 +144,7 @@ fn around_no_layer_nothing_panics() {
 /// Spans are another matter there: the OpenTelemetry layer panics, as it does without this crate.
 #[test]
 fn around_the_opentelemetry_layer_nothing_panics_but_that_layer() {
-    if support::alone(
-        "around_the_opentelemetry_layer_nothing_panics_but_that_layer",
-        &[],
-    ) {
+    if support::alone(test_name!(), &[]) {
         let app = App::new();
         dispatcher::set_global_default(app.dispatch.clone()).unwrap();
         on_a_thread_that_ends(|| {
@@ -173,7 +168,7 @@ fn around_the_opentelemetry_layer_nothing_panics_but_that_layer() {
 
 #[test]
 fn what_is_left_behind_does_not_panic() {
-    if support::alone("what_is_left_behind_does_not_panic", &[]) {
+    if support::alone(test_name!(), &[]) {
         for_all_threads(SessionLayer::new());
         on_a_thread_that_ends(|| Box::new(session!("left inside").entered()));
         on_a_thread_that_ends(|| Box::new(Session::new("attached").unwrap().attach()));
@@ -187,8 +182,7 @@ fn what_is_left_behind_does_not_panic() {
 
 #[test]
 fn thread_that_comes_to_know_the_crate_only_at_its_end_does_not_panic() {
-    let test = "thread_that_comes_to_know_the_crate_only_at_its_end_does_not_panic";
-    if support::alone(test, &[]) {
+    if support::alone(test_name!(), &[]) {
         for_all_threads(SessionLayer::new());
         let session = || Session::new("chat-42").unwrap();
         // There still is a `Context` to be had.
@@ -229,7 +223,7 @@ fn log_processor_does_not_panic() {
         }
     }
 
-    if support::alone("log_processor_does_not_panic", &[]) {
+    if support::alone(test_name!(), &[]) {
         let kept = Keep::default();
         let builder = SdkLoggerProvider::builder().with_log_processor(kept.clone());
         let logs = builder.build();

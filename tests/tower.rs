@@ -1,13 +1,10 @@
 //! Sessions cross real servers and clients: axum, tonic and hyper; hyper's client, tonic's and
 //! reqwest's.
 
-mod support;
-
-#[path = "tower/inbound.rs"]
 mod inbound;
-#[path = "tower/only_to.rs"]
 mod only_to;
 
+use crate::support::{self, App, alone, values};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
@@ -24,9 +21,9 @@ use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
+use opentelemetry::Context;
 use opentelemetry::propagation::TextMapCompositePropagator;
 use opentelemetry::trace::{FutureExt, SpanId, TraceContextExt, TraceId};
-use opentelemetry::{Context, global};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SpanData;
 use std::convert::Infallible;
@@ -36,7 +33,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Barrier};
 use std::task::{self, Poll};
 use std::time::Duration;
-use support::{App, alone, values};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tonic::transport::{Endpoint, server::TcpIncoming};
@@ -56,7 +52,7 @@ use tracing_subscriber::Layer;
 fn propagate() {
     let session = SessionPropagator::new().with_user(true);
     let session = session.with_header("x-session").unwrap();
-    global::set_text_map_propagator(TextMapCompositePropagator::new(vec![
+    support::propagate(TextMapCompositePropagator::new(vec![
         Box::new(TraceContextPropagator::new()),
         Box::new(session),
     ]));
@@ -527,10 +523,7 @@ fn answered<T>(
 
 #[test]
 fn without_a_propagator_one_diagnostic_says_what_to_write() {
-    if !alone(
-        "without_a_propagator_one_diagnostic_says_what_to_write",
-        &[],
-    ) {
+    if !alone(test_name!(), &[]) {
         return;
     }
     let app = App::new();
@@ -556,7 +549,7 @@ fn without_a_propagator_one_diagnostic_says_what_to_write() {
 
 #[test]
 fn headers_that_bring_no_id_are_ignored_and_told_of_once() {
-    if !alone("headers_that_bring_no_id_are_ignored_and_told_of_once", &[]) {
+    if !alone(test_name!(), &[]) {
         return;
     }
     let (app, runtime) = application();

@@ -1,16 +1,14 @@
 //! The tables of the guide's page on troubleshooting: each row is a mistake that is made here. Where
 //! something is said of it, it is what stands in the row; where the row has words of its own, nothing is.
 
-mod support;
-
 /// Declares the tests of some rows: each by the beginning of the row's first cell.
 macro_rules! rows {
     ($($name:ident: $how:ident $row:literal => $test:expr;)*) => {
         $(
             #[test]
             fn $name() {
-                let test = concat!(module_path!(), "::", stringify!($name));
-                $crate::$how(test, $row, $test);
+                let test = test_name!();
+                $crate::troubleshooting::$how(test, $row, $test);
             }
         )*
 
@@ -18,27 +16,19 @@ macro_rules! rows {
     };
 }
 
-#[path = "troubleshooting/an_error.rs"]
 mod an_error;
-#[path = "troubleshooting/between_services.rs"]
 mod between_services;
-#[path = "troubleshooting/in_the_backend.rs"]
 mod in_the_backend;
-#[path = "troubleshooting/logs_and_tests.rs"]
 mod logs_and_tests;
-#[path = "troubleshooting/nothing_arrives.rs"]
 mod nothing_arrives;
-#[path = "troubleshooting/set_up.rs"]
 mod set_up;
-#[path = "troubleshooting/somebody_else.rs"]
 mod somebody_else;
-#[path = "troubleshooting/without_session.rs"]
 mod without_session;
 
+use crate::support::{self, Base, Diagnostics, values};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracer, SdkTracerProvider, SpanData};
 use std::cell::RefCell;
-use support::{Base, Diagnostics, values};
 use tracing::subscriber::DefaultGuard;
 use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_session::{SessionTracer, SessionTracerProvider};
@@ -154,7 +144,6 @@ fn here(_: &str, row: &str, test: impl FnOnce(&Row)) {
 
 /// In a process of its own: for what is said once in a process, or is set for all of it.
 fn alone(name: &str, row: &str, test: impl FnOnce(&Row)) {
-    let (_, name) = name.split_once("::").unwrap();
     if support::alone(name, &[]) {
         here(name, row, test);
     }
@@ -162,7 +151,6 @@ fn alone(name: &str, row: &str, test: impl FnOnce(&Row)) {
 
 /// The same, where the environment asks for what there is not.
 fn misled(name: &str, row: &str, test: impl FnOnce(&Row)) {
-    let (_, name) = name.split_once("::").unwrap();
     let variables = [
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
         ("OTEL_PROPAGATORS", "zipkin"),
@@ -174,7 +162,6 @@ fn misled(name: &str, row: &str, test: impl FnOnce(&Row)) {
 
 /// In a process of its own, which prints what is said.
 fn printed(name: &str, row: &str, test: impl FnOnce()) {
-    let (_, name) = name.split_once("::").unwrap();
     match support::said_alone(name, &[("RUST_LOG", "info,[span]=debug")]) {
         None => test(),
         Some(printed) => here(name, row, |row| row.says(&printed)),

@@ -1,22 +1,15 @@
 //! Which value a span carries (C).
 
-mod support;
-
-#[path = "values/ids.rs"]
 mod ids;
-#[path = "values/late.rs"]
 mod late;
-#[path = "values/marked.rs"]
 mod marked;
-#[path = "values/own.rs"]
 mod own;
-#[path = "values/set.rs"]
 mod set;
 
+use crate::support::{App, kept};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Span as _, Tracer, TracerProvider};
 use std::panic::Location;
-use support::{App, kept};
 use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{Session, session, user};

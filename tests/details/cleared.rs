@@ -1,7 +1,7 @@
 //! What is not inherited.
 
+use crate::details::{full, lacks, span, with_metadata};
 use crate::support::{self, App, values};
-use crate::{full, lacks, span, with_metadata};
 use tracing::field::Empty;
 use tracing::info_span;
 use tracing_session::{Part, Session, current_session, session};
@@ -48,8 +48,7 @@ fn each_part_can_be_cleared_inside_and_is_back_afterwards() {
 
 #[test]
 fn each_part_of_a_default_session_can_be_cleared() {
-    let test = "cleared::each_part_of_a_default_session_can_be_cleared";
-    if !support::alone(test, &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     full().set_global_default().unwrap();
@@ -68,8 +67,7 @@ fn each_part_of_a_default_session_can_be_cleared() {
 
 #[test]
 fn value_that_clears_one_part_keeps_the_rest_of_a_default_session() {
-    let test = "cleared::value_that_clears_one_part_keeps_the_rest_of_a_default_session";
-    if !support::alone(test, &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     full().set_global_default().unwrap();

@@ -1,7 +1,7 @@
 //! What is made once, and how much there may be.
 
+use crate::details::{full, line, span, with_metadata};
 use crate::support::{App, values};
-use crate::{full, line, span, with_metadata};
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::trace::SpanData;
 use serde::{Serialize, Serializer};

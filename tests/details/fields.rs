@@ -1,7 +1,7 @@
 //! What the fields of a span say.
 
+use crate::details::{exports, full, list, span};
 use crate::support::{App, values};
-use crate::{exports, full, list, span};
 use opentelemetry::{Array, StringValue, Value};
 use tracing::field::{debug, display};
 use tracing::{info_span, instrument};

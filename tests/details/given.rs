@@ -1,7 +1,7 @@
 //! Values that are given to a span.
 
+use crate::details::{FULL, exports, full, with_metadata};
 use crate::support::{App, values};
-use crate::{FULL, exports, full, with_metadata};
 use tracing::info_span;
 use tracing_session::{Session, session, user};
 

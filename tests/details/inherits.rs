@@ -1,7 +1,7 @@
 //! Who inherits, by which way.
 
+use crate::details::{FULL, exports, full, lacks, line, span, with_metadata};
 use crate::support::{App, remote, values};
-use crate::{FULL, exports, full, lacks, line, span, with_metadata};
 use futures_util::StreamExt;
 use opentelemetry::Context;
 use opentelemetry::trace::{Span as _, Tracer, TracerProvider};

@@ -1,7 +1,7 @@
 //! Fields that are recorded late, at once, or with a panic.
 
+use crate::details::{exports, full, line, span, with_metadata};
 use crate::support::{App, values};
-use crate::{exports, full, line, span, with_metadata};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Barrier;

@@ -1,7 +1,7 @@
 //! Spans that are marked.
 
+use crate::details::{full, lacks, line, list, span, with_metadata};
 use crate::support::{App, values};
-use crate::{full, lacks, line, list, span, with_metadata};
 use opentelemetry::Value;
 use opentelemetry_sdk::trace::SpanData;
 use tracing::info_span;

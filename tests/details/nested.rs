@@ -1,7 +1,7 @@
 //! Scopes inside scopes: what is merged, joined and inherited.
 
+use crate::details::{FULL, exports, full, span, with_metadata};
 use crate::support::{App, values};
-use crate::{FULL, exports, full, span, with_metadata};
 use std::collections::BTreeMap;
 use tracing::info_span;
 use tracing_session::{Session, current_session, session, user};

@@ -1,7 +1,7 @@
 //! Attributes that the author of a span sets under the same keys.
 
+use crate::details::{FULL, exports, full, lacks, line, list, span};
 use crate::support::{App, values};
-use crate::{FULL, exports, full, lacks, line, list, span};
 use opentelemetry::trace::{Span as _, Tracer, TracerProvider};
 use opentelemetry::{Array, KeyValue, Value};
 use opentelemetry_sdk::trace::SpanData;

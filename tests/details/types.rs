@@ -1,7 +1,7 @@
 //! JSON types, and what is refused.
 
+use crate::details::{KEYS, full, span, with_metadata};
 use crate::support::{App, values};
-use crate::{KEYS, full, span, with_metadata};
 use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
 use std::collections::{BTreeMap, HashMap};

@@ -1,6 +1,7 @@
 //! Which session a line is in, and what of it is printed.
 
-use crate::{Base, chat, parsed, printed, support};
+use crate::fmt::{Base, chat, parsed, printed};
+use crate::support;
 use serde_json::json;
 use tracing::{info, info_span};
 use tracing_session::fmt::with_session;
@@ -51,9 +52,9 @@ fn own_id_of_an_event_wins_and_is_not_doubled() {
     let full = |layer: fmt::Layer<Base>| layer.without_time().map_event_format(with_session);
     assert_eq!(
         printed(full, own),
-        " INFO fmt::values: session session.id=\"own\" user.id=\"u-7\"\n \
-          INFO fmt::values: user user.id=own session.id=\"chat-42\"\n \
-          INFO fmt::values: none session.id=\"chat-42\" user.id=\"u-7\"\n"
+        " INFO main::fmt::values: session session.id=\"own\" user.id=\"u-7\"\n \
+          INFO main::fmt::values: user user.id=own session.id=\"chat-42\"\n \
+          INFO main::fmt::values: none session.id=\"chat-42\" user.id=\"u-7\"\n"
     );
 }
 
@@ -71,14 +72,13 @@ fn line_carries_what_was_learnt_by_then() {
     };
     let text = printed(full, late);
     let lines: Vec<_> = text.lines().collect();
-    assert_eq!(lines[0], " INFO request: fmt::values: early");
-    assert!(lines[1].ends_with("fmt::values: late session.id=\"chat-42\" user.id=\"u-7\""));
+    assert_eq!(lines[0], " INFO request: main::fmt::values: early");
+    assert!(lines[1].ends_with("main::fmt::values: late session.id=\"chat-42\" user.id=\"u-7\""));
 }
 
 #[test]
 fn default_session_is_on_lines_outside_any_other() {
-    let test = "values::default_session_is_on_lines_outside_any_other";
-    if !support::alone(test, &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     let default = Session::new("cli-1").unwrap();
@@ -90,8 +90,8 @@ fn default_session_is_on_lines_outside_any_other() {
     });
     assert_eq!(
         text,
-        " INFO fmt::values: outside session.id=\"cli-1\"\n \
-          INFO fmt::values: inside session.id=\"chat-42\" user.id=\"u-7\"\n"
+        " INFO main::fmt::values: outside session.id=\"cli-1\"\n \
+          INFO main::fmt::values: inside session.id=\"chat-42\" user.id=\"u-7\"\n"
     );
 }
 
@@ -103,7 +103,7 @@ fn explicit_parent_of_an_event_does_not_change_its_session() {
         chat().in_scope(|| info!(parent: &other, "in"));
     });
     assert!(
-        text.ends_with("fmt::values: in session.id=\"chat-42\" user.id=\"u-7\"\n"),
+        text.ends_with("main::fmt::values: in session.id=\"chat-42\" user.id=\"u-7\"\n"),
         "{text}"
     );
 }
@@ -124,7 +124,7 @@ fn what_is_private_is_not_printed() {
     });
     assert_eq!(
         text,
-        " INFO fmt::values: both session.id=\"chat-42\"\n INFO fmt::values: user\n"
+        " INFO main::fmt::values: both session.id=\"chat-42\"\n INFO main::fmt::values: user\n"
     );
 }
 

@@ -1,6 +1,6 @@
 //! Spans that a filter hides (B8).
 
-use crate::session_of;
+use crate::inherits::session_of;
 use crate::support::{App, values};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
@@ -104,10 +104,7 @@ fn hidden_span_that_says_nothing_is_not_there_for_what_is_inside_it() {
 #[test]
 fn nothing_else_becomes_enabled_with_a_filter_given_to_the_session_layer() {
     // Where there is another subscriber in the process, `tracing` asks the filters of each span.
-    if !crate::support::alone(
-        "hidden::nothing_else_becomes_enabled_with_a_filter_given_to_the_session_layer",
-        &[],
-    ) {
+    if !crate::support::alone(test_name!(), &[]) {
         return;
     }
     let exporter = InMemorySpanExporter::default();

@@ -1,5 +1,5 @@
 //! Nothing is left behind, and tasks keep apart (B5).
-use crate::continued;
+use crate::inherits::continued;
 use crate::support::{App, values};
 use opentelemetry::Context;
 use opentelemetry::trace::{Span as _, Tracer, TracerProvider};
@@ -18,7 +18,7 @@ use tracing_session::{
 };
 use tracing_subscriber::prelude::*;
 
-use crate::session_of;
+use crate::inherits::session_of;
 
 #[test]
 fn nothing_is_left_on_a_thread_after_a_panic_in_a_scope() {

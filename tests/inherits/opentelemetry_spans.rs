@@ -1,7 +1,7 @@
 //! Spans made by OpenTelemetry's API, and those that are dropped (B9, B10).
 
-use crate::session_of;
-use crate::support::{App, remote};
+use crate::inherits::session_of;
+use crate::support::{self, App, remote};
 use opentelemetry::trace::{
     Link, Span as _, SpanKind, TraceId, TraceState, Tracer, TracerProvider,
 };
@@ -44,6 +44,9 @@ fn plain_opentelemetry_spans_inherit_and_pass_on() {
 
 #[test]
 fn spans_of_the_global_tracer_inherit() {
+    if !support::alone(test_name!(), &[]) {
+        return;
+    }
     let app = App::new();
     opentelemetry::global::set_tracer_provider(app.provider.clone());
     let tracer = opentelemetry::global::tracer("library");

@@ -1,7 +1,7 @@
 //! No parent, and parents from outside (B6, B7).
 
+use crate::inherits::{continued, session_of};
 use crate::support::{self, App, remote, values};
-use crate::{continued, session_of};
 use opentelemetry::Context;
 use opentelemetry::trace::{
     Span as _, TraceContextExt, TraceId, TraceState, Tracer, TracerProvider,
@@ -174,8 +174,7 @@ fn span_that_opens_no_scope_takes_that_of_the_parent_set_from_outside() {
 
 #[test]
 fn what_is_in_force_in_a_parent_set_from_outside_stands_before_the_default_session() {
-    let test =
-        "parents::what_is_in_force_in_a_parent_set_from_outside_stands_before_the_default_session";
+    let test = test_name!();
     if !support::alone(test, &[]) {
         return;
     }

@@ -1,6 +1,6 @@
 //! Several subscribers and providers, and each way to put the layer on one (B11, B12).
 
-use crate::session_of;
+use crate::inherits::session_of;
 use crate::support::{App, remote};
 use opentelemetry::trace::{Span as _, SpanKind, Status, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, KeyValue};

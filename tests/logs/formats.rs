@@ -1,6 +1,6 @@
 //! Under which keys a record carries what is in force, and what is hidden.
 
-use crate::{App, chat};
+use crate::logs::{App, chat};
 use opentelemetry::logs::AnyValue;
 use std::collections::BTreeMap;
 use tracing::info;

@@ -50,7 +50,7 @@ impl LogExporter for Count {
                 let mut found = record
                     .attributes_iter()
                     .filter(|(it, _)| it.as_str() == key);
-                let value = found.next().map(|(_, value)| crate::text(value));
+                let value = found.next().map(|(_, value)| crate::logs::text(value));
                 assert!(found.next().is_none(), "{key} is there twice");
                 value
             };

@@ -1,6 +1,6 @@
 //! What a record says itself.
 
-use crate::{App, chat};
+use crate::logs::{App, chat};
 use tracing::info;
 use tracing_session::{Dialect, Session, SessionLogProcessor, session};
 

@@ -1,6 +1,7 @@
 //! Which session a record is in.
 
-use crate::{App, chat, support};
+use crate::logs::{App, chat};
+use crate::support;
 use opentelemetry::Context;
 use opentelemetry::logs::{LogRecord, Logger, LoggerProvider};
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
@@ -129,8 +130,7 @@ fn span_that_a_filter_hides_says_its_session_all_the_same() {
 
 #[test]
 fn default_session_is_on_what_is_outside_any_other() {
-    let test = "records::default_session_is_on_what_is_outside_any_other";
-    if !support::alone(test, &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     let default = Session::new("cli-1").unwrap();
@@ -188,7 +188,7 @@ fn session_value_is_known_where_there_is_no_layer_of_ours() {
     let subscriber = tracing_subscriber::registry().with(bridge);
     tracing::subscriber::with_default(subscriber, || chat().in_scope(|| info!("in a value")));
     let records = exporter.get_emitted_logs().unwrap();
-    let line = crate::line(&records[0].record);
+    let line = crate::logs::line(&records[0].record);
     assert_eq!(line, "in a value session.id=chat-42 user.id=u-7");
 }
 

@@ -1,6 +1,6 @@
 //! Records that are made where one would not expect them: nothing hangs, nothing panics.
 
-use crate::App;
+use crate::logs::App;
 use opentelemetry::logs::{LogRecord, Logger, LoggerProvider};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry::{Context, InstrumentationScope};
@@ -114,8 +114,8 @@ impl LogProcessor for Logging {
 /// it is at work.
 #[test]
 fn log_from_anywhere_neither_hangs_nor_panics() {
-    const THIS: &str = "reentrant::log_from_anywhere_neither_hangs_nor_panics";
-    if !crate::support::alone(THIS, &[]) {
+    let this = test_name!();
+    if !crate::support::alone(this, &[]) {
         return;
     }
     let exporter = InMemoryLogExporter::default();
@@ -147,7 +147,10 @@ fn log_from_anywhere_neither_hangs_nor_panics() {
     });
     is_done.recv_timeout(Duration::from_secs(20)).unwrap();
     let lines: Vec<_> = exporter.get_emitted_logs().unwrap();
-    let lines: Vec<_> = lines.iter().map(|it| crate::line(&it.record)).collect();
+    let lines: Vec<_> = lines
+        .iter()
+        .map(|it| crate::logs::line(&it.record))
+        .collect();
     for expected in [
         "event field=chatty session.id=chat-42",
         "from a field session.id=chat-42",

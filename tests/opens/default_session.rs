@@ -1,7 +1,7 @@
 //! The default session of the process (A7). Each test has a process of its own.
 
+use crate::opens::{extracted, work};
 use crate::support::{self, App};
-use crate::{extracted, work};
 use opentelemetry::Context;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{Tracer, TracerProvider};
@@ -21,7 +21,7 @@ macro_rules! with_default {
         $(#[$doc])*
         #[test]
         fn $name() {
-            if support::alone(concat!("default_session::", stringify!($name)), &[]) {
+            if support::alone(test_name!(), &[]) {
                 Session::new("cli-1").unwrap().set_global_default().unwrap();
                 $test();
             }
@@ -189,8 +189,8 @@ with_default! {
 /// All of it is inherited, each value on its own.
 #[test]
 fn values_of_the_default_session_apply_until_an_inner_value_replaces_them() {
-    let test = "values_of_the_default_session_apply_until_an_inner_value_replaces_them";
-    if !support::alone(&format!("default_session::{test}"), &[]) {
+    let test = test_name!();
+    if !support::alone(test, &[]) {
         return;
     }
     let default = Session::new("cli-1").unwrap().with_user("u-1").unwrap();
@@ -219,7 +219,7 @@ fn values_of_the_default_session_apply_until_an_inner_value_replaces_them() {
 
 #[test]
 fn empty_default_session_is_as_none() {
-    if !support::alone("default_session::empty_default_session_is_as_none", &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     Session::default().set_global_default().unwrap();

@@ -1,8 +1,8 @@
 //! Explicit beats implicit: the `id` of a span that is an opener only by the default name `session` never replaces
 //! a session that code of this process set in any other way.
 
+use crate::opens::{extracted, work};
 use crate::support::{self, App, Base, Otel, values};
-use crate::{extracted, work};
 use std::fmt::Debug;
 use tracing::field::Empty;
 use tracing::level_filters::LevelFilter;
@@ -226,8 +226,7 @@ fn default_name_sets_the_session_where_there_is_none() {
 
 #[test]
 fn default_name_replaces_the_default_session() {
-    let test = "explicit::default_name_replaces_the_default_session";
-    if !support::alone(test, &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     outer().set_global_default().unwrap();

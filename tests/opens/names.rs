@@ -1,7 +1,7 @@
 //! Which names open a scope (A3): the defaults, names that are added, and callsites that are chosen.
 
+use crate::opens::{extracted, work};
 use crate::support::{App, values};
-use crate::{extracted, work};
 use tracing::field::Empty;
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Span, debug_span, info_span};

@@ -1,7 +1,8 @@
 //! What the environment says, and what the code says of the same.
 
-use crate::receiver::Receiver;
-use crate::{ANSWER, DEAD, answer, session, support};
+use crate::otlp::receiver::Receiver;
+use crate::otlp::{ANSWER, DEAD, answer, session};
+use crate::support;
 use opentelemetry_sdk::trace::Sampler;
 use std::collections::HashMap;
 use tracing::{debug_span, trace_span};
@@ -32,7 +33,7 @@ const OF_THE_ENVIRONMENT: [(&str, &str); 3] = [
 
 #[test]
 fn environment_is_taken_where_the_code_says_nothing() {
-    let test = "environment::environment_is_taken_where_the_code_says_nothing";
+    let test = test_name!();
     for protocol in ["http/protobuf", "GRPC", ""] {
         let receiver = Receiver::start();
         let url = receiver.url();
@@ -57,7 +58,7 @@ fn environment_is_taken_where_the_code_says_nothing() {
 
 #[test]
 fn code_wins_over_the_environment() {
-    let test = "environment::code_wins_over_the_environment";
+    let test = test_name!();
     for (name, protocol, other) in [
         ("http", Protocol::HttpProtobuf, "grpc"),
         ("grpc", Protocol::Grpc, "http/protobuf"),
@@ -101,7 +102,7 @@ fn code_wins_over_the_environment() {
 
 #[test]
 fn variables_about_traces_win_over_the_general_ones() {
-    let test = "environment::variables_about_traces_win_over_the_general_ones";
+    let test = test_name!();
     let receiver = Receiver::start();
     let url = receiver.url() + "/v1/traces";
     let variables = [
@@ -129,7 +130,7 @@ fn headers() -> Vec<String> {
 
 #[test]
 fn disabled_makes_no_spans_and_passes_the_session_on() {
-    let test = "environment::disabled_makes_no_spans_and_passes_the_session_on";
+    let test = test_name!();
     let receiver = Receiver::start();
     let url = receiver.url();
     if support::alone(
@@ -157,7 +158,7 @@ fn disabled_makes_no_spans_and_passes_the_session_on() {
 
 #[test]
 fn no_exporter_makes_spans_that_go_nowhere() {
-    let test = "environment::no_exporter_makes_spans_that_go_nowhere";
+    let test = test_name!();
     let receiver = Receiver::start();
     let url = receiver.url();
     if support::alone(test, &[(EXPORTER, "none"), (ENDPOINT, &url)]) {
@@ -207,7 +208,7 @@ fn variable_that_is_not_valid_is_an_error_that_says_what_is() {
              tracing-session --features otlp-tls)",
         ),
     ];
-    let test = "environment::variable_that_is_not_valid_is_an_error_that_says_what_is";
+    let test = test_name!();
     for (variable, value, expected) in cases {
         if support::alone(
             test,
@@ -247,7 +248,7 @@ fn endpoint_that_is_no_url_is_not_shown() {
 
 #[test]
 fn what_opentelemetry_ignores_is_shown() {
-    let test = "environment::what_opentelemetry_ignores_is_shown";
+    let test = test_name!();
     let variables = [
         ("OTEL_TRACES_SAMPLER", "sometimes"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "brotli"),
@@ -265,8 +266,7 @@ fn what_opentelemetry_ignores_is_shown() {
 
 #[test]
 fn unknown_propagator_is_an_error() {
-    let test = "environment::unknown_propagator_is_an_error";
-    if support::alone(test, &[("OTEL_PROPAGATORS", "xray")]) {
+    if support::alone(test_name!(), &[("OTEL_PROPAGATORS", "xray")]) {
         let error = pipeline("my-app").install().unwrap_err();
         assert!(error.is_unknown_propagator());
     }
@@ -287,7 +287,7 @@ fn https_without_tls_is_an_error_over_grpc_too() {
 #[cfg(feature = "otlp-tls")]
 #[test]
 fn endpoint_over_grpc_without_a_scheme_is_secure() {
-    let test = "environment::endpoint_over_grpc_without_a_scheme_is_secure";
+    let test = test_name!();
     let insecure = ("OTEL_EXPORTER_OTLP_INSECURE", "false");
     if !support::alone(test, &[insecure]) {
         return;
@@ -317,8 +317,7 @@ fn endpoint_over_grpc_may_be_a_socket_of_this_machine() {
 
 #[test]
 fn endpoint_over_grpc_without_a_scheme_is_insecure_where_the_environment_says_so() {
-    let test = "environment::\
-        endpoint_over_grpc_without_a_scheme_is_insecure_where_the_environment_says_so";
+    let test = test_name!();
     let receiver = Receiver::start();
     let url = receiver.url();
     let variables = [
@@ -336,14 +335,14 @@ fn endpoint_over_grpc_without_a_scheme_is_insecure_where_the_environment_says_so
 
 #[test]
 fn levels_are_those_that_the_environment_asks_for() {
-    const HERE: &str = "otlp::environment=debug";
-    let test = "environment::levels_are_those_that_the_environment_asks_for";
+    const HERE: &str = "main::otlp::environment=debug";
+    let test = test_name!();
     for (levels, expected) in [
         ("", &[ANSWER][..]),
         ("debug", &[ANSWER, "debug - -"]),
         ("warn", &[]),
         (HERE, &["debug - -"]),
-        ("info,otlp::environment=debug", &[ANSWER, "debug - -"]),
+        ("info,main::otlp::environment=debug", &[ANSWER, "debug - -"]),
         ("info,[span]=debug", &[ANSWER]),
         ("[span]=debug", &[ANSWER]),
         ("info,opentelemetry=debug", &[ANSWER]),
@@ -365,11 +364,11 @@ fn levels_are_those_that_the_environment_asks_for() {
 /// Their target is ours, which nobody thinks of who names his own.
 #[test]
 fn turns_are_exported_unless_less_is_asked_of_all_or_of_ours() {
-    let test = "environment::turns_are_exported_unless_less_is_asked_of_all_or_of_ours";
+    let test = test_name!();
     for (levels, exported) in [
         ("", true),
         ("debug", true),
-        ("otlp::environment=debug", true),
+        ("main::otlp::environment=debug", true),
         ("warn,tracing_session=info", true),
         ("warn", false),
         ("info,tracing_session=warn", false),
@@ -392,7 +391,7 @@ fn turns_are_exported_unless_less_is_asked_of_all_or_of_ours() {
 /// The exporter's own connection makes spans of level TRACE.
 #[test]
 fn spans_of_the_exporter_are_not_exported() {
-    let test = "environment::spans_of_the_exporter_are_not_exported";
+    let test = test_name!();
     for protocol in ["grpc", "http/protobuf"] {
         let receiver = Receiver::start();
         let url = receiver.url();

@@ -1,6 +1,6 @@
 //! What is combined, which combinations mean something, and the program of each.
 
-use crate::oracle::{Hold, Parent, SetParent, Span, Step, Values, Way};
+use crate::permutations::oracle::{Hold, Parent, SetParent, Span, Step, Values, Way};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Combination {

@@ -1,6 +1,6 @@
 //! Does with the real library what a program says.
 
-use crate::oracle::{
+use crate::permutations::oracle::{
     Answer, Exported, Hold, Key, Name, Outcome, Parent, SetParent, Span, Step, Values, Way,
 };
 use crate::support::{self, App};

@@ -1,7 +1,7 @@
 //! Hashes, and their keys.
 
+use crate::privacy::{EMAIL, KEY, USER, USER_HASH, Work, both, conversation, hashed, sent};
 use crate::support::{alone, values};
-use crate::{EMAIL, KEY, USER, USER_HASH, Work, both, conversation, hashed, sent};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Span as _, Tracer, TracerProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
@@ -126,7 +126,7 @@ fn debug_shows_no_key() {
 #[test]
 fn key_comes_from_the_environment() {
     let variables = [("USER_ID_KEY", KEY), ("SHORT_KEY", "short")];
-    if !alone("hashes::key_comes_from_the_environment", &variables) {
+    if !alone(test_name!(), &variables) {
         return;
     }
     let privacy = Privacy::new().with_user_ids(IdPolicy::hashed_from_env("USER_ID_KEY").unwrap());

@@ -1,6 +1,8 @@
 //! What other services get.
 
-use crate::{CHAT, CHAT_HASH, USER, USER_HASH, Work, below, both, conversation, hashed, sent};
+use crate::privacy::{
+    CHAT, CHAT_HASH, USER, USER_HASH, Work, below, both, conversation, hashed, sent,
+};
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::{Context, KeyValue};

@@ -1,6 +1,6 @@
 //! Ids of sessions and users, on spans.
 
-use crate::{
+use crate::privacy::{
     CHAT, CHAT_HASH, NUMBER, NUMBER_HASH, USER, USER_HASH, Work, below, both, conversation, hashed,
     mark, sent, set_own,
 };
@@ -242,7 +242,7 @@ fn no_id_is_sent_whoever_set_it() {
 
 #[test]
 fn no_id_of_the_default_session_is_sent() {
-    if !crate::support::alone("ids::no_id_of_the_default_session_is_sent", &[]) {
+    if !crate::support::alone(test_name!(), &[]) {
         return;
     }
     conversation().set_global_default().unwrap();

@@ -1,10 +1,10 @@
 //! Redaction by key: before samplers, processors and exporters receive an attribute.
 
-use crate::support::values;
-use crate::{
+use crate::privacy::{
     CHAT, CHAT_HASH, EMAIL, EMAIL_HASH, KEY, NUMBER, NUMBER_HASH, USER, USER_HASH, both,
     conversation, hashed,
 };
+use crate::support::values;
 use opentelemetry::trace::{
     Event, Link, Span as _, SpanBuilder, SpanContext, SpanId, SpanKind, TraceFlags, TraceId,
     TraceState, Tracer, TracerProvider,

@@ -1,9 +1,9 @@
 //! What is logged.
 
-use crate::support::Printed;
-use crate::{
+use crate::privacy::{
     CHAT, CHAT_HASH, EMAIL, EMAIL_HASH, Receiver, USER, USER_HASH, both, conversation, hashed,
 };
+use crate::support::Printed;
 use opentelemetry::logs::{LogRecord, Logger, LoggerProvider};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
@@ -140,7 +140,7 @@ fn sent(name: &str, privacy: Privacy, dialect: Dialect, work: Work) -> Vec<u8> {
     let provider = SessionTracerProvider::new(spans.build()).with_privacy(privacy);
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
     let layer = SessionLayer::new();
-    let ours = Targets::new().with_target("privacy", Level::TRACE);
+    let ours = Targets::new().with_target("main::privacy", Level::TRACE);
     let subscriber = tracing_subscriber::registry()
         .with(layer.around(otel))
         .with(OpenTelemetryTracingBridge::new(&logs).with_filter(ours));

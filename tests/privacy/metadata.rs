@@ -1,6 +1,6 @@
 //! Metadata, on spans.
 
-use crate::{
+use crate::privacy::{
     CHAT, EMAIL, EMAIL_HASH, NUMBER, NUMBER_HASH, Work, below, both, conversation, hashed, mark,
     sent,
 };

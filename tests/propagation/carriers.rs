@@ -119,7 +119,7 @@ fn session_id_of_headers_is_read_without_a_propagator() {
 fn session_id_of_headers_is_theirs_and_not_the_one_in_force() {
     let headers: HashMap<String, String> = HashMap::new();
     assert_eq!(
-        crate::session("outer").in_scope(|| extract_session_id(&headers)),
+        crate::propagation::session("outer").in_scope(|| extract_session_id(&headers)),
         None
     );
 }

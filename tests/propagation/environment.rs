@@ -1,7 +1,7 @@
 //! The propagators that the environment names.
 
+use crate::propagation::{id_taken, received, sent_here, session};
 use crate::support::{self, App};
-use crate::{id_taken, received, sent_here, session};
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt;
 use std::collections::BTreeSet;
@@ -78,7 +78,7 @@ fn environment_says_which_headers_are_written() {
         ),
     ];
     let variables: Vec<_> = cases.iter().map(|(variables, _)| *variables).collect();
-    let test = "environment::environment_says_which_headers_are_written";
+    let test = test_name!();
     let Some(case) = case(test, &variables) else {
         return;
     };
@@ -104,8 +104,7 @@ fn environment_that_names_another_propagator_is_an_error_that_says_which_are_val
         (&[(MIRASCOPE, "b3,tracecontext")], "b3,tracecontext"),
     ];
     let variables: Vec<_> = cases.iter().map(|(variables, _)| *variables).collect();
-    let test = "environment::\
-        environment_that_names_another_propagator_is_an_error_that_says_which_are_valid";
+    let test = test_name!();
     let Some(case) = case(test, &variables) else {
         return;
     };
@@ -125,7 +124,7 @@ fn environment_that_names_another_propagator_is_an_error_that_says_which_are_val
 #[test]
 fn b3_is_a_single_header() {
     let cases: &[&[(&str, &str)]] = &[&[(OTEL, "b3")], &[(MIRASCOPE, "b3")]];
-    if case("environment::b3_is_a_single_header", cases).is_some() {
+    if case(test_name!(), cases).is_some() {
         let _app = App::new();
         let session = session("chat-42");
         let inside = || assert_eq!(names(), "Mirascope-Session-Id b3");
@@ -142,7 +141,7 @@ fn session_without_a_span_is_all_that_is_written() {
         (&[(OTEL, "none")], "Mirascope-Session-Id"),
     ];
     let variables: Vec<_> = cases.iter().map(|(variables, _)| *variables).collect();
-    let test = "environment::session_without_a_span_is_all_that_is_written";
+    let test = test_name!();
     if let Some(case) = case(test, &variables) {
         assert_eq!(names(), "");
         session("chat-42").in_scope(|| assert_eq!(names(), cases[case].1));
@@ -157,7 +156,7 @@ fn b3_says_nothing_of_sampling_without_a_span() {
         &[(OTEL, "b3multi")],
         &[(MIRASCOPE, "composite")],
     ];
-    let test = "environment::b3_says_nothing_of_sampling_without_a_span";
+    let test = test_name!();
     if case(test, cases).is_some() {
         assert_eq!(names(), "");
         let session = session("chat-42");
@@ -168,12 +167,7 @@ fn b3_says_nothing_of_sampling_without_a_span() {
 /// OpenTelemetry's specification: debugging implies sampling.
 #[test]
 fn b3_for_debugging_is_sampled() {
-    if case(
-        "environment::b3_for_debugging_is_sampled",
-        &[&[(OTEL, "b3")]],
-    )
-    .is_some()
-    {
+    if case(test_name!(), &[&[(OTEL, "b3")]]).is_some() {
         let b3 = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-d";
         let cx = received(
             &propagator_from_env().unwrap(),
@@ -187,7 +181,7 @@ fn b3_for_debugging_is_sampled() {
 
 #[test]
 fn headers_of_b3_are_read_in_the_forms_that_its_clients_write() {
-    let test = "environment::headers_of_b3_are_read_in_the_forms_that_its_clients_write";
+    let test = test_name!();
     let Some(_) = case(test, &[&[(OTEL, "b3")], &[(OTEL, "b3multi")]]) else {
         return;
     };
@@ -242,7 +236,7 @@ fn headers_of_b3_are_read_in_the_forms_that_its_clients_write() {
 
 #[test]
 fn header_of_jaeger_is_read_in_the_forms_that_its_clients_write() {
-    let test = "environment::header_of_jaeger_is_read_in_the_forms_that_its_clients_write";
+    let test = test_name!();
     let Some(_) = case(test, &[&[(OTEL, "jaeger")]]) else {
         return;
     };
@@ -301,8 +295,7 @@ fn header_of_jaeger_is_read_in_the_forms_that_its_clients_write() {
 
 #[test]
 fn header_of_mirascope_is_read_in_both_spellings_where_the_environment_lists_no_baggage() {
-    let test = "environment::\
-        header_of_mirascope_is_read_in_both_spellings_where_the_environment_lists_no_baggage";
+    let test = test_name!();
     let Some(_) = case(test, &[&[(OTEL, "b3")]]) else {
         return;
     };
@@ -322,10 +315,10 @@ fn header_of_mirascope_is_read_in_both_spellings_where_the_environment_lists_no_
 fn variable_that_is_not_utf8_is_an_error_about_the_variable() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
-    const TEST: &str = "environment::variable_that_is_not_utf8_is_an_error_about_the_variable";
+    let test = test_name!();
     if std::env::var_os(OTEL).is_none_or(|value| value.to_str().is_some()) {
         let output = std::process::Command::new(std::env::current_exe().unwrap())
-            .args([TEST, "--exact"])
+            .args([test, "--exact"])
             .env(OTEL, OsStr::from_bytes(b"b3\xff"))
             .output()
             .unwrap();

@@ -1,7 +1,7 @@
 //! The functions that go by OpenTelemetry's global propagator.
 
+use crate::propagation::{TRACE_ID, TRACEPARENT, session};
 use crate::support::{self, App};
-use crate::{TRACE_ID, TRACEPARENT, session};
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{
     Extractor, Injector, TextMapCompositePropagator, TextMapPropagator,
@@ -10,7 +10,6 @@ use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, global};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Once;
 use tracing::{Instrument, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{
@@ -20,16 +19,12 @@ use tracing_session::{
 
 type Headers = BTreeMap<String, String>;
 
-/// One propagator for the tests of this file: it is the whole process's.
 fn set() {
-    static SET: Once = Once::new();
-    SET.call_once(|| {
-        let propagators: Vec<Box<dyn TextMapPropagator + Send + Sync>> = vec![
-            Box::new(TraceContextPropagator::new()),
-            Box::new(SessionPropagator::new()),
-        ];
-        global::set_text_map_propagator(TextMapCompositePropagator::new(propagators));
-    });
+    let propagators: Vec<Box<dyn TextMapPropagator + Send + Sync>> = vec![
+        Box::new(TraceContextPropagator::new()),
+        Box::new(SessionPropagator::new()),
+    ];
+    support::propagate(TextMapCompositePropagator::new(propagators));
 }
 
 fn headers<const LEN: usize>(lines: [(&str, &str); LEN]) -> Headers {
@@ -54,9 +49,7 @@ fn trace_here() -> String {
 
 #[test]
 fn until_a_propagator_is_set_nothing_happens_and_one_diagnostic_says_what_to_write() {
-    const TEST: &str = "functions::\
-        until_a_propagator_is_set_nothing_happens_and_one_diagnostic_says_what_to_write";
-    if !support::alone(TEST, &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     let app = App::new();
@@ -300,8 +293,7 @@ fn service_calls_a_service_that_calls_a_service() {
 /// A policy that asks for what is in force, and for the propagator: neither may be locked.
 #[test]
 fn policy_may_use_what_it_is_asked_under() {
-    const TEST: &str = "functions::policy_may_use_what_it_is_asked_under";
-    if !support::alone(TEST, &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     let policy = InboundPolicy::verify(|_: &str, ()| {
@@ -318,8 +310,7 @@ fn policy_may_use_what_it_is_asked_under() {
 /// Some propagators look for names that only begin as theirs do.
 #[test]
 fn propagator_of_one_s_own_sees_the_names_of_a_carrier() {
-    const TEST: &str = "functions::propagator_of_one_s_own_sees_the_names_of_a_carrier";
-    if !support::alone(TEST, &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     #[derive(Debug)]

@@ -1,10 +1,10 @@
 //! What is read.
 
-use crate::support::{self, App};
-use crate::{
+use crate::propagation::{
     Lines, TRACE_ID, TRACEPARENT, baggage_of, id_taken, ids_under, only_in, received, sent,
     session, taken,
 };
+use crate::support::{self, App};
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry::trace::{Span, Tracer, TracerProvider};
@@ -218,9 +218,7 @@ const NOT_UNICODE: &str = "id is not valid UTF-8";
 
 #[test]
 fn session_ids_in_baggage_that_are_none_or_differ_are_ignored_and_told_of_once() {
-    const TEST: &str = "inbound::\
-        session_ids_in_baggage_that_are_none_or_differ_are_ignored_and_told_of_once";
-    if support::alone(TEST, &[]) {
+    if support::alone(test_name!(), &[]) {
         let long = format!("session.id={}", "x".repeat(1025));
         ignored_and_told_of_once([
             (
@@ -236,10 +234,7 @@ fn session_ids_in_baggage_that_are_none_or_differ_are_ignored_and_told_of_once()
 
 #[test]
 fn user_ids_that_are_none_or_differ_are_ignored_and_told_of_once() {
-    if support::alone(
-        "inbound::user_ids_that_are_none_or_differ_are_ignored_and_told_of_once",
-        &[],
-    ) {
+    if support::alone(test_name!(), &[]) {
         let long = format!("user.id={}", "x".repeat(1025));
         let differ = vec![
             ("baggage", "user.id=secret-1"),
@@ -256,9 +251,7 @@ fn user_ids_that_are_none_or_differ_are_ignored_and_told_of_once() {
 
 #[test]
 fn session_ids_in_a_header_that_are_none_or_differ_are_ignored_and_told_of_once() {
-    const TEST: &str = "inbound::\
-        session_ids_in_a_header_that_are_none_or_differ_are_ignored_and_told_of_once";
-    if support::alone(TEST, &[]) {
+    if support::alone(test_name!(), &[]) {
         let long = "x".repeat(1025);
         ignored_and_told_of_once([
             (
@@ -292,6 +285,9 @@ fn ids_that_differ_between_two_headers_are_ignored() {
 
 #[test]
 fn diagnostic_names_the_header_of_the_two_that_mirascope_has() {
+    if !support::alone(test_name!(), &[]) {
+        return;
+    }
     let app = App::new();
     let propagator = only_in(SESSION_HEADER_NAME);
     let control = "\u{1}";
@@ -310,8 +306,7 @@ fn diagnostic_names_the_header_of_the_two_that_mirascope_has() {
 
 #[test]
 fn diagnostic_about_an_id_in_baggage_names_the_header() {
-    const TEST: &str = "inbound::diagnostic_about_an_id_in_baggage_names_the_header";
-    if !support::alone(TEST, &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     let app = App::new();
@@ -436,8 +431,7 @@ fn id_that_is_refused_or_missing_leaves_what_is_in_force() {
 
 #[test]
 fn headers_with_a_session_replace_the_default_session_and_headers_without_one_keep_it() {
-    let test = "inbound::headers_with_a_session_replace_the_default_session_and_headers_without_one_keep_it";
-    if !support::alone(test, &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     let default = session("default").with_user("u-1").unwrap();

@@ -1,7 +1,7 @@
 //! What is written.
 
+use crate::propagation::{ids_under, only_in, received, sent, sent_here, sent_in, session};
 use crate::support::{self, App};
-use crate::{ids_under, only_in, received, sent, sent_here, sent_in, session};
 use opentelemetry::baggage::{Baggage, BaggageExt, KeyValueMetadata};
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry::trace::{TraceContextExt, Tracer, TracerProvider};
@@ -220,9 +220,7 @@ fn baggage_that_is_not_written_stays_in_the_process() {
 
 #[test]
 fn baggage_over_the_limits_loses_others_before_the_session_and_is_told_of_once() {
-    const TEST: &str =
-        "outbound::baggage_over_the_limits_loses_others_before_the_session_and_is_told_of_once";
-    if !support::alone(TEST, &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     let app = App::new();
@@ -388,8 +386,7 @@ fn session_goes_out_from_a_span_that_the_filter_of_the_session_layer_hides() {
 
 #[test]
 fn default_session_goes_out_where_there_is_no_other() {
-    let test = "outbound::default_session_goes_out_where_there_is_no_other";
-    if !support::alone(test, &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     session("chat-42").set_global_default().unwrap();

@@ -1,6 +1,6 @@
 //! Ids that are easily damaged on the way.
 
-use crate::{Lines, id_taken, ids_under, only_in, received, session};
+use crate::propagation::{Lines, id_taken, ids_under, only_in, received, session};
 use opentelemetry::Context;
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::propagation::TextMapPropagator;

@@ -101,6 +101,9 @@ fn a_span_whose_parent_is_set_from_outside() {
 
 #[test]
 fn spans_of_libraries_that_know_the_global_tracer() {
+    if !support::alone(test_name!(), &[]) {
+        return;
+    }
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder()
         .with_simple_exporter(exporter.clone())
@@ -121,7 +124,7 @@ fn spans_of_libraries_that_know_the_global_tracer() {
 #[test]
 fn the_default_session() {
     for (id, expected) in [(AT_TENTH, 3), (NEVER, 0)] {
-        if !support::alone("sources::the_default_session", &[("CASE", id)]) {
+        if !support::alone(test_name!(), &[("CASE", id)]) {
             continue;
         }
         if std::env::var("CASE").as_deref() != Ok(id) {
@@ -289,7 +292,7 @@ fn a_request_by_the_servers_layer_where_it_is_outside_what_makes_the_span() {
     use tracing::Instrument;
     use tracing_session::tower::{ServerBody, server};
 
-    global::set_text_map_propagator(propagator());
+    support::propagate(propagator());
     decides(2, |app, id| {
         let traced = service_fn(|_: http::Request<ServerBody<String>>| {
             let answer = async {

@@ -5,21 +5,26 @@
     reason = "each test file uses a part of it"
 )]
 
-use opentelemetry::Value;
+pub mod carrier;
+
+use opentelemetry::propagation::text_map_propagator::FieldIter;
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::trace::{SpanId, TracerProvider};
+use opentelemetry::{Array, KeyValue, StringValue, Value, global};
 use opentelemetry_sdk::trace::{
     InMemorySpanExporter, SdkTracer, SdkTracerProvider, SpanData, SpanExporter,
     TracerProviderBuilder,
 };
+use std::cell::Cell;
 use std::fmt::{Debug, Write};
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use tracing::field::{Field, Visit};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Dispatch, Event, dispatcher};
 use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_session::{
-    Dialect, SessionExporter, SessionLayer, SessionTracer, SessionTracerProvider,
+    Dialect, Session, SessionExporter, SessionLayer, SessionTracer, SessionTracerProvider,
 };
 use tracing_subscriber::layer::{Context, Layered};
 use tracing_subscriber::prelude::*;
@@ -116,8 +121,10 @@ impl App {
     /// Runs `f` on another thread of this application.
     pub fn on_thread<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
         let dispatch = &self.dispatch;
+        let propagator = PROPAGATOR.get();
         let run = move || {
             let _default = dispatcher::set_default(dispatch);
+            PROPAGATOR.set(propagator);
             f()
         };
         std::thread::scope(|scope| scope.spawn(run).join()).unwrap()
@@ -126,11 +133,15 @@ impl App {
     /// A multi-threaded runtime of this application.
     pub fn runtime(&self) -> tokio::runtime::Runtime {
         let dispatch = self.dispatch.clone();
+        let propagator = PROPAGATOR.get();
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(4)
             .enable_all()
             // For the whole life of the thread: a span may be closed after the task that made it.
-            .on_thread_start(move || std::mem::forget(dispatcher::set_default(&dispatch)))
+            .on_thread_start(move || {
+                std::mem::forget(dispatcher::set_default(&dispatch));
+                PROPAGATOR.set(propagator);
+            })
             .build()
             .unwrap()
     }
@@ -212,18 +223,12 @@ pub fn tree(spans: &[SpanData]) -> String {
 /// A span as one line: its name, and the attributes that are not the OpenTelemetry layer's.
 fn line(span: &SpanData) -> String {
     let mut line = span.name.to_string();
-    for attribute in &span.attributes {
-        let key = attribute.key.as_str();
-        let of_layer = ["code.", "thread."]
-            .iter()
-            .any(|prefix| key.starts_with(prefix))
-            || ["target", "busy_ns", "idle_ns"].contains(&key);
-        if !of_layer {
-            let _ = match &attribute.value {
-                Value::String(text) => write!(line, " {key}={text}"),
-                other => write!(line, " {key}={other:?}"),
-            };
-        }
+    for attribute in attributes(span) {
+        let key = &attribute.key;
+        let _ = match &attribute.value {
+            Value::String(text) => write!(line, " {key}={text}"),
+            other => write!(line, " {key}={other:?}"),
+        };
     }
     line
 }
@@ -270,6 +275,32 @@ impl<S: tracing::Subscriber> Layer<S> for Diagnostics {
     }
 }
 
+/// The attributes of a span, in their order, but for those that the OpenTelemetry layer adds to every span.
+pub fn attributes(span: &SpanData) -> impl Iterator<Item = &KeyValue> {
+    let of_layer = |key: &str| {
+        ["code.", "thread."].iter().any(|it| key.starts_with(it))
+            || ["target", "busy_ns", "idle_ns"].contains(&key)
+    };
+    let attributes = span.attributes.iter();
+    attributes.filter(move |it| !of_layer(it.key.as_str()))
+}
+
+/// The same, each as `key=value`.
+pub fn shown(span: &SpanData) -> Vec<String> {
+    let text = |it: &KeyValue| format!("{}={}", it.key, it.value);
+    attributes(span).map(text).collect()
+}
+
+/// The value of an attribute that is a list of texts.
+pub fn list<const N: usize>(texts: [&'static str; N]) -> Value {
+    Value::Array(Array::String(texts.map(StringValue::from).into()))
+}
+
+/// A session with this id.
+pub fn session(id: &str) -> Session {
+    Session::new(id).unwrap()
+}
+
 /// What is said where an id is set on a span that has started with another one.
 pub fn kept(file: &str, span: &str, line: u32, key: &str) -> String {
     format!(
@@ -306,8 +337,71 @@ impl io::Write for Printed {
     }
 }
 
-/// Runs the rest of a test in a process of its own, with these variables set: for what the tests of
-/// one file would share. True in that process.
+type Propagator = dyn TextMapPropagator + Send + Sync;
+
+thread_local! {
+    static PROPAGATOR: Cell<Option<&'static Propagator>> = const { Cell::new(None) };
+}
+
+/// Sets the global propagator, but for this thread and those of its `App`s only: other tests of the process use
+/// others.
+pub fn propagate(propagator: impl TextMapPropagator + Send + Sync + 'static) {
+    static SET: Once = Once::new();
+    SET.call_once(|| global::set_text_map_propagator(OfThread));
+    PROPAGATOR.set(Some(Box::leak(Box::new(propagator))));
+}
+
+/// The propagator that the current thread has set. Without one it does nothing, as OpenTelemetry's default.
+#[derive(Debug)]
+struct OfThread;
+
+impl TextMapPropagator for OfThread {
+    fn inject_context(&self, cx: &opentelemetry::Context, injector: &mut dyn Injector) {
+        if let Some(propagator) = PROPAGATOR.get() {
+            propagator.inject_context(cx, injector);
+        }
+    }
+
+    fn extract_with_context(
+        &self,
+        cx: &opentelemetry::Context,
+        extractor: &dyn Extractor,
+    ) -> opentelemetry::Context {
+        match PROPAGATOR.get() {
+            Some(propagator) => propagator.extract_with_context(cx, extractor),
+            None => cx.clone(),
+        }
+    }
+
+    fn fields(&self) -> FieldIter<'_> {
+        match PROPAGATOR.get() {
+            Some(propagator) => propagator.fields(),
+            None => FieldIter::new(&[]),
+        }
+    }
+}
+
+/// The name of the test that it is written in, as the test runner knows it.
+#[allow(
+    unused_macros,
+    reason = "not every crate that uses this module has such tests"
+)]
+macro_rules! test_name {
+    () => {{
+        fn here() {}
+        $crate::support::test_of(std::any::type_name_of_val(&here))
+    }};
+}
+
+/// The test in which a function `here` is declared.
+pub fn test_of(here: &'static str) -> &'static str {
+    let (_, path) = here.split_once("::").unwrap();
+    let path = path.strip_suffix("::here").unwrap();
+    path.trim_end_matches("::{{closure}}")
+}
+
+/// Runs the rest of a test in a process of its own, with these variables set: for what the tests would share. True in
+/// that process.
 pub fn alone(test: &str, variables: &[(&str, &str)]) -> bool {
     said_alone(test, variables).is_none()
 }

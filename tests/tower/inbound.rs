@@ -1,7 +1,7 @@
 //! What comes in.
 
 use crate::support::{self, App};
-use crate::{
+use crate::tower::{
     TRACE, answered, application, are_in, chat, hyper_client, propagate, request, serve, text,
     trace, work,
 };
@@ -99,7 +99,7 @@ fn what_is_refused_leaves_what_is_in_force_outside_and_the_trace() {
 
 #[test]
 fn what_is_refused_leaves_the_default_session() {
-    if !support::alone("inbound::what_is_refused_leaves_the_default_session", &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     chat("default").set_global_default().unwrap();

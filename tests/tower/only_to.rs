@@ -1,7 +1,7 @@
 //! Which hosts learn the session.
 
 use crate::support::{self, App};
-use crate::{TRACE, application, chat, propagate, request, serve};
+use crate::tower::{TRACE, application, chat, propagate, request, serve};
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderMap, Response};
@@ -63,8 +63,7 @@ const HOSTS: [&str; 2] = ["agents.internal", ".corp.internal"];
 
 #[test]
 fn only_hosts_that_are_listed_get_the_session_from_a_tower_client() {
-    let test = "only_to::only_hosts_that_are_listed_get_the_session_from_a_tower_client";
-    if !support::alone(test, &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     chat("secret-default").set_global_default().unwrap();

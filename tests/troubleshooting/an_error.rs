@@ -1,5 +1,5 @@
 use crate::support::App;
-use crate::{Mistaken, NOTHING};
+use crate::troubleshooting::{Mistaken, NOTHING};
 use opentelemetry::trace::{Link, SpanKind, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};

@@ -1,5 +1,5 @@
 use crate::support::App;
-use crate::{NOTHING, one_value, some};
+use crate::troubleshooting::{NOTHING, one_value, some};
 use http::{HeaderMap, Request, Response};
 use http_body_util::Empty;
 use opentelemetry::baggage::BaggageExt;
@@ -63,7 +63,7 @@ rows! {
         row.says(&propagator_from_env().unwrap_err().to_string());
     };
 
-    header_brings_no_id: here "header `..` brings .. that is ignored" => |row| {
+    header_brings_no_id: alone "header `..` brings .. that is ignored" => |row| {
         let app = App::new();
         let two = in_header("x-one").with_header("x-other").unwrap();
         received(&app, &two, &[("baggage", "session.id=two%0Alines")]);
@@ -71,7 +71,7 @@ rows! {
         row.says_all(&app.diagnostics.said());
     };
 
-    id_is_not_ascii: here "header `..` cannot carry the session's id" => |row| {
+    id_is_not_ascii: alone "header `..` cannot carry the session's id" => |row| {
         let app = App::new();
         let session = Session::new("séance").unwrap();
         let sent = |propagator: SessionPropagator| {
@@ -85,7 +85,7 @@ rows! {
         assert_eq!(sent(encoded), some("s%C3%A9ance"));
     };
 
-    baggage_is_too_large: here "header `..` does not hold all of the baggage" => |row| {
+    baggage_is_too_large: alone "header `..` does not hold all of the baggage" => |row| {
         let app = App::new();
         let long = KeyValue::new("long", "%".repeat(8000));
         let _attached = Context::current_with_baggage([long]).attach();

@@ -1,5 +1,5 @@
 use crate::support::{App, values};
-use crate::{NOTHING, one_value, session_of, some};
+use crate::troubleshooting::{NOTHING, one_value, session_of, some};
 use opentelemetry::trace::SpanId;
 use opentelemetry_sdk::trace::SpanData;
 use tracing::level_filters::LevelFilter;

@@ -1,5 +1,5 @@
 use crate::support::{App, Printed};
-use crate::{Mistaken, NOTHING, sdk};
+use crate::troubleshooting::{Mistaken, NOTHING, sdk};
 use opentelemetry::trace::{Span, Tracer, TracerProvider};
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{
@@ -160,7 +160,7 @@ rows! {
         assert!(is_kept(sdk().with_sampler(sessions(1.0))));
     };
 
-    keeping_panics: here "the function given to SessionSampler::always_keep" => |row| {
+    keeping_panics: alone "the function given to SessionSampler::always_keep" => |row| {
         let sampler = SessionSampler::new(1.0).always_keep(|_| panic!("as it is meant to"));
         let app = App::with_provider(
             |builder| builder.with_sampler(Sampler::parent_based(sampler)),

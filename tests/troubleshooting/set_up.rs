@@ -1,4 +1,4 @@
-use crate::{Mistaken, NOTHING, PAGE, sdk, session_of, some};
+use crate::troubleshooting::{Mistaken, NOTHING, PAGE, sdk, session_of, some};
 use opentelemetry::global;
 use opentelemetry::trace::Tracer;
 use opentelemetry_sdk::trace::SpanLimits;

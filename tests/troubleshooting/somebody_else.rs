@@ -1,5 +1,5 @@
 use crate::support::App;
-use crate::{NOTHING, session_of, some};
+use crate::troubleshooting::{NOTHING, session_of, some};
 use opentelemetry::Context;
 use opentelemetry::propagation::TextMapPropagator;
 use std::collections::HashMap;

@@ -1,5 +1,5 @@
 use crate::support::App;
-use crate::{NOTHING, session_of, some};
+use crate::troubleshooting::{NOTHING, session_of, some};
 use opentelemetry::trace::{Tracer, TracerProvider};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, info_span, instrument};
@@ -54,7 +54,7 @@ rows! {
         assert_eq!(app.diagnostics.said(), NOTHING);
     };
 
-    attribute_holds_no_id: here "an attribute `..` set on a span is ignored" => |row| {
+    attribute_holds_no_id: alone "an attribute `..` set on a span is ignored" => |row| {
         let app = App::new();
         chat().in_scope(|| {
             let span = info_span!("chat");

@@ -1,7 +1,7 @@
 //! What an id is, and attributes that stand in its way (C6 to C8).
 
-use crate::ignored;
 use crate::support::{App, values};
+use crate::values::ignored;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Span as _, Tracer, TracerProvider};
 use tracing::field::{Empty, debug, display};
@@ -194,10 +194,7 @@ fn mistake_in_a_field_is_told_once() {
 #[test]
 fn invalid_own_attribute_gives_way_to_the_inherited_value_and_stays_where_there_is_none() {
     // What is said of attributes is said once in the process.
-    if !crate::support::alone(
-        "ids::invalid_own_attribute_gives_way_to_the_inherited_value_and_stays_where_there_is_none",
-        &[],
-    ) {
+    if !crate::support::alone(test_name!(), &[]) {
         return;
     }
     let app = App::new();
@@ -319,5 +316,18 @@ fn plain_session_and_user_attributes_are_left_where_that_is_switched_off() {
         crate::support::tree(&exporter.get_finished_spans().unwrap()),
         "session session.id=chat-42 session=tls user=root\n  work session=tls user=root \
          session.id=chat-42\n"
+    );
+}
+
+#[test]
+fn id_that_is_a_truth_value_or_a_fraction_is_its_text() {
+    let app = App::new();
+    info_span!("session", id = true).in_scope(|| {});
+    info_span!("request", session.id = 1.5, user.id = false).in_scope(|| {});
+    app.exports(
+        "
+        session session.id=true
+        request session.id=1.5 user.id=false
+        ",
     );
 }

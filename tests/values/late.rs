@@ -1,7 +1,7 @@
 //! Values recorded late (C3).
 
-use crate::ignored;
 use crate::support::{App, kept, remote, values};
+use crate::values::ignored;
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt;
 use tracing::field::{Empty, display};

@@ -1,7 +1,7 @@
 //! What Mirascope 2.8.2 was seen to do with the attributes of a session, which are metadata here.
 
-use super::{injected, session, set_propagator};
-use crate::support::{App, values};
+use super::{injected, set_propagator};
+use crate::support::{App, session, values};
 use opentelemetry::trace::{Span, Tracer, TracerProvider};
 use opentelemetry::{Context, KeyValue};
 use serde::Serialize;

@@ -1,15 +1,11 @@
 //! Nothing that the crate keeps grows with the number of spans.
 
-#[path = "support/live_bytes.rs"]
-mod live_bytes;
-mod support;
-
-use live_bytes::LIVE;
+use crate::allocator::LIVE;
+use crate::support::{self, remote};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use std::fmt;
 use std::panic::{catch_unwind, resume_unwind};
-use support::remote;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::with_default;
 use tracing::{Subscriber, debug_span, info_span};

@@ -1,13 +1,11 @@
-//! What holds where the provider is not wrapped, and a span processor writes instead.
+//! What the processor writes, and what it leaves out.
 
-mod support;
-
+use crate::support::{self, Base, Diagnostics, remote};
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{Span, Tracer, TracerProvider};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracer, SdkTracerProvider};
 use std::collections::HashMap;
-use support::{Base, Diagnostics, remote};
 use tracing::field::Empty;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::DefaultGuard;
@@ -293,7 +291,7 @@ fn nothing_can_be_set_on_a_span_that_has_started() {
 
 #[test]
 fn default_session_is_of_what_is_outside_any_other() {
-    if !support::alone("default_session_is_of_what_is_outside_any_other", &[]) {
+    if !support::alone(test_name!(), &[]) {
         return;
     }
     let default = Session::new("chat-1").unwrap();

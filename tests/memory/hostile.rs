@@ -1,46 +1,17 @@
 //! What hostile headers make us allocate: a small multiple of what a header may hold, however much
 //! they hold.
-#![allow(unsafe_code, reason = "an allocator that counts")]
 
-#[path = "support/carrier.rs"]
-mod carrier;
-mod support;
-
-use carrier::As;
+use crate::allocator::ALLOCATED;
+use crate::support::alone;
+use crate::support::carrier::As;
 use http::{HeaderMap, HeaderValue};
 use opentelemetry::Context;
 use opentelemetry::propagation::TextMapPropagator;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::collections::HashMap;
-use support::alone;
 use tracing_session::{Carrier, SessionPropagator, propagator_from_env};
 
 /// Of W3C baggage, in bytes.
 const LIMIT: usize = 8192;
-
-struct Counts;
-
-thread_local! {
-    static ALLOCATED: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: the system's allocator does the work. What is not here, growing among it, is by default
-// done with what is.
-unsafe impl GlobalAlloc for Counts {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // A thread that ends can allocate after its locals are gone.
-        let _ = ALLOCATED.try_with(|bytes| bytes.set(bytes.get() + layout.size()));
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTS: Counts = Counts;
 
 /// What extraction asks for in all, even if it gives it back at once.
 fn extracting(propagator: &dyn TextMapPropagator, carrier: &impl Carrier) -> usize {
@@ -125,8 +96,7 @@ fn thousands_of_headers_cost_no_more_than_a_list_of_them() {
 
 #[test]
 fn a_huge_jaeger_header_costs_little() {
-    let test = "a_huge_jaeger_header_costs_little";
-    if !alone(test, &[("OTEL_PROPAGATORS", "jaeger")]) {
+    if !alone(test_name!(), &[("OTEL_PROPAGATORS", "jaeger")]) {
         return;
     }
     let propagator = propagator_from_env().unwrap();

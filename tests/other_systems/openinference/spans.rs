@@ -1,94 +1,16 @@
-//! `test_manual_instrumentation`: spans by their macros, by `#[instrument]`, by OpenTelemetry's API.
+//! The attributes that samplers receive, and their order.
 
 use super::in_force;
-use crate::support::App;
-use crate::{EVERYTHING, everything, session, shown};
+use super::{EVERYTHING, everything};
+use crate::support::{App, session, shown};
 use opentelemetry::trace::{
     Link, Span, SpanKind, Status, TraceId, TraceState, Tracer, TracerProvider,
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
-use tracing::{info_span, instrument};
-use tracing_session::{IdPolicy, InSession, Privacy, SessionLayer};
-
-#[instrument]
-fn decorated() {}
-
-#[instrument(skip_all)]
-async fn decorated_async() {
-    tokio::task::yield_now().await;
-}
-
-#[instrument(name = "tool", fields(openinference.span.kind = "TOOL"))]
-fn tool() {}
-
-#[test]
-fn context_manager_using_session() {
-    let app = App::new();
-    session("test-session").in_scope(|| {
-        info_span!("chain", openinference.span.kind = "CHAIN").in_scope(|| {});
-        let tracer = app.provider.tracer("lib");
-        tracer.in_span("plain", |_| {});
-    });
-    app.exports(
-        "
-        chain openinference.span.kind=CHAIN session.id=test-session
-        plain session.id=test-session
-        ",
-    );
-}
-
-#[tokio::test]
-async fn chain_decorator_using_session() {
-    let app = App::new();
-    session("test-session").in_scope(decorated);
-    decorated_async().in_session(session("test-session")).await;
-    decorated();
-    app.exports(
-        "
-        decorated session.id=test-session
-        decorated_async session.id=test-session
-        decorated
-        ",
-    );
-}
-
-/// There, the function is decorated inside the scope. Here it is called there.
-#[test]
-fn tool_decorator_using_session() {
-    let app = App::new();
-    session("test-session").in_scope(|| {
-        #[instrument]
-        fn made_inside() {}
-        made_inside();
-        tool();
-    });
-    app.exports(
-        "
-        made_inside session.id=test-session
-        tool openinference.span.kind=TOOL session.id=test-session
-        ",
-    );
-}
-
-/// The three `test_suppress_tracing`.
-#[test]
-fn suppress_tracing() {
-    let app = App::new();
-    session("test-session").in_scope(|| {
-        let suppressed = Context::enter_telemetry_suppressed_scope();
-        info_span!("chain").in_scope(|| {});
-        decorated();
-        tool();
-        app.provider.tracer("lib").in_span("plain", |_| {});
-        let inside = || info_span!("raises").in_scope(|| panic!("on purpose"));
-        assert!(catch_unwind(AssertUnwindSafe(inside)).is_err());
-        drop(suppressed);
-    });
-    app.exports("");
-}
+use tracing::info_span;
+use tracing_session::{IdPolicy, Privacy, SessionLayer};
 
 /// Remembers what each span was sampled by.
 #[derive(Clone, Debug, Default)]
@@ -208,4 +130,34 @@ fn attribute_priority() {
         assert_eq!(shown(&span), own);
         assert_eq!(span.dropped_attributes_count, 2);
     }
+}
+
+/// Redaction leaves the span's own attributes in their place, before the session's.
+#[test]
+fn attributes_of_the_context_stand_behind_the_spans_own() {
+    let privacy = Privacy::new()
+        .with_user_ids(IdPolicy::omitted())
+        .with_metadata(["secret"], IdPolicy::omitted());
+    let app = App::with_format(|provider| provider.with_privacy(privacy));
+    let said = session("session-id")
+        .with_user("user-id")
+        .and_then(|it| it.with_metadata("key", "value"))
+        .and_then(|it| it.with_metadata("secret", "value"));
+    said.unwrap().in_scope(|| {
+        let tracer = app.provider.tracer("lib");
+        let own = [
+            KeyValue::new("own", "attribute"),
+            KeyValue::new("user.id", "user-id"),
+        ];
+        let builder = tracer.span_builder("span").with_attributes(own);
+        builder.start(&tracer).end();
+        info_span!("tracing", own = "attribute").in_scope(|| {});
+    });
+    let exported = [
+        "own=attribute",
+        "session.id=session-id",
+        r#"metadata={"key":"value"}"#,
+    ];
+    assert_eq!(shown(&app.span("span")), exported);
+    assert_eq!(shown(&app.span("tracing")), exported);
 }

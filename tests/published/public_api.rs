@@ -13,9 +13,9 @@ use serde_json::Value;
 /// What rustdoc of Rust 1.95 writes and the `public-api` of `Cargo.toml` reads. They change together.
 const FORMAT: u64 = 57;
 
-const NIGHTLY_RUSTDOC: &str = "tests/public_api/nightly_rustdoc";
+const NIGHTLY_RUSTDOC: &str = "tests/published/nightly_rustdoc";
 
-const UPDATE: &str = "UPDATE_PUBLIC_API=1 cargo test --test public_api";
+const UPDATE: &str = "UPDATE_PUBLIC_API=1 cargo test --test published";
 
 #[test]
 #[cfg_attr(not(unix), ignore = "needs a shell")]

@@ -1,7 +1,6 @@
-//! `openinference-vercel`: a processor for a provider that is not wrapped.
+//! The cases of `openinference-vercel`, which has such a processor too: see `openinference.rs`.
 
-use crate::support::App;
-use crate::{session, shown};
+use crate::support::{App, session, shown};
 use opentelemetry::Context;
 use opentelemetry::trace::{Span, Tracer, TracerProvider};
 use opentelemetry_sdk::trace::{

@@ -1,9 +1,9 @@
-//! Context propagation, over connections: what Python's samples do with FastAPI, Flask and httpx, done
-//! with axum, hyper and reqwest.
+//! Services that call each other: what Python's samples do with FastAPI, Flask and httpx, done with axum, hyper and reqwest.
+//! The middleware for all endpoints is `tower::session_and_trace_go_from_reqwest_to_axum`, and TraceCtrl's header
+//! `propagation::inbound::agent_that_is_called_with_tracectrls_header_is_in_the_callers_session`.
 
-use crate::propagation::propagate;
+use super::{call_model, call_model_async, propagate};
 use crate::support::{self, App};
-use crate::{call_model, call_model_async};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, Request, Response};
@@ -11,8 +11,6 @@ use axum::routing::post;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use opentelemetry::global;
-use opentelemetry::propagation::TextMapCompositePropagator;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use reqwest_middleware::ClientWithMiddleware;
 use std::convert::Infallible;
@@ -20,8 +18,8 @@ use std::net::Ipv4Addr;
 use tokio::net::TcpListener;
 use tracing::{Instrument, info_span};
 use tracing_session::{
-    InSession, PropagatedContext, Session, SessionPropagator, WithPropagated, current_session_id,
-    inject_context, propagated_context, set_session_id,
+    InSession, PropagatedContext, Session, WithPropagated, current_session_id, inject_context,
+    propagated_context, set_session_id,
 };
 
 const TRACECTRL_HEADER: &str = "X-TraceCtrl-Session";
@@ -56,7 +54,7 @@ async fn ask(url: &str) {
 }
 
 fn user_session() -> Session {
-    crate::session("user-session-123")
+    crate::support::session("user-session-123")
 }
 
 const ONE_TREE: &str = "
@@ -74,19 +72,6 @@ async fn mirascope_endpoint_extracts_from_its_request() {
     let app = App::new();
     let endpoint = async |headers: HeaderMap| call_model_async().with_propagated(&headers).await;
     let url = serve(Router::new().route("/api", post(endpoint))).await;
-    ask(&url).in_session(user_session()).await;
-    app.exports(ONE_TREE);
-}
-
-/// Mirascope: a middleware of FastAPI does so for all endpoints.
-#[tokio::test]
-async fn mirascope_middleware_extracts_for_all_endpoints() {
-    propagate();
-    let app = App::new();
-    let routes = Router::new()
-        .route("/api", post(call_model_async))
-        .layer(tracing_session::tower::server());
-    let url = serve(routes).await;
     ask(&url).in_session(user_session()).await;
     app.exports(ONE_TREE);
 }
@@ -177,7 +162,7 @@ fn mirascope_services_in_a_row_share_one_trace() {
         let requests = ["a", "b", "c"].map(|id| {
             let gateway = gateway.clone();
             let ask = async move { ask(&gateway).await };
-            tokio::spawn(ask.in_session(crate::session(id)))
+            tokio::spawn(ask.in_session(crate::support::session(id)))
         });
         for request in requests {
             request.await.unwrap();
@@ -201,29 +186,6 @@ fn mirascope_services_in_a_row_share_one_trace() {
 
 // TraceCtrl
 
-/// TraceCtrl: agent A sends its session in a header of TraceCtrl's, and agent B reads it: their spans
-/// share the session and the trace. Here both leave that to the propagator.
-#[tokio::test]
-async fn tracectrl_agents_share_session_and_trace() {
-    if !support::alone("http::tracectrl_agents_share_session_and_trace", &[]) {
-        return;
-    }
-    let session = SessionPropagator::new().with_baggage(false);
-    global::set_text_map_propagator(TextMapCompositePropagator::new(vec![
-        Box::new(TraceContextPropagator::new()),
-        Box::new(session.with_header(TRACECTRL_HEADER).unwrap()),
-    ]));
-    let app = App::new();
-    let agent_b = async |headers: HeaderMap| {
-        assert_eq!(headers[TRACECTRL_HEADER], "user-session-123");
-        call_model_async().await;
-    };
-    let routes = Router::new().route("/api", post(agent_b));
-    let url = serve(routes.layer(tracing_session::tower::server())).await;
-    ask(&url).in_session(user_session()).await;
-    app.exports(ONE_TREE);
-}
-
 /// TraceCtrl: the same by hand, where the propagator knows of traces only. A session is set on a span,
 /// so agent B has one (C4).
 #[tokio::test]
@@ -244,11 +206,7 @@ async fn tracectrl_agents_share_session_and_trace_by_hand() {
         call_model_async().await;
     }
 
-    let test = "http::tracectrl_agents_share_session_and_trace_by_hand";
-    if !support::alone(test, &[]) {
-        return;
-    }
-    global::set_text_map_propagator(TraceContextPropagator::new());
+    support::propagate(TraceContextPropagator::new());
     let app = App::new();
     let endpoint = async |headers: HeaderMap| agent_b(&headers).with_propagated(&headers).await;
     let url = serve(Router::new().route("/api", post(endpoint))).await;

@@ -1,0 +1,6 @@
+//! The tests of `concurrency`, by themselves.
+
+#[path = "../concurrency.rs"]
+mod concurrency;
+#[path = "../support/mod.rs"]
+mod support;
