@@ -218,12 +218,12 @@ fn set_on_current_span(session: &Session) -> Result<(), Error> {
         // each with a user of its own.
         let shared = dispatch
             .downcast_ref::<Shared>()
-            .ok_or(ErrorKind::HiddenSpan)?;
+            .ok_or(ErrorKind::FilteredOut)?;
         let scope = Scope::nested(Scope::current(), session);
         if tracking::bind(shared, dispatch, &span, scope) {
             Ok(())
         } else {
-            Err(ErrorKind::HiddenSpan.into())
+            Err(ErrorKind::FilteredOut.into())
         }
     })
 }

@@ -43,54 +43,35 @@
 //! certificates.
 
 mod exporter;
-mod settings;
-mod shown;
-mod telemetry;
-mod trouble;
 
-pub use telemetry::Telemetry;
-pub(crate) use trouble::{Cause, Trouble};
+pub use exporter::Protocol;
 
-use crate::diagnostic;
-use crate::error::Error;
+use crate::diagnostic::{self, Message};
+use crate::error::{Error, ErrorKind};
 use crate::format::dialect::Dialect;
 use crate::format::exporter::SessionExporter;
 use crate::format::privacy::Privacy;
 use crate::layer::SessionLayer;
-use crate::propagation::env::propagator_from_env;
+use crate::layer::opening::Shared;
+use crate::propagation::env::{propagator_from_env, variable};
 use crate::tracer::SessionTracerProvider;
-use exporter::Wanted;
+use exporter::{ExporterConfig, GrpcDriver, invalid_setting};
 use http::{HeaderName, HeaderValue};
 use opentelemetry::trace::TracerProvider;
-use opentelemetry::{InstrumentationScope, global};
+use opentelemetry::{InstrumentationScope, KeyValue, global};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, ShouldSample};
-use settings::{check_queue, is_disabled, is_exported, resource};
-use shown::Warnings;
-use std::fmt;
-use tracing::Subscriber;
+use std::fmt::{self, Debug, Write as _};
+use std::io::{self, Write as _};
+use std::sync::Arc;
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
-
-/// How spans are sent.
-///
-/// ```no_run
-/// use tracing_session::otlp::{Protocol, pipeline};
-///
-/// let _telemetry = pipeline("my-app").with_protocol(Protocol::Grpc).install()?;
-/// # Ok::<(), tracing_session::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Protocol {
-    /// Protobuf over HTTP. Phoenix listens for it on port 6006, a Collector on 4318.
-    #[default]
-    HttpProtobuf,
-    /// gRPC. Phoenix and a Collector listen for it on port 4317.
-    ///
-    /// Its connection runs on a thread of its own, and needs no async runtime.
-    Grpc,
-}
 
 /// Begins the set-up of an application whose spans go to an OTLP endpoint.
 ///
@@ -105,7 +86,7 @@ pub fn pipeline(service_name: impl Into<String>) -> Pipeline {
     Pipeline {
         service_name: service_name.into(),
         project: None,
-        wanted: Wanted::default(),
+        exporter: ExporterConfig::default(),
         layer: SessionLayer::new(),
         dialect: Dialect::OPENINFERENCE,
         privacy: Privacy::new(),
@@ -131,7 +112,7 @@ pub fn pipeline(service_name: impl Into<String>) -> Pipeline {
 pub struct Pipeline {
     service_name: String,
     project: Option<String>,
-    wanted: Wanted,
+    exporter: ExporterConfig,
     layer: SessionLayer,
     dialect: Dialect,
     privacy: Privacy,
@@ -148,11 +129,9 @@ impl Pipeline {
     /// # use tracing_session::otlp::pipeline;
     /// let pipeline = pipeline("my-app").with_project("support-bot");
     /// ```
-    pub fn with_project(self, name: impl Into<String>) -> Self {
-        Self {
-            project: Some(name.into()),
-            ..self
-        }
+    pub fn with_project(mut self, name: impl Into<String>) -> Self {
+        self.project = Some(name.into());
+        self
     }
 
     /// Where spans are sent. Default: a port of this machine, 4318 over HTTP and 4317 over gRPC.
@@ -165,7 +144,7 @@ impl Pipeline {
     /// let phoenix = pipeline("my-app").with_endpoint("http://localhost:6006");
     /// ```
     pub fn with_endpoint(mut self, url: impl Into<String>) -> Self {
-        self.wanted.endpoint = Some(url.into());
+        self.exporter.endpoint = Some(url.into());
         self
     }
 
@@ -176,7 +155,7 @@ impl Pipeline {
     /// let pipeline = pipeline("my-app").with_protocol(Protocol::Grpc);
     /// ```
     pub fn with_protocol(mut self, protocol: Protocol) -> Self {
-        self.wanted.protocol = Some(protocol);
+        self.exporter.protocol = Some(protocol);
         self
     }
 
@@ -194,10 +173,10 @@ impl Pipeline {
         match (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
             (Ok(name), Ok(mut value)) => {
                 value.set_sensitive(true);
-                self.wanted.headers.insert(name, value);
+                self.exporter.headers.insert(name, value);
             }
             _ => {
-                let error = || Error::from(Trouble::Header).about(name);
+                let error = || Error::from(ErrorKind::Header).about(name);
                 self.error.get_or_insert_with(error);
             }
         }
@@ -275,11 +254,9 @@ impl Pipeline {
     /// let sampler = Sampler::parent_based(Sampler::TraceIdRatioBased(0.1));
     /// let pipeline = tracing_session::otlp::pipeline("my-app").with_sampler(sampler);
     /// ```
-    pub fn with_sampler(self, sampler: impl Into<Box<dyn ShouldSample>>) -> Self {
-        Self {
-            sampler: Some(sampler.into()),
-            ..self
-        }
+    pub fn with_sampler(mut self, sampler: impl Into<Box<dyn ShouldSample>>) -> Self {
+        self.sampler = Some(sampler.into());
+        self
     }
 
     /// Sets all of it up, for the whole process: a subscriber, OpenTelemetry's tracer provider, and
@@ -303,17 +280,17 @@ impl Pipeline {
     /// ```
     pub fn install(self) -> Result<Telemetry, Error> {
         let propagator = propagator_from_env()?;
-        // What OpenTelemetry warns of in the environment is to be seen too.
-        let meanwhile = tracing_subscriber::registry().with(Warnings);
-        let built = tracing::subscriber::with_default(meanwhile, || self.build());
+        // OpenTelemetry warns about variables while the provider is built.
+        let temporary = tracing_subscriber::registry().with(StderrWarnings);
+        let built = tracing::subscriber::with_default(temporary, || self.build());
         let (telemetry, layer) = built?;
         let disabled = is_disabled()?;
-        let (levels, ignored) = shown::levels();
+        let (levels, warning) = levels();
         let subscriber = tracing_subscriber::registry().with(levels).with(layer);
-        tracing::subscriber::set_global_default(subscriber.with(Warnings))
-            .map_err(|_| Trouble::Subscriber)?;
-        if let Some(ignored) = ignored {
-            diagnostic::tell(&ignored);
+        tracing::subscriber::set_global_default(subscriber.with(StderrWarnings))
+            .map_err(|_| ErrorKind::SubscriberSet)?;
+        if let Some(warning) = warning {
+            diagnostic::emit(&warning);
         }
         global::set_text_map_propagator(propagator);
         if !disabled {
@@ -364,10 +341,10 @@ impl Pipeline {
             sdk = sdk.with_resource(resource(self.service_name, self.project)?);
             if is_exported()? {
                 check_queue()?;
-                let (exporter, its_driver) = self.wanted.exporter()?;
+                let (exporter, grpc_driver) = self.exporter.build()?;
                 let exporter = SessionExporter::new(exporter).with_dialect(self.dialect);
                 sdk = sdk.with_batch_exporter(exporter);
-                driver = its_driver;
+                driver = grpc_driver;
             }
         }
         let provider = SessionTracerProvider::new(sdk.build()).with_privacy(self.privacy);
@@ -381,7 +358,7 @@ impl Pipeline {
         let telemetry = Telemetry {
             provider,
             shared,
-            ended: false,
+            is_shut_down: false,
             _driver: driver,
         };
         Ok((telemetry, layer))
@@ -394,7 +371,222 @@ impl fmt::Debug for Pipeline {
         f.debug_struct("Pipeline")
             .field("service_name", &self.service_name)
             .field("project", &self.project)
-            .field("protocol", &self.wanted.protocol)
+            .field("protocol", &self.exporter.protocol)
             .finish_non_exhaustive()
+    }
+}
+
+/// Exports the last spans when it is dropped, and shuts the exporter down.
+///
+/// Keep it in `main` until the end, by a name: `let _telemetry = ..`. (`let _ = ..` drops it at
+/// once, of which a warning tells.) A span that has not ended by then is not exported, nor is any where
+/// the process ends by [`std::process::exit`].
+///
+/// Dropping it blocks the thread until the spans have arrived, for ten seconds at the most: inside
+/// an async runtime as well as outside, and while a panic unwinds. Where they do not arrive, it
+/// says so by a warning (target `tracing_session`), or on standard error where there is no
+/// subscriber for it; [`shutdown`](Self::shutdown) returns it instead.
+///
+/// ```no_run
+/// use tracing_session::otlp::{Telemetry, pipeline};
+///
+/// fn main() -> Result<(), tracing_session::Error> {
+///     let telemetry: Telemetry = pipeline("my-app").install()?;
+///     // ...
+///     telemetry.shutdown()
+/// }
+/// ```
+#[must_use = "dropping it ends the export of spans"]
+pub struct Telemetry {
+    provider: SessionTracerProvider<SdkTracerProvider>,
+    /// The layer's state. Its setup check reports a guard that is dropped at once.
+    shared: Arc<Shared>,
+    is_shut_down: bool,
+    /// Drives the exporter's connection, so it has to outlive the shutdown in `drop`.
+    _driver: Option<GrpcDriver>,
+}
+
+impl Telemetry {
+    /// The provider: for tracers besides those of `tracing`.
+    ///
+    /// ```no_run
+    /// use opentelemetry::trace::{Tracer, TracerProvider};
+    ///
+    /// let telemetry = tracing_session::otlp::pipeline("my-app").install()?;
+    /// let tracer = telemetry.provider().tracer("library");
+    /// tracer.in_span("carries the session too", |_cx| {});
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn provider(&self) -> &SessionTracerProvider<SdkTracerProvider> {
+        &self.provider
+    }
+
+    /// Exports what has ended so far. Blocks the thread, for five seconds at the most.
+    ///
+    /// # Errors
+    ///
+    /// When it did not arrive: [`Error::is_export_failed`].
+    ///
+    /// ```no_run
+    /// let telemetry = tracing_session::otlp::pipeline("my-app").install()?;
+    /// telemetry.force_flush()?;
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn force_flush(&self) -> Result<(), Error> {
+        export_result(self.provider.force_flush())
+    }
+
+    /// What dropping does, with the outcome returned.
+    ///
+    /// # Errors
+    ///
+    /// When the last spans did not arrive: [`Error::is_export_failed`].
+    ///
+    /// ```no_run
+    /// let telemetry = tracing_session::otlp::pipeline("my-app").install()?;
+    /// telemetry.shutdown()?;
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn shutdown(mut self) -> Result<(), Error> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        self.is_shut_down = true;
+        // `shutdown` returns no error for spans that did not arrive.
+        let flushed = self.provider.force_flush();
+        match self.provider.shutdown() {
+            // The application has called `shutdown` on the provider, and got its result.
+            Err(OTelSdkError::AlreadyShutdown) => Ok(()),
+            stopped => export_result(flushed.and(stopped)),
+        }
+    }
+}
+
+fn export_result(result: OTelSdkResult) -> Result<(), Error> {
+    result.map_err(|error| Error::caused_by(ErrorKind::Export, error))
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        if self.is_shut_down {
+            return;
+        }
+        self.shared.check.guard_dropped();
+        if let Err(error) = self.end() {
+            diagnostic::emit_or_print(&error.full_text().into());
+        }
+    }
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telemetry").finish_non_exhaustive()
+    }
+}
+
+fn resource(service_name: String, project: Option<String>) -> Result<Resource, Error> {
+    let name = match service_name.trim() {
+        // Read here, because in the SDK `service.name` in `OTEL_RESOURCE_ATTRIBUTES` overrides this variable.
+        "" => variable("OTEL_SERVICE_NAME")?,
+        _ => Some(service_name),
+    };
+    let name = name.map(|name| KeyValue::new("service.name", name));
+    let project = project.map(|name| KeyValue::new("openinference.project.name", name));
+    let attributes = name.into_iter().chain(project);
+    Ok(Resource::builder().with_attributes(attributes).build())
+}
+
+fn is_disabled() -> Result<bool, Error> {
+    let value = variable("OTEL_SDK_DISABLED")?;
+    Ok(value.is_some_and(|value| value.trim().eq_ignore_ascii_case("true")))
+}
+
+fn is_exported() -> Result<bool, Error> {
+    const NAME: &str = "OTEL_TRACES_EXPORTER";
+    match variable(NAME)?.as_deref().map(str::trim) {
+        None | Some("otlp") => Ok(true),
+        Some("none") => Ok(false),
+        Some(value) => Err(invalid_setting(NAME, value, "otlp, none")),
+    }
+}
+
+/// The SDK allocates the whole queue at once, and the process aborts if there isn't enough memory.
+fn check_queue() -> Result<(), Error> {
+    const NAME: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
+    const MOST: usize = 1_000_000;
+    match variable(NAME)? {
+        Some(value) if value.parse().is_ok_and(|spans: usize| spans > MOST) => Err(
+            invalid_setting(NAME, &value, "a number of spans up to 1000000"),
+        ),
+        _ => Ok(()),
+    }
+}
+
+const OWN_TARGET: &str = "tracing_session";
+/// The targets of OpenTelemetry's crates begin with this.
+const OPENTELEMETRY_TARGETS: &str = "opentelemetry";
+
+/// The levels in `RUST_LOG`, and a warning about directives that are ignored.
+///
+/// Warnings, and the turns of a `Conversation`, pass unless a directive names their target: a directive for one crate
+/// must not hide mistakes or turns.
+fn levels() -> (Targets, Option<Message>) {
+    let directives = std::env::var("RUST_LOG").unwrap_or_default();
+    let directives = directives.split(',').map(str::trim);
+    // `Targets` would take the name of a span for the name of a target.
+    let is_valid = |it: &&str| !it.contains('[') && it.parse::<Targets>().is_ok();
+    let (valid, ignored): (Vec<_>, Vec<_>) =
+        directives.filter(|it| !it.is_empty()).partition(is_valid);
+    let mut levels = match valid.join(",").parse() {
+        Ok(levels) if !valid.is_empty() => levels,
+        _ => Targets::new().with_default(LevelFilter::INFO),
+    };
+    let default = levels.default_level().unwrap_or(LevelFilter::INFO);
+    let turns = default.clamp(LevelFilter::WARN, LevelFilter::INFO);
+    for (target, level) in [
+        (OWN_TARGET, turns),
+        (OPENTELEMETRY_TARGETS, LevelFilter::WARN),
+    ] {
+        if !levels.iter().any(|(named, _)| named == target) {
+            levels = levels.with_target(target, level);
+        }
+    }
+    let ignored = ignored.first();
+    (levels, ignored.map(|it| diagnostic::directive_ignored(it)))
+}
+
+/// Writes the warnings of this crate and of OpenTelemetry to standard error.
+///
+/// Not a `fmt` layer with a filter: that one would look up each span whenever it is entered and left.
+struct StderrWarnings;
+
+impl<S: Subscriber> Layer<S> for StderrWarnings {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let (level, target) = (event.metadata().level(), event.metadata().target());
+        if *level > Level::WARN
+            || !(target == OWN_TARGET || target.starts_with(OPENTELEMETRY_TARGETS))
+        {
+            return;
+        }
+        let mut line = format!("{level} {target}:");
+        event.record(&mut Line(&mut line));
+        // `eprintln!` would panic if standard error is closed.
+        let _closed = writeln!(io::stderr(), "{line}");
+    }
+}
+
+struct Line<'a>(&'a mut String);
+
+impl Visit for Line<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let _infallible = match field.name() {
+            "message" => write!(self.0, " {value:?}"),
+            name => write!(self.0, " {name}={value:?}"),
+        };
     }
 }

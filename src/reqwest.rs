@@ -3,7 +3,7 @@
 //! See [`inject_context`](crate::inject_context) on the global propagator, which has to be set. The
 //! blocking client of `reqwest` has no middleware: give that function the headers.
 
-use crate::propagation::hosts::{self, Hosts};
+use crate::propagation::hosts::{AllowedHosts, inject_for_host};
 use async_trait::async_trait;
 use http::Extensions;
 use reqwest::{Request, Response};
@@ -24,7 +24,7 @@ use reqwest_middleware::{Middleware, Next, Result};
 /// ```
 pub fn middleware() -> SessionMiddleware {
     SessionMiddleware {
-        hosts: Hosts::default(),
+        hosts: AllowedHosts::default(),
     }
 }
 
@@ -37,7 +37,7 @@ pub fn middleware() -> SessionMiddleware {
 /// ```
 #[derive(Clone, Debug)]
 pub struct SessionMiddleware {
-    hosts: Hosts,
+    hosts: AllowedHosts,
 }
 
 impl SessionMiddleware {
@@ -59,7 +59,7 @@ impl SessionMiddleware {
         H: Into<String>,
     {
         Self {
-            hosts: Hosts::only(hosts),
+            hosts: AllowedHosts::only(hosts),
         }
     }
 }
@@ -73,8 +73,8 @@ impl Middleware for SessionMiddleware {
         next: Next<'_>,
     ) -> Result<Response> {
         let host = || request.url().host_str().map(str::to_owned);
-        let may_know = self.hosts.may_know(host);
-        hosts::inject(request.headers_mut(), may_know);
+        let is_allowed = self.hosts.allow(host);
+        inject_for_host(request.headers_mut(), is_allowed);
         next.run(request, extensions).await
     }
 }

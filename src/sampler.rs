@@ -1,14 +1,13 @@
-//! Head sampling by session. How OpenTelemetry writes such decisions is in `consistent.rs`.
-
-pub(crate) mod consistent;
+//! Head sampling by session, with OpenTelemetry's consistent probability sampling: a span is sampled if its randomness
+//! isn't below the threshold, and both go into the `tracestate`.
 
 use crate::diagnostic;
-use crate::sampler::consistent::{Randomness, Threshold, with_decision};
 use crate::scope::Scope;
 use crate::session::Session;
 use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
+use sha2::{Digest, Sha256};
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Once};
@@ -109,12 +108,12 @@ use std::sync::{Arc, Once};
 #[derive(Clone)]
 pub struct SessionSampler {
     threshold: Threshold,
-    /// Where there is none, the id of the trace takes the place of the session's.
+    /// Decides outside sessions. If `None`, the trace id decides.
     fallback: Option<Box<dyn ShouldSample>>,
-    keeps: Option<Arc<Keeps>>,
+    always_keep: Option<Arc<AlwaysKeep>>,
 }
 
-type Keeps = dyn Fn(&Session) -> bool + Send + Sync;
+type AlwaysKeep = dyn Fn(&Session) -> bool + Send + Sync;
 
 impl SessionSampler {
     /// Keeps this share of all sessions, from 0 (none) to 1 (all).
@@ -129,12 +128,12 @@ impl SessionSampler {
     /// ```
     pub fn new(ratio: f64) -> Self {
         if !(0.0..=1.0).contains(&ratio) {
-            diagnostic::wait(diagnostic::not_a_ratio(ratio));
+            diagnostic::defer(diagnostic::not_a_ratio(ratio));
         }
         Self {
             threshold: Threshold::of_ratio(ratio),
             fallback: None,
-            keeps: None,
+            always_keep: None,
         }
     }
 
@@ -154,11 +153,9 @@ impl SessionSampler {
     /// // Nothing but conversations.
     /// let sampler = SessionSampler::new(0.1).with_fallback(Sampler::AlwaysOff);
     /// ```
-    pub fn with_fallback(self, fallback: impl Into<Box<dyn ShouldSample>>) -> Self {
-        Self {
-            fallback: Some(fallback.into()),
-            ..self
-        }
+    pub fn with_fallback(mut self, fallback: impl Into<Box<dyn ShouldSample>>) -> Self {
+        self.fallback = Some(fallback.into());
+        self
     }
 
     /// Keeps all sessions of which this is true, whatever the ratio: those of a user with a problem,
@@ -179,24 +176,22 @@ impl SessionSampler {
     /// let sampler = SessionSampler::new(0.01)
     ///     .always_keep(|session| session.metadata("debug").is_some());
     /// ```
-    pub fn always_keep(self, keeps: impl Fn(&Session) -> bool + Send + Sync + 'static) -> Self {
-        Self {
-            keeps: Some(Arc::new(keeps)),
-            ..self
-        }
+    pub fn always_keep(mut self, keeps: impl Fn(&Session) -> bool + Send + Sync + 'static) -> Self {
+        self.always_keep = Some(Arc::new(keeps));
+        self
     }
 
     fn always_keeps(&self, scope: Option<&Scope>) -> bool {
-        let (Some(keeps), Some(scope)) = (&self.keeps, scope) else {
+        let (Some(always_keep), Some(scope)) = (&self.always_keep, scope) else {
             return false;
         };
         let session = scope.to_session();
-        // It would leave the span that is being started as it is, and the OpenTelemetry layer ends the process
-        // when it comes upon such a span while the panic unwinds.
-        let kept = panic::catch_unwind(AssertUnwindSafe(|| keeps(&session)));
+        // A panic would leave the span half started, and the OpenTelemetry layer aborts the process when it meets such
+        // a span while the panic unwinds.
+        let kept = panic::catch_unwind(AssertUnwindSafe(|| always_keep(&session)));
         kept.unwrap_or_else(|_| {
-            static SAID: Once = Once::new();
-            SAID.call_once(|| diagnostic::wait(diagnostic::KEEPS_PANICKED));
+            static REPORTED: Once = Once::new();
+            REPORTED.call_once(|| diagnostic::defer(diagnostic::KEEPS_PANICKED));
             false
         })
     }
@@ -205,54 +200,49 @@ impl SessionSampler {
 impl ShouldSample for SessionSampler {
     fn should_sample(
         &self,
-        parent_context: Option<&Context>,
+        cx: Option<&Context>,
         trace_id: TraceId,
         name: &str,
-        span_kind: &SpanKind,
+        kind: &SpanKind,
         attributes: &[KeyValue],
         links: &[Link],
     ) -> SamplingResult {
-        let scope = parent_context.and_then(Scope::of);
+        let scope = cx.and_then(Scope::of);
         let always = self.always_keeps(scope.as_deref());
         let id = scope.and_then(|scope| scope.id());
         if let (Some(fallback), None, false) = (&self.fallback, &id, always) {
-            return fallback.should_sample(
-                parent_context,
-                trace_id,
-                name,
-                span_kind,
-                attributes,
-                links,
-            );
+            return fallback.should_sample(cx, trace_id, name, kind, attributes, links);
         }
-        let parent = parent_context.map(|cx| cx.span());
+        let parent = cx.map(|cx| cx.span());
         let state = match &parent {
             Some(parent) => parent.span_context().trace_state(),
             None => &TraceState::NONE,
         };
-        let of_state = Randomness::of(state);
+        let of_state = Randomness::of_state(state);
         let of_session = id.map(|id| Randomness::of_session(id.as_str()));
-        let explicit = of_state.or(of_session);
-        let threshold = match always {
-            true => Threshold::ALL,
-            false => self.threshold,
+        // OpenTelemetry forbids replacing the randomness in the `tracestate`. But the session decides.
+        let written = of_state.or(of_session);
+        let deciding = of_session.or(of_state);
+        let threshold = if always {
+            Threshold::ALL
+        } else {
+            self.threshold
         };
-        let decides = of_session.or(of_state);
-        let kept = threshold.keeps(decides.unwrap_or_else(|| Randomness::of_trace(trace_id)));
-        // It would say that the trace was kept for the sake of the randomness beside it.
-        let is_said = kept && (always || decides == explicit);
+        let sampled = threshold.samples(deciding.unwrap_or_else(|| Randomness::of_trace(trace_id)));
+        // A threshold beside another randomness would claim that this one decided.
+        let has_threshold = sampled && (always || deciding == written);
         SamplingResult {
-            decision: match kept {
+            decision: match sampled {
                 true => SamplingDecision::RecordAndSample,
                 false => SamplingDecision::Drop,
             },
             attributes: Vec::new(),
-            trace_state: with_decision(state, explicit, is_said.then_some(threshold)),
+            trace_state: with_decision(state, written, has_threshold.then_some(threshold)),
         }
     }
 }
 
-/// Without the functions that it was given.
+/// Without the function of `always_keep`.
 impl fmt::Debug for SessionSampler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionSampler")
@@ -260,4 +250,124 @@ impl fmt::Debug for SessionSampler {
             .field("fallback", &self.fallback)
             .finish_non_exhaustive()
     }
+}
+
+/// The member of a `tracestate` that is OpenTelemetry's.
+const MEMBER: &str = "ot";
+const LONGEST: &str = "rv:0123456789abcd;th:0123456789abcd;";
+const MAX_MEMBER_BYTES: usize = 256;
+
+/// The number of different values: 56 bits.
+const VALUES: u64 = 1 << 56;
+
+/// 56 bits of a session's hash or of a trace id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Randomness(u64);
+
+impl Randomness {
+    fn of_session(id: &str) -> Self {
+        Self::of_last_bytes(Sha256::digest(id).as_slice())
+    }
+
+    fn of_trace(id: TraceId) -> Self {
+        Self::of_last_bytes(&id.to_bytes())
+    }
+
+    fn of_last_bytes(bytes: &[u8]) -> Self {
+        let last = bytes
+            .last_chunk()
+            .map_or(0, |last| u64::from_be_bytes(*last));
+        Self(last % VALUES)
+    }
+
+    /// The randomness that a `tracestate` contains.
+    fn of_state(state: &TraceState) -> Option<Self> {
+        let mut values = parts(state.get(MEMBER)?).filter(|(key, _)| *key == "rv");
+        values.find_map(|(_, value)| Self::parse(value))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let value = u64::from_str_radix(text, 16).ok()?;
+        (text.len() == 14).then_some(Self(value))
+    }
+}
+
+/// A span with a lower randomness is dropped.
+#[derive(Clone, Copy, Debug)]
+struct Threshold(u64);
+
+impl Threshold {
+    const ALL: Self = Self(0);
+
+    fn of_ratio(ratio: f64) -> Self {
+        // Exact, because the factor is a power of two. `1.0 - ratio` would lose bits of a small ratio.
+        let sampled = (ratio * VALUES as f64).round();
+        // The cast saturates, and makes NaN zero.
+        let sampled = (sampled as u64).min(VALUES);
+        let least = u64::from(ratio > 0.0);
+        Self(VALUES - sampled.max(least))
+    }
+
+    fn samples(self, randomness: Randomness) -> bool {
+        randomness.0 >= self.0
+    }
+
+    /// The share of sessions that it samples.
+    fn ratio(self) -> f64 {
+        (VALUES - self.0) as f64 / VALUES as f64
+    }
+}
+
+/// The 14 hexadecimal digits. By hand, because `format!` takes about 400 instructions more.
+fn digits(value: u64) -> String {
+    let digit = |at| char::from(b"0123456789abcdef"[(value >> (52 - 4 * at)) as usize & 0xf]);
+    (0..14).map(digit).collect()
+}
+
+/// The well-formed parts of OpenTelemetry's member. Malformed ones are dropped, because readers refuse the whole member
+/// for one of them.
+fn parts(member: &str) -> impl Iterator<Item = (&str, &str)> {
+    let parts = member.split(';').filter_map(|part| part.split_once(':'));
+    parts.filter(|(key, value)| {
+        let is_key = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let is_value = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        key.starts_with(|first: char| first.is_ascii_lowercase())
+            && key.bytes().all(is_key)
+            && value.bytes().all(is_value)
+    })
+}
+
+/// `state` with this randomness and threshold in OpenTelemetry's member, and with all its other parts.
+fn with_decision(
+    state: &TraceState,
+    randomness: Option<Randomness>,
+    threshold: Option<Threshold>,
+) -> TraceState {
+    let before = state.get(MEMBER);
+    let others = before.into_iter().flat_map(parts);
+    let others = others.filter(|(key, _)| !["rv", "th"].contains(key));
+    let mut member = String::with_capacity(LONGEST.len() + before.map_or(0, str::len));
+    let mut push = |key: &str, value: &str| {
+        let separator = if member.is_empty() { "" } else { ";" };
+        member.extend([separator, key, ":", value]);
+    };
+    if let Some(Randomness(value)) = randomness {
+        push("rv", &digits(value));
+    }
+    if let Some(Threshold(value)) = threshold {
+        let digits = digits(value);
+        let digits = digits.trim_end_matches('0');
+        push("th", if digits.is_empty() { "0" } else { digits });
+    }
+    others.for_each(|(key, value)| push(key, value));
+    match before {
+        _ if member.len() > MAX_MEMBER_BYTES => {
+            // Only the randomness that was there before, so the member doesn't get longer.
+            return with_decision(state, Randomness::of_state(state), None);
+        }
+        None if member.is_empty() => Ok(state.clone()),
+        Some(_) if member.is_empty() => state.delete(MEMBER),
+        _ => state.insert(MEMBER, member),
+    }
+    .unwrap_or_else(|_| state.clone())
 }

@@ -4,10 +4,9 @@
 //! a request. Both go by OpenTelemetry's global propagator, which does nothing until it is set: see
 //! [`inject_context`](crate::inject_context).
 
-use crate::propagation::hosts::{self, Hosts};
-use crate::propagation::inbound::InboundPolicy;
-use crate::propagation::propagated::extract_context;
-use crate::scope::in_force;
+use crate::propagation::extract_accepted;
+use crate::propagation::hosts::{AllowedHosts, inject_for_host};
+use crate::propagation::propagator::InboundPolicy;
 use http::request::Parts;
 use http::uri::Authority;
 use http::{Request, Response, header};
@@ -116,20 +115,6 @@ pub struct Server<S> {
     inbound: InboundPolicy<Parts>,
 }
 
-impl<S> Server<S> {
-    /// What a request is answered in.
-    fn context(&self, request: &Parts) -> Context {
-        let outer = Context::current();
-        let cx = extract_context(&request.headers);
-        let is_taken = in_force::brought(&cx, &outer)
-            .is_some_and(|scope| self.inbound.takes(scope.to_session().id(), request));
-        match is_taken {
-            true => cx,
-            false => in_force::put_back(cx, &outer),
-        }
-    }
-}
-
 impl<S, B, A> Service<Request<B>> for Server<S>
 where
     S: Service<Request<ServerBody<B>>, Response = Response<A>>,
@@ -144,7 +129,9 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (parts, inner) = request.into_parts();
-        let session = self.context(&parts);
+        let session = extract_accepted(&parts.headers, |scope| {
+            self.inbound.accepts(scope.to_session().id(), &parts)
+        });
         let body = ServerBody {
             inner,
             session: session.clone(),
@@ -255,7 +242,7 @@ impl<B: Body> Body for ServerBody<B> {
 /// ```
 pub fn client() -> ClientLayer {
     ClientLayer {
-        hosts: Hosts::default(),
+        hosts: AllowedHosts::default(),
     }
 }
 
@@ -268,7 +255,7 @@ pub fn client() -> ClientLayer {
 /// ```
 #[derive(Clone, Debug)]
 pub struct ClientLayer {
-    hosts: Hosts,
+    hosts: AllowedHosts,
 }
 
 impl ClientLayer {
@@ -293,7 +280,7 @@ impl ClientLayer {
         H: Into<String>,
     {
         Self {
-            hosts: Hosts::only(hosts),
+            hosts: AllowedHosts::only(hosts),
         }
     }
 }
@@ -324,7 +311,7 @@ impl<S> Layer<S> for ClientLayer {
 #[derive(Clone, Debug)]
 pub struct Client<S> {
     inner: S,
-    hosts: Hosts,
+    hosts: AllowedHosts,
 }
 
 impl<S, B> Service<Request<B>> for Client<S>
@@ -340,13 +327,13 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let may_know = self.hosts.may_know(|| host(&request));
-        hosts::inject(request.headers_mut(), may_know);
+        let is_allowed = self.hosts.allow(|| host(&request));
+        inject_for_host(request.headers_mut(), is_allowed);
         self.inner.call(request)
     }
 }
 
-/// Where a request goes, if it says so.
+/// The host in the URI, or else in the header `Host`.
 fn host<B>(request: &Request<B>) -> Option<String> {
     if let Some(host) = request.uri().host() {
         return Some(host.to_owned());
