@@ -4,7 +4,7 @@ use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
-/// Why an id was refused, why there was nothing to set it on, or what is wrong with the set-up.
+/// An invalid id or value, a call without a span to set a value on, or an invalid setting.
 ///
 /// The text says what to change and never contains an id: ids are personal data.
 ///
@@ -34,7 +34,7 @@ macro_rules! error_kinds {
             $($($kind $(($type))?,)*)*
         }
 
-        /// What the public methods tell apart.
+        /// One for each public `is_` method.
         #[derive(PartialEq)]
         enum Category {
             $($category,)*
@@ -57,7 +57,7 @@ macro_rules! error_kinds {
 }
 
 error_kinds! {
-    // The name of the value stands before these texts.
+    // `Display` writes the name of the value before these texts.
     InvalidId {
         Blank => "is blank",
         Placeholder =>
@@ -155,7 +155,7 @@ impl Error {
         self.kind.category() == Category::InvalidId
     }
 
-    /// There is no span here that a value could be set on.
+    /// There is no current span that a value can be set on.
     ///
     /// ```
     /// let error = tracing_session::set_session_id("chat-42").unwrap_err();
@@ -165,7 +165,7 @@ impl Error {
         self.kind.category() == Category::NoSpan
     }
 
-    /// The environment names a propagator that there is not.
+    /// The environment names a propagator that doesn't exist.
     ///
     /// ```
     /// # use tracing_session::Session;
@@ -175,7 +175,7 @@ impl Error {
         self.kind.category() == Category::UnknownPropagator
     }
 
-    /// A value cannot be serialised as JSON, or has to be a JSON object and is none.
+    /// A value can't be serialised as JSON, or has to be a JSON object and isn't one.
     ///
     /// ```
     /// # use tracing_session::Session;
@@ -186,8 +186,7 @@ impl Error {
         self.kind.category() == Category::InvalidJson
     }
 
-    /// What was to go on from is not what it should be: the state of a conversation, or the id of a
-    /// trace or span.
+    /// The state of a conversation, or the id of a trace or span, is invalid, so nothing can continue from it.
     ///
     /// ```
     /// # use tracing_session::link_context;
@@ -235,8 +234,8 @@ impl Error {
 #[cfg(feature = "otlp")]
 #[cfg_attr(docsrs, doc(cfg(feature = "otlp")))]
 impl Error {
-    /// The code or the environment asks for something that there is not: a protocol, an endpoint,
-    /// a header. The error says which, and what is valid.
+    /// The code or the environment has an invalid setting, such as a protocol, an endpoint or a header. The error names
+    /// the setting and the valid values.
     ///
     /// ```
     /// let pipeline = tracing_session::otlp::pipeline("my-app").with_endpoint("localhost");

@@ -1,7 +1,7 @@
 //! The session in what `tracing_subscriber::fmt` prints, as text and as JSON.
 //!
-//! For people who log to the console or to a file: [`with_session`] goes around the formatter of a
-//! `fmt` layer, and each line that is written in a session carries it.
+//! For people who log to the console or to a file: [`with_session`] wraps the formatter of a `fmt` layer, and adds the
+//! current session to each line.
 //!
 //! ```text
 //! 2026-01-31T12:00:00.000000Z  INFO chat: answered tokens=12 session.id="chat-42" user.id="u-7"
@@ -54,9 +54,9 @@ use tracing_subscriber::registry::LookupSpan;
 /// The [default session](crate::Session::set_global_default) belongs to the process, so lines of every
 /// subscriber carry it.
 ///
-/// It takes the formats of `tracing-subscriber`. A formatter of one's own can ask `current_session`.
-/// Whether there are colours is the layer's to say (`with_ansi`). Escapes in values are made harmless
-/// on lines in a session even where the layer turns that off.
+/// It accepts the formats of `tracing-subscriber`. Your own formatter can call `current_session`. Set colours on the
+/// layer (`with_ansi`). On lines in a session, escape sequences in values are always made harmless, even if the layer
+/// turns that off.
 ///
 /// Cost: some 1,500 instructions for a line of JSON in a session with a user, of the 11,300 that the
 /// line takes anyway, and 1,300 for a line of text, of 5,600; 200 for a line outside. The same written

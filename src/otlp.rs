@@ -1,4 +1,4 @@
-//! Everything there is to set up, in one call (feature `otlp`).
+//! The complete setup in one call (feature `otlp`).
 //!
 //! ```no_run
 //! use tracing_session::{Session, otlp};
@@ -11,14 +11,13 @@
 //! }
 //! ```
 //!
-//! [`install`](Pipeline::install) is for applications that have no subscriber of their own;
-//! [`build`](Pipeline::build) gives the layer to those that have one.
+//! [`install`](Pipeline::install) is for applications without a subscriber. If you have a subscriber already, add the
+//! layer that [`build`](Pipeline::build) returns.
 //!
-//! # What the environment says
+//! # Environment variables
 //!
-//! The code wins over the environment, and the environment over the default. A variable that is
-//! blank counts as not set. One that holds what is not valid is an error where the last column says
-//! so, as the set-up is when it is noticed.
+//! Settings in code override the environment, and the environment overrides the defaults. A blank variable counts as
+//! not set. The last column tells what an invalid value does: an error is returned by `install` or `build`.
 //!
 //! | variable | default | if not valid |
 //! | --- | --- | --- |
@@ -35,7 +34,7 @@
 //! | `OTEL_BSP_SCHEDULE_DELAY`, `_MAX_QUEUE_SIZE`, `_MAX_EXPORT_BATCH_SIZE` | 5000 ms, 2048, 512 | ignored; a queue for more than 1,000,000 spans is an error |
 //! | `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT`, `_EVENT_`, `_LINK_` | 128 | ignored |
 //! | `OTEL_TRACES_EXPORTER`: `otlp`, or `none`, when spans are made and go nowhere | `otlp` | error |
-//! | `OTEL_SDK_DISABLED`: `true`, when no spans are made; sessions are said and travel as ever | `false` | ignored |
+//! | `OTEL_SDK_DISABLED`: `true`, when no spans are made; sessions still propagate | `false` | ignored |
 //! | `OTEL_PROPAGATORS`, `MIRASCOPE_PROPAGATOR`: see [`propagator_from_env`], `install` alone | `tracecontext,baggage` | error |
 //! | `RUST_LOG`: which spans are exported, `install` alone | `info` | warning |
 //!
@@ -73,10 +72,9 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Begins the set-up of an application whose spans go to an OTLP endpoint.
+/// Begins the setup of an application that exports spans to an OTLP endpoint.
 ///
-/// `service_name` is the attribute `service.name` of all that is exported. A blank one leaves it to
-/// the environment.
+/// `service_name` becomes the resource attribute `service.name`. If it is blank, the environment sets the name.
 ///
 /// ```no_run
 /// let _telemetry = tracing_session::otlp::pipeline("my-app").install()?;
@@ -117,7 +115,7 @@ pub struct Pipeline {
     dialect: Dialect,
     privacy: Privacy,
     sampler: Option<Box<dyn ShouldSample>>,
-    /// The first one made while it was configured.
+    /// The first error in the configuration.
     error: Option<Error>,
 }
 
@@ -159,10 +157,10 @@ impl Pipeline {
         self
     }
 
-    /// A header of each request, over gRPC an entry of its metadata. Replaces one of the same name. Default: none.
+    /// Adds a header to each request (over gRPC, an entry to the metadata). It replaces a header with the same name.
+    /// Default: none.
     ///
-    /// A name or value that no header can have is an error of [`install`](Self::install) and
-    /// [`build`](Self::build).
+    /// If the name or the value is invalid, [`install`](Self::install) and [`build`](Self::build) return an error.
     ///
     /// ```
     /// # use tracing_session::otlp::pipeline;
@@ -183,8 +181,8 @@ impl Pipeline {
         self
     }
 
-    /// The key of an API, sent as the header `authorization: Bearer <key>`: what Phoenix reads. A
-    /// blank one is not sent. Default: none.
+    /// Sets an API key, sent as the header `authorization: Bearer <key>`, as Phoenix expects. A blank key isn't sent.
+    /// Default: none.
     ///
     /// ```
     /// # use tracing_session::otlp::pipeline;
@@ -197,7 +195,7 @@ impl Pipeline {
         }
     }
 
-    /// The layer that looks for sessions. Default: [`SessionLayer::new`].
+    /// Sets the layer that finds sessions. Default: [`SessionLayer::new`].
     ///
     /// ```
     /// use tracing_session::otlp::pipeline;
@@ -237,7 +235,7 @@ impl Pipeline {
         Self { privacy, ..self }
     }
 
-    /// Which traces are kept: by the id of each, as here, or whole sessions, by
+    /// Sets the sampler. The one in the example samples traces by their ids. To sample whole sessions, use
     #[cfg_attr(
         feature = "sampler",
         doc = "[`SessionSampler`](crate::SessionSampler)."
@@ -246,7 +244,7 @@ impl Pipeline {
         not(feature = "sampler"),
         doc = "`SessionSampler`, of the feature `sampler`."
     )]
-    /// Default: what `OTEL_TRACES_SAMPLER` says, or else all.
+    /// Default: the sampler that `OTEL_TRACES_SAMPLER` names, or else one that samples all traces.
     ///
     /// ```
     /// use opentelemetry_sdk::trace::Sampler;
@@ -259,20 +257,19 @@ impl Pipeline {
         self
     }
 
-    /// Sets all of it up, for the whole process: a subscriber, OpenTelemetry's tracer provider, and
-    /// its propagator, which is [`propagator_from_env`].
+    /// Sets everything up for the whole process: a subscriber, OpenTelemetry's tracer provider, and its propagator
+    /// (see [`propagator_from_env`]).
     ///
-    /// Spans from the level INFO up are exported, or those that `RUST_LOG` names by directives such
-    /// as `info,my_app=debug`. The turns of a [`Conversation`](crate::Conversation) are exported unless it
-    /// asks for less of all, as `warn`, or of `tracing_session`. What this crate and OpenTelemetry warn of is shown on standard error;
-    /// nothing else is logged. For more than that there is [`build`](Self::build).
+    /// It exports spans of the level INFO and above, unless `RUST_LOG` contains other directives, such as
+    /// `info,my_app=debug`. It also exports the turns of a [`Conversation`](crate::Conversation), unless `RUST_LOG` sets
+    /// a lower level for everything, such as `warn`, or for `tracing_session`. It prints the warnings of this crate and of
+    /// OpenTelemetry to standard error, and logs nothing else. For more control use [`build`](Self::build).
     ///
     /// # Errors
     ///
-    /// When a setting is not valid ([`Error::is_invalid_setting`], and
-    /// [`Error::is_unknown_propagator`]), or there is a global subscriber already
-    /// ([`Error::is_subscriber_set`]). Nothing is set up then. That nobody listens at the endpoint
-    /// is no error: the backend may come later.
+    /// If a setting is invalid ([`Error::is_invalid_setting`], [`Error::is_unknown_propagator`]), or if there is a global
+    /// subscriber already ([`Error::is_subscriber_set`]). Then nothing is set up. An unreachable endpoint is no error,
+    /// because the backend may start later.
     ///
     /// ```no_run
     /// let _telemetry = tracing_session::otlp::pipeline("my-app").install()?;
@@ -299,14 +296,14 @@ impl Pipeline {
         Ok(telemetry)
     }
 
-    /// The layer for a subscriber of your own. Nothing global is set.
+    /// Returns the layer for your own subscriber. It sets nothing global.
     ///
-    /// The layer goes where an OpenTelemetry layer would, and has a [`SessionLayer`] around it. A
-    /// filter is yours to put: without one, spans of every level are exported.
+    /// The layer is an OpenTelemetry layer inside a [`SessionLayer`]. It has no filter, so it exports spans of every level
+    /// unless you add one.
     ///
     /// # Errors
     ///
-    /// When a setting is not valid: [`Error::is_invalid_setting`].
+    /// If a setting is invalid: [`Error::is_invalid_setting`].
     ///
     /// ```no_run
     /// use opentelemetry::global;
@@ -365,7 +362,7 @@ impl Pipeline {
     }
 }
 
-/// Without the headers, and without the endpoint: a key may be in either.
+/// Without the headers and the endpoint, because both may contain a key.
 impl fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pipeline")
@@ -378,14 +375,13 @@ impl fmt::Debug for Pipeline {
 
 /// Exports the last spans when it is dropped, and shuts the exporter down.
 ///
-/// Keep it in `main` until the end, by a name: `let _telemetry = ..`. (`let _ = ..` drops it at
-/// once, of which a warning tells.) A span that has not ended by then is not exported, nor is any where
-/// the process ends by [`std::process::exit`].
+/// Keep it until the end of `main`, in a named variable: `let _telemetry = ..`. (`let _ = ..` drops it at once, and a
+/// warning says so.) Spans that have not ended by then aren't exported. If the process ends with
+/// [`std::process::exit`], the last spans are lost.
 ///
-/// Dropping it blocks the thread until the spans have arrived, for ten seconds at the most: inside
-/// an async runtime as well as outside, and while a panic unwinds. Where they do not arrive, it
-/// says so by a warning (target `tracing_session`), or on standard error where there is no
-/// subscriber for it; [`shutdown`](Self::shutdown) returns it instead.
+/// Dropping it blocks the thread until the spans have arrived, for at most ten seconds, also inside an async runtime and
+/// while a panic unwinds. If they don't arrive, it emits a warning (target `tracing_session`), or prints to standard error
+/// if there is no subscriber. [`shutdown`](Self::shutdown) returns the error instead.
 ///
 /// ```no_run
 /// use tracing_session::otlp::{Telemetry, pipeline};
@@ -407,7 +403,7 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// The provider: for tracers besides those of `tracing`.
+    /// The provider, for tracers of the plain OpenTelemetry API.
     ///
     /// ```no_run
     /// use opentelemetry::trace::{Tracer, TracerProvider};
@@ -421,11 +417,11 @@ impl Telemetry {
         &self.provider
     }
 
-    /// Exports what has ended so far. Blocks the thread, for five seconds at the most.
+    /// Exports the spans that have ended so far. Blocks the thread for at most five seconds.
     ///
     /// # Errors
     ///
-    /// When it did not arrive: [`Error::is_export_failed`].
+    /// If the spans did not arrive: [`Error::is_export_failed`].
     ///
     /// ```no_run
     /// let telemetry = tracing_session::otlp::pipeline("my-app").install()?;
@@ -436,11 +432,11 @@ impl Telemetry {
         export_result(self.provider.force_flush())
     }
 
-    /// What dropping does, with the outcome returned.
+    /// Does the same as dropping, and returns the result.
     ///
     /// # Errors
     ///
-    /// When the last spans did not arrive: [`Error::is_export_failed`].
+    /// If the last spans did not arrive: [`Error::is_export_failed`].
     ///
     /// ```no_run
     /// let telemetry = tracing_session::otlp::pipeline("my-app").install()?;

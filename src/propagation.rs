@@ -20,14 +20,13 @@ use opentelemetry::trace::{FutureExt, WithContext};
 use opentelemetry::{Context, global};
 use std::sync::LazyLock;
 
-/// Writes what is in force here into the headers of a call or a message: the trace, the session, and
-/// what else the global propagator carries.
+/// Injects the current context into the headers of a call or a message: the trace, the session, and everything else
+/// that the global propagator carries.
 ///
-/// OpenTelemetry's global propagator does nothing until it is set, with
-/// [`propagator_from_env`](crate::propagator_from_env) for one: until then nothing is written, and
-/// a diagnostic says so once.
+/// OpenTelemetry's global propagator does nothing until you set it, for example with
+/// [`propagator_from_env`](crate::propagator_from_env). Until then this function writes nothing and warns once.
 ///
-/// Cost: that of the propagator, as for all that reads and writes headers here.
+/// Cost: the propagator's. The same holds for the other functions that inject or extract.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -47,10 +46,10 @@ pub fn inject_context(carrier: &mut (impl Carrier + ?Sized)) {
     with_propagator(|propagator| propagator.inject_context(&cx, &mut carrier));
 }
 
-/// What the headers of a call or a message say, on top of what is in force here: a `Context` to attach
-/// or to give to a span as its parent.
+/// Extracts a `Context` from the headers of a call or a message, on top of the current one. Attach it, or set it as
+/// the parent of a span.
 ///
-/// See [`inject_context`] on the global propagator.
+/// It needs the global propagator: see [`inject_context`].
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -84,7 +83,7 @@ pub(crate) fn extract_accepted(
     }
 }
 
-/// What the headers of a call or a message say, to be put in force.
+/// Extracts a context from the headers of a call or a message, to attach it.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -100,7 +99,7 @@ pub fn propagated_context(carrier: &(impl Carrier + ?Sized)) -> PropagatedContex
     PropagatedContext(extract_context(carrier))
 }
 
-/// What came in with headers: see [`propagated_context`].
+/// A context that was extracted from headers: see [`propagated_context`].
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -119,8 +118,7 @@ pub fn propagated_context(carrier: &(impl Carrier + ?Sized)) -> PropagatedContex
 pub struct PropagatedContext(Context);
 
 impl PropagatedContext {
-    /// Puts it in force on this thread until the guard is dropped. For futures there is
-    /// [`WithPropagated`].
+    /// Makes it the current context of this thread until the guard is dropped. For futures use [`WithPropagated`].
     ///
     /// ```
     /// # use std::collections::HashMap;
@@ -131,7 +129,7 @@ impl PropagatedContext {
         SessionGuard::new(here::attach(self.0))
     }
 
-    /// Runs `f` with it in force.
+    /// Runs `f` with it as the current context.
     ///
     /// ```
     /// # use std::collections::HashMap;
@@ -144,7 +142,7 @@ impl PropagatedContext {
     }
 }
 
-/// Puts in force what came in with headers, while a future runs.
+/// Runs a future in the context that was extracted from headers.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -156,8 +154,8 @@ impl PropagatedContext {
 /// # }
 /// ```
 pub trait WithPropagated: Sized {
-    /// Wraps this so that what the headers say is in force whenever it is polled. A span that the
-    /// future was given before, with `.instrument(span)` inside, stays in what it was made in.
+    /// Wraps this future so that the context in the headers is current whenever it is polled. A span inside it, such as
+    /// one of an inner `.instrument(span)`, keeps the session that it was created in.
     ///
     /// ```
     /// # use std::collections::HashMap;
@@ -173,10 +171,10 @@ pub trait WithPropagated: Sized {
 
 impl<T> WithPropagated for T {}
 
-/// The session that headers name: in [`SESSION_HEADER_NAME`], or in W3C baggage.
+/// The session id in headers: in [`SESSION_HEADER_NAME`], or in W3C baggage.
 ///
-/// `None` if they name none, several that differ, or one that is no id. It is for code that has no
-/// propagator: with one, [`extract_context`] finds the session.
+/// `None` if the headers contain no id, an invalid one, or several that differ. Use it in code without a propagator.
+/// With one, [`extract_context`] finds the session.
 ///
 /// ```
 /// use std::collections::HashMap;

@@ -14,9 +14,9 @@ use std::sync::{Arc, Once};
 
 /// Keeps a share of all sessions: a conversation is kept whole or dropped whole.
 ///
-/// The session's id decides, by a [function](#the-function) that has no other input. So every
-/// service, in every language and after every restart, decides alike, and nobody has to be asked; and
-/// a sampler with a lower ratio keeps some of those sessions that one with a higher ratio keeps.
+/// The decision is a [function](#the-function) of the session id alone. So all services, in every language and after
+/// every restart, make the same decision without coordination. A sampler with a lower ratio keeps a subset of the
+/// sessions that a sampler with a higher ratio keeps.
 ///
 /// ```
 /// use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
@@ -37,12 +37,11 @@ use std::sync::{Arc, Once};
 /// root, in this process and in others. By itself it decides on each span: then a service keeps its
 /// part of a session even where the root of the trace was dropped, or the other way about.
 ///
-/// Not `Sampler::ParentBased(Box::new(..))`: of what its root sampler says, opentelemetry_sdk 0.33
-/// takes the decision and loses the `tracestate`, so that nobody further down can decide alike.
+/// Don't use `Sampler::ParentBased(Box::new(..))`: in opentelemetry_sdk 0.33 it uses the decision of its root sampler but
+/// loses the `tracestate`, so samplers further down can't make the same decision.
 ///
-/// A trace that somebody else starts, a browser or a gateway, is kept or dropped by his sampler: if that
-/// goes by the trace, sessions are split there. Where the caller is not to decide, let the session
-/// decide again in each service:
+/// If a browser or a gateway starts the trace, its sampler decides. If that sampler decides by trace id, it splits
+/// sessions. To override the caller's decision, let the session decide again in each service:
 ///
 /// ```
 /// # use opentelemetry_sdk::trace::Sampler;
@@ -53,8 +52,8 @@ use std::sync::{Arc, Once};
 ///     .with_remote_parent_not_sampled(sampler);
 /// ```
 ///
-/// A trace that is taken up by its ids alone, as by
-/// [`Conversation::resume_trace`](crate::Conversation::resume_trace), counts as one that was kept.
+/// A trace that is resumed by its ids, with [`Conversation::resume_trace`](crate::Conversation::resume_trace), counts as
+/// sampled.
 ///
 /// # Which session
 ///
@@ -80,29 +79,26 @@ use std::sync::{Arc, Once};
 ///
 /// # What is written
 ///
-/// The `tracestate` of a span has, as OpenTelemetry's [consistent probability sampling] wants it,
-/// `ot=rv:<randomness>;th:<threshold>`: whoever samples further down can tell what was done, and decide
-/// alike without knowing the session. `th` is missing where a span was dropped. Other members of the
-/// `tracestate` and other parts of `ot` stay. Where `ot` would be longer than 256 characters, it says
-/// nothing new and has no `th`.
+/// The sampler writes OpenTelemetry's [consistent probability sampling] into the span's `tracestate`, as
+/// `ot=rv:<randomness>;th:<threshold>`. With it, samplers further down can make the same decision without knowing the
+/// session. A dropped span has no `th`. Other members of the `tracestate` and other parts of `ot` stay. If `ot` would be
+/// longer than 256 characters, it keeps its `rv` and gets no `th`.
 ///
-/// Where the `tracestate` of the parent has an `rv` already, that one stays, for OpenTelemetry forbids to
-/// change it. It is the session's, where a `SessionSampler` made the root. Where it is another, the
-/// session decides all the same, and `th` is missing: the two would contradict each other. Outside a
-/// session it decides.
+/// If the parent's `tracestate` has an `rv` already, that `rv` stays, because OpenTelemetry forbids changing it. It is
+/// the session's if a `SessionSampler` decided on the root. If it is another one, the session still decides, and `th` is
+/// missing because it would contradict the `rv`. Outside a session, this `rv` decides.
 ///
-/// The id is hashed as it is, whatever [`Privacy`](crate::Privacy) makes of it in what is exported. So
-/// `rv` is 56 bits of an unsalted hash of the session's id, and goes wherever the trace goes: to hosts
-/// too that are not to get the id itself. Whoever gets it can tell which requests are of one session,
-/// and whoever guesses an id can confirm it; an id that cannot be guessed, as that of
-/// [`Session::generate`], cannot be got out of it.
+/// The sampler hashes the original id, even if [`Privacy`](crate::Privacy) redacts it on the spans. So `rv` is 56 bits
+/// of an unsalted hash of the session id, and goes wherever the trace goes, also to hosts that must not get the id.
+/// With it, a receiver can tell which requests belong to one session, and can confirm a guessed id. It can't recover an
+/// id that can't be guessed, such as that of [`Session::generate`].
 ///
 /// [consistent probability sampling]: https://opentelemetry.io/docs/specs/otel/trace/tracestate-probability-sampling/
 ///
 /// # Cost
 ///
-/// Some 5,000 instructions for a root, and up to 2,500 for each span below it, which the SDK takes to
-/// copy the `tracestate`: see [below](#what-it-costs).
+/// About 5,000 instructions for a root. Each descendant costs up to 2,500 instructions, because the SDK copies the
+/// `tracestate`: see [below](#what-it-costs).
 ///
 #[doc = include_str!("../docs/sampling.md")]
 #[derive(Clone)]
@@ -118,8 +114,8 @@ type AlwaysKeep = dyn Fn(&Session) -> bool + Send + Sync;
 impl SessionSampler {
     /// Keeps this share of all sessions, from 0 (none) to 1 (all).
     ///
-    /// Less than 0 and NaN count as 0, more than 1 counts as 1, and one warning says so, as soon as a
-    /// span is made on this thread. The least share that is not none is 2⁻⁵⁶.
+    /// A ratio below 0 or NaN counts as 0, and one above 1 counts as 1. A warning says so when this thread next creates a
+    /// span. The smallest share above 0 is 2⁻⁵⁶.
     ///
     /// ```
     /// use tracing_session::SessionSampler;
@@ -137,11 +133,11 @@ impl SessionSampler {
         }
     }
 
-    /// Decides on spans that are in no session. Default: the same ratio, decided by the id of the
-    /// trace, as OpenTelemetry's consistent sampling has it.
+    /// Sets the sampler for spans outside any session. Default: the same ratio by trace id, as in OpenTelemetry's
+    /// consistent sampling.
     ///
-    /// What it says of the span is taken as it is. The SDK's `TraceIdRatioBased` writes no `th`, so that
-    /// a Collector which equalises samples its spans a second time; the default does.
+    /// Its result is used unchanged. The SDK's `TraceIdRatioBased` writes no `th`, so a Collector that equalises samples
+    /// its spans a second time. The default writes a `th`.
     ///
     /// `Sampler::AlwaysOn` leaves the spans of sessions that become known too late to a Collector, which can
     /// still keep or drop such sessions whole: see `docs/scaling.md`.
@@ -158,17 +154,16 @@ impl SessionSampler {
         self
     }
 
-    /// Keeps all sessions of which this is true, whatever the ratio: those of a user with a problem,
-    /// say. Called a second time, it replaces what was given first.
+    /// Keeps all sessions for which `keeps` returns true, regardless of the ratio: for example those of a user with a
+    /// problem. A second call replaces the first function.
     ///
-    /// It is asked about each span that is decided on where a session or a user is in force, with all
-    /// that is in force; so it makes a [`Session`] for each, and has to be quick. What it asks about has
-    /// to be known when the root is started: a session whose user becomes known later is not kept for
-    /// the user's sake. Where it panics, it keeps nothing, and one warning says so.
+    /// The sampler calls it for each span that it decides on in a session, with a [`Session`] of all current values. So it
+    /// has to be fast. It only sees values that are known when the root starts: it can't keep a session for a user that is
+    /// recorded later. If it panics, it keeps nothing, and one warning says so.
     ///
-    /// Such spans have `th:0`: they stand for themselves alone, with the `rv` of their session as ever.
-    /// A Collector that samples at a lower ratio goes by that `rv` and may drop them. A policy of its
-    /// tail sampler that asks for the same user or session keeps them.
+    /// Such spans have `th:0`, which means that each represents only itself, and the `rv` of their session. A Collector
+    /// that samples at a lower ratio uses that `rv`, and may drop them. To keep them, add a policy for the same user or
+    /// session to its tail sampler.
     ///
     /// ```
     /// use tracing_session::SessionSampler;
@@ -254,7 +249,6 @@ impl fmt::Debug for SessionSampler {
 
 /// The member of a `tracestate` that is OpenTelemetry's.
 const MEMBER: &str = "ot";
-const LONGEST: &str = "rv:0123456789abcd;th:0123456789abcd;";
 const MAX_MEMBER_BYTES: usize = 256;
 
 /// The number of different values: 56 bits.
@@ -280,15 +274,11 @@ impl Randomness {
         Self(last % VALUES)
     }
 
-    /// The randomness that a `tracestate` contains.
+    /// The randomness that a `tracestate` contains: 14 hexadecimal digits.
     fn of_state(state: &TraceState) -> Option<Self> {
-        let mut values = parts(state.get(MEMBER)?).filter(|(key, _)| *key == "rv");
-        values.find_map(|(_, value)| Self::parse(value))
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let value = u64::from_str_radix(text, 16).ok()?;
-        (text.len() == 14).then_some(Self(value))
+        let is_valid = |(key, value): &(&str, &str)| *key == "rv" && value.len() == 14;
+        let mut values = parts(state.get(MEMBER)?).filter(is_valid);
+        values.find_map(|(_, value)| u64::from_str_radix(value, 16).ok().map(Self))
     }
 }
 
@@ -346,7 +336,7 @@ fn with_decision(
     let before = state.get(MEMBER);
     let others = before.into_iter().flat_map(parts);
     let others = others.filter(|(key, _)| !["rv", "th"].contains(key));
-    let mut member = String::with_capacity(LONGEST.len() + before.map_or(0, str::len));
+    let mut member = String::with_capacity(64);
     let mut push = |key: &str, value: &str| {
         let separator = if member.is_empty() { "" } else { ";" };
         member.extend([separator, key, ":", value]);

@@ -36,7 +36,7 @@ pub enum Protocol {
     HttpProtobuf,
     /// gRPC. Phoenix and a Collector listen for it on port 4317.
     ///
-    /// Its connection runs on a thread of its own, and needs no async runtime.
+    /// The connection has its own thread, and needs no async runtime.
     Grpc,
 }
 
@@ -202,7 +202,7 @@ fn build_error(cause: &(dyn std::error::Error + 'static)) -> ExporterBuildError 
     ExporterBuildError::InternalFailure(root_cause(cause).to_string())
 }
 
-/// The innermost error. The outer ones only say that a request failed.
+/// The innermost error. The outer errors only mean that a request failed.
 fn root_cause<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> &'a (dyn std::error::Error + 'static) {

@@ -8,9 +8,9 @@ use std::convert::identity;
 use std::hash::BuildHasher;
 use std::{fmt, slice};
 
-/// What holds the headers of a call or a message.
+/// A type that contains the headers of a call or a message.
 ///
-/// Names of headers are compared without regard to case. A header may have several values.
+/// Header names are case-insensitive. A header may have several values.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -22,7 +22,7 @@ use std::{fmt, slice};
 /// assert_eq!(headers.len(), 1);
 /// ```
 pub trait Carrier {
-    /// Sets a header, in place of what it was.
+    /// Sets a header, and replaces its earlier values.
     ///
     /// ```
     /// # use std::collections::BTreeMap;
@@ -78,8 +78,8 @@ map_carrier!([] BTreeMap<String, String>, identity, slice::from_ref);
 
 /// The headers of a message in a queue, or of a job in a table.
 ///
-/// `serde` writes and reads it as a map of strings. `Debug` shows the names of the headers, and never
-/// their values: the session is among them. Nor does the error where it is something else.
+/// `serde` serialises it as a map of strings. `Debug` and the errors of deserialisation never show the values, because
+/// they contain the session.
 ///
 /// ```
 /// use tracing_session::{TraceHeaders, WithPropagated, inject_context};
@@ -128,8 +128,8 @@ impl fmt::Debug for TraceHeaders {
     }
 }
 
-/// With the feature `http`, which `tower` and `reqwest` bring along. The metadata of a `tonic`
-/// request is one: `request.metadata_mut().as_mut()`.
+/// Needs the feature `http`, which `tower` and `reqwest` enable. The metadata of a `tonic` request contains such a map:
+/// `request.metadata_mut().as_mut()`.
 #[cfg(feature = "http")]
 impl Carrier for http::HeaderMap {
     fn set(&mut self, name: &str, value: String) {

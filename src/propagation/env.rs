@@ -25,12 +25,12 @@ use std::sync::LazyLock;
 ///   `composite`, which is all of them;
 /// - or else `tracecontext,baggage`.
 ///
-/// The session always goes along: in W3C baggage where that is listed, and in
-/// [`SESSION_HEADER_NAME`] where it is not. A variable that is blank counts as not set.
+/// The session's propagator is always added. It uses W3C baggage if `baggage` is in the list, and otherwise
+/// [`SESSION_HEADER_NAME`]. A blank variable counts as not set.
 ///
 /// # Errors
 ///
-/// When a variable names another propagator. The error says which are valid.
+/// If a variable names another propagator. The error lists the valid names.
 ///
 /// ```
 /// use tracing_session::propagator_from_env;

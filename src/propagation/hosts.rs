@@ -1,12 +1,13 @@
 //! The hosts that get the session, for the layers of HTTP clients.
 
 use crate::format::attributes::{SESSION_ID, USER_ID};
+use crate::here;
 use crate::propagation::inject_context;
 use crate::scope::Scope;
 use http::HeaderMap;
 use http::uri::Authority;
-use opentelemetry::Context;
 use opentelemetry::baggage::{Baggage, BaggageExt};
+use opentelemetry::{Context, Key};
 use std::sync::Arc;
 
 /// The hosts that get the session: by default all.
@@ -52,18 +53,17 @@ fn bare(host: &str) -> &str {
 
 /// Writes the current context into `headers`, without the session unless the host is allowed.
 pub(crate) fn inject_for_host(headers: &mut HeaderMap, is_allowed: bool) {
-    let _attached = (!is_allowed).then(|| without_session(&Context::current()).attach());
+    let _attached = (!is_allowed).then(|| here::attach_changed(without_session));
     inject_context(headers);
 }
 
 /// `cx` without the session, neither in the scope nor in the baggage.
 fn without_session(cx: &Context) -> Context {
-    let others = cx
-        .baggage()
-        .iter()
-        .filter(|(key, _)| ![SESSION_ID, USER_ID].contains(&key.as_str()))
-        .map(|(key, value)| (key.clone(), value.clone()));
-    let baggage: Baggage = others.collect();
+    let is_id = |key: &Key| [SESSION_ID, USER_ID].contains(&key.as_str());
+    let others = cx.baggage().iter().filter(|(key, _)| !is_id(key));
+    let baggage: Baggage = others
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
     Scope::empty().entered(&cx.with_baggage(baggage))
 }
 

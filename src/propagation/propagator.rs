@@ -37,20 +37,17 @@ const TOKEN_SYMBOLS: &[u8] = b"!#$%&'*+-.^_`|~";
 /// The characters that a percent-encoded header encodes: all but visible ASCII, and `%`.
 const NOT_IN_A_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 
-/// Carries the session of a `Context` in the headers of a call, to be composed with
-/// `TraceContextPropagator` and others.
+/// Carries the session of a `Context` in the headers of a call. Compose it with `TraceContextPropagator` and others.
 ///
-/// By default it writes and reads the member `session.id` of W3C baggage. It takes the place of
-/// `BaggagePropagator`, as a header can have one writer only: the other baggage of the `Context` goes
-/// along. Headers of their own are [added](Self::with_header) or put
-/// [in its place](Self::with_baggage).
+/// By default it injects and extracts the member `session.id` of W3C baggage. It replaces `BaggagePropagator`, because
+/// only one propagator can write a header, and carries the other baggage of the `Context` too. You can
+/// [add](Self::with_header) separate headers, and [turn the baggage off](Self::with_baggage).
 ///
-/// Only the session's id leaves the process; the user's id does where it is
-/// [asked for](Self::with_user).
+/// Only the session id leaves the process, unless you [send the user](Self::with_user) too.
 ///
-/// What comes in is not trusted: an id has to obey the rule of [`Session::new`](crate::Session::new), several that differ
-/// are ignored, and [`with_inbound`](Self::with_inbound) may refuse it. An accepted one replaces, for
-/// what runs under the extracted `Context`, whatever is in force outside it.
+/// Extracted ids have to follow the rules of [`Session::new`](crate::Session::new). The propagator ignores ids that
+/// differ from one another, and ids that [`with_inbound`](Self::with_inbound) refuses. Under the extracted `Context`, an
+/// accepted session replaces the current one.
 ///
 /// OpenTelemetry's global propagator does nothing until it is set.
 /// [`propagator_from_env`](crate::propagator_from_env) makes one of this and of those that the
@@ -101,9 +98,9 @@ impl SessionPropagator {
 
     /// Whether W3C baggage is written and read. Default: true.
     ///
-    /// An id survives the way there and back byte for byte. Python's OpenTelemetry sends a space as
-    /// `+`, which the recommendation does not know: it arrives as `+`, unless a header of its own
-    /// brings the same id with the space. Properties of the member `session.id` are not sent on.
+    /// An id arrives byte for byte. But Python's OpenTelemetry encodes a space as `+`, against the recommendation: the id
+    /// arrives with `+`, unless a [separate header](Self::with_header) contains it with the space. The propagator drops
+    /// the properties of the member `session.id`.
     ///
     /// ```
     /// # use tracing_session::{SESSION_HEADER_NAME, SessionPropagator};
@@ -117,15 +114,14 @@ impl SessionPropagator {
         self.name_fields()
     }
 
-    /// A header of its own for the session's id. It may be called several times. Default: none.
+    /// Adds a separate header for the session id. You can add several. Default: none.
     ///
-    /// The value of a header is visible ASCII and spaces. An id that is not cannot be sent so: it
-    /// is left out, and told of once, unless it is
-    /// [percent-encoded](Self::with_percent_encoded_headers).
+    /// A header can contain visible ASCII and spaces. An id with other characters isn't sent, and one warning says so,
+    /// unless it is [percent-encoded](Self::with_percent_encoded_headers).
     ///
     /// # Errors
     ///
-    /// When this is no name of a header.
+    /// If the name isn't valid for a header, or is `baggage`.
     ///
     /// ```
     /// # use tracing_session::SessionPropagator;
@@ -143,8 +139,8 @@ impl SessionPropagator {
         Ok(self.name_fields())
     }
 
-    /// Whether the id in a header of its own is percent-encoded, and decoded when it is read: then
-    /// every id can be sent, to those who know. Default: false.
+    /// Whether ids in [separate headers](Self::with_header) are percent-encoded. Then every id can be sent, but the
+    /// receiver has to decode it, as this propagator does with the same setting. Default: false.
     ///
     /// ```
     /// # use tracing_session::SessionPropagator;
@@ -158,10 +154,9 @@ impl SessionPropagator {
         self
     }
 
-    /// Whether the user's id is sent and taken too, as the member `user.id` of W3C baggage. Default:
-    /// false.
+    /// Whether the user id is injected and extracted too, as the member `user.id` of W3C baggage. Default: false.
     ///
-    /// Who is heard has to be trusted with it: an [`InboundPolicy`] is asked about the session alone.
+    /// Use it only among services that you trust: an [`InboundPolicy`] checks the session id only.
     ///
     /// ```
     /// # use tracing_session::SessionPropagator;
@@ -188,7 +183,7 @@ impl SessionPropagator {
         Self { privacy, ..self }
     }
 
-    /// What comes in is taken under this policy. Default: [`InboundPolicy::accept`].
+    /// Sets the policy that accepts or refuses an extracted session. Default: [`InboundPolicy::accept`].
     ///
     /// ```
     /// # use tracing_session::{InboundPolicy, SessionPropagator};
@@ -358,14 +353,13 @@ impl TextMapPropagator for SessionPropagator {
     }
 }
 
-/// Whether a session that a request names is taken.
+/// Decides whether to accept the session in the headers of a request.
 ///
-/// Whoever sends a request can name any session in it. Where that matters, have an id
-/// [verified](Self::verify), or [ignore](Self::ignore) them all. An id that is refused leaves what
-/// is in force as it is.
+/// A sender can write any session id into a request. If that matters, [verify](Self::verify) the ids, or
+/// [ignore](Self::ignore) them all. A refused id leaves the current session as it is.
 ///
-/// `R` is what the id came with: nothing, in a [`SessionPropagator`](crate::SessionPropagator), and
-/// the request, in a server.
+/// `R` is the type that the id is verified with: `()` in a [`SessionPropagator`](crate::SessionPropagator), and the
+/// request in a server.
 ///
 /// ```
 /// use tracing_session::{InboundPolicy, SessionPropagator};
@@ -373,39 +367,36 @@ impl TextMapPropagator for SessionPropagator {
 /// let ours = |id: &str, _: &()| id.starts_with("chat-");
 /// let propagator = SessionPropagator::new().with_inbound(InboundPolicy::verify(ours));
 /// ```
-pub struct InboundPolicy<R: ?Sized = ()>(Policy<Arc<Verify<R>>>);
-
-#[derive(Clone)]
-enum Policy<V> {
-    Accept,
-    Ignore,
-    Verify(V),
+pub struct InboundPolicy<R: ?Sized = ()> {
+    /// The call that made it, for `Debug`.
+    made_by: &'static str,
+    verify: Arc<Verify<R>>,
 }
 
-type Verify<R> = dyn Fn(&str, &R) -> bool + Send + Sync;
+type Verify<R> = dyn Fn(Option<&str>, &R) -> bool + Send + Sync;
 
 impl<R: ?Sized> InboundPolicy<R> {
-    /// Every valid id is taken. This is the default.
+    /// Accepts every valid id. This is the default.
     ///
     /// ```
     /// # use tracing_session::{InboundPolicy, SessionPropagator};
     /// let propagator = SessionPropagator::new().with_inbound(InboundPolicy::accept());
     /// ```
     pub fn accept() -> Self {
-        Self(Policy::Accept)
+        Self::new("accept()", |_, _| true)
     }
 
-    /// No id is taken: for a service that anybody can call.
+    /// Ignores every id: for a service that anybody can call.
     ///
     /// ```
     /// # use tracing_session::{InboundPolicy, SessionPropagator};
     /// let propagator = SessionPropagator::new().with_inbound(InboundPolicy::ignore());
     /// ```
     pub fn ignore() -> Self {
-        Self(Policy::Ignore)
+        Self::new("ignore()", |_, _| false)
     }
 
-    /// An id is taken if `verify` says so: if it belongs to the authenticated user, say.
+    /// Accepts an id if `verify` returns true, for example if it belongs to the authenticated user.
     ///
     /// ```
     /// # use tracing_session::{InboundPolicy, SessionPropagator};
@@ -413,22 +404,30 @@ impl<R: ?Sized> InboundPolicy<R> {
     /// let propagator = SessionPropagator::new().with_inbound(policy);
     /// ```
     pub fn verify(verify: impl Fn(&str, &R) -> bool + Send + Sync + 'static) -> Self {
-        Self(Policy::Verify(Arc::new(verify)))
+        Self::new("verify(..)", move |id, with| {
+            id.is_some_and(|id| verify(id, with))
+        })
     }
 
-    /// `Verify` accepts no session without an id.
+    fn new(
+        made_by: &'static str,
+        verify: impl Fn(Option<&str>, &R) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let verify = Arc::new(verify);
+        Self { made_by, verify }
+    }
+
+    /// Whether to use a session with this id, or with a user only.
     pub(crate) fn accepts(&self, id: Option<&str>, with: &R) -> bool {
-        match &self.0 {
-            Policy::Accept => true,
-            Policy::Ignore => false,
-            Policy::Verify(verify) => id.is_some_and(|id| verify(id, with)),
-        }
+        (self.verify)(id, with)
     }
 }
 
+/// By hand, because `R` need not be `Clone`.
 impl<R: ?Sized> Clone for InboundPolicy<R> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        let verify = self.verify.clone();
+        Self { verify, ..*self }
     }
 }
 
@@ -440,10 +439,6 @@ impl<R: ?Sized> Default for InboundPolicy<R> {
 
 impl<R: ?Sized> fmt::Debug for InboundPolicy<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            Policy::Accept => "InboundPolicy::accept()",
-            Policy::Ignore => "InboundPolicy::ignore()",
-            Policy::Verify(_) => "InboundPolicy::verify(..)",
-        })
+        write!(f, "InboundPolicy::{}", self.made_by)
     }
 }
