@@ -57,6 +57,10 @@ pub(crate) const NO_PROPAGATOR: Message = Cow::Borrowed(
     "no propagator is set, so nothing goes into headers or comes out of them \
      (use opentelemetry::global::set_text_map_propagator(propagator_from_env()?))",
 );
+pub(crate) const BAGGAGE_TOO_LARGE: Message = Cow::Borrowed(
+    "header `baggage` does not hold all of the baggage: left out is what is over 64 members or \
+     8192 bytes",
+);
 pub(crate) const GUARD_DROPPED: Message = Cow::Borrowed(
     "no span is exported, as the guard of the set-up was dropped before the first one \
      (keep it until the end of main: `let _telemetry = ..`, as `let _ = ..` drops it at once)",
@@ -120,14 +124,6 @@ pub(crate) fn id_kept(span: &'static Metadata<'static>, key: &'static str) {
 pub(crate) fn header_ignored(header: &str, what: &str, error: ErrorKind) -> Message {
     let error = Error::from(error);
     format!("header `{header}` brings {what} that is ignored: {error}").into()
-}
-
-pub(crate) fn header_too_small(header: &str) -> Message {
-    format!(
-        "header `{header}` does not hold all of the baggage: left out is what is over 64 members or \
-         8192 bytes"
-    )
-    .into()
 }
 
 pub(crate) fn header_not_ascii(header: &str) -> Message {

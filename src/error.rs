@@ -131,9 +131,12 @@ error_kinds! {
     }
 }
 
+/// With the auto traits that [`Error`] has without a cause.
+pub(crate) type DynError = dyn std::error::Error + Send + Sync + UnwindSafe + RefUnwindSafe;
+
 /// The error that caused ours. `Arc`, because `Error` is `Clone`.
 #[derive(Clone)]
-struct Cause(Arc<dyn std::error::Error + Send + Sync + UnwindSafe + RefUnwindSafe>);
+struct Cause(Arc<DynError>);
 
 impl PartialEq for Cause {
     fn eq(&self, other: &Self) -> bool {
@@ -270,12 +273,10 @@ impl Error {
         self.kind.category() == Category::ExportFailed
     }
 
-    pub(crate) fn caused_by<E>(kind: ErrorKind, cause: E) -> Self
-    where
-        E: std::error::Error + Send + Sync + UnwindSafe + RefUnwindSafe + 'static,
-    {
+    pub(crate) fn caused_by(kind: ErrorKind, cause: Arc<DynError>) -> Self {
+        let cause = Some(Cause(cause));
         Self {
-            cause: Some(Cause(Arc::new(cause))),
+            cause,
             ..kind.into()
         }
     }
@@ -306,9 +307,6 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &self.cause {
-            Some(Cause(cause)) => Some(&**cause),
-            None => None,
-        }
+        Some(&*self.cause.as_ref()?.0)
     }
 }

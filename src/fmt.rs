@@ -20,7 +20,6 @@ use crate::format::redaction::Redaction;
 use crate::scope::Scope;
 use opentelemetry::KeyValue;
 use std::any::TypeId;
-use std::cell::Cell;
 use std::fmt::{self, Debug, Write};
 use std::sync::Arc;
 use tracing::field::Field;
@@ -41,15 +40,7 @@ use tracing_subscriber::registry::LookupSpan;
 ///
 /// If an event has its own field `session.id` or `user.id`, the line has only that one.
 ///
-/// Lines don't contain metadata, tags and other values. For those, use log records: see
-#[cfg_attr(
-    feature = "logs",
-    doc = "[`SessionLogProcessor`](crate::SessionLogProcessor)."
-)]
-#[cfg_attr(
-    not(feature = "logs"),
-    doc = "`SessionLogProcessor`, of the feature `logs`."
-)]
+/// Lines don't contain metadata, tags and other values. For those, use log records: see [`SessionLogProcessor`].
 ///
 /// The [default session](crate::Session::set_global_default) belongs to the process, so lines of every
 /// subscriber carry it.
@@ -63,6 +54,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// by hand, as `session.id = %id`, takes 3,400 and 2,000.
 ///
 /// [`SessionLayer`]: crate::SessionLayer
+/// [`SessionLogProcessor`]: https://docs.rs/tracing-session/latest/tracing_session/struct.SessionLogProcessor.html
 ///
 /// ```
 /// use tracing_session::SessionLayer;
@@ -149,21 +141,10 @@ where
         };
         let colored = writer.has_ansi_escapes();
         let format = if colored { &self.colored } else { &self.plain };
-        // Taken, because a field's `Debug` may emit an event, which formats a line inside this one.
-        let mut line = LINE.try_with(Cell::take).unwrap_or_default();
-        let done = format
-            .format_event(ctx, Writer::new(&mut line), event)
-            .and_then(|()| self.write_line(&scope, event, &line, writer));
-        line.clear();
-        // While the thread exits there is no thread-local.
-        let _ = LINE.try_with(|it| it.set(line));
-        done
+        let mut line = String::with_capacity(512);
+        format.format_event(ctx, Writer::new(&mut line), event)?;
+        self.write_line(&scope, event, &line, writer)
     }
-}
-
-thread_local! {
-    /// An allocation to reuse: the formatter writes each line of this thread into it. Empty between lines.
-    static LINE: Cell<String> = const { Cell::new(String::new()) };
 }
 
 impl<F, T> SessionFormat<F, T> {

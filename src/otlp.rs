@@ -235,16 +235,10 @@ impl Pipeline {
         Self { privacy, ..self }
     }
 
-    /// Sets the sampler. The one in the example samples traces by their ids. To sample whole sessions, use
-    #[cfg_attr(
-        feature = "sampler",
-        doc = "[`SessionSampler`](crate::SessionSampler)."
-    )]
-    #[cfg_attr(
-        not(feature = "sampler"),
-        doc = "`SessionSampler`, of the feature `sampler`."
-    )]
+    /// Sets the sampler. The one in the example samples traces by their ids. To sample whole sessions, use [`SessionSampler`].
     /// Default: the sampler that `OTEL_TRACES_SAMPLER` names, or else one that samples all traces.
+    ///
+    /// [`SessionSampler`]: https://docs.rs/tracing-session/latest/tracing_session/struct.SessionSampler.html
     ///
     /// ```
     /// use opentelemetry_sdk::trace::Sampler;
@@ -460,7 +454,7 @@ impl Telemetry {
 }
 
 fn export_result(result: OTelSdkResult) -> Result<(), Error> {
-    result.map_err(|error| Error::caused_by(ErrorKind::Export, error))
+    result.map_err(|error| Error::caused_by(ErrorKind::Export, Arc::new(error)))
 }
 
 impl Drop for Telemetry {
@@ -521,7 +515,7 @@ fn check_queue() -> Result<(), Error> {
 
 const OWN_TARGET: &str = "tracing_session";
 /// The targets of OpenTelemetry's crates begin with this.
-const OPENTELEMETRY_TARGETS: &str = "opentelemetry";
+const OTEL_TARGETS: &str = "opentelemetry";
 
 /// The levels in `RUST_LOG`, and a warning about directives that are ignored.
 ///
@@ -540,10 +534,7 @@ fn levels() -> (Targets, Option<Message>) {
     };
     let default = levels.default_level().unwrap_or(LevelFilter::INFO);
     let turns = default.clamp(LevelFilter::WARN, LevelFilter::INFO);
-    for (target, level) in [
-        (OWN_TARGET, turns),
-        (OPENTELEMETRY_TARGETS, LevelFilter::WARN),
-    ] {
+    for (target, level) in [(OWN_TARGET, turns), (OTEL_TARGETS, LevelFilter::WARN)] {
         if !levels.iter().any(|(named, _)| named == target) {
             levels = levels.with_target(target, level);
         }
@@ -560,9 +551,7 @@ struct StderrWarnings;
 impl<S: Subscriber> Layer<S> for StderrWarnings {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let (level, target) = (event.metadata().level(), event.metadata().target());
-        if *level > Level::WARN
-            || !(target == OWN_TARGET || target.starts_with(OPENTELEMETRY_TARGETS))
-        {
+        if *level > Level::WARN || !(target == OWN_TARGET || target.starts_with(OTEL_TARGETS)) {
             return;
         }
         let mut line = format!("{level} {target}:");

@@ -11,14 +11,13 @@ pub(crate) mod propagator;
 use crate::attach::SessionGuard;
 use crate::diagnostic::{self, NO_PROPAGATOR};
 use crate::here;
-use crate::propagation::carrier::{As, Carrier};
+use crate::propagation::carrier::{Adapter, Carrier};
 use crate::propagation::propagator::{SESSION_HEADER_NAME, SessionPropagator};
 use crate::scope::Scope;
 use crate::scope::in_force;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{FutureExt, WithContext};
 use opentelemetry::{Context, global};
-use std::sync::LazyLock;
 
 /// Injects the current context into the headers of a call or a message: the trace, the session, and everything else
 /// that the global propagator carries.
@@ -42,7 +41,7 @@ pub fn inject_context(carrier: &mut (impl Carrier + ?Sized)) {
     let Some(cx) = here::map(Context::clone) else {
         return;
     };
-    let mut carrier = As(carrier);
+    let mut carrier = Adapter(carrier);
     with_propagator(|propagator| propagator.inject_context(&cx, &mut carrier));
 }
 
@@ -75,7 +74,8 @@ pub(crate) fn extract_accepted(
     let Some(outer) = here::map(Context::clone) else {
         return Context::new();
     };
-    let cx = with_propagator(|propagator| propagator.extract_with_context(&outer, &As(carrier)));
+    let cx =
+        with_propagator(|propagator| propagator.extract_with_context(&outer, &Adapter(carrier)));
     match in_force::brought(&cx, &outer) {
         Some(scope) if is_accepted(&scope) => cx,
         // Headers without a session can replace the outer span, and with it the scope that applies there.
@@ -184,11 +184,10 @@ impl<T> WithPropagated for T {}
 /// assert_eq!(extract_session_id(&headers).as_deref(), Some("chat-42"));
 /// ```
 pub fn extract_session_id(carrier: &(impl Carrier + ?Sized)) -> Option<String> {
-    static READER: LazyLock<SessionPropagator> = LazyLock::new(|| {
-        let reader = SessionPropagator::new();
-        reader.with_header(SESSION_HEADER_NAME).unwrap_or_default()
-    });
-    let cx = READER.extract_with_context(&Context::new(), &As(carrier));
+    let reader = SessionPropagator::new()
+        .with_header(SESSION_HEADER_NAME)
+        .ok()?;
+    let cx = reader.extract_with_context(&Context::new(), &Adapter(carrier));
     let id = Scope::of(&cx)?.id()?;
     Some(id.as_str().to_owned())
 }

@@ -103,7 +103,8 @@ use std::sync::{Arc, Once};
 #[doc = include_str!("../docs/sampling.md")]
 #[derive(Clone)]
 pub struct SessionSampler {
-    threshold: Threshold,
+    /// A span with a lower randomness is dropped.
+    threshold: u64,
     /// Decides outside sessions. If `None`, the trace id decides.
     fallback: Option<Box<dyn ShouldSample>>,
     always_keep: Option<Arc<AlwaysKeep>>,
@@ -127,7 +128,7 @@ impl SessionSampler {
             diagnostic::defer(diagnostic::not_a_ratio(ratio));
         }
         Self {
-            threshold: Threshold::of_ratio(ratio),
+            threshold: threshold(ratio),
             fallback: None,
             always_keep: None,
         }
@@ -213,17 +214,13 @@ impl ShouldSample for SessionSampler {
             Some(parent) => parent.span_context().trace_state(),
             None => &TraceState::NONE,
         };
-        let of_state = Randomness::of_state(state);
-        let of_session = id.map(|id| Randomness::of_session(id.as_str()));
+        let of_state = state_randomness(state);
+        let of_session = id.map(|id| session_randomness(id.as_str()));
         // OpenTelemetry forbids replacing the randomness in the `tracestate`. But the session decides.
         let written = of_state.or(of_session);
         let deciding = of_session.or(of_state);
-        let threshold = if always {
-            Threshold::ALL
-        } else {
-            self.threshold
-        };
-        let sampled = threshold.samples(deciding.unwrap_or_else(|| Randomness::of_trace(trace_id)));
+        let threshold = if always { 0 } else { self.threshold };
+        let sampled = deciding.unwrap_or_else(|| trace_randomness(trace_id)) >= threshold;
         // A threshold beside another randomness would claim that this one decided.
         let has_threshold = sampled && (always || deciding == written);
         SamplingResult {
@@ -240,8 +237,9 @@ impl ShouldSample for SessionSampler {
 /// Without the function of `always_keep`.
 impl fmt::Debug for SessionSampler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ratio = (VALUES - self.threshold) as f64 / VALUES as f64;
         f.debug_struct("SessionSampler")
-            .field("ratio", &self.threshold.ratio())
+            .field("ratio", &ratio)
             .field("fallback", &self.fallback)
             .finish_non_exhaustive()
     }
@@ -251,61 +249,37 @@ impl fmt::Debug for SessionSampler {
 const MEMBER: &str = "ot";
 const MAX_MEMBER_BYTES: usize = 256;
 
-/// The number of different values: 56 bits.
+/// The number of different values of randomness, which has 56 bits.
 const VALUES: u64 = 1 << 56;
 
-/// 56 bits of a session's hash or of a trace id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Randomness(u64);
-
-impl Randomness {
-    fn of_session(id: &str) -> Self {
-        Self::of_last_bytes(Sha256::digest(id).as_slice())
-    }
-
-    fn of_trace(id: TraceId) -> Self {
-        Self::of_last_bytes(&id.to_bytes())
-    }
-
-    fn of_last_bytes(bytes: &[u8]) -> Self {
-        let last = bytes
-            .last_chunk()
-            .map_or(0, |last| u64::from_be_bytes(*last));
-        Self(last % VALUES)
-    }
-
-    /// The randomness that a `tracestate` contains: 14 hexadecimal digits.
-    fn of_state(state: &TraceState) -> Option<Self> {
-        let is_valid = |(key, value): &(&str, &str)| *key == "rv" && value.len() == 14;
-        let mut values = parts(state.get(MEMBER)?).filter(is_valid);
-        values.find_map(|(_, value)| u64::from_str_radix(value, 16).ok().map(Self))
-    }
+/// The threshold that samples this share of all randomness.
+fn threshold(ratio: f64) -> u64 {
+    // Exact, because the factor is a power of two. `1.0 - ratio` would lose bits of a small ratio.
+    let sampled = (ratio * VALUES as f64).round();
+    // The cast saturates, and makes NaN zero.
+    let sampled = (sampled as u64).min(VALUES);
+    let least = u64::from(ratio > 0.0);
+    VALUES - sampled.max(least)
 }
 
-/// A span with a lower randomness is dropped.
-#[derive(Clone, Copy, Debug)]
-struct Threshold(u64);
+/// The randomness of a session: the end of its id's hash.
+fn session_randomness(id: &str) -> u64 {
+    let hash: [u8; 32] = Sha256::digest(id).into();
+    let [.., a, b, c, d, e, f, g] = hash;
+    u64::from_be_bytes([0, a, b, c, d, e, f, g])
+}
 
-impl Threshold {
-    const ALL: Self = Self(0);
+/// The randomness of a trace: the end of its id.
+fn trace_randomness(id: TraceId) -> u64 {
+    let [.., a, b, c, d, e, f, g] = id.to_bytes();
+    u64::from_be_bytes([0, a, b, c, d, e, f, g])
+}
 
-    fn of_ratio(ratio: f64) -> Self {
-        // Exact, because the factor is a power of two. `1.0 - ratio` would lose bits of a small ratio.
-        let sampled = (ratio * VALUES as f64).round();
-        // The cast saturates, and makes NaN zero.
-        let sampled = (sampled as u64).min(VALUES);
-        let least = u64::from(ratio > 0.0);
-        Self(VALUES - sampled.max(least))
-    }
-
-    fn samples(self, randomness: Randomness) -> bool {
-        randomness.0 >= self.0
-    }
-
-    /// The share of sessions that it samples.
-    fn ratio(self) -> f64 {
-        (VALUES - self.0) as f64 / VALUES as f64
-    }
+/// The randomness in a `tracestate`: 14 hexadecimal digits.
+fn state_randomness(state: &TraceState) -> Option<u64> {
+    let is_valid = |(key, value): &(&str, &str)| *key == "rv" && value.len() == 14;
+    let mut values = parts(state.get(MEMBER)?).filter(is_valid);
+    values.find_map(|(_, value)| u64::from_str_radix(value, 16).ok())
 }
 
 /// The 14 hexadecimal digits. By hand, because `format!` takes about 400 instructions more.
@@ -330,8 +304,8 @@ fn parts(member: &str) -> impl Iterator<Item = (&str, &str)> {
 /// `state` with this randomness and threshold in OpenTelemetry's member, and with all its other parts.
 fn with_decision(
     state: &TraceState,
-    randomness: Option<Randomness>,
-    threshold: Option<Threshold>,
+    randomness: Option<u64>,
+    threshold: Option<u64>,
 ) -> TraceState {
     let before = state.get(MEMBER);
     let others = before.into_iter().flat_map(parts);
@@ -341,10 +315,10 @@ fn with_decision(
         let separator = if member.is_empty() { "" } else { ";" };
         member.extend([separator, key, ":", value]);
     };
-    if let Some(Randomness(value)) = randomness {
+    if let Some(value) = randomness {
         push("rv", &digits(value));
     }
-    if let Some(Threshold(value)) = threshold {
+    if let Some(value) = threshold {
         let digits = digits(value);
         let digits = digits.trim_end_matches('0');
         push("th", if digits.is_empty() { "0" } else { digits });
@@ -353,7 +327,7 @@ fn with_decision(
     match before {
         _ if member.len() > MAX_MEMBER_BYTES => {
             // Only the randomness that was there before, so the member doesn't get longer.
-            return with_decision(state, Randomness::of_state(state), None);
+            return with_decision(state, state_randomness(state), None);
         }
         None if member.is_empty() => Ok(state.clone()),
         Some(_) if member.is_empty() => state.delete(MEMBER),

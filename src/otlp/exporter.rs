@@ -13,7 +13,7 @@ use opentelemetry_otlp::{
     ExporterBuildError, OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
     SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
 };
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{io, thread};
 use tokio::runtime::{self, Handle};
@@ -62,7 +62,7 @@ impl ExporterConfig {
             }
             Protocol::Grpc => grpc_exporter(endpoint, timeout, self.headers),
         };
-        built.map_err(|error| Error::caused_by(ErrorKind::Exporter, error))
+        built.map_err(|error| Error::caused_by(ErrorKind::Exporter, Arc::new(error)))
     }
 }
 

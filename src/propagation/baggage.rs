@@ -2,7 +2,7 @@
 //!
 //! OpenTelemetry's own `BaggagePropagator` damages ids: it doesn't encode `%`, trims values, and splits them at `=`.
 
-use crate::diagnostic;
+use crate::diagnostic::{self, BAGGAGE_TOO_LARGE};
 use opentelemetry::Context;
 use opentelemetry::baggage::{Baggage, BaggageExt};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -50,7 +50,7 @@ pub(crate) fn header(
             members += 1;
         } else {
             header.truncate(before);
-            diagnostic::emit_once(diagnostic::header_too_small(HEADER));
+            diagnostic::emit_once(BAGGAGE_TOO_LARGE);
         }
     }
     (members > 0).then_some(header)

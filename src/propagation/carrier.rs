@@ -152,15 +152,15 @@ impl Carrier for http::HeaderMap {
 }
 
 /// Adapts a [`Carrier`] to the traits of OpenTelemetry's propagators.
-pub(crate) struct As<C>(pub(crate) C);
+pub(crate) struct Adapter<C>(pub(crate) C);
 
-impl<C: Carrier + ?Sized> Injector for As<&mut C> {
+impl<C: Carrier + ?Sized> Injector for Adapter<&mut C> {
     fn set(&mut self, key: &str, value: String) {
         self.0.set(key, value);
     }
 }
 
-impl<C: Carrier + ?Sized> Extractor for As<&C> {
+impl<C: Carrier + ?Sized> Extractor for Adapter<&C> {
     fn get(&self, key: &str) -> Option<&str> {
         self.0.get_all(key).first().copied()
     }

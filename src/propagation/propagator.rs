@@ -223,21 +223,21 @@ impl SessionPropagator {
 
     /// The session in the headers, or the diagnostic why it is ignored.
     fn read(&self, extractor: &dyn Extractor, baggage: &[&str]) -> Result<Session, Message> {
-        let in_baggage = |what| ignored(baggage::HEADER, what);
         let mut session = Session::default();
         let mut user_hash = None;
         let mut with_spaces = None;
         for member in baggage::members(baggage) {
-            let value = member.value();
-            let value = value.as_deref();
-            if member.is(SESSION_ID) {
-                set_id(&mut session.id, value).map_err(in_baggage("a `session.id`"))?;
+            let (id, what) = if member.is(SESSION_ID) {
                 with_spaces = member.value_with_spaces();
+                (&mut session.id, "a `session.id`")
             } else if self.user && member.is(USER_ID) {
-                set_id(&mut session.user_id, value).map_err(in_baggage("a `user.id`"))?;
+                (&mut session.user_id, "a `user.id`")
             } else if self.user && member.is(USER_HASH) {
-                set_id(&mut user_hash, value).map_err(in_baggage("a `user.hash`"))?;
-            }
+                (&mut user_hash, "a `user.hash`")
+            } else {
+                continue;
+            };
+            set_id(id, member.value()).map_err(ignored(baggage::HEADER, what))?;
         }
         for header in &self.headers {
             let is_mirascopes = header.eq_ignore_ascii_case(SESSION_HEADER_NAME);
@@ -257,7 +257,7 @@ impl SessionPropagator {
                     if with_spaces.is_some() && value.as_deref() == with_spaces.as_deref() {
                         session.id = None;
                     }
-                    set_id(&mut session.id, value.as_deref()).map_err(ignored(name, "an id"))?;
+                    set_id(&mut session.id, value).map_err(ignored(name, "an id"))?;
                 }
             }
         }
@@ -275,8 +275,8 @@ fn ignored(header: &str, what: &str) -> impl Fn(ErrorKind) -> Message {
 }
 
 /// Sets an id from a header. A blank value sets nothing, and a second value must be the same.
-fn set_id(id: &mut Option<Id>, value: Option<&str>) -> Result<(), ErrorKind> {
-    let value = value.ok_or(ErrorKind::NotUnicode)?;
+fn set_id(id: &mut Option<Id>, value: Option<Cow<'_, str>>) -> Result<(), ErrorKind> {
+    let value = &*value.ok_or(ErrorKind::NotUnicode)?;
     // Compared first, so that thousands of equal headers don't allocate thousands of ids.
     if id.as_ref().is_some_and(|id| id.as_str() == value) {
         return Ok(());
@@ -367,13 +367,17 @@ impl TextMapPropagator for SessionPropagator {
 /// let ours = |id: &str, _: &()| id.starts_with("chat-");
 /// let propagator = SessionPropagator::new().with_inbound(InboundPolicy::verify(ours));
 /// ```
-pub struct InboundPolicy<R: ?Sized = ()> {
-    /// The call that made it, for `Debug`.
-    made_by: &'static str,
-    verify: Arc<Verify<R>>,
+pub struct InboundPolicy<R: ?Sized = ()>(Policy<Arc<Verify<R>>>);
+
+/// Generic over the function, so that `Clone` can be derived although `R` need not be `Clone`.
+#[derive(Clone)]
+enum Policy<V> {
+    Accept,
+    Ignore,
+    Verify(V),
 }
 
-type Verify<R> = dyn Fn(Option<&str>, &R) -> bool + Send + Sync;
+type Verify<R> = dyn Fn(&str, &R) -> bool + Send + Sync;
 
 impl<R: ?Sized> InboundPolicy<R> {
     /// Accepts every valid id. This is the default.
@@ -383,7 +387,7 @@ impl<R: ?Sized> InboundPolicy<R> {
     /// let propagator = SessionPropagator::new().with_inbound(InboundPolicy::accept());
     /// ```
     pub fn accept() -> Self {
-        Self::new("accept()", |_, _| true)
+        Self(Policy::Accept)
     }
 
     /// Ignores every id: for a service that anybody can call.
@@ -393,7 +397,7 @@ impl<R: ?Sized> InboundPolicy<R> {
     /// let propagator = SessionPropagator::new().with_inbound(InboundPolicy::ignore());
     /// ```
     pub fn ignore() -> Self {
-        Self::new("ignore()", |_, _| false)
+        Self(Policy::Ignore)
     }
 
     /// Accepts an id if `verify` returns true, for example if it belongs to the authenticated user.
@@ -404,30 +408,22 @@ impl<R: ?Sized> InboundPolicy<R> {
     /// let propagator = SessionPropagator::new().with_inbound(policy);
     /// ```
     pub fn verify(verify: impl Fn(&str, &R) -> bool + Send + Sync + 'static) -> Self {
-        Self::new("verify(..)", move |id, with| {
-            id.is_some_and(|id| verify(id, with))
-        })
+        Self(Policy::Verify(Arc::new(verify)))
     }
 
-    fn new(
-        made_by: &'static str,
-        verify: impl Fn(Option<&str>, &R) -> bool + Send + Sync + 'static,
-    ) -> Self {
-        let verify = Arc::new(verify);
-        Self { made_by, verify }
-    }
-
-    /// Whether to use a session with this id, or with a user only.
+    /// Whether to use a session with this id. `Verify` refuses a session without an id.
     pub(crate) fn accepts(&self, id: Option<&str>, with: &R) -> bool {
-        (self.verify)(id, with)
+        match &self.0 {
+            Policy::Accept => true,
+            Policy::Ignore => false,
+            Policy::Verify(verify) => id.is_some_and(|id| verify(id, with)),
+        }
     }
 }
 
-/// By hand, because `R` need not be `Clone`.
 impl<R: ?Sized> Clone for InboundPolicy<R> {
     fn clone(&self) -> Self {
-        let verify = self.verify.clone();
-        Self { verify, ..*self }
+        Self(self.0.clone())
     }
 }
 
@@ -439,6 +435,10 @@ impl<R: ?Sized> Default for InboundPolicy<R> {
 
 impl<R: ?Sized> fmt::Debug for InboundPolicy<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "InboundPolicy::{}", self.made_by)
+        f.write_str(match self.0 {
+            Policy::Accept => "InboundPolicy::accept()",
+            Policy::Ignore => "InboundPolicy::ignore()",
+            Policy::Verify(_) => "InboundPolicy::verify(..)",
+        })
     }
 }
