@@ -163,7 +163,7 @@ impl Session {
             let scope = Scope::nested(Scope::current(), self);
             let shared = dispatch.downcast_ref::<Shared>();
             let is_set = shared.is_some_and(|it| tracking::bind(it, dispatch, span, scope));
-            return ensure(is_set, ErrorKind::HiddenSpan);
+            return ensure(is_set, ErrorKind::FilteredOut);
         };
         let own = cx.span().span_context().span_id();
         // A remote span context that is attached inside the span shadows it too.

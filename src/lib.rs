@@ -131,12 +131,11 @@ pub use logs::SessionLogProcessor;
 pub use processor::SessionSpanProcessor;
 pub use propagation::carrier::{Carrier, TraceHeaders};
 pub use propagation::env::propagator_from_env;
-pub use propagation::inbound::InboundPolicy;
-pub use propagation::propagated::{
+pub use propagation::propagator::{InboundPolicy, SESSION_HEADER_NAME, SessionPropagator};
+pub use propagation::{
     PropagatedContext, WithPropagated, extract_context, extract_session_id, inject_context,
     propagated_context,
 };
-pub use propagation::propagator::{SESSION_HEADER_NAME, SessionPropagator};
 #[cfg(feature = "sampler")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sampler")))]
 pub use sampler::SessionSampler;

@@ -63,9 +63,8 @@ use std::time::Duration;
 /// ```
 #[derive(Debug, Default)]
 pub struct SessionLogProcessor {
-    /// Where there is none, nothing is hidden.
     redaction: Option<Arc<Redaction>>,
-    /// Where there is none, the keys are OpenInference's.
+    /// `None` writes OpenInference's keys.
     translator: Option<Translator>,
 }
 
@@ -79,7 +78,7 @@ impl SessionLogProcessor {
     /// let logs = SdkLoggerProvider::builder().with_log_processor(SessionLogProcessor::new());
     /// ```
     pub fn new() -> Self {
-        setup::begins();
+        setup::begin();
         Self::default()
     }
 
@@ -125,7 +124,7 @@ impl LogProcessor for SessionLogProcessor {
         }
     }
 
-    /// No record is made for the sake of this processor.
+    /// False: this processor exports nothing, so it needs no record that no other processor wants.
     fn event_enabled(&self, _: Severity, _: &str, _: Option<&str>) -> bool {
         false
     }
@@ -140,7 +139,7 @@ impl LogProcessor for SessionLogProcessor {
 }
 
 impl SessionLogProcessor {
-    /// Writes what the record does not say itself.
+    /// Adds the values that the record has no attributes for.
     fn write(&self, scope: &Scope, record: &mut SdkLogRecord) {
         let redaction = self.redaction.as_ref();
         let Some(translator) = &self.translator else {
@@ -169,21 +168,19 @@ fn add(record: &mut SdkLogRecord, attribute: KeyValue) {
     }
 }
 
-/// The ids that the author of the record wrote.
+/// The ids in the record's own attributes.
 fn own_ids(record: &SdkLogRecord) -> Session {
     let mut own = Session::default();
     for (key, value) in record.attributes_iter() {
-        let said = match key.as_str() {
+        let id = match key.as_str() {
             SESSION_ID => &mut own.id,
             USER_ID => &mut own.user_id,
             _ => continue,
         };
-        let AnyValue::String(text) = value else {
-            continue;
-        };
-        let unquoted = unquoted(text.as_str());
-        let id = Id::new(unquoted.as_deref().unwrap_or(text.as_str()));
-        *said = said.take().or(id.ok());
+        if let (None, AnyValue::String(text)) = (&id, value) {
+            let plain = unquoted(text.as_str());
+            *id = Id::new(plain.as_deref().unwrap_or(text.as_str())).ok();
+        }
     }
     own
 }

@@ -1,4 +1,4 @@
-//! Everything there is to set up, in one call (feature `otlp`).
+//! The complete setup in one call (feature `otlp`).
 //!
 //! ```no_run
 //! use tracing_session::{Session, otlp};
@@ -11,14 +11,13 @@
 //! }
 //! ```
 //!
-//! [`install`](Pipeline::install) is for applications that have no subscriber of their own;
-//! [`build`](Pipeline::build) gives the layer to those that have one.
+//! [`install`](Pipeline::install) is for applications without a subscriber. If you have a subscriber already, add the
+//! layer that [`build`](Pipeline::build) returns.
 //!
-//! # What the environment says
+//! # Environment variables
 //!
-//! The code wins over the environment, and the environment over the default. A variable that is
-//! blank counts as not set. One that holds what is not valid is an error where the last column says
-//! so, as the set-up is when it is noticed.
+//! Settings in code override the environment, and the environment overrides the defaults. A blank variable counts as
+//! not set. The last column tells what an invalid value does: an error is returned by `install` or `build`.
 //!
 //! | variable | default | if not valid |
 //! | --- | --- | --- |
@@ -35,7 +34,7 @@
 //! | `OTEL_BSP_SCHEDULE_DELAY`, `_MAX_QUEUE_SIZE`, `_MAX_EXPORT_BATCH_SIZE` | 5000 ms, 2048, 512 | ignored; a queue for more than 1,000,000 spans is an error |
 //! | `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT`, `_EVENT_`, `_LINK_` | 128 | ignored |
 //! | `OTEL_TRACES_EXPORTER`: `otlp`, or `none`, when spans are made and go nowhere | `otlp` | error |
-//! | `OTEL_SDK_DISABLED`: `true`, when no spans are made; sessions are said and travel as ever | `false` | ignored |
+//! | `OTEL_SDK_DISABLED`: `true`, when no spans are made; sessions still propagate | `false` | ignored |
 //! | `OTEL_PROPAGATORS`, `MIRASCOPE_PROPAGATOR`: see [`propagator_from_env`], `install` alone | `tracecontext,baggage` | error |
 //! | `RUST_LOG`: which spans are exported, `install` alone | `info` | warning |
 //!
@@ -43,59 +42,39 @@
 //! certificates.
 
 mod exporter;
-mod settings;
-mod shown;
-mod telemetry;
-mod trouble;
 
-pub use telemetry::Telemetry;
-pub(crate) use trouble::{Cause, Trouble};
+pub use exporter::Protocol;
 
-use crate::diagnostic;
-use crate::error::Error;
+use crate::diagnostic::{self, Message};
+use crate::error::{Error, ErrorKind};
 use crate::format::dialect::Dialect;
 use crate::format::exporter::SessionExporter;
 use crate::format::privacy::Privacy;
 use crate::layer::SessionLayer;
-use crate::propagation::env::propagator_from_env;
+use crate::layer::opening::Shared;
+use crate::propagation::env::{propagator_from_env, variable};
 use crate::tracer::SessionTracerProvider;
-use exporter::Wanted;
+use exporter::{ExporterConfig, GrpcDriver, invalid_setting};
 use http::{HeaderName, HeaderValue};
 use opentelemetry::trace::TracerProvider;
-use opentelemetry::{InstrumentationScope, global};
+use opentelemetry::{InstrumentationScope, KeyValue, global};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, ShouldSample};
-use settings::{check_queue, is_disabled, is_exported, resource};
-use shown::Warnings;
-use std::fmt;
-use tracing::Subscriber;
+use std::fmt::{self, Debug, Write as _};
+use std::io::{self, Write as _};
+use std::sync::Arc;
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
-/// How spans are sent.
+/// Begins the setup of an application that exports spans to an OTLP endpoint.
 ///
-/// ```no_run
-/// use tracing_session::otlp::{Protocol, pipeline};
-///
-/// let _telemetry = pipeline("my-app").with_protocol(Protocol::Grpc).install()?;
-/// # Ok::<(), tracing_session::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Protocol {
-    /// Protobuf over HTTP. Phoenix listens for it on port 6006, a Collector on 4318.
-    #[default]
-    HttpProtobuf,
-    /// gRPC. Phoenix and a Collector listen for it on port 4317.
-    ///
-    /// Its connection runs on a thread of its own, and needs no async runtime.
-    Grpc,
-}
-
-/// Begins the set-up of an application whose spans go to an OTLP endpoint.
-///
-/// `service_name` is the attribute `service.name` of all that is exported. A blank one leaves it to
-/// the environment.
+/// `service_name` becomes the resource attribute `service.name`. If it is blank, the environment sets the name.
 ///
 /// ```no_run
 /// let _telemetry = tracing_session::otlp::pipeline("my-app").install()?;
@@ -105,7 +84,7 @@ pub fn pipeline(service_name: impl Into<String>) -> Pipeline {
     Pipeline {
         service_name: service_name.into(),
         project: None,
-        wanted: Wanted::default(),
+        exporter: ExporterConfig::default(),
         layer: SessionLayer::new(),
         dialect: Dialect::OPENINFERENCE,
         privacy: Privacy::new(),
@@ -131,12 +110,12 @@ pub fn pipeline(service_name: impl Into<String>) -> Pipeline {
 pub struct Pipeline {
     service_name: String,
     project: Option<String>,
-    wanted: Wanted,
+    exporter: ExporterConfig,
     layer: SessionLayer,
     dialect: Dialect,
     privacy: Privacy,
     sampler: Option<Box<dyn ShouldSample>>,
-    /// The first one made while it was configured.
+    /// The first error in the configuration.
     error: Option<Error>,
 }
 
@@ -148,11 +127,9 @@ impl Pipeline {
     /// # use tracing_session::otlp::pipeline;
     /// let pipeline = pipeline("my-app").with_project("support-bot");
     /// ```
-    pub fn with_project(self, name: impl Into<String>) -> Self {
-        Self {
-            project: Some(name.into()),
-            ..self
-        }
+    pub fn with_project(mut self, name: impl Into<String>) -> Self {
+        self.project = Some(name.into());
+        self
     }
 
     /// Where spans are sent. Default: a port of this machine, 4318 over HTTP and 4317 over gRPC.
@@ -165,7 +142,7 @@ impl Pipeline {
     /// let phoenix = pipeline("my-app").with_endpoint("http://localhost:6006");
     /// ```
     pub fn with_endpoint(mut self, url: impl Into<String>) -> Self {
-        self.wanted.endpoint = Some(url.into());
+        self.exporter.endpoint = Some(url.into());
         self
     }
 
@@ -176,14 +153,14 @@ impl Pipeline {
     /// let pipeline = pipeline("my-app").with_protocol(Protocol::Grpc);
     /// ```
     pub fn with_protocol(mut self, protocol: Protocol) -> Self {
-        self.wanted.protocol = Some(protocol);
+        self.exporter.protocol = Some(protocol);
         self
     }
 
-    /// A header of each request, over gRPC an entry of its metadata. Replaces one of the same name. Default: none.
+    /// Adds a header to each request (over gRPC, an entry to the metadata). It replaces a header with the same name.
+    /// Default: none.
     ///
-    /// A name or value that no header can have is an error of [`install`](Self::install) and
-    /// [`build`](Self::build).
+    /// If the name or the value is invalid, [`install`](Self::install) and [`build`](Self::build) return an error.
     ///
     /// ```
     /// # use tracing_session::otlp::pipeline;
@@ -194,18 +171,18 @@ impl Pipeline {
         match (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
             (Ok(name), Ok(mut value)) => {
                 value.set_sensitive(true);
-                self.wanted.headers.insert(name, value);
+                self.exporter.headers.insert(name, value);
             }
             _ => {
-                let error = || Error::from(Trouble::Header).about(name);
+                let error = || Error::from(ErrorKind::Header).about(name);
                 self.error.get_or_insert_with(error);
             }
         }
         self
     }
 
-    /// The key of an API, sent as the header `authorization: Bearer <key>`: what Phoenix reads. A
-    /// blank one is not sent. Default: none.
+    /// Sets an API key, sent as the header `authorization: Bearer <key>`, as Phoenix expects. A blank key isn't sent.
+    /// Default: none.
     ///
     /// ```
     /// # use tracing_session::otlp::pipeline;
@@ -218,7 +195,7 @@ impl Pipeline {
         }
     }
 
-    /// The layer that looks for sessions. Default: [`SessionLayer::new`].
+    /// Sets the layer that finds sessions. Default: [`SessionLayer::new`].
     ///
     /// ```
     /// use tracing_session::otlp::pipeline;
@@ -258,16 +235,10 @@ impl Pipeline {
         Self { privacy, ..self }
     }
 
-    /// Which traces are kept: by the id of each, as here, or whole sessions, by
-    #[cfg_attr(
-        feature = "sampler",
-        doc = "[`SessionSampler`](crate::SessionSampler)."
-    )]
-    #[cfg_attr(
-        not(feature = "sampler"),
-        doc = "`SessionSampler`, of the feature `sampler`."
-    )]
-    /// Default: what `OTEL_TRACES_SAMPLER` says, or else all.
+    /// Sets the sampler. The one in the example samples traces by their ids. To sample whole sessions, use [`SessionSampler`].
+    /// Default: the sampler that `OTEL_TRACES_SAMPLER` names, or else one that samples all traces.
+    ///
+    /// [`SessionSampler`]: https://docs.rs/tracing-session/latest/tracing_session/struct.SessionSampler.html
     ///
     /// ```
     /// use opentelemetry_sdk::trace::Sampler;
@@ -275,27 +246,24 @@ impl Pipeline {
     /// let sampler = Sampler::parent_based(Sampler::TraceIdRatioBased(0.1));
     /// let pipeline = tracing_session::otlp::pipeline("my-app").with_sampler(sampler);
     /// ```
-    pub fn with_sampler(self, sampler: impl Into<Box<dyn ShouldSample>>) -> Self {
-        Self {
-            sampler: Some(sampler.into()),
-            ..self
-        }
+    pub fn with_sampler(mut self, sampler: impl Into<Box<dyn ShouldSample>>) -> Self {
+        self.sampler = Some(sampler.into());
+        self
     }
 
-    /// Sets all of it up, for the whole process: a subscriber, OpenTelemetry's tracer provider, and
-    /// its propagator, which is [`propagator_from_env`].
+    /// Sets everything up for the whole process: a subscriber, OpenTelemetry's tracer provider, and its propagator
+    /// (see [`propagator_from_env`]).
     ///
-    /// Spans from the level INFO up are exported, or those that `RUST_LOG` names by directives such
-    /// as `info,my_app=debug`. The turns of a [`Conversation`](crate::Conversation) are exported unless it
-    /// asks for less of all, as `warn`, or of `tracing_session`. What this crate and OpenTelemetry warn of is shown on standard error;
-    /// nothing else is logged. For more than that there is [`build`](Self::build).
+    /// It exports spans of the level INFO and above, unless `RUST_LOG` contains other directives, such as
+    /// `info,my_app=debug`. It also exports the turns of a [`Conversation`](crate::Conversation), unless `RUST_LOG` sets
+    /// a lower level for everything, such as `warn`, or for `tracing_session`. It prints the warnings of this crate and of
+    /// OpenTelemetry to standard error, and logs nothing else. For more control use [`build`](Self::build).
     ///
     /// # Errors
     ///
-    /// When a setting is not valid ([`Error::is_invalid_setting`], and
-    /// [`Error::is_unknown_propagator`]), or there is a global subscriber already
-    /// ([`Error::is_subscriber_set`]). Nothing is set up then. That nobody listens at the endpoint
-    /// is no error: the backend may come later.
+    /// If a setting is invalid ([`Error::is_invalid_setting`], [`Error::is_unknown_propagator`]), or if there is a global
+    /// subscriber already ([`Error::is_subscriber_set`]). Then nothing is set up. An unreachable endpoint is no error,
+    /// because the backend may start later.
     ///
     /// ```no_run
     /// let _telemetry = tracing_session::otlp::pipeline("my-app").install()?;
@@ -303,17 +271,17 @@ impl Pipeline {
     /// ```
     pub fn install(self) -> Result<Telemetry, Error> {
         let propagator = propagator_from_env()?;
-        // What OpenTelemetry warns of in the environment is to be seen too.
-        let meanwhile = tracing_subscriber::registry().with(Warnings);
-        let built = tracing::subscriber::with_default(meanwhile, || self.build());
+        // OpenTelemetry warns about variables while the provider is built.
+        let temporary = tracing_subscriber::registry().with(StderrWarnings);
+        let built = tracing::subscriber::with_default(temporary, || self.build());
         let (telemetry, layer) = built?;
         let disabled = is_disabled()?;
-        let (levels, ignored) = shown::levels();
+        let (levels, warning) = levels();
         let subscriber = tracing_subscriber::registry().with(levels).with(layer);
-        tracing::subscriber::set_global_default(subscriber.with(Warnings))
-            .map_err(|_| Trouble::Subscriber)?;
-        if let Some(ignored) = ignored {
-            diagnostic::tell(&ignored);
+        tracing::subscriber::set_global_default(subscriber.with(StderrWarnings))
+            .map_err(|_| ErrorKind::SubscriberSet)?;
+        if let Some(warning) = warning {
+            diagnostic::emit(&warning);
         }
         global::set_text_map_propagator(propagator);
         if !disabled {
@@ -322,14 +290,14 @@ impl Pipeline {
         Ok(telemetry)
     }
 
-    /// The layer for a subscriber of your own. Nothing global is set.
+    /// Returns the layer for your own subscriber. It sets nothing global.
     ///
-    /// The layer goes where an OpenTelemetry layer would, and has a [`SessionLayer`] around it. A
-    /// filter is yours to put: without one, spans of every level are exported.
+    /// The layer is an OpenTelemetry layer inside a [`SessionLayer`]. It has no filter, so it exports spans of every level
+    /// unless you add one.
     ///
     /// # Errors
     ///
-    /// When a setting is not valid: [`Error::is_invalid_setting`].
+    /// If a setting is invalid: [`Error::is_invalid_setting`].
     ///
     /// ```no_run
     /// use opentelemetry::global;
@@ -364,10 +332,10 @@ impl Pipeline {
             sdk = sdk.with_resource(resource(self.service_name, self.project)?);
             if is_exported()? {
                 check_queue()?;
-                let (exporter, its_driver) = self.wanted.exporter()?;
+                let (exporter, grpc_driver) = self.exporter.build()?;
                 let exporter = SessionExporter::new(exporter).with_dialect(self.dialect);
                 sdk = sdk.with_batch_exporter(exporter);
-                driver = its_driver;
+                driver = grpc_driver;
             }
         }
         let provider = SessionTracerProvider::new(sdk.build()).with_privacy(self.privacy);
@@ -381,20 +349,229 @@ impl Pipeline {
         let telemetry = Telemetry {
             provider,
             shared,
-            ended: false,
+            is_shut_down: false,
             _driver: driver,
         };
         Ok((telemetry, layer))
     }
 }
 
-/// Without the headers, and without the endpoint: a key may be in either.
+/// Without the headers and the endpoint, because both may contain a key.
 impl fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pipeline")
             .field("service_name", &self.service_name)
             .field("project", &self.project)
-            .field("protocol", &self.wanted.protocol)
+            .field("protocol", &self.exporter.protocol)
             .finish_non_exhaustive()
+    }
+}
+
+/// Exports the last spans when it is dropped, and shuts the exporter down.
+///
+/// Keep it until the end of `main`, in a named variable: `let _telemetry = ..`. (`let _ = ..` drops it at once, and a
+/// warning says so.) Spans that have not ended by then aren't exported. If the process ends with
+/// [`std::process::exit`], the last spans are lost.
+///
+/// Dropping it blocks the thread until the spans have arrived, for at most ten seconds, also inside an async runtime and
+/// while a panic unwinds. If they don't arrive, it emits a warning (target `tracing_session`), or prints to standard error
+/// if there is no subscriber. [`shutdown`](Self::shutdown) returns the error instead.
+///
+/// ```no_run
+/// use tracing_session::otlp::{Telemetry, pipeline};
+///
+/// fn main() -> Result<(), tracing_session::Error> {
+///     let telemetry: Telemetry = pipeline("my-app").install()?;
+///     // ...
+///     telemetry.shutdown()
+/// }
+/// ```
+#[must_use = "dropping it ends the export of spans"]
+pub struct Telemetry {
+    provider: SessionTracerProvider<SdkTracerProvider>,
+    /// The layer's state. Its setup check reports a guard that is dropped at once.
+    shared: Arc<Shared>,
+    is_shut_down: bool,
+    /// Drives the exporter's connection, so it has to outlive the shutdown in `drop`.
+    _driver: Option<GrpcDriver>,
+}
+
+impl Telemetry {
+    /// The provider, for tracers of the plain OpenTelemetry API.
+    ///
+    /// ```no_run
+    /// use opentelemetry::trace::{Tracer, TracerProvider};
+    ///
+    /// let telemetry = tracing_session::otlp::pipeline("my-app").install()?;
+    /// let tracer = telemetry.provider().tracer("library");
+    /// tracer.in_span("carries the session too", |_cx| {});
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn provider(&self) -> &SessionTracerProvider<SdkTracerProvider> {
+        &self.provider
+    }
+
+    /// Exports the spans that have ended so far. Blocks the thread for at most five seconds.
+    ///
+    /// # Errors
+    ///
+    /// If the spans did not arrive: [`Error::is_export_failed`].
+    ///
+    /// ```no_run
+    /// let telemetry = tracing_session::otlp::pipeline("my-app").install()?;
+    /// telemetry.force_flush()?;
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn force_flush(&self) -> Result<(), Error> {
+        export_result(self.provider.force_flush())
+    }
+
+    /// Does the same as dropping, and returns the result.
+    ///
+    /// # Errors
+    ///
+    /// If the last spans did not arrive: [`Error::is_export_failed`].
+    ///
+    /// ```no_run
+    /// let telemetry = tracing_session::otlp::pipeline("my-app").install()?;
+    /// telemetry.shutdown()?;
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn shutdown(mut self) -> Result<(), Error> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        self.is_shut_down = true;
+        // `shutdown` returns no error for spans that did not arrive.
+        let flushed = self.provider.force_flush();
+        match self.provider.shutdown() {
+            // The application has called `shutdown` on the provider, and got its result.
+            Err(OTelSdkError::AlreadyShutdown) => Ok(()),
+            stopped => export_result(flushed.and(stopped)),
+        }
+    }
+}
+
+fn export_result(result: OTelSdkResult) -> Result<(), Error> {
+    result.map_err(|error| Error::caused_by(ErrorKind::Export, Arc::new(error)))
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        if self.is_shut_down {
+            return;
+        }
+        self.shared.check.guard_dropped();
+        if let Err(error) = self.end() {
+            diagnostic::emit_or_print(&error.full_text().into());
+        }
+    }
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telemetry").finish_non_exhaustive()
+    }
+}
+
+fn resource(service_name: String, project: Option<String>) -> Result<Resource, Error> {
+    let name = match service_name.trim() {
+        // Read here, because in the SDK `service.name` in `OTEL_RESOURCE_ATTRIBUTES` overrides this variable.
+        "" => variable("OTEL_SERVICE_NAME")?,
+        _ => Some(service_name),
+    };
+    let name = name.map(|name| KeyValue::new("service.name", name));
+    let project = project.map(|name| KeyValue::new("openinference.project.name", name));
+    let attributes = name.into_iter().chain(project);
+    Ok(Resource::builder().with_attributes(attributes).build())
+}
+
+fn is_disabled() -> Result<bool, Error> {
+    let value = variable("OTEL_SDK_DISABLED")?;
+    Ok(value.is_some_and(|value| value.trim().eq_ignore_ascii_case("true")))
+}
+
+fn is_exported() -> Result<bool, Error> {
+    const NAME: &str = "OTEL_TRACES_EXPORTER";
+    match variable(NAME)?.as_deref().map(str::trim) {
+        None | Some("otlp") => Ok(true),
+        Some("none") => Ok(false),
+        Some(value) => Err(invalid_setting(NAME, value, "otlp, none")),
+    }
+}
+
+/// The SDK allocates the whole queue at once, and the process aborts if there isn't enough memory.
+fn check_queue() -> Result<(), Error> {
+    const NAME: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
+    const MOST: usize = 1_000_000;
+    match variable(NAME)? {
+        Some(value) if value.parse().is_ok_and(|spans: usize| spans > MOST) => Err(
+            invalid_setting(NAME, &value, "a number of spans up to 1000000"),
+        ),
+        _ => Ok(()),
+    }
+}
+
+const OWN_TARGET: &str = "tracing_session";
+/// The targets of OpenTelemetry's crates begin with this.
+const OTEL_TARGETS: &str = "opentelemetry";
+
+/// The levels in `RUST_LOG`, and a warning about directives that are ignored.
+///
+/// Warnings, and the turns of a `Conversation`, pass unless a directive names their target: a directive for one crate
+/// must not hide mistakes or turns.
+fn levels() -> (Targets, Option<Message>) {
+    let directives = std::env::var("RUST_LOG").unwrap_or_default();
+    let directives = directives.split(',').map(str::trim);
+    // `Targets` would take the name of a span for the name of a target.
+    let is_valid = |it: &&str| !it.contains('[') && it.parse::<Targets>().is_ok();
+    let (valid, ignored): (Vec<_>, Vec<_>) =
+        directives.filter(|it| !it.is_empty()).partition(is_valid);
+    let mut levels = match valid.join(",").parse() {
+        Ok(levels) if !valid.is_empty() => levels,
+        _ => Targets::new().with_default(LevelFilter::INFO),
+    };
+    let default = levels.default_level().unwrap_or(LevelFilter::INFO);
+    let turns = default.clamp(LevelFilter::WARN, LevelFilter::INFO);
+    for (target, level) in [(OWN_TARGET, turns), (OTEL_TARGETS, LevelFilter::WARN)] {
+        if !levels.iter().any(|(named, _)| named == target) {
+            levels = levels.with_target(target, level);
+        }
+    }
+    let ignored = ignored.first();
+    (levels, ignored.map(|it| diagnostic::directive_ignored(it)))
+}
+
+/// Writes the warnings of this crate and of OpenTelemetry to standard error.
+///
+/// Not a `fmt` layer with a filter: that one would look up each span whenever it is entered and left.
+struct StderrWarnings;
+
+impl<S: Subscriber> Layer<S> for StderrWarnings {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let (level, target) = (event.metadata().level(), event.metadata().target());
+        if *level > Level::WARN || !(target == OWN_TARGET || target.starts_with(OTEL_TARGETS)) {
+            return;
+        }
+        let mut line = format!("{level} {target}:");
+        event.record(&mut Line(&mut line));
+        // `eprintln!` would panic if standard error is closed.
+        let _closed = writeln!(io::stderr(), "{line}");
+    }
+}
+
+struct Line<'a>(&'a mut String);
+
+impl Visit for Line<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let _infallible = match field.name() {
+            "message" => write!(self.0, " {value:?}"),
+            name => write!(self.0, " {name}={value:?}"),
+        };
     }
 }

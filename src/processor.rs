@@ -10,7 +10,6 @@ use opentelemetry::trace::Span as _;
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Writes the session on spans when they start, for frameworks that build the provider and accept only span
@@ -91,8 +90,7 @@ impl SessionSpanProcessor {
     /// # drop(provider);
     /// ```
     pub fn new() -> Self {
-        EVER.store(true, Ordering::Relaxed);
-        setup::begins();
+        setup::processor_created();
         Self {
             translator: Translator::new(Dialect::default()),
         }
@@ -125,12 +123,31 @@ impl Default for SessionSpanProcessor {
 
 impl SpanProcessor for SessionSpanProcessor {
     fn on_start(&self, span: &mut Span, cx: &Context) {
-        // In a span that writes itself.
+        // A span of a `SessionTracerProvider` writes the session itself.
         if handover::is_starting() {
             return;
         }
-        if let Some(scope) = Scope::of(cx) {
-            self.write(&scope, span);
+        let Some(scope) = Scope::of(cx) else { return };
+        let mut inherited = Vec::new();
+        let mut push = |attribute| inherited.push(attribute);
+        scope.with_values(|values| format::encode(values, None, &mut push));
+        if inherited.is_empty() {
+            return;
+        }
+        // The SDK copies the attributes, so this comes after the cheap checks.
+        let started = span.exported_data().map(|data| data.attributes);
+        let started = started.unwrap_or_default();
+        let is_own = |it: &KeyValue| started.iter().any(|own| own.key == it.key);
+        inherited.retain(|attribute| !is_own(attribute));
+        if self.translator.changes {
+            // The translator needs the span's own attributes too, as an exporter gets them.
+            inherited.splice(0..0, started.iter().cloned());
+            self.translator.translate(&mut inherited);
+        }
+        for attribute in inherited {
+            if !is_own(&attribute) {
+                span.set_attribute(attribute);
+            }
         }
     }
 
@@ -143,40 +160,4 @@ impl SpanProcessor for SessionSpanProcessor {
     fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
         Ok(())
     }
-}
-
-impl SessionSpanProcessor {
-    /// Writes what the span does not say itself.
-    fn write(&self, scope: &Scope, span: &mut Span) {
-        let mut inherited = Vec::new();
-        let mut push = |attribute| inherited.push(attribute);
-        scope.with_values(|values| format::encode(values, None, &mut push));
-        if inherited.is_empty() {
-            return;
-        }
-        // A copy, which is made only where there is something to write.
-        let started = span.exported_data().map(|data| data.attributes);
-        let started = started.unwrap_or_default();
-        let is_own = |it: &KeyValue| started.iter().any(|own| own.key == it.key);
-        inherited.retain(|attribute| !is_own(attribute));
-        if self.translator.changes {
-            // As the exporter would see it.
-            inherited.splice(0..0, started.iter().cloned());
-            self.translator.translate(&mut inherited);
-        }
-        for attribute in inherited {
-            if !is_own(&attribute) {
-                span.set_attribute(attribute);
-            }
-        }
-    }
-}
-
-/// There is a processor. Where nobody has one, nobody pays for it.
-static EVER: AtomicBool = AtomicBool::new(false);
-
-/// Whether spans may be marked without a [`SessionTracerProvider`](crate::SessionTracerProvider).
-#[inline]
-pub(crate) fn is_there() -> bool {
-    EVER.load(Ordering::Relaxed)
 }

@@ -1,19 +1,19 @@
-//! Requests of `reqwest` carry the session, with `reqwest-middleware`.
+//! Middleware for `reqwest-middleware`: requests carry the session.
 //!
-//! See [`inject_context`](crate::inject_context) on the global propagator, which has to be set. The
-//! blocking client of `reqwest` has no middleware: give that function the headers.
+//! It uses OpenTelemetry's global propagator, which does nothing until you set it: see
+//! [`inject_context`](crate::inject_context). The blocking client of `reqwest` has no middleware: call that function
+//! with the request's headers.
 
-use crate::propagation::hosts::{self, Hosts};
+use crate::propagation::hosts::{AllowedHosts, inject_for_host};
 use async_trait::async_trait;
 use http::Extensions;
 use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next, Result};
 
-/// Middleware that writes what is in force into the headers of each request: the trace, the session,
-/// and what else the global propagator carries.
+/// Middleware that injects the current context into the headers of each request: the trace, the session, and
+/// everything else that the global propagator carries.
 ///
-/// What is in force is asked when the request is sent. Headers of the propagator that are on the
-/// request already are overwritten.
+/// It does so when the request is sent, and overwrites the propagator's headers that are on the request already.
 ///
 /// ```
 /// use reqwest_middleware::ClientBuilder;
@@ -24,20 +24,20 @@ use reqwest_middleware::{Middleware, Next, Result};
 /// ```
 pub fn middleware() -> SessionMiddleware {
     SessionMiddleware {
-        hosts: Hosts::default(),
+        hosts: AllowedHosts::default(),
     }
 }
 
 /// See [`middleware`].
 ///
-/// Cost: that of the propagator.
+/// Cost: the propagator's.
 ///
 /// ```
 /// let middleware: tracing_session::reqwest::SessionMiddleware = tracing_session::reqwest::middleware();
 /// ```
 #[derive(Clone, Debug)]
 pub struct SessionMiddleware {
-    hosts: Hosts,
+    hosts: AllowedHosts,
 }
 
 impl SessionMiddleware {
@@ -47,9 +47,8 @@ impl SessionMiddleware {
     /// port make no difference. Others get the trace and the other baggage. A header that the
     /// application put on the request itself is left to it.
     ///
-    /// `reqwest` follows redirects below its middleware, and takes the headers along: a host that is
-    /// listed has to be trusted with where it redirects to, or give the client
-    /// [`Policy::none`](reqwest::redirect::Policy::none).
+    /// `reqwest` follows redirects below its middleware, with the same headers. So a listed host can redirect
+    /// the session anywhere: build the client with [`Policy::none`](reqwest::redirect::Policy::none) to prevent that.
     ///
     /// ```
     /// let middleware = tracing_session::reqwest::middleware().only_to(["agents.internal"]);
@@ -59,7 +58,7 @@ impl SessionMiddleware {
         H: Into<String>,
     {
         Self {
-            hosts: Hosts::only(hosts),
+            hosts: AllowedHosts::only(hosts),
         }
     }
 }
@@ -73,8 +72,8 @@ impl Middleware for SessionMiddleware {
         next: Next<'_>,
     ) -> Result<Response> {
         let host = || request.url().host_str().map(str::to_owned);
-        let may_know = self.hosts.may_know(host);
-        hosts::inject(request.headers_mut(), may_know);
+        let is_allowed = self.hosts.allow(host);
+        inject_for_host(request.headers_mut(), is_allowed);
         next.run(request, extensions).await
     }
 }

@@ -1,23 +1,22 @@
-//! Head sampling by session. How OpenTelemetry writes such decisions is in `consistent.rs`.
-
-pub(crate) mod consistent;
+//! Head sampling by session, with OpenTelemetry's consistent probability sampling: a span is sampled if its randomness
+//! isn't below the threshold, and both go into the `tracestate`.
 
 use crate::diagnostic;
-use crate::sampler::consistent::{Randomness, Threshold, with_decision};
 use crate::scope::Scope;
 use crate::session::Session;
 use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
+use sha2::{Digest, Sha256};
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Once};
 
 /// Keeps a share of all sessions: a conversation is kept whole or dropped whole.
 ///
-/// The session's id decides, by a [function](#the-function) that has no other input. So every
-/// service, in every language and after every restart, decides alike, and nobody has to be asked; and
-/// a sampler with a lower ratio keeps some of those sessions that one with a higher ratio keeps.
+/// The decision is a [function](#the-function) of the session id alone. So all services, in every language and after
+/// every restart, make the same decision without coordination. A sampler with a lower ratio keeps a subset of the
+/// sessions that a sampler with a higher ratio keeps.
 ///
 /// ```
 /// use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
@@ -38,12 +37,11 @@ use std::sync::{Arc, Once};
 /// root, in this process and in others. By itself it decides on each span: then a service keeps its
 /// part of a session even where the root of the trace was dropped, or the other way about.
 ///
-/// Not `Sampler::ParentBased(Box::new(..))`: of what its root sampler says, opentelemetry_sdk 0.33
-/// takes the decision and loses the `tracestate`, so that nobody further down can decide alike.
+/// Don't use `Sampler::ParentBased(Box::new(..))`: in opentelemetry_sdk 0.33 it uses the decision of its root sampler but
+/// loses the `tracestate`, so samplers further down can't make the same decision.
 ///
-/// A trace that somebody else starts, a browser or a gateway, is kept or dropped by his sampler: if that
-/// goes by the trace, sessions are split there. Where the caller is not to decide, let the session
-/// decide again in each service:
+/// If a browser or a gateway starts the trace, its sampler decides. If that sampler decides by trace id, it splits
+/// sessions. To override the caller's decision, let the session decide again in each service:
 ///
 /// ```
 /// # use opentelemetry_sdk::trace::Sampler;
@@ -54,8 +52,8 @@ use std::sync::{Arc, Once};
 ///     .with_remote_parent_not_sampled(sampler);
 /// ```
 ///
-/// A trace that is taken up by its ids alone, as by
-/// [`Conversation::resume_trace`](crate::Conversation::resume_trace), counts as one that was kept.
+/// A trace that is resumed by its ids, with [`Conversation::resume_trace`](crate::Conversation::resume_trace), counts as
+/// sampled.
 ///
 /// # Which session
 ///
@@ -81,46 +79,44 @@ use std::sync::{Arc, Once};
 ///
 /// # What is written
 ///
-/// The `tracestate` of a span has, as OpenTelemetry's [consistent probability sampling] wants it,
-/// `ot=rv:<randomness>;th:<threshold>`: whoever samples further down can tell what was done, and decide
-/// alike without knowing the session. `th` is missing where a span was dropped. Other members of the
-/// `tracestate` and other parts of `ot` stay. Where `ot` would be longer than 256 characters, it says
-/// nothing new and has no `th`.
+/// The sampler writes OpenTelemetry's [consistent probability sampling] into the span's `tracestate`, as
+/// `ot=rv:<randomness>;th:<threshold>`. With it, samplers further down can make the same decision without knowing the
+/// session. A dropped span has no `th`. Other members of the `tracestate` and other parts of `ot` stay. If `ot` would be
+/// longer than 256 characters, it keeps its `rv` and gets no `th`.
 ///
-/// Where the `tracestate` of the parent has an `rv` already, that one stays, for OpenTelemetry forbids to
-/// change it. It is the session's, where a `SessionSampler` made the root. Where it is another, the
-/// session decides all the same, and `th` is missing: the two would contradict each other. Outside a
-/// session it decides.
+/// If the parent's `tracestate` has an `rv` already, that `rv` stays, because OpenTelemetry forbids changing it. It is
+/// the session's if a `SessionSampler` decided on the root. If it is another one, the session still decides, and `th` is
+/// missing because it would contradict the `rv`. Outside a session, this `rv` decides.
 ///
-/// The id is hashed as it is, whatever [`Privacy`](crate::Privacy) makes of it in what is exported. So
-/// `rv` is 56 bits of an unsalted hash of the session's id, and goes wherever the trace goes: to hosts
-/// too that are not to get the id itself. Whoever gets it can tell which requests are of one session,
-/// and whoever guesses an id can confirm it; an id that cannot be guessed, as that of
-/// [`Session::generate`], cannot be got out of it.
+/// The sampler hashes the original id, even if [`Privacy`](crate::Privacy) redacts it on the spans. So `rv` is 56 bits
+/// of an unsalted hash of the session id, and goes wherever the trace goes, also to hosts that must not get the id.
+/// With it, a receiver can tell which requests belong to one session, and can confirm a guessed id. It can't recover an
+/// id that can't be guessed, such as that of [`Session::generate`].
 ///
 /// [consistent probability sampling]: https://opentelemetry.io/docs/specs/otel/trace/tracestate-probability-sampling/
 ///
 /// # Cost
 ///
-/// Some 5,000 instructions for a root, and up to 2,500 for each span below it, which the SDK takes to
-/// copy the `tracestate`: see [below](#what-it-costs).
+/// About 5,000 instructions for a root. Each descendant costs up to 2,500 instructions, because the SDK copies the
+/// `tracestate`: see [below](#what-it-costs).
 ///
 #[doc = include_str!("../docs/sampling.md")]
 #[derive(Clone)]
 pub struct SessionSampler {
-    threshold: Threshold,
-    /// Where there is none, the id of the trace takes the place of the session's.
+    /// A span with a lower randomness is dropped.
+    threshold: u64,
+    /// Decides outside sessions. If `None`, the trace id decides.
     fallback: Option<Box<dyn ShouldSample>>,
-    keeps: Option<Arc<Keeps>>,
+    always_keep: Option<Arc<AlwaysKeep>>,
 }
 
-type Keeps = dyn Fn(&Session) -> bool + Send + Sync;
+type AlwaysKeep = dyn Fn(&Session) -> bool + Send + Sync;
 
 impl SessionSampler {
     /// Keeps this share of all sessions, from 0 (none) to 1 (all).
     ///
-    /// Less than 0 and NaN count as 0, more than 1 counts as 1, and one warning says so, as soon as a
-    /// span is made on this thread. The least share that is not none is 2⁻⁵⁶.
+    /// A ratio below 0 or NaN counts as 0, and one above 1 counts as 1. A warning says so when this thread next creates a
+    /// span. The smallest share above 0 is 2⁻⁵⁶.
     ///
     /// ```
     /// use tracing_session::SessionSampler;
@@ -129,20 +125,20 @@ impl SessionSampler {
     /// ```
     pub fn new(ratio: f64) -> Self {
         if !(0.0..=1.0).contains(&ratio) {
-            diagnostic::wait(diagnostic::not_a_ratio(ratio));
+            diagnostic::defer(diagnostic::not_a_ratio(ratio));
         }
         Self {
-            threshold: Threshold::of_ratio(ratio),
+            threshold: threshold(ratio),
             fallback: None,
-            keeps: None,
+            always_keep: None,
         }
     }
 
-    /// Decides on spans that are in no session. Default: the same ratio, decided by the id of the
-    /// trace, as OpenTelemetry's consistent sampling has it.
+    /// Sets the sampler for spans outside any session. Default: the same ratio by trace id, as in OpenTelemetry's
+    /// consistent sampling.
     ///
-    /// What it says of the span is taken as it is. The SDK's `TraceIdRatioBased` writes no `th`, so that
-    /// a Collector which equalises samples its spans a second time; the default does.
+    /// Its result is used unchanged. The SDK's `TraceIdRatioBased` writes no `th`, so a Collector that equalises samples
+    /// its spans a second time. The default writes a `th`.
     ///
     /// `Sampler::AlwaysOn` leaves the spans of sessions that become known too late to a Collector, which can
     /// still keep or drop such sessions whole: see `docs/scaling.md`.
@@ -154,24 +150,21 @@ impl SessionSampler {
     /// // Nothing but conversations.
     /// let sampler = SessionSampler::new(0.1).with_fallback(Sampler::AlwaysOff);
     /// ```
-    pub fn with_fallback(self, fallback: impl Into<Box<dyn ShouldSample>>) -> Self {
-        Self {
-            fallback: Some(fallback.into()),
-            ..self
-        }
+    pub fn with_fallback(mut self, fallback: impl Into<Box<dyn ShouldSample>>) -> Self {
+        self.fallback = Some(fallback.into());
+        self
     }
 
-    /// Keeps all sessions of which this is true, whatever the ratio: those of a user with a problem,
-    /// say. Called a second time, it replaces what was given first.
+    /// Keeps all sessions for which `keeps` returns true, regardless of the ratio: for example those of a user with a
+    /// problem. A second call replaces the first function.
     ///
-    /// It is asked about each span that is decided on where a session or a user is in force, with all
-    /// that is in force; so it makes a [`Session`] for each, and has to be quick. What it asks about has
-    /// to be known when the root is started: a session whose user becomes known later is not kept for
-    /// the user's sake. Where it panics, it keeps nothing, and one warning says so.
+    /// The sampler calls it for each span that it decides on in a session, with a [`Session`] of all current values. So it
+    /// has to be fast. It only sees values that are known when the root starts: it can't keep a session for a user that is
+    /// recorded later. If it panics, it keeps nothing, and one warning says so.
     ///
-    /// Such spans have `th:0`: they stand for themselves alone, with the `rv` of their session as ever.
-    /// A Collector that samples at a lower ratio goes by that `rv` and may drop them. A policy of its
-    /// tail sampler that asks for the same user or session keeps them.
+    /// Such spans have `th:0`, which means that each represents only itself, and the `rv` of their session. A Collector
+    /// that samples at a lower ratio uses that `rv`, and may drop them. To keep them, add a policy for the same user or
+    /// session to its tail sampler.
     ///
     /// ```
     /// use tracing_session::SessionSampler;
@@ -179,24 +172,22 @@ impl SessionSampler {
     /// let sampler = SessionSampler::new(0.01)
     ///     .always_keep(|session| session.metadata("debug").is_some());
     /// ```
-    pub fn always_keep(self, keeps: impl Fn(&Session) -> bool + Send + Sync + 'static) -> Self {
-        Self {
-            keeps: Some(Arc::new(keeps)),
-            ..self
-        }
+    pub fn always_keep(mut self, keeps: impl Fn(&Session) -> bool + Send + Sync + 'static) -> Self {
+        self.always_keep = Some(Arc::new(keeps));
+        self
     }
 
     fn always_keeps(&self, scope: Option<&Scope>) -> bool {
-        let (Some(keeps), Some(scope)) = (&self.keeps, scope) else {
+        let (Some(always_keep), Some(scope)) = (&self.always_keep, scope) else {
             return false;
         };
         let session = scope.to_session();
-        // It would leave the span that is being started as it is, and the OpenTelemetry layer ends the process
-        // when it comes upon such a span while the panic unwinds.
-        let kept = panic::catch_unwind(AssertUnwindSafe(|| keeps(&session)));
+        // A panic would leave the span half started, and the OpenTelemetry layer aborts the process when it meets such
+        // a span while the panic unwinds.
+        let kept = panic::catch_unwind(AssertUnwindSafe(|| always_keep(&session)));
         kept.unwrap_or_else(|_| {
-            static SAID: Once = Once::new();
-            SAID.call_once(|| diagnostic::wait(diagnostic::KEEPS_PANICKED));
+            static REPORTED: Once = Once::new();
+            REPORTED.call_once(|| diagnostic::defer(diagnostic::KEEPS_PANICKED));
             false
         })
     }
@@ -205,59 +196,142 @@ impl SessionSampler {
 impl ShouldSample for SessionSampler {
     fn should_sample(
         &self,
-        parent_context: Option<&Context>,
+        cx: Option<&Context>,
         trace_id: TraceId,
         name: &str,
-        span_kind: &SpanKind,
+        kind: &SpanKind,
         attributes: &[KeyValue],
         links: &[Link],
     ) -> SamplingResult {
-        let scope = parent_context.and_then(Scope::of);
+        let scope = cx.and_then(Scope::of);
         let always = self.always_keeps(scope.as_deref());
         let id = scope.and_then(|scope| scope.id());
         if let (Some(fallback), None, false) = (&self.fallback, &id, always) {
-            return fallback.should_sample(
-                parent_context,
-                trace_id,
-                name,
-                span_kind,
-                attributes,
-                links,
-            );
+            return fallback.should_sample(cx, trace_id, name, kind, attributes, links);
         }
-        let parent = parent_context.map(|cx| cx.span());
+        let parent = cx.map(|cx| cx.span());
         let state = match &parent {
             Some(parent) => parent.span_context().trace_state(),
             None => &TraceState::NONE,
         };
-        let of_state = Randomness::of(state);
-        let of_session = id.map(|id| Randomness::of_session(id.as_str()));
-        let explicit = of_state.or(of_session);
-        let threshold = match always {
-            true => Threshold::ALL,
-            false => self.threshold,
-        };
-        let decides = of_session.or(of_state);
-        let kept = threshold.keeps(decides.unwrap_or_else(|| Randomness::of_trace(trace_id)));
-        // It would say that the trace was kept for the sake of the randomness beside it.
-        let is_said = kept && (always || decides == explicit);
+        let of_state = state_randomness(state);
+        let of_session = id.map(|id| session_randomness(id.as_str()));
+        // OpenTelemetry forbids replacing the randomness in the `tracestate`. But the session decides.
+        let written = of_state.or(of_session);
+        let deciding = of_session.or(of_state);
+        let threshold = if always { 0 } else { self.threshold };
+        let sampled = deciding.unwrap_or_else(|| trace_randomness(trace_id)) >= threshold;
+        // A threshold beside another randomness would claim that this one decided.
+        let has_threshold = sampled && (always || deciding == written);
         SamplingResult {
-            decision: match kept {
+            decision: match sampled {
                 true => SamplingDecision::RecordAndSample,
                 false => SamplingDecision::Drop,
             },
             attributes: Vec::new(),
-            trace_state: with_decision(state, explicit, is_said.then_some(threshold)),
+            trace_state: with_decision(state, written, has_threshold.then_some(threshold)),
         }
     }
 }
 
-/// Without the functions that it was given.
+/// Without the function of `always_keep`.
 impl fmt::Debug for SessionSampler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ratio = (VALUES - self.threshold) as f64 / VALUES as f64;
         f.debug_struct("SessionSampler")
-            .field("ratio", &self.threshold.ratio())
+            .field("ratio", &ratio)
             .field("fallback", &self.fallback)
             .finish_non_exhaustive()
     }
+}
+
+/// The member of a `tracestate` that is OpenTelemetry's.
+const MEMBER: &str = "ot";
+const MAX_MEMBER_BYTES: usize = 256;
+
+/// The number of different values of randomness, which has 56 bits.
+const VALUES: u64 = 1 << 56;
+
+/// The threshold that samples this share of all randomness.
+fn threshold(ratio: f64) -> u64 {
+    // Exact, because the factor is a power of two. `1.0 - ratio` would lose bits of a small ratio.
+    let sampled = (ratio * VALUES as f64).round();
+    // The cast saturates, and makes NaN zero.
+    let sampled = (sampled as u64).min(VALUES);
+    let least = u64::from(ratio > 0.0);
+    VALUES - sampled.max(least)
+}
+
+/// The randomness of a session: the end of its id's hash.
+fn session_randomness(id: &str) -> u64 {
+    let hash: [u8; 32] = Sha256::digest(id).into();
+    let [.., a, b, c, d, e, f, g] = hash;
+    u64::from_be_bytes([0, a, b, c, d, e, f, g])
+}
+
+/// The randomness of a trace: the end of its id.
+fn trace_randomness(id: TraceId) -> u64 {
+    let [.., a, b, c, d, e, f, g] = id.to_bytes();
+    u64::from_be_bytes([0, a, b, c, d, e, f, g])
+}
+
+/// The randomness in a `tracestate`: 14 hexadecimal digits.
+fn state_randomness(state: &TraceState) -> Option<u64> {
+    let is_valid = |(key, value): &(&str, &str)| *key == "rv" && value.len() == 14;
+    let mut values = parts(state.get(MEMBER)?).filter(is_valid);
+    values.find_map(|(_, value)| u64::from_str_radix(value, 16).ok())
+}
+
+/// The 14 hexadecimal digits. By hand, because `format!` takes about 400 instructions more.
+fn digits(value: u64) -> String {
+    let digit = |at| char::from(b"0123456789abcdef"[(value >> (52 - 4 * at)) as usize & 0xf]);
+    (0..14).map(digit).collect()
+}
+
+/// The well-formed parts of OpenTelemetry's member. Malformed ones are dropped, because readers refuse the whole member
+/// for one of them.
+fn parts(member: &str) -> impl Iterator<Item = (&str, &str)> {
+    let parts = member.split(';').filter_map(|part| part.split_once(':'));
+    parts.filter(|(key, value)| {
+        let is_key = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let is_value = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        key.starts_with(|first: char| first.is_ascii_lowercase())
+            && key.bytes().all(is_key)
+            && value.bytes().all(is_value)
+    })
+}
+
+/// `state` with this randomness and threshold in OpenTelemetry's member, and with all its other parts.
+fn with_decision(
+    state: &TraceState,
+    randomness: Option<u64>,
+    threshold: Option<u64>,
+) -> TraceState {
+    let before = state.get(MEMBER);
+    let others = before.into_iter().flat_map(parts);
+    let others = others.filter(|(key, _)| !["rv", "th"].contains(key));
+    let mut member = String::with_capacity(64);
+    let mut push = |key: &str, value: &str| {
+        let separator = if member.is_empty() { "" } else { ";" };
+        member.extend([separator, key, ":", value]);
+    };
+    if let Some(value) = randomness {
+        push("rv", &digits(value));
+    }
+    if let Some(value) = threshold {
+        let digits = digits(value);
+        let digits = digits.trim_end_matches('0');
+        push("th", if digits.is_empty() { "0" } else { digits });
+    }
+    others.for_each(|(key, value)| push(key, value));
+    match before {
+        _ if member.len() > MAX_MEMBER_BYTES => {
+            // Only the randomness that was there before, so the member doesn't get longer.
+            return with_decision(state, state_randomness(state), None);
+        }
+        None if member.is_empty() => Ok(state.clone()),
+        Some(_) if member.is_empty() => state.delete(MEMBER),
+        _ => state.insert(MEMBER, member),
+    }
+    .unwrap_or_else(|_| state.clone())
 }

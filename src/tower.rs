@@ -1,13 +1,12 @@
-//! Requests and answers of `tower` services carry the session: axum, tonic, hyper.
+//! Layers for `tower` services, such as those of axum, tonic and hyper.
 //!
-//! [`server`] puts what came in with a request in force, and [`client`] writes what is in force into
-//! a request. Both go by OpenTelemetry's global propagator, which does nothing until it is set: see
+//! [`server`] extracts the session from each request, and [`client`] injects the current session into each request.
+//! Both use OpenTelemetry's global propagator, which does nothing until you set it: see
 //! [`inject_context`](crate::inject_context).
 
-use crate::propagation::hosts::{self, Hosts};
-use crate::propagation::inbound::InboundPolicy;
-use crate::propagation::propagated::extract_context;
-use crate::scope::in_force;
+use crate::propagation::extract_accepted;
+use crate::propagation::hosts::{AllowedHosts, inject_for_host};
+use crate::propagation::propagator::InboundPolicy;
 use http::request::Parts;
 use http::uri::Authority;
 use http::{Request, Response, header};
@@ -20,19 +19,18 @@ use std::task::{self, Poll, ready};
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// Layer for a server: what the headers of a request say is in force while it is answered.
+/// Layer for a server: the session in the headers of a request is the current session while the service answers it.
 ///
-/// That is while the service runs, and while the body of the request and that of the answer are
-/// read: an answer that is streamed stays in the session to its end. What the service spawns
-/// takes the session along as any other task does, with
-/// [`in_session`](crate::InSession::in_session) or a span.
+/// It is current while the service runs, and while the bodies of the request and of the response are read, so a
+/// streamed response stays in the session to its end. Tasks that the service spawns need
+/// [`in_session`](crate::InSession::in_session) or a span, like any other task.
 ///
-/// It makes no span. Put it outside what makes one for the request, or that span is not in the
-/// session; and inside what says whose request it is, if a [policy](ServerLayer::with_inbound) asks
-/// for that. In axum the layer that is given last is the outermost.
+/// The layer creates no span. Add it outside the layer that creates the request's span, or that span isn't in the
+/// session. If a [policy](ServerLayer::with_inbound) needs the user of the request, add it inside the layer that
+/// authenticates. In axum the last layer is the outermost.
 ///
-/// The service gets the body of the request in a [`ServerBody`]. One that takes a body of one type
-/// only, as axum's `from_fn` does, is given to the `Router` by a `layer(..)` of its own.
+/// The service gets the body of the request as a [`ServerBody`]. If an inner layer accepts only one type of body, as
+/// axum's `from_fn` does, add that layer to the `Router` in another call of `layer(..)`.
 ///
 /// ```
 /// use axum::Router;
@@ -62,11 +60,10 @@ pub struct ServerLayer {
 }
 
 impl ServerLayer {
-    /// A session that comes in with a request is taken under this policy. Default:
-    /// [`InboundPolicy::accept`].
+    /// Sets the policy that accepts or refuses the session of a request. Default: [`InboundPolicy::accept`].
     ///
-    /// Where it is refused, what is in force outside stays in force, and the trace goes on as it
-    /// came in. The policy of a [`SessionPropagator`](crate::SessionPropagator) is asked first.
+    /// A refused session changes nothing: the outer session stays current, and the request still continues its trace.
+    /// The policy of a [`SessionPropagator`](crate::SessionPropagator) decides first.
     ///
     /// ```
     /// use http::request::Parts;
@@ -74,7 +71,7 @@ impl ServerLayer {
     ///
     /// # #[derive(Clone)] struct User;
     /// # impl User { fn owns(&self, id: &str) -> bool { true } }
-    /// // What the layer outside has found out about the request.
+    /// // The outer layer has put the authenticated user into the extensions.
     /// fn owns(request: &Parts, id: &str) -> bool {
     ///     request.extensions.get::<User>().is_some_and(|user| user.owns(id))
     /// }
@@ -98,9 +95,9 @@ impl<S> Layer<S> for ServerLayer {
     }
 }
 
-/// A service of which each request is answered in the session that came in with it: see [`server`].
+/// A service that answers each request in the request's session: see [`server`].
 ///
-/// Cost: that of the propagator, and a `Context` that is attached for each poll.
+/// Cost: the propagator's, and attaching a `Context` for each poll.
 ///
 /// ```
 /// use tower_layer::Layer;
@@ -114,20 +111,6 @@ impl<S> Layer<S> for ServerLayer {
 pub struct Server<S> {
     inner: S,
     inbound: InboundPolicy<Parts>,
-}
-
-impl<S> Server<S> {
-    /// What a request is answered in.
-    fn context(&self, request: &Parts) -> Context {
-        let outer = Context::current();
-        let cx = extract_context(&request.headers);
-        let is_taken = in_force::brought(&cx, &outer)
-            .is_some_and(|scope| self.inbound.takes(scope.to_session().id(), request));
-        match is_taken {
-            true => cx,
-            false => in_force::put_back(cx, &outer),
-        }
-    }
 }
 
 impl<S, B, A> Service<Request<B>> for Server<S>
@@ -144,7 +127,9 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (parts, inner) = request.into_parts();
-        let session = self.context(&parts);
+        let session = extract_accepted(&parts.headers, |scope| {
+            self.inbound.accepts(scope.to_session().id(), &parts)
+        });
         let body = ServerBody {
             inner,
             session: session.clone(),
@@ -197,8 +182,7 @@ where
 }
 
 pin_project! {
-    /// The body of a request or an answer of a [`Server`]: the session is in force whenever it is
-    /// polled.
+    /// The body of a request or response of a [`Server`]. The session is current whenever it is polled.
     ///
     /// ```
     /// use http::{Request, Response};
@@ -238,11 +222,10 @@ impl<B: Body> Body for ServerBody<B> {
     }
 }
 
-/// Layer for a client: what is in force is written into the headers of each request, that is the
-/// trace, the session, and what else the global propagator carries.
+/// Layer for a client: injects the current context into the headers of each request: the trace, the session, and
+/// everything else that the global propagator carries.
 ///
-/// What is in force is asked when the service is called. Headers of the propagator that are on the
-/// request already are overwritten.
+/// It does so when the service is called, and overwrites the propagator's headers that are on the request already.
 ///
 /// ```
 /// use hyper_util::client::legacy::Client;
@@ -255,7 +238,7 @@ impl<B: Body> Body for ServerBody<B> {
 /// ```
 pub fn client() -> ClientLayer {
     ClientLayer {
-        hosts: Hosts::default(),
+        hosts: AllowedHosts::default(),
     }
 }
 
@@ -268,7 +251,7 @@ pub fn client() -> ClientLayer {
 /// ```
 #[derive(Clone, Debug)]
 pub struct ClientLayer {
-    hosts: Hosts,
+    hosts: AllowedHosts,
 }
 
 impl ClientLayer {
@@ -279,11 +262,10 @@ impl ClientLayer {
     /// application put on the request itself is left to it.
     ///
     /// The host is that of the request's URI, or else of its header `Host`. A request that names
-    /// none gets no session. That is so for those of tonic, unless the client is told its origin:
+    /// none gets no session. Requests of tonic name none, unless you set the client's origin:
     /// `HealthClient::with_origin(channel, "http://agents.internal".parse()?)`.
     ///
-    /// What follows redirects belongs outside this layer, so that each request is asked for its own
-    /// host.
+    /// Add a layer that follows redirects outside this layer, so that this layer checks the host of each request.
     ///
     /// ```
     /// let layer = tracing_session::tower::client().only_to(["agents.internal", ".corp.internal"]);
@@ -293,7 +275,7 @@ impl ClientLayer {
         H: Into<String>,
     {
         Self {
-            hosts: Hosts::only(hosts),
+            hosts: AllowedHosts::only(hosts),
         }
     }
 }
@@ -309,9 +291,9 @@ impl<S> Layer<S> for ClientLayer {
     }
 }
 
-/// A service whose requests carry what is in force where it is called: see [`client`].
+/// A service whose requests carry the current context: see [`client`].
 ///
-/// Cost: that of the propagator.
+/// Cost: the propagator's.
 ///
 /// ```
 /// use tower_layer::Layer;
@@ -324,7 +306,7 @@ impl<S> Layer<S> for ClientLayer {
 #[derive(Clone, Debug)]
 pub struct Client<S> {
     inner: S,
-    hosts: Hosts,
+    hosts: AllowedHosts,
 }
 
 impl<S, B> Service<Request<B>> for Client<S>
@@ -340,13 +322,13 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let may_know = self.hosts.may_know(|| host(&request));
-        hosts::inject(request.headers_mut(), may_know);
+        let is_allowed = self.hosts.allow(|| host(&request));
+        inject_for_host(request.headers_mut(), is_allowed);
         self.inner.call(request)
     }
 }
 
-/// Where a request goes, if it says so.
+/// The host in the URI, or else in the header `Host`.
 fn host<B>(request: &Request<B>) -> Option<String> {
     if let Some(host) = request.uri().host() {
         return Some(host.to_owned());

@@ -78,7 +78,7 @@ impl<P> SessionTracerProvider<P> {
     /// let provider = SessionTracerProvider::new(SdkTracerProvider::default());
     /// ```
     pub fn new(provider: P) -> Self {
-        setup::begins();
+        setup::begin();
         Self {
             inner: provider,
             redaction: None,

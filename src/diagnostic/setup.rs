@@ -1,167 +1,208 @@
-//! The setup check: is the setup complete? The layers check it while the first spans are entered, and never again.
-//! `session!`, `user!` and the turns of a conversation check whether a layer receives their spans.
+//! The setup check: do the layers, the tracer and the filters fit together? A layer checks the first spans that are
+//! entered, with [`SetupCheck`]. `session!`, `user!` and the turns of a conversation check whether a layer receives
+//! their spans.
 
 use crate::diagnostic::{self, GUARD_DROPPED, Message, NO_LAYER, SPAN_FILTERED, TURN_FILTERED};
-use crate::layer::opening::Shared;
 use crate::sync::atomic::AtomicU8;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::{Dispatch, Span, dispatcher};
 
-/// The state of a check that begins with `START`: one of these constants, or the number of spans that are still
-/// looked at, added to the constant below it.
-#[derive(Debug)]
-pub(crate) struct Check<const START: u8>(AtomicU8);
-
-/// The check is over: the OpenTelemetry layer doesn't activate `Context`s.
-const NO_ACTIVATION: u8 = 0;
-/// Other spans than openers prove nothing more. The check goes on when the next opener is created.
-const IDLE: u8 = 1;
-/// The check is over: the setup is complete, or a diagnostic was emitted.
-const DONE: u8 = 2;
-/// So many more openers are looked at when they are entered. An opener that is filtered out proves nothing.
-const OPENERS: u8 = DONE + 8;
-/// The start of a layer without an OpenTelemetry layer inside: is there one beside it?
-pub(crate) const BESIDE: u8 = OPENERS + 8;
-/// The start of a layer around the OpenTelemetry layer: no span has proved anything yet, so any span is looked at.
-pub(crate) const ANY: u8 = 200;
-/// The telemetry guard was dropped before the first span.
-const ENDED: u8 = ANY + 1;
-/// `Option::None` stands for the OpenTelemetry layer inside.
-const ALONE: u8 = ANY + 2;
-
-impl<const START: u8> Default for Check<START> {
-    fn default() -> Self {
-        Self(AtomicU8::new(START))
-    }
+/// What a layer has found out about its setup by now: a state machine, which starts in [`ANY_SPAN`].
+///
+/// | in the state | on | the next state is |
+/// | --- | --- | --- |
+/// | [`ANY_SPAN`] | `tracer_is_ours`, or `TRIES` unknown spans | [`IDLE`] |
+/// | [`ANY_SPAN`], before any unknown span | `guard_dropped` | [`GUARD_WAS_DROPPED`] |
+/// | [`IDLE`] | `opener_created` | [`OPENERS`] |
+/// | [`OPENERS`] | [`OPENER_TRIES`] unknown openers | [`DONE`] |
+/// | [`NO_ACTIVATION`] or [`DONE`] | anything | the same |
+/// | any other | `finish` | [`NO_ACTIVATION`] or [`DONE`] |
+///
+/// Only the swap in `finish` decides who reports, so two threads never report both. The counter may be too high by
+/// some spans that threads check at the same time, which only ends a state earlier.
+#[derive(Debug, Default)]
+pub(crate) struct SetupCheck<const TRIES: u8> {
+    state: AtomicU8,
+    /// The spans in this state that proved nothing, because the OpenTelemetry layer doesn't know them.
+    unknown_spans: AtomicU8,
 }
 
-impl<const START: u8> Check<START> {
+/// Checks every span.
+const ANY_SPAN: u8 = 0;
+/// Checks openers.
+const OPENERS: u8 = 1;
+/// The telemetry guard was dropped before the first span: the next span reports it.
+const GUARD_WAS_DROPPED: u8 = 2;
+/// The layer inside is `None`, so this layer tracks all spans. It stays so.
+const NO_INNER_LAYER: u8 = 3;
+/// From here on the check isn't running. Spans that are no openers can prove nothing more.
+const IDLE: u8 = 4;
+/// Over: the setup is complete, or a diagnostic was deferred.
+const DONE: u8 = 5;
+/// Over: the OpenTelemetry layer doesn't activate `Context`s.
+const NO_ACTIVATION: u8 = 6;
+
+/// The tries of a layer around the OpenTelemetry layer. Behind `reload::Layer` no span ever proves anything.
+pub(crate) const AROUND: u8 = 190;
+/// The tries of a layer that looks for an OpenTelemetry layer beside it.
+pub(crate) const BESIDE: u8 = 8;
+/// An opener that is filtered out proves nothing.
+const OPENER_TRIES: u8 = 8;
+
+impl<const TRIES: u8> SetupCheck<TRIES> {
     #[inline]
-    pub(crate) fn is_due(&self) -> bool {
-        self.state() > DONE
+    pub(crate) fn is_running(&self) -> bool {
+        self.state() < IDLE
     }
 
     #[inline]
-    pub(crate) fn is_alone(&self) -> bool {
-        self.state() == ALONE
+    pub(crate) fn has_no_inner_layer(&self) -> bool {
+        self.state() == NO_INNER_LAYER
     }
 
     pub(crate) fn is_activation_on(&self) -> bool {
         self.state() != NO_ACTIVATION
     }
 
-    pub(crate) fn set_alone(&self) {
-        self.0.store(ALONE, Ordering::Relaxed);
+    pub(crate) fn set_no_inner_layer(&self) {
+        self.state.store(NO_INNER_LAYER, Ordering::Relaxed);
     }
 
-    /// Nothing is exported any more.
     #[cfg(feature = "otlp")]
     pub(crate) fn guard_dropped(&self) {
-        self.change(|it| (it == ANY).then_some(ENDED));
+        if self.unknown_spans.load(Ordering::Relaxed) == 0 {
+            self.advance(ANY_SPAN, GUARD_WAS_DROPPED);
+        }
     }
 
-    /// Whether to look at a span that is entered.
-    pub(crate) fn looks_at(&self, is_opener: bool) -> bool {
+    /// Whether to check a span that was entered.
+    pub(crate) fn should_check(&self, is_opener: bool) -> bool {
         match self.state() {
-            ENDED => {
-                self.done(Some(GUARD_DROPPED));
+            GUARD_WAS_DROPPED => {
+                self.finish(Some(GUARD_DROPPED));
                 false
             }
-            state => state > OPENERS || is_opener && state > DONE,
+            OPENERS => is_opener,
+            state => state < IDLE,
         }
     }
 
     pub(crate) fn opener_created(&self) {
-        self.change(|it| (it == IDLE).then_some(OPENERS));
+        if self.state() == IDLE {
+            self.unknown_spans.store(0, Ordering::Relaxed);
+            self.advance(IDLE, OPENERS);
+        }
     }
 
-    /// The tracer and the activation are right, as far as a span shows that is no opener.
+    /// A span that is no opener has our tracer and an active `Context`. It proves nothing about openers.
     pub(crate) fn tracer_is_ours(&self) {
-        self.change(|it| (OPENERS < it && it <= ANY).then_some(IDLE));
+        self.advance(ANY_SPAN, IDLE);
     }
 
-    /// A span proves nothing: the OpenTelemetry layer doesn't know it.
-    pub(crate) fn missed(&self) {
-        self.change(|it| match it {
-            ..=DONE | ENDED | ALONE => None,
-            // Behind `reload::Layer` no span ever proves anything.
-            it if it == OPENERS + 1 => Some(IDLE),
-            it => Some(it - 1),
-        });
+    /// The OpenTelemetry layer doesn't know the span that was checked.
+    pub(crate) fn span_is_unknown(&self) {
+        let (state, tries, next) = match self.state() {
+            ANY_SPAN => (ANY_SPAN, TRIES, IDLE),
+            OPENERS => (OPENERS, OPENER_TRIES, DONE),
+            _ => return,
+        };
+        if self.unknown_spans.fetch_add(1, Ordering::Relaxed) + 1 >= tries {
+            self.advance(state, next);
+        }
     }
 
-    /// Ends the check, and defers the diagnostic `wrong` unless the check was over before.
-    pub(crate) fn done(&self, wrong: Option<Message>) {
-        let is_inactive = wrong == Some(diagnostic::NO_ACTIVATION);
+    /// Ends the check, and defers the diagnostic `mistake` unless the check was over before.
+    pub(crate) fn finish(&self, mistake: Option<Message>) {
+        let is_inactive = mistake == Some(diagnostic::NO_ACTIVATION);
         let end = if is_inactive { NO_ACTIVATION } else { DONE };
-        let is_first = self.change(|it| (!matches!(it, NO_ACTIVATION | DONE)).then_some(end));
-        if let Some(wrong) = wrong.filter(|_| is_first) {
-            diagnostic::wait(wrong);
+        let if_running = |state| (state < DONE).then_some(end);
+        let swapped = (self.state).fetch_update(Ordering::Relaxed, Ordering::Relaxed, if_running);
+        if let (Ok(_), Some(mistake)) = (swapped, mistake) {
+            diagnostic::defer(mistake);
         }
     }
 
     #[inline]
     fn state(&self) -> u8 {
-        self.0.load(Ordering::Relaxed)
+        self.state.load(Ordering::Relaxed)
     }
 
-    fn change(&self, to: impl FnMut(u8) -> Option<u8>) -> bool {
-        self.0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, to)
-            .is_ok()
+    /// Another thread may have changed the state meanwhile. Then it stays as that thread left it.
+    fn advance(&self, from: u8, to: u8) {
+        let relaxed = Ordering::Relaxed;
+        let _changed_meanwhile = self.state.compare_exchange(from, to, relaxed, relaxed);
     }
 }
 
-/// There is a `SessionLayer` on a subscriber.
-static LAYER: AtomicBool = AtomicBool::new(false);
-/// The application uses a part of this crate that is of no use to a library.
-static SETUP: AtomicBool = AtomicBool::new(false);
+/// Whether a subscriber has a `SessionLayer`. Empty until the first layer is added to a subscriber, which writes it.
+/// The macros read it: that costs less than asking the subscriber.
+static HAS_LAYER: OnceLock<fn(&Dispatch) -> bool> = OnceLock::new();
 
-pub(crate) fn layer_is_there() {
-    LAYER.store(true, Ordering::Relaxed);
+/// Whether the application uses a part of this crate that a library doesn't use. Set when such a part is made, and
+/// read before a warning about a missing layer: a library's spans are fine without one.
+static HAS_SETUP: AtomicBool = AtomicBool::new(false);
+
+/// Whether there is a `SessionSpanProcessor`. Set when one is made, read by the setup checks: with a processor, spans
+/// carry the session without our tracer.
+static HAS_PROCESSOR: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn layer_added(has_layer: fn(&Dispatch) -> bool) {
+    let _is_same = HAS_LAYER.set(has_layer);
 }
 
-pub(crate) fn begins() {
-    SETUP.store(true, Ordering::Relaxed);
+pub(crate) fn begin() {
+    HAS_SETUP.store(true, Ordering::Relaxed);
+}
+
+pub(crate) fn processor_created() {
+    HAS_PROCESSOR.store(true, Ordering::Relaxed);
+    begin();
+}
+
+#[inline]
+pub(crate) fn has_processor() -> bool {
+    HAS_PROCESSOR.load(Ordering::Relaxed)
 }
 
 /// Checks the span of a macro.
 #[inline]
 pub fn checked(span: Span) -> Span {
-    if span.is_disabled() || !LAYER.load(Ordering::Relaxed) {
-        span_is_lost(&span);
+    if span.is_disabled() || HAS_LAYER.get().is_none() {
+        report_lost_span(&span);
     }
     span
 }
 
 #[cold]
-fn span_is_lost(span: &Span) {
-    static FILTERED_TOLD: AtomicBool = AtomicBool::new(false);
-    static NO_LAYER_TOLD: AtomicBool = AtomicBool::new(false);
+fn report_lost_span(span: &Span) {
+    static FILTERED_REPORTED: AtomicBool = AtomicBool::new(false);
+    static NO_LAYER_REPORTED: AtomicBool = AtomicBool::new(false);
     if span.is_disabled() {
-        tell_of_filter(&FILTERED_TOLD, &SPAN_FILTERED);
-    } else if SETUP.load(Ordering::Relaxed) && !NO_LAYER_TOLD.swap(true, Ordering::Relaxed) {
-        diagnostic::tell(&NO_LAYER);
+        report_filtered(&FILTERED_REPORTED, &SPAN_FILTERED);
+    } else if HAS_SETUP.load(Ordering::Relaxed) && !NO_LAYER_REPORTED.swap(true, Ordering::Relaxed)
+    {
+        diagnostic::emit(&NO_LAYER);
     }
 }
 
 /// Checks the span of a turn.
 pub(crate) fn check_turn(span: &Span) {
-    static TOLD: AtomicBool = AtomicBool::new(false);
+    static REPORTED: AtomicBool = AtomicBool::new(false);
     if span.is_disabled() {
-        tell_of_filter(&TOLD, &TURN_FILTERED);
+        report_filtered(&REPORTED, &TURN_FILTERED);
     }
 }
 
-/// Emitted once, and only if a `SessionLayer` is on the subscriber.
-fn tell_of_filter(told: &AtomicBool, message: &Message) {
-    let has_layer = |dispatch: &Dispatch| dispatch.downcast_ref::<Shared>().is_some();
-    if !told.load(Ordering::Relaxed)
-        && dispatcher::get_default(has_layer)
-        && !told.swap(true, Ordering::Relaxed)
+/// Emits `message` once, and only if the current subscriber has a `SessionLayer`.
+fn report_filtered(reported: &AtomicBool, message: &Message) {
+    // The load comes first: with the spans filtered out, every call gets here.
+    if !reported.load(Ordering::Relaxed)
+        && HAS_LAYER.get().is_some_and(dispatcher::get_default)
+        && !reported.swap(true, Ordering::Relaxed)
     {
         // A filter that disables such spans often disables this crate's warnings too.
-        diagnostic::tell_or_print(message);
+        diagnostic::emit_or_print(message);
     }
 }
 
@@ -169,84 +210,95 @@ fn tell_of_filter(told: &AtomicBool, message: &Message) {
 mod tests {
     use super::*;
 
-    /// What is looked at: nothing, openers, or any span.
-    fn looks(check: &Check<ANY>) -> &'static str {
-        match (check.looks_at(true), check.looks_at(false)) {
-            (false, _) => "nothing",
+    type Change = fn(&SetupCheck<AROUND>);
+
+    const CHANGES: [Change; 3] = [
+        SetupCheck::opener_created,
+        SetupCheck::tracer_is_ours,
+        SetupCheck::span_is_unknown,
+    ];
+
+    /// The spans that are checked: none, openers, or any span.
+    fn checked_spans(check: &SetupCheck<AROUND>) -> &'static str {
+        match (check.should_check(true), check.should_check(false)) {
+            (false, _) => "none",
             (true, false) => "opener",
             (true, true) => "any",
         }
     }
 
     #[test]
-    fn any_span_is_looked_at_until_one_has_our_tracer_and_then_openers() {
-        let check = Check::<ANY>::default();
+    fn any_span_is_checked_until_one_has_our_tracer_and_then_openers() {
+        let check = SetupCheck::<AROUND>::default();
         check.opener_created();
-        assert_eq!((check.is_due(), looks(&check)), (true, "any"));
+        assert_eq!((check.is_running(), checked_spans(&check)), (true, "any"));
         check.tracer_is_ours();
-        assert_eq!((check.is_due(), looks(&check)), (false, "nothing"));
+        assert_eq!((check.is_running(), checked_spans(&check)), (false, "none"));
         check.opener_created();
-        assert_eq!((check.is_due(), looks(&check)), (true, "opener"));
+        assert_eq!(
+            (check.is_running(), checked_spans(&check)),
+            (true, "opener")
+        );
         // The tracer proves nothing about openers.
         check.tracer_is_ours();
-        assert_eq!(looks(&check), "opener");
-        check.done(None);
-        for change in [Check::opener_created, Check::tracer_is_ours, Check::missed] {
+        assert_eq!(checked_spans(&check), "opener");
+        check.finish(None);
+        for change in CHANGES {
             change(&check);
-            assert_eq!((check.is_due(), looks(&check)), (false, "nothing"));
+            assert_eq!((check.is_running(), checked_spans(&check)), (false, "none"));
         }
     }
 
     #[test]
-    fn hidden_spans_prove_nothing_and_are_not_looked_at_for_ever() {
-        let check = Check::<ANY>::default();
-        let count = |check: &Check<ANY>| {
-            let looks = (0..).take_while(|_| {
-                let is_due = check.is_due() && check.looks_at(true);
-                check.missed();
-                is_due
+    fn spans_that_are_filtered_out_prove_nothing_and_are_not_checked_for_ever() {
+        let check = SetupCheck::<AROUND>::default();
+        let count = |check: &SetupCheck<AROUND>| {
+            let checked = (0..).take_while(|_| {
+                let is_checked = check.is_running() && check.should_check(true);
+                check.span_is_unknown();
+                is_checked
             });
-            looks.count()
+            checked.count()
         };
-        assert_eq!(count(&check), usize::from(ANY - OPENERS));
+        assert_eq!(count(&check), usize::from(AROUND));
         check.opener_created();
         assert_eq!(count(&check), 8);
         check.opener_created();
-        assert!(!check.is_due());
+        assert!(!check.is_running());
     }
 
     #[test]
-    fn where_nothing_is_inside_it_stays_so() {
-        let check = Check::<ANY>::default();
-        check.set_alone();
-        for change in [Check::opener_created, Check::tracer_is_ours, Check::missed] {
+    fn where_no_layer_is_inside_it_stays_so() {
+        let check = SetupCheck::<AROUND>::default();
+        check.set_no_inner_layer();
+        for change in CHANGES {
             change(&check);
-            assert!(check.is_alone() && check.is_due());
+            assert!(check.has_no_inner_layer() && check.is_running());
         }
     }
 
     #[test]
-    fn looks_beside_are_over_after_eight_that_found_nothing() {
-        let beside = Check::<BESIDE>::default();
+    fn check_for_a_layer_beside_ends_after_eight_spans_that_proved_nothing() {
+        let beside = SetupCheck::<BESIDE>::default();
         for _ in 0..8 {
-            assert!(beside.is_due());
-            beside.missed();
+            assert!(beside.is_running());
+            beside.span_is_unknown();
         }
         for _ in 0..2 {
-            assert!(!beside.is_due());
-            beside.missed();
+            assert!(!beside.is_running());
+            beside.span_is_unknown();
         }
     }
 
     #[test]
     fn activation_that_is_off_stays_so_after_the_check() {
-        let check = Check::<ANY>::default();
+        let check = SetupCheck::<AROUND>::default();
         assert!(check.is_activation_on());
-        check.done(Some(diagnostic::NO_ACTIVATION));
-        for change in [Check::opener_created, Check::tracer_is_ours, Check::missed] {
+        check.finish(Some(diagnostic::NO_ACTIVATION));
+        for change in CHANGES {
             change(&check);
         }
-        check.done(None);
-        assert!(!check.is_activation_on() && !check.is_due());
+        check.finish(None);
+        assert!(!check.is_activation_on() && !check.is_running());
     }
 }

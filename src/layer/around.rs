@@ -1,13 +1,13 @@
 //! The layer around the OpenTelemetry layer.
 
 use crate::diagnostic;
+use crate::diagnostic::setup;
 use crate::handover::{self, Opened};
 use crate::here;
 use crate::known;
 use crate::layer::opening::{Shared, SpanSession};
 use crate::layer::reached;
 use crate::layer::tracking;
-use crate::processor;
 use crate::scope::Scope;
 use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::{SpanId, TraceContextExt};
@@ -94,7 +94,7 @@ impl<L> AroundLayer<L> {
         drop(attached);
         let pending = offer.taken();
         let Some(span) = ctx.span(id) else { return };
-        let is_tracked = pending.is_none() && self.shared.check.is_alone();
+        let is_tracked = pending.is_none() && self.shared.check.has_no_inner_layer();
         let in_span = SpanSession {
             opened: Some(scope.clone()),
             _tracked: is_tracked.then(|| known::track(self.shared.key(id), scope.clone())),
@@ -142,7 +142,7 @@ impl<L> AroundLayer<L> {
         L: Layer<S>,
     {
         let check = &self.shared.check;
-        if check.is_alone() {
+        if check.has_no_inner_layer() {
             self.shared.track_enter(id);
             return self.inner.on_enter(id, ctx.clone());
         }
@@ -154,7 +154,7 @@ impl<L> AroundLayer<L> {
         let Some(span) = ctx.span(id) else { return };
         let is_taken = |opener: &SpanSession| opener.pending.is_some();
         let is_taken = span.extensions().get::<SpanSession>().map(is_taken);
-        if !check.looks_at(is_taken.is_some()) {
+        if !check.should_check(is_taken.is_some()) {
             return;
         }
         let is_ours = match is_taken {
@@ -164,12 +164,12 @@ impl<L> AroundLayer<L> {
             None => self.shared.otel_context(id).as_ref().map(handover::is_ours),
         };
         match is_ours {
-            None => check.missed(),
+            None => check.span_is_unknown(),
             Some(false) => {
-                check.done((!processor::is_there()).then_some(diagnostic::NO_PROVIDER));
+                check.finish((!setup::has_processor()).then_some(diagnostic::NO_PROVIDER));
             }
-            Some(true) if !is_activated => check.done(Some(diagnostic::NO_ACTIVATION)),
-            Some(true) if is_taken.is_some() => check.done(None),
+            Some(true) if !is_activated => check.finish(Some(diagnostic::NO_ACTIVATION)),
+            Some(true) if is_taken.is_some() => check.finish(None),
             Some(true) => check.tracer_is_ours(),
         }
     }
@@ -199,7 +199,7 @@ where
         self.inner.on_layer(subscriber);
         self.shared.on_layer::<S>();
         if self.inner.max_level_hint() == Some(LevelFilter::OFF) {
-            self.shared.check.set_alone();
+            self.shared.check.set_no_inner_layer();
         }
     }
 
@@ -218,7 +218,7 @@ where
         } else {
             self.inner.on_new_span(attrs, id, ctx.clone());
         }
-        if self.shared.check.is_alone() {
+        if self.shared.check.has_no_inner_layer() {
             self.shared.track_new_span(attrs, id, &ctx);
         }
     }
@@ -247,7 +247,7 @@ where
     }
 
     fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
-        if self.shared.check.is_due() {
+        if self.shared.check.is_running() {
             self.enter_and_check(id, &ctx);
         } else {
             self.inner.on_enter(id, ctx);
@@ -255,7 +255,7 @@ where
     }
 
     fn on_exit(&self, id: &Id, ctx: Context<'_, S>) {
-        if self.shared.check.is_alone() && tracking::is_inside() {
+        if self.shared.check.has_no_inner_layer() && tracking::is_inside() {
             self.shared.track_exit(id);
         }
         self.inner.on_exit(id, ctx);

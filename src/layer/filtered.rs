@@ -61,7 +61,7 @@ impl<F> FilteredSessionLayer<F> {
         F: Filter<S> + 'static,
     {
         let shared = self.shared;
-        shared.beside.done(None);
+        shared.beside.finish(None);
         let visible = AroundLayer::new(shared.clone(), otel).with_filter(self.filter);
         let hidden = HiddenSpans(shared.clone()).with_filter(Openers(shared.clone()));
         // The half that is joined last is called last: it sees what the other has taken.

@@ -1,6 +1,6 @@
 //! Spans open scopes: what both layers do when a span says a session or user.
 
-use crate::diagnostic::setup::{self, ANY, BESIDE, Check};
+use crate::diagnostic::setup::{self, AROUND, BESIDE, SetupCheck};
 use crate::diagnostic::{self, Once};
 use crate::error::ErrorKind;
 use crate::handover::{Opened, Pending};
@@ -30,9 +30,9 @@ pub(crate) struct Shared {
     pub(crate) names: Names,
     /// A span that says a session's id begins a trace.
     pub(crate) root_turns: bool,
-    pub(crate) check: Check<ANY>,
+    pub(crate) check: SetupCheck<AROUND>,
     /// Is there an OpenTelemetry layer beside this layer?
-    pub(crate) beside: Check<BESIDE>,
+    pub(crate) beside: SetupCheck<BESIDE>,
     dispatch: OnceLock<WeakDispatch>,
     reach: OnceLock<Reach>,
     /// There is another `SessionLayer` on the subscriber.
@@ -160,7 +160,7 @@ impl Shared {
                 if set.id.as_ref() == Some(&explicit) {
                     set.id = Some(explicit);
                 } else if set.id.as_ref().is_none_or(Id::is_replaceable) {
-                    if self.reported_implicit.first(span.callsite()) {
+                    if diagnostic::is_first(&self.reported_implicit, span.callsite()) {
                         diagnostic::implicit_opener_ignored(span);
                     }
                     return None;
@@ -212,7 +212,7 @@ impl Shared {
         let each = move |field: &Field, heard| match heard {
             Ok(heard) => said(heard),
             Err(error) => {
-                if self.reported.first((span.callsite(), field.index(), error)) {
+                if diagnostic::is_first(&self.reported, (span.callsite(), field.index(), error)) {
                     diagnostic::field_ignored(span, field.name(), error);
                 }
             }
@@ -230,7 +230,7 @@ impl Shared {
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
-        setup::layer_is_there();
+        setup::layer_added(|dispatch| dispatch.downcast_ref::<Shared>().is_some());
         let _already = self.reach.set(Reach::new::<S>());
     }
 
@@ -256,9 +256,9 @@ impl Shared {
 
     #[inline]
     pub(crate) fn say_waiting(&self) {
-        if diagnostic::waits() {
+        if diagnostic::has_deferred() {
             if let Some(dispatch) = self.upgrade() {
-                diagnostic::say(&dispatch);
+                diagnostic::flush(&dispatch);
             }
         }
     }

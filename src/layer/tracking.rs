@@ -2,11 +2,11 @@
 //! does not know the span: there is no such layer, or a filter disables the span for it.
 
 use crate::diagnostic;
+use crate::diagnostic::setup;
 use crate::handover::Opened;
 use crate::here::{self, Attached};
 use crate::known::{self, Key};
 use crate::layer::opening::{Shared, SpanSession};
-use crate::processor;
 use crate::scope::Scope;
 use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::TraceContextExt;
@@ -79,8 +79,8 @@ impl Shared {
         self.say_waiting();
         let scope = known::scope_of(self.key(id));
         let may_tell = scope.is_some()
-            && self.beside.is_due()
-            && !(processor::is_there() && self.is_after_opentelemetry_layer(id));
+            && self.beside.is_running()
+            && !(setup::has_processor() && self.is_after_opentelemetry_layer(id));
         push(Entered {
             span: self.key(id),
             _guard: scope.filter(|it| !is_current(it)).map(Scope::attach),
@@ -111,7 +111,7 @@ impl Shared {
         let own = self.otel_context(id).as_ref().map(span_id);
         let is_after = own.is_some() && own == here::map(span_id);
         if is_after {
-            self.beside.done(None);
+            self.beside.finish(None);
         }
         is_after
     }
@@ -121,11 +121,11 @@ impl Shared {
     #[cold]
     fn look_for_opentelemetry_layer(&self, id: &Id) {
         if self.otel_context(id).is_none() {
-            self.beside.missed();
+            self.beside.span_is_unknown();
         } else if self.is_one_of_two.load(Ordering::Relaxed) {
-            self.beside.done(Some(diagnostic::TWO_LAYERS));
+            self.beside.finish(Some(diagnostic::TWO_LAYERS));
         } else {
-            self.beside.done(Some(diagnostic::BESIDE));
+            self.beside.finish(Some(diagnostic::BESIDE));
         }
     }
 }

@@ -1,210 +1,186 @@
 //! The exporter that the code and the environment ask for.
 //!
-//! `opentelemetry-otlp` reads the environment too, but lets its headers win over those of the code,
-//! keeps to itself why a connection failed, and needs the application's runtime for gRPC.
+//! `opentelemetry-otlp` reads the environment too. But its headers override those of the code, it doesn't report why a
+//! connection failed, and it needs the application's runtime for gRPC.
 
-use super::Protocol;
-use super::trouble::Trouble;
 use crate::diagnostic::{self, Message};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::propagation::env::variable;
 use async_trait::async_trait;
 use http::{HeaderMap, Uri};
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{
-    ExporterBuildError, OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_INSECURE,
-    OTEL_EXPORTER_OTLP_PROTOCOL, OTEL_EXPORTER_OTLP_TIMEOUT, OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT,
-    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_INSECURE,
-    OTEL_EXPORTER_OTLP_TRACES_PROTOCOL, OTEL_EXPORTER_OTLP_TRACES_TIMEOUT, SpanExporter,
-    WithExportConfig, WithHttpConfig, WithTonicConfig,
+    ExporterBuildError, OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
+    SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
 };
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{io, thread};
 use tokio::runtime::{self, Handle};
 use tokio::sync::oneshot;
 use tracing::{Dispatch, dispatcher};
 
-/// What the code asks for.
+/// How spans are sent.
+///
+/// ```no_run
+/// use tracing_session::otlp::{Protocol, pipeline};
+///
+/// let _telemetry = pipeline("my-app").with_protocol(Protocol::Grpc).install()?;
+/// # Ok::<(), tracing_session::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// Protobuf over HTTP. Phoenix listens for it on port 6006, a Collector on 4318.
+    #[default]
+    HttpProtobuf,
+    /// gRPC. Phoenix and a Collector listen for it on port 4317.
+    ///
+    /// The connection has its own thread, and needs no async runtime.
+    Grpc,
+}
+
+/// The settings in the code. They override those of the environment.
 #[derive(Clone, Default)]
-pub(super) struct Wanted {
+pub(super) struct ExporterConfig {
     pub(super) protocol: Option<Protocol>,
     pub(super) endpoint: Option<String>,
     pub(super) headers: HeaderMap,
 }
 
-impl Wanted {
-    pub(super) fn exporter(self) -> Result<(SpanExporter, Option<Driver>), Error> {
+impl ExporterConfig {
+    pub(super) fn build(self) -> Result<(SpanExporter, Option<GrpcDriver>), Error> {
         let protocol = match self.protocol {
             Some(protocol) => protocol,
-            None => protocol_in_environment()?,
+            None => protocol_from_env()?,
         };
-        let timeout = timeout_in_environment()?;
-        match protocol {
+        let timeout = timeout_from_env()?;
+        let endpoint = endpoint(self.endpoint, protocol)?;
+        let built = match protocol {
             Protocol::HttpProtobuf => {
-                let endpoint = http_endpoint(self.endpoint)?;
-                Ok((over_http(endpoint, timeout, self.headers)?, None))
+                http_exporter(endpoint, timeout, self.headers).map(|exporter| (exporter, None))
             }
-            Protocol::Grpc => {
-                let endpoint = grpc_endpoint(self.endpoint)?;
-                let driver = Driver::start().map_err(|error| not_made(&error))?;
-                let exporter = over_grpc(&driver, endpoint, timeout, self.headers)?;
-                Ok((exporter, Some(driver)))
-            }
-        }
+            Protocol::Grpc => grpc_exporter(endpoint, timeout, self.headers),
+        };
+        built.map_err(|error| Error::caused_by(ErrorKind::Exporter, Arc::new(error)))
     }
 }
 
-/// The first of these variables that is set, and its value.
-fn first(variables: [&'static str; 2]) -> Result<Option<(&'static str, String)>, Error> {
-    for name in variables {
-        if let Some(value) = variable(name)? {
+/// The value of the variable for traces or else of the one for all signals, with the variable's name.
+fn setting(setting: &str) -> Result<Option<(String, String)>, Error> {
+    for signal in ["TRACES_", ""] {
+        let name = format!("OTEL_EXPORTER_OTLP_{signal}{setting}");
+        if let Some(value) = variable(&name)? {
             return Ok(Some((name, value.trim().to_owned())));
         }
     }
     Ok(None)
 }
 
-fn protocol_in_environment() -> Result<Protocol, Error> {
-    let names = [
-        OTEL_EXPORTER_OTLP_TRACES_PROTOCOL,
-        OTEL_EXPORTER_OTLP_PROTOCOL,
-    ];
-    let Some((name, value)) = first(names)? else {
-        return Ok(Protocol::HttpProtobuf);
+pub(super) fn invalid_setting(variable: &str, value: &str, valid: &'static str) -> Error {
+    let error = Error::from(ErrorKind::Setting(valid));
+    error.of_variable(variable).about(value)
+}
+
+fn protocol_from_env() -> Result<Protocol, Error> {
+    let Some((name, value)) = setting("PROTOCOL")? else {
+        return Ok(Protocol::default());
     };
     match value.to_ascii_lowercase().as_str() {
         "http/protobuf" => Ok(Protocol::HttpProtobuf),
         "grpc" => Ok(Protocol::Grpc),
-        _ => Err(invalid(name, &value, "http/protobuf, grpc")),
+        _ => Err(invalid_setting(&name, &value, "http/protobuf, grpc")),
     }
 }
 
-fn timeout_in_environment() -> Result<Duration, Error> {
-    let names = [
-        OTEL_EXPORTER_OTLP_TRACES_TIMEOUT,
-        OTEL_EXPORTER_OTLP_TIMEOUT,
-    ];
-    let Some((name, value)) = first(names)? else {
+fn timeout_from_env() -> Result<Duration, Error> {
+    let Some((name, value)) = setting("TIMEOUT")? else {
         return Ok(OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT);
     };
-    let milliseconds = value.parse();
-    milliseconds
-        .map(Duration::from_millis)
-        .map_err(|_| invalid(name, &value, "a number of milliseconds"))
+    let milliseconds = value.parse().map(Duration::from_millis);
+    milliseconds.map_err(|_| invalid_setting(&name, &value, "a number of milliseconds"))
 }
 
-pub(super) fn invalid(variable: &'static str, value: &str, valid: &'static str) -> Error {
-    let error = Error::from(Trouble::Setting(valid));
-    error.of_variable(variable).about(value)
-}
-
-/// The endpoint, and the variable that names it, if one does.
-fn endpoint(given: Option<String>, default: &str) -> Result<(Option<&'static str>, String), Error> {
-    let names = [
-        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
-        OTEL_EXPORTER_OTLP_ENDPOINT,
-    ];
-    if let Some(endpoint) = given {
-        return Ok((None, endpoint));
-    }
-    Ok(match first(names)? {
-        Some((name, endpoint)) => (Some(name), endpoint),
-        None => (None, default.to_owned()),
-    })
-}
-
-fn http_endpoint(given: Option<String>) -> Result<String, Error> {
-    const PATH: &str = "/v1/traces";
-    let (name, endpoint) = endpoint(given, "http://localhost:4318")?;
-    let base = endpoint.trim_end_matches('/');
-    // A variable that is about traces alone is taken as it is.
-    let is_whole = name == Some(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT);
-    let endpoint = match base.ends_with(PATH) {
-        _ if is_whole => endpoint,
-        true => base.to_owned(),
-        false => format!("{base}{PATH}"),
+/// The URL that spans are sent to. The error doesn't contain the endpoint, because it may contain a password.
+fn endpoint(configured: Option<String>, protocol: Protocol) -> Result<String, Error> {
+    let from_env = match configured {
+        Some(_) => None,
+        None => setting("ENDPOINT")?,
     };
-    checked(name, endpoint.trim().to_owned())
-}
-
-fn grpc_endpoint(given: Option<String>) -> Result<String, Error> {
-    let (name, endpoint) = endpoint(given, "http://localhost:4317")?;
-    // A socket of this machine is one too.
-    if endpoint.starts_with("unix://") {
-        return Ok(endpoint);
-    }
-    if endpoint.contains("://") {
-        return checked(name, endpoint);
-    }
-    let insecure = first([
-        OTEL_EXPORTER_OTLP_TRACES_INSECURE,
-        OTEL_EXPORTER_OTLP_INSECURE,
-    ])?;
-    let scheme = match insecure {
-        Some((_, value)) if value.eq_ignore_ascii_case("true") => "http",
-        _ => "https",
+    let (variable, from_env) = from_env.unzip();
+    let endpoint = match (protocol, configured.or(from_env)) {
+        (Protocol::HttpProtobuf, None) => "http://localhost:4318/v1/traces".to_owned(),
+        (Protocol::Grpc, None) => "http://localhost:4317".to_owned(),
+        // A variable for traces contains the whole URL.
+        (Protocol::HttpProtobuf, Some(endpoint))
+            if variable.as_deref() == Some(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT) =>
+        {
+            endpoint
+        }
+        (Protocol::HttpProtobuf, Some(endpoint)) => {
+            let base = endpoint.trim_end_matches('/');
+            let base = base.strip_suffix("/v1/traces").unwrap_or(base);
+            format!("{base}/v1/traces").trim().to_owned()
+        }
+        // A Unix socket, which is no URL with a host.
+        (Protocol::Grpc, Some(endpoint)) if endpoint.starts_with("unix://") => return Ok(endpoint),
+        (Protocol::Grpc, Some(endpoint)) if endpoint.contains("://") => endpoint,
+        (Protocol::Grpc, Some(endpoint)) => match setting("INSECURE")? {
+            Some((_, value)) if value.eq_ignore_ascii_case("true") => format!("http://{endpoint}"),
+            _ => format!("https://{endpoint}"),
+        },
     };
-    checked(name, format!("{scheme}://{endpoint}"))
-}
-
-/// The endpoint, if spans can be sent there. It is not shown, as a password may stand in it.
-fn checked(name: Option<&'static str>, endpoint: String) -> Result<String, Error> {
-    let uri = endpoint
-        .parse()
-        .ok()
-        .filter(|uri: &Uri| uri.host().is_some());
-    let trouble = match uri.as_ref().and_then(Uri::scheme_str) {
-        Some("https") if !cfg!(feature = "otlp-tls") => Trouble::Tls,
+    let uri = endpoint.parse::<Uri>().ok();
+    let uri = uri.filter(|uri| uri.host().is_some());
+    let kind = match uri.as_ref().and_then(Uri::scheme_str) {
+        Some("https") if !cfg!(feature = "otlp-tls") => ErrorKind::Tls,
         Some("http" | "https") => return Ok(endpoint),
-        _ => Trouble::Endpoint,
+        _ => ErrorKind::Endpoint,
     };
-    Err(Error::from(trouble).of_variable(name))
+    Err(Error::from(kind).of_variable(variable.as_deref()))
 }
 
-fn over_http(
+fn http_exporter(
     endpoint: String,
     timeout: Duration,
     headers: HeaderMap,
-) -> Result<SpanExporter, Error> {
-    let client = move || {
-        reqwest::blocking::Client::builder()
-            .timeout(timeout)
-            // Redirected, a POST becomes a GET: the spans would be lost, and nobody told.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
+) -> Result<SpanExporter, ExporterBuildError> {
+    let build = move || {
+        let builder = reqwest::blocking::Client::builder().timeout(timeout);
+        // A redirected POST becomes a GET, so the spans would be lost without an error.
+        let builder = builder.redirect(reqwest::redirect::Policy::none());
+        builder.build().map_err(|error| build_error(&error))
     };
-    // It cannot be made on a thread of an async runtime.
-    let made = thread::Builder::new().spawn(client);
-    let made = made.map_err(|error| not_made(&error))?;
-    let made = made.join().map_err(|_| Trouble::Exporter)?;
-    let client = Client {
-        inner: made.map_err(|error| not_made(&error))?,
+    // The blocking client can't be built on a thread of an async runtime.
+    let builder = thread::Builder::new().spawn(build);
+    let built = builder.map_err(|error| build_error(&error))?.join();
+    let panicked = |_| build_error(&io::Error::other("the HTTP client panicked"));
+    let client = ExportClient {
+        inner: built.map_err(panicked)??,
         headers,
-        said: Mutex::default(),
+        last_failure: Mutex::default(),
     };
-    let exporter = SpanExporter::builder()
+    SpanExporter::builder()
         .with_http()
         .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
         .with_endpoint(endpoint)
         .with_timeout(timeout)
         .with_http_client(client)
-        .build();
-    exporter.map_err(|error| Trouble::Exporter.caused_by(error))
+        .build()
 }
 
-fn over_grpc(
-    driver: &Driver,
+fn grpc_exporter(
     endpoint: String,
     timeout: Duration,
     headers: HeaderMap,
-) -> Result<SpanExporter, Error> {
-    let _inside = driver.runtime.enter();
+) -> Result<(SpanExporter, Option<GrpcDriver>), ExporterBuildError> {
+    let driver = GrpcDriver::start().map_err(|error| build_error(&error))?;
+    let entered = driver.runtime.enter();
     let exporter = SpanExporter::builder().with_tonic();
     #[cfg(feature = "otlp-tls")]
     let exporter = match endpoint.parse().as_ref().map(Uri::scheme_str) {
         Ok(Some("https")) => {
-            // By default there would be no certificate that it trusts.
+            // By default the client trusts no certificates.
             let tls = opentelemetry_otlp::tonic_types::transport::ClientTlsConfig::new();
             exporter.with_tls_config(tls.with_enabled_roots())
         }
@@ -217,67 +193,68 @@ fn over_grpc(
             request.metadata_mut().as_mut().extend(headers.clone());
             Ok(request)
         })
-        .build();
-    exporter.map_err(|error| Trouble::Exporter.caused_by(error))
+        .build()?;
+    drop(entered);
+    Ok((exporter, Some(driver)))
 }
 
-fn not_made(cause: &(dyn std::error::Error + 'static)) -> Error {
-    Trouble::Exporter.caused_by(ExporterBuildError::InternalFailure(root(cause).to_string()))
+fn build_error(cause: &(dyn std::error::Error + 'static)) -> ExporterBuildError {
+    ExporterBuildError::InternalFailure(root_cause(cause).to_string())
 }
 
-/// A client that does not depend on a runtime, whose headers win, and that says why it fails.
+/// The innermost error. The outer errors only mean that a request failed.
+fn root_cause<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> &'a (dyn std::error::Error + 'static) {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.last().unwrap_or(error)
+}
+
+/// A client that needs no runtime, whose headers override those of the environment, and that reports failures.
 #[derive(Debug)]
-struct Client {
+struct ExportClient {
     inner: reqwest::blocking::Client,
     headers: HeaderMap,
-    /// Why it failed, when it was last said: not each time again.
-    said: Mutex<Option<Message>>,
+    /// The failure that was reported last. The same failure is not reported again until a request succeeds.
+    last_failure: Mutex<Option<Message>>,
 }
 
 #[async_trait]
-impl HttpClient for Client {
+impl HttpClient for ExportClient {
     async fn send_bytes(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         request.headers_mut().extend(self.headers.clone());
-        let to = request.uri().clone();
-        let sent = self.inner.send_bytes(request).await;
-        let failure = sent.as_ref().err().map(|error| {
-            let host = to.host().unwrap_or_default();
-            let address = match to.port() {
-                Some(port) => format!("{host}:{port}"),
-                None => host.to_owned(),
-            };
-            diagnostic::not_reached(&address, root(error.as_ref()))
+        let uri = request.uri().clone();
+        let response = self.inner.send_bytes(request).await;
+        let failure = response.as_ref().err().map(|error| {
+            let authority = uri.authority().map_or("", |it| it.as_str());
+            // Without the user and the password.
+            let (_, address) = authority.rsplit_once('@').unwrap_or(("", authority));
+            diagnostic::not_reached(address, root_cause(error.as_ref()))
         });
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if *said != failure {
-            said.clone_from(&failure);
-            drop(said);
-            if let Some(failure) = failure {
-                diagnostic::tell(&failure);
-            }
+        let last = self.last_failure.lock();
+        let mut last = last.unwrap_or_else(PoisonError::into_inner);
+        let is_new = *last != failure;
+        last.clone_from(&failure);
+        // Emitting calls foreign code, which may export again.
+        drop(last);
+        if let Some(failure) = failure.filter(|_| is_new) {
+            diagnostic::emit(&failure);
         }
-        sent
+        response
     }
 }
 
-/// What is at the bottom of an error: above it there is no more than that a request has failed.
-fn root<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
-    std::iter::successors(Some(error), |error| error.source())
-        .last()
-        .unwrap_or(error)
-}
-
-/// A runtime for connections over gRPC, on a thread of its own.
+/// A runtime for the gRPC connection, on its own thread.
 ///
-/// On the application's runtime they would stand still while the last thread of it waits for the
-/// spans to arrive, and could not be made where there is none.
-pub(super) struct Driver {
+/// On the application's runtime the connection would make no progress while that runtime's last thread waits in
+/// [`Telemetry::drop`](super::Telemetry). And the application may have no runtime.
+pub(super) struct GrpcDriver {
     runtime: Handle,
     /// The thread ends when this is dropped.
     _alive: oneshot::Sender<()>,
 }
 
-impl Driver {
+impl GrpcDriver {
     fn start() -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
@@ -287,9 +264,9 @@ impl Driver {
         thread::Builder::new()
             .name("tracing-session.otlp".to_owned())
             .spawn(move || {
-                // The spans of the connection are not those of the application. Some have no
-                // parent, so that OpenTelemetry's own way to suppress them does not hold.
-                let _quiet = dispatcher::set_default(&Dispatch::none());
+                // The connection creates spans. Some have no parent, so OpenTelemetry's own suppression misses them,
+                // and exporting them would create more.
+                let _no_spans = dispatcher::set_default(&Dispatch::none());
                 let _ended = runtime.block_on(ended);
             })?;
         Ok(Self {

@@ -1,15 +1,16 @@
-//! What holds headers.
+//! Carriers: the maps and types that contain headers.
 
 use opentelemetry::propagation::{Extractor, Injector};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
+use std::convert::identity;
 use std::hash::BuildHasher;
+use std::{fmt, slice};
 
-/// What holds the headers of a call or a message.
+/// A type that contains the headers of a call or a message.
 ///
-/// Names of headers are compared without regard to case. A header may have several values.
+/// Header names are case-insensitive. A header may have several values.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -21,7 +22,7 @@ use std::hash::BuildHasher;
 /// assert_eq!(headers.len(), 1);
 /// ```
 pub trait Carrier {
-    /// Sets a header, in place of what it was.
+    /// Sets a header, and replaces its earlier values.
     ///
     /// ```
     /// # use std::collections::BTreeMap;
@@ -49,56 +50,36 @@ pub trait Carrier {
     fn names(&self) -> Vec<&str>;
 }
 
-impl<S: BuildHasher> Carrier for HashMap<String, String, S> {
-    fn set(&mut self, name: &str, value: String) {
-        self.retain(|key, _| !key.eq_ignore_ascii_case(name));
-        self.insert(name.to_owned(), value);
-    }
+/// Implements [`Carrier`] for a map whose values are made by `$store` and read as the slice that `$values` returns.
+macro_rules! map_carrier {
+    ([$($generics:tt)*] $map:ty, $store:expr, $values:expr) => {
+        impl<$($generics)*> Carrier for $map {
+            fn set(&mut self, name: &str, value: String) {
+                self.retain(|key, _| !key.eq_ignore_ascii_case(name));
+                self.insert(name.to_owned(), $store(value));
+            }
 
-    fn get_all(&self, name: &str) -> Vec<&str> {
-        values(self, name).map(String::as_str).collect()
-    }
+            fn get_all(&self, name: &str) -> Vec<&str> {
+                let headers = self.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
+                let values = headers.flat_map(|(_, value)| $values(value));
+                values.map(String::as_str).collect()
+            }
 
-    fn names(&self) -> Vec<&str> {
-        self.keys().map(String::as_str).collect()
-    }
+            fn names(&self) -> Vec<&str> {
+                self.keys().map(String::as_str).collect()
+            }
+        }
+    };
 }
 
-impl<S: BuildHasher> Carrier for HashMap<String, Vec<String>, S> {
-    fn set(&mut self, name: &str, value: String) {
-        self.retain(|key, _| !key.eq_ignore_ascii_case(name));
-        self.insert(name.to_owned(), vec![value]);
-    }
-
-    fn get_all(&self, name: &str) -> Vec<&str> {
-        let values = values(self, name).flatten();
-        values.map(String::as_str).collect()
-    }
-
-    fn names(&self) -> Vec<&str> {
-        self.keys().map(String::as_str).collect()
-    }
-}
-
-impl Carrier for BTreeMap<String, String> {
-    fn set(&mut self, name: &str, value: String) {
-        self.retain(|key, _| !key.eq_ignore_ascii_case(name));
-        self.insert(name.to_owned(), value);
-    }
-
-    fn get_all(&self, name: &str) -> Vec<&str> {
-        values(self, name).map(String::as_str).collect()
-    }
-
-    fn names(&self) -> Vec<&str> {
-        self.keys().map(String::as_str).collect()
-    }
-}
+map_carrier!([S: BuildHasher] HashMap<String, String, S>, identity, slice::from_ref);
+map_carrier!([S: BuildHasher] HashMap<String, Vec<String>, S>, |value| vec![value], Vec::as_slice);
+map_carrier!([] BTreeMap<String, String>, identity, slice::from_ref);
 
 /// The headers of a message in a queue, or of a job in a table.
 ///
-/// `serde` writes and reads it as a map of strings. `Debug` shows the names of the headers, and never
-/// their values: the session is among them. Nor does the error where it is something else.
+/// `serde` serialises it as a map of strings. `Debug` and the errors of deserialisation never show the values, because
+/// they contain the session.
 ///
 /// ```
 /// use tracing_session::{TraceHeaders, WithPropagated, inject_context};
@@ -133,13 +114,11 @@ impl Carrier for TraceHeaders {
     }
 }
 
-/// What is wrong is told by us: `serde` would show the value.
+/// By hand, because the error of `serde` would contain the value.
 impl<'de> Deserialize<'de> for TraceHeaders {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let headers = BTreeMap::deserialize(deserializer);
-        headers
-            .map(Self)
-            .map_err(|_| D::Error::custom("not a map of headers to their values"))
+        let headers = BTreeMap::deserialize(deserializer).map(Self);
+        headers.map_err(|_| D::Error::custom("not a map of headers to their values"))
     }
 }
 
@@ -149,18 +128,8 @@ impl fmt::Debug for TraceHeaders {
     }
 }
 
-/// What a map has under this name, in whatever case.
-fn values<'a, V: 'a>(
-    map: impl IntoIterator<Item = (&'a String, &'a V)>,
-    name: &str,
-) -> impl Iterator<Item = &'a V> {
-    let headers = map.into_iter();
-    let named = headers.filter(move |(key, _)| key.eq_ignore_ascii_case(name));
-    named.map(|(_, value)| value)
-}
-
-/// With the feature `http`, which `tower` and `reqwest` bring along. The metadata of a `tonic`
-/// request is one: `request.metadata_mut().as_mut()`.
+/// Needs the feature `http`, which `tower` and `reqwest` enable. The metadata of a `tonic` request contains such a map:
+/// `request.metadata_mut().as_mut()`.
 #[cfg(feature = "http")]
 impl Carrier for http::HeaderMap {
     fn set(&mut self, name: &str, value: String) {
@@ -182,16 +151,16 @@ impl Carrier for http::HeaderMap {
     }
 }
 
-/// A carrier, as OpenTelemetry's propagators know it.
-pub(crate) struct As<C>(pub(crate) C);
+/// Adapts a [`Carrier`] to the traits of OpenTelemetry's propagators.
+pub(crate) struct Adapter<C>(pub(crate) C);
 
-impl<C: Carrier + ?Sized> Injector for As<&mut C> {
+impl<C: Carrier + ?Sized> Injector for Adapter<&mut C> {
     fn set(&mut self, key: &str, value: String) {
         self.0.set(key, value);
     }
 }
 
-impl<C: Carrier + ?Sized> Extractor for As<&C> {
+impl<C: Carrier + ?Sized> Extractor for Adapter<&C> {
     fn get(&self, key: &str) -> Option<&str> {
         self.0.get_all(key).first().copied()
     }

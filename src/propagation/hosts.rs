@@ -1,19 +1,20 @@
-//! Which hosts may learn the session, and writing headers for them.
+//! The hosts that get the session, for the layers of HTTP clients.
 
-use crate::propagation::propagated::inject_context;
+use crate::here;
+use crate::propagation::inject_context;
 use crate::scope::Scope;
 use crate::session::keys::{SESSION_ID, USER_ID};
 use http::HeaderMap;
 use http::uri::Authority;
-use opentelemetry::Context;
 use opentelemetry::baggage::{Baggage, BaggageExt};
+use opentelemetry::{Context, Key};
 use std::sync::Arc;
 
-/// By default all.
+/// The hosts that get the session: by default all.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Hosts(Option<Arc<[String]>>);
+pub(crate) struct AllowedHosts(Option<Arc<[String]>>);
 
-impl Hosts {
+impl AllowedHosts {
     pub(crate) fn only<H: Into<String>>(hosts: impl IntoIterator<Item = H>) -> Self {
         let hosts = hosts.into_iter().map(|host| {
             let host = host.into().trim().to_ascii_lowercase();
@@ -22,57 +23,56 @@ impl Hosts {
                 Err(_) => host,
             }
         });
-        // What is left of a list with a comma too many names no host.
-        let names_one = |host: &String| !host.trim_matches('.').is_empty();
-        Self(Some(hosts.filter(names_one).collect()))
+        // An entry without a name, such as one after a trailing comma, allows no host.
+        let has_name = |host: &String| !host.trim_matches('.').is_empty();
+        Self(Some(hosts.filter(has_name).collect()))
     }
 
-    /// A host that is not known may not.
-    pub(crate) fn may_know(&self, host: impl FnOnce() -> Option<String>) -> bool {
+    /// A request without a host is not allowed.
+    pub(crate) fn allow(&self, host: impl FnOnce() -> Option<String>) -> bool {
         let Some(hosts) = &self.0 else { return true };
         let Some(host) = host() else { return false };
         let host = host.to_ascii_lowercase();
-        hosts.iter().any(|known| names(known, bare(&host)))
+        hosts.iter().any(|entry| matches_host(entry, bare(&host)))
     }
 }
 
-/// Whether an entry of the list names `host`, both in lower case.
-fn names(entry: &str, host: &str) -> bool {
+/// Whether an entry of the list matches `host`. Both are in lower case.
+fn matches_host(entry: &str, host: &str) -> bool {
     match entry.strip_prefix('.') {
         Some(domain) => host == domain || host.ends_with(entry),
         None => host == entry,
     }
 }
 
-/// An IPv6 address stands in brackets where a port may follow.
+/// The host without the brackets that an IPv6 address has in a URI.
 fn bare(host: &str) -> &str {
     let inside = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
     inside.unwrap_or(host)
 }
 
-/// Writes what is in force here into `headers`, the session only if the receiver may know it.
-pub(crate) fn inject(headers: &mut HeaderMap, may_know: bool) {
-    let _withheld = (!may_know).then(|| withheld(&Context::current()).attach());
+/// Writes the current context into `headers`, without the session unless the host is allowed.
+pub(crate) fn inject_for_host(headers: &mut HeaderMap, is_allowed: bool) {
+    let _attached = (!is_allowed).then(|| here::attach_changed(without_session));
     inject_context(headers);
 }
 
-/// `cx` without the session, in whichever place a propagator would look for it.
-fn withheld(cx: &Context) -> Context {
-    let others = cx
-        .baggage()
-        .iter()
-        .filter(|(key, _)| ![SESSION_ID, USER_ID].contains(&key.as_str()))
-        .map(|(key, value)| (key.clone(), value.clone()));
-    let baggage: Baggage = others.collect();
+/// `cx` without the session, neither in the scope nor in the baggage.
+fn without_session(cx: &Context) -> Context {
+    let is_id = |key: &Key| [SESSION_ID, USER_ID].contains(&key.as_str());
+    let others = cx.baggage().iter().filter(|(key, _)| !is_id(key));
+    let baggage: Baggage = others
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
     Scope::empty().entered(&cx.with_baggage(baggage))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Hosts;
+    use super::AllowedHosts;
 
-    fn may_know(hosts: &[&str], host: &str) -> bool {
-        Hosts::only(hosts.iter().copied()).may_know(|| Some(host.to_owned()))
+    fn allows(hosts: &[&str], host: &str) -> bool {
+        AllowedHosts::only(hosts.iter().copied()).allow(|| Some(host.to_owned()))
     }
 
     #[test]
@@ -97,22 +97,22 @@ mod tests {
             ("127.0.0.1:80", "127.0.0.1", true),
             (" agents.internal ", "agents.internal", true),
         ] {
-            assert_eq!(may_know(&[entry], host), expected, "{entry} {host}");
+            assert_eq!(allows(&[entry], host), expected, "{entry} {host}");
         }
     }
 
     #[test]
-    fn a_list_that_names_nobody_lets_nobody_know() {
+    fn a_list_without_names_allows_no_host() {
         for hosts in [&[][..], &[""], &["."], &[" ", "agents.internal"]] {
-            assert!(!may_know(hosts, ""), "{hosts:?}");
-            assert!(!may_know(hosts, "evil.com"), "{hosts:?}");
-            assert!(!may_know(hosts, "evil.com."), "{hosts:?}");
+            assert!(!allows(hosts, ""), "{hosts:?}");
+            assert!(!allows(hosts, "evil.com"), "{hosts:?}");
+            assert!(!allows(hosts, "evil.com."), "{hosts:?}");
         }
     }
 
     #[test]
-    fn a_host_that_is_not_known_may_not() {
-        assert!(!Hosts::only(["agents.internal"]).may_know(|| None));
-        assert!(Hosts::default().may_know(|| None));
+    fn a_request_without_a_host_is_not_allowed() {
+        assert!(!AllowedHosts::only(["agents.internal"]).allow(|| None));
+        assert!(AllowedHosts::default().allow(|| None));
     }
 }

@@ -1,20 +1,21 @@
-//! The session in the headers of a call: from the `Context` into them, and back.
+//! The propagator: it injects the session of a `Context` into headers, and extracts it from headers.
 
-use crate::diagnostic::{self, Message, Once};
+use crate::diagnostic::{self, Message};
 use crate::error::{Error, ErrorKind};
 use crate::format::privacy::Privacy;
 use crate::propagation::baggage::{self, Member};
-use crate::propagation::inbound::InboundPolicy;
 use crate::scope::Scope;
-use crate::session::IdKind;
-use crate::session::Session;
+use crate::session::details::Details;
 use crate::session::keys::{SESSION_ID, USER_HASH, USER_ID};
 use crate::session::text::is_id;
+use crate::session::{Id, IdKind, Session};
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
-use opentelemetry::{Context, Value};
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use std::sync::{Arc, LazyLock};
+use opentelemetry::{Context, KeyValue, Value};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
 
 /// The header that Mirascope sends and reads. Its documentation also writes
 /// `X-Mirascope-Session-Id`: where this header is read, that one is too.
@@ -27,20 +28,26 @@ use std::sync::{Arc, LazyLock};
 /// ```
 pub const SESSION_HEADER_NAME: &str = "Mirascope-Session-Id";
 
-/// Carries the session of a `Context` in the headers of a call, to be composed with
-/// `TraceContextPropagator` and others.
+/// The name of this header in Mirascope's documentation.
+const X_SESSION_HEADER_NAME: &str = "X-Mirascope-Session-Id";
+
+/// The characters of a header's name, besides letters and digits.
+const TOKEN_SYMBOLS: &[u8] = b"!#$%&'*+-.^_`|~";
+
+/// The characters that a percent-encoded header encodes: all but visible ASCII, and `%`.
+const NOT_IN_A_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
+
+/// Carries the session of a `Context` in the headers of a call. Compose it with `TraceContextPropagator` and others.
 ///
-/// By default it writes and reads the member `session.id` of W3C baggage. It takes the place of
-/// `BaggagePropagator`, as a header can have one writer only: the other baggage of the `Context` goes
-/// along. Headers of their own are [added](Self::with_header) or put
-/// [in its place](Self::with_baggage).
+/// By default it injects and extracts the member `session.id` of W3C baggage. It replaces `BaggagePropagator`, because
+/// only one propagator can write a header, and carries the other baggage of the `Context` too. You can
+/// [add](Self::with_header) separate headers, and [turn the baggage off](Self::with_baggage).
 ///
-/// Only the session's id leaves the process; the user's id does where it is
-/// [asked for](Self::with_user).
+/// Only the session id leaves the process, unless you [send the user](Self::with_user) too.
 ///
-/// What comes in is not trusted: an id has to obey the rule of [`Session::new`](crate::Session::new), several that differ
-/// are ignored, and [`with_inbound`](Self::with_inbound) may refuse it. An accepted one replaces, for
-/// what runs under the extracted `Context`, whatever is in force outside it.
+/// Extracted ids have to follow the rules of [`Session::new`](crate::Session::new). The propagator ignores ids that
+/// differ from one another, and ids that [`with_inbound`](Self::with_inbound) refuses. Under the extracted `Context`, an
+/// accepted session replaces the current one.
 ///
 /// OpenTelemetry's global propagator does nothing until it is set.
 /// [`propagator_from_env`](crate::propagator_from_env) makes one of this and of those that the
@@ -61,12 +68,12 @@ pub const SESSION_HEADER_NAME: &str = "Mirascope-Session-Id";
 #[derive(Clone, Debug)]
 pub struct SessionPropagator {
     baggage: bool,
-    pub(crate) headers: Vec<String>,
-    pub(crate) percent_encoded: bool,
-    pub(crate) user: bool,
+    headers: Vec<String>,
+    percent_encoded: bool,
+    user: bool,
     privacy: Privacy,
     inbound: InboundPolicy,
-    /// The names of all of these.
+    /// The names of all headers.
     fields: Vec<String>,
 }
 
@@ -91,9 +98,9 @@ impl SessionPropagator {
 
     /// Whether W3C baggage is written and read. Default: true.
     ///
-    /// An id survives the way there and back byte for byte. Python's OpenTelemetry sends a space as
-    /// `+`, which the recommendation does not know: it arrives as `+`, unless a header of its own
-    /// brings the same id with the space. Properties of the member `session.id` are not sent on.
+    /// An id arrives byte for byte. But Python's OpenTelemetry encodes a space as `+`, against the recommendation: the id
+    /// arrives with `+`, unless a [separate header](Self::with_header) contains it with the space. The propagator drops
+    /// the properties of the member `session.id`.
     ///
     /// ```
     /// # use tracing_session::{SESSION_HEADER_NAME, SessionPropagator};
@@ -107,15 +114,14 @@ impl SessionPropagator {
         self.name_fields()
     }
 
-    /// A header of its own for the session's id. It may be called several times. Default: none.
+    /// Adds a separate header for the session id. You can add several. Default: none.
     ///
-    /// The value of a header is visible ASCII and spaces. An id that is not cannot be sent so: it
-    /// is left out, and told of once, unless it is
-    /// [percent-encoded](Self::with_percent_encoded_headers).
+    /// A header can contain visible ASCII and spaces. An id with other characters isn't sent, and one warning says so,
+    /// unless it is [percent-encoded](Self::with_percent_encoded_headers).
     ///
     /// # Errors
     ///
-    /// When this is no name of a header.
+    /// If the name isn't valid for a header, or is `baggage`.
     ///
     /// ```
     /// # use tracing_session::SessionPropagator;
@@ -124,20 +130,17 @@ impl SessionPropagator {
     /// ```
     pub fn with_header(mut self, name: impl Into<String>) -> Result<Self, Error> {
         let name = name.into();
-        let is_token =
-            |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        if name.is_empty()
-            || !name.bytes().all(is_token)
-            || name.eq_ignore_ascii_case(baggage::HEADER)
-        {
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || TOKEN_SYMBOLS.contains(&byte);
+        let is_baggage = name.eq_ignore_ascii_case(baggage::HEADER);
+        if name.is_empty() || is_baggage || !name.bytes().all(is_token) {
             return Err(ErrorKind::HeaderName.into());
         }
         self.headers.push(name);
         Ok(self.name_fields())
     }
 
-    /// Whether the id in a header of its own is percent-encoded, and decoded when it is read: then
-    /// every id can be sent, to those who know. Default: false.
+    /// Whether ids in [separate headers](Self::with_header) are percent-encoded. Then every id can be sent, but the
+    /// receiver has to decode it, as this propagator does with the same setting. Default: false.
     ///
     /// ```
     /// # use tracing_session::SessionPropagator;
@@ -146,17 +149,14 @@ impl SessionPropagator {
     ///     .with_percent_encoded_headers(true);
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
-    pub fn with_percent_encoded_headers(self, percent_encoded: bool) -> Self {
-        Self {
-            percent_encoded,
-            ..self
-        }
+    pub fn with_percent_encoded_headers(mut self, percent_encoded: bool) -> Self {
+        self.percent_encoded = percent_encoded;
+        self
     }
 
-    /// Whether the user's id is sent and taken too, as the member `user.id` of W3C baggage. Default:
-    /// false.
+    /// Whether the user id is injected and extracted too, as the member `user.id` of W3C baggage. Default: false.
     ///
-    /// Who is heard has to be trusted with it: an [`InboundPolicy`] is asked about the session alone.
+    /// Use it only among services that you trust: an [`InboundPolicy`] checks the session id only.
     ///
     /// ```
     /// # use tracing_session::SessionPropagator;
@@ -183,7 +183,7 @@ impl SessionPropagator {
         Self { privacy, ..self }
     }
 
-    /// What comes in is taken under this policy. Default: [`InboundPolicy::accept`].
+    /// Sets the policy that accepts or refuses an extracted session. Default: [`InboundPolicy::accept`].
     ///
     /// ```
     /// # use tracing_session::{InboundPolicy, SessionPropagator};
@@ -199,18 +199,18 @@ impl SessionPropagator {
         self
     }
 
-    /// Whether it is hidden in the application's own baggage, too.
-    fn hides(&self, key: &str, value: &str, session: &Session) -> bool {
+    /// Whether a member of the application's own baggage contains an id that the privacy settings redact.
+    fn redacts(&self, key: &str, value: &str, session: &Session) -> bool {
         IdKind::BOTH.into_iter().any(|role| {
-            let is_held = || role.text(session).is_some_and(|id| is_id(value, id));
+            let is_id_here = || role.text(session).is_some_and(|id| is_id(value, id));
             let mut added = self.privacy.keys.iter();
             let mut is_added = || added.any(|added| added.0 == key && added.1 == role);
             !self.privacy.id_policy(role).is_plain()
-                && (key == role.key() || is_added() || is_held())
+                && (key == role.key() || is_added() || is_id_here())
         })
     }
 
-    /// What is sent of the user, and as what.
+    /// The member of the user.
     fn user(&self, session: &Session) -> Option<(&'static str, Arc<str>)> {
         let policy = &self.privacy.user_ids;
         match (&session.user_id, session.attribute(USER_HASH)) {
@@ -218,6 +218,75 @@ impl SessionPropagator {
             (Some(id), _) => Some((USER_ID, policy.redact_id(id)?)),
             (None, Some(Value::String(hash))) => Some((USER_HASH, hash.as_str().into())),
             (None, _) => None,
+        }
+    }
+
+    /// The session in the headers, or the diagnostic why it is ignored.
+    fn read(&self, extractor: &dyn Extractor, baggage: &[&str]) -> Result<Session, Message> {
+        let mut session = Session::default();
+        let mut user_hash = None;
+        let mut with_spaces = None;
+        for member in baggage::members(baggage) {
+            let (id, what) = if member.is(SESSION_ID) {
+                with_spaces = member.value_with_spaces();
+                (&mut session.id, "a `session.id`")
+            } else if self.user && member.is(USER_ID) {
+                (&mut session.user_id, "a `user.id`")
+            } else if self.user && member.is(USER_HASH) {
+                (&mut user_hash, "a `user.hash`")
+            } else {
+                continue;
+            };
+            set_id(id, member.value()).map_err(ignored(baggage::HEADER, what))?;
+        }
+        for header in &self.headers {
+            let is_mirascopes = header.eq_ignore_ascii_case(SESSION_HEADER_NAME);
+            let other = is_mirascopes.then_some(X_SESSION_HEADER_NAME);
+            for name in [header.as_str()].into_iter().chain(other) {
+                for value in extractor.get_all(name).unwrap_or_default() {
+                    // Checked first, so that a long value isn't decoded.
+                    if value.len() > baggage::MAX_BYTES {
+                        return Err(ignored(name, "an id")(ErrorKind::TooLong));
+                    }
+                    let value = match self.percent_encoded {
+                        true => percent_decode_str(value).decode_utf8().ok(),
+                        false => Some(Cow::Borrowed(value)),
+                    };
+                    // Python writes a space as `+` in baggage, but not in this header, so these two don't conflict.
+                    let with_spaces = with_spaces.take();
+                    if with_spaces.is_some() && value.as_deref() == with_spaces.as_deref() {
+                        session.id = None;
+                    }
+                    set_id(&mut session.id, value).map_err(ignored(name, "an id"))?;
+                }
+            }
+        }
+        if let Some(hash) = user_hash {
+            let hash = KeyValue::new(USER_HASH, hash.shared());
+            Details::change(&mut session.details, |it| it.set_attribute(hash));
+        }
+        Ok(session)
+    }
+}
+
+/// The diagnostic that a header's value is ignored because of an error.
+fn ignored(header: &str, what: &str) -> impl Fn(ErrorKind) -> Message {
+    move |error| diagnostic::header_ignored(header, what, error)
+}
+
+/// Sets an id from a header. A blank value sets nothing, and a second value must be the same.
+fn set_id(id: &mut Option<Id>, value: Option<Cow<'_, str>>) -> Result<(), ErrorKind> {
+    let value = &*value.ok_or(ErrorKind::NotUnicode)?;
+    // Compared first, so that thousands of equal headers don't allocate thousands of ids.
+    if id.as_ref().is_some_and(|id| id.as_str() == value) {
+        return Ok(());
+    }
+    match Id::new(value) {
+        Err(ErrorKind::Blank) => Ok(()),
+        Ok(new) if id.as_ref().is_some_and(|id| *id != new) => Err(ErrorKind::Conflict),
+        new => {
+            *id = Some(new?);
+            Ok(())
         }
     }
 }
@@ -238,12 +307,9 @@ impl TextMapPropagator for SessionPropagator {
             let user = self.user.then(|| self.user(&session)).flatten();
             let id = id.as_deref().map(|id| (SESSION_ID, id));
             let user = user.as_ref().map(|(key, user)| (*key, &**user));
-            let ours: Vec<_> = id.into_iter().chain(user).collect();
-            let hides = |key: &str, value: &str| self.hides(key, value, &session);
-            if let Some((header, fits)) = baggage::header(cx, &ours, hides) {
-                if !fits {
-                    tell(diagnostic::header_too_small(baggage::HEADER));
-                }
+            let own: Vec<_> = id.into_iter().chain(user).collect();
+            let is_redacted = |key: &str, value: &str| self.redacts(key, value, &session);
+            if let Some(header) = baggage::header(cx, &own, is_redacted) {
                 injector.set(baggage::HEADER, header);
             }
         }
@@ -255,32 +321,28 @@ impl TextMapPropagator for SessionPropagator {
             } else if id.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
                 injector.set(header, id.to_string());
             } else {
-                tell(diagnostic::header_not_ascii(header));
+                diagnostic::emit_once(diagnostic::header_not_ascii(header));
             }
         }
     }
 
     fn extract_with_context(&self, cx: &Context, extractor: &dyn Extractor) -> Context {
-        let headers = match self.baggage {
-            true => extractor.get_all(baggage::HEADER).unwrap_or_default(),
-            false => Vec::new(),
-        };
-        let cx = match headers.as_slice() {
-            [] => cx.clone(),
-            headers => {
-                let ours = [SESSION_ID, USER_ID, USER_HASH];
-                let is_ours = |member: &Member<'_>| ours.iter().any(|key| member.is(key));
-                let others = baggage::members(headers).filter(|member| !is_ours(member));
-                baggage::with_baggage(cx, others)
-            }
-        };
+        let headers = self.baggage.then(|| extractor.get_all(baggage::HEADER));
+        let headers = headers.flatten().unwrap_or_default();
+        let mut cx = cx.clone();
+        if !headers.is_empty() {
+            let own = [SESSION_ID, USER_ID, USER_HASH];
+            let is_own = |member: &Member<'_>| own.iter().any(|key| member.is(key));
+            let others = baggage::members(&headers).filter(|member| !is_own(member));
+            cx = baggage::with_baggage(&cx, others);
+        }
         match self.read(extractor, &headers) {
-            Ok(session) if !session.is_empty() && self.inbound.takes(session.id(), &()) => {
+            Ok(session) if !session.is_empty() && self.inbound.accepts(session.id(), &()) => {
                 Scope::nested(None, &session.replaceable()).entered(&cx)
             }
             Ok(_) => cx,
-            Err(refused) => {
-                tell(refused);
+            Err(ignored) => {
+                diagnostic::emit_once(ignored);
                 cx
             }
         }
@@ -291,13 +353,92 @@ impl TextMapPropagator for SessionPropagator {
     }
 }
 
-/// All but visible ASCII, and what would be taken for an encoding.
-const NOT_IN_A_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
+/// Decides whether to accept the session in the headers of a request.
+///
+/// A sender can write any session id into a request. If that matters, [verify](Self::verify) the ids, or
+/// [ignore](Self::ignore) them all. A refused id leaves the current session as it is.
+///
+/// `R` is the type that the id is verified with: `()` in a [`SessionPropagator`](crate::SessionPropagator), and the
+/// request in a server.
+///
+/// ```
+/// use tracing_session::{InboundPolicy, SessionPropagator};
+///
+/// let ours = |id: &str, _: &()| id.starts_with("chat-");
+/// let propagator = SessionPropagator::new().with_inbound(InboundPolicy::verify(ours));
+/// ```
+pub struct InboundPolicy<R: ?Sized = ()>(Policy<Arc<Verify<R>>>);
 
-/// Once for each header and mistake.
-pub(crate) fn tell(message: Message) {
-    static TOLD: LazyLock<Once<Message>> = LazyLock::new(Once::default);
-    if TOLD.first(message.clone()) {
-        diagnostic::tell(&message);
+/// Generic over the function, so that `Clone` can be derived although `R` need not be `Clone`.
+#[derive(Clone)]
+enum Policy<V> {
+    Accept,
+    Ignore,
+    Verify(V),
+}
+
+type Verify<R> = dyn Fn(&str, &R) -> bool + Send + Sync;
+
+impl<R: ?Sized> InboundPolicy<R> {
+    /// Accepts every valid id. This is the default.
+    ///
+    /// ```
+    /// # use tracing_session::{InboundPolicy, SessionPropagator};
+    /// let propagator = SessionPropagator::new().with_inbound(InboundPolicy::accept());
+    /// ```
+    pub fn accept() -> Self {
+        Self(Policy::Accept)
+    }
+
+    /// Ignores every id: for a service that anybody can call.
+    ///
+    /// ```
+    /// # use tracing_session::{InboundPolicy, SessionPropagator};
+    /// let propagator = SessionPropagator::new().with_inbound(InboundPolicy::ignore());
+    /// ```
+    pub fn ignore() -> Self {
+        Self(Policy::Ignore)
+    }
+
+    /// Accepts an id if `verify` returns true, for example if it belongs to the authenticated user.
+    ///
+    /// ```
+    /// # use tracing_session::{InboundPolicy, SessionPropagator};
+    /// let policy = InboundPolicy::verify(|id: &str, _: &()| id.starts_with("chat-"));
+    /// let propagator = SessionPropagator::new().with_inbound(policy);
+    /// ```
+    pub fn verify(verify: impl Fn(&str, &R) -> bool + Send + Sync + 'static) -> Self {
+        Self(Policy::Verify(Arc::new(verify)))
+    }
+
+    /// Whether to use a session with this id. `Verify` refuses a session without an id.
+    pub(crate) fn accepts(&self, id: Option<&str>, with: &R) -> bool {
+        match &self.0 {
+            Policy::Accept => true,
+            Policy::Ignore => false,
+            Policy::Verify(verify) => id.is_some_and(|id| verify(id, with)),
+        }
+    }
+}
+
+impl<R: ?Sized> Clone for InboundPolicy<R> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<R: ?Sized> Default for InboundPolicy<R> {
+    fn default() -> Self {
+        Self::accept()
+    }
+}
+
+impl<R: ?Sized> fmt::Debug for InboundPolicy<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Policy::Accept => "InboundPolicy::accept()",
+            Policy::Ignore => "InboundPolicy::ignore()",
+            Policy::Verify(_) => "InboundPolicy::verify(..)",
+        })
     }
 }

@@ -1,4 +1,4 @@
-use crate::diagnostic::setup::{ANY, BESIDE, Check};
+use crate::diagnostic::setup::{AROUND, BESIDE, SetupCheck};
 use crate::diagnostic::{self, Once};
 use crate::scope::Scope;
 use crate::scope::opener::{Opener, OpenerFields};
@@ -356,8 +356,8 @@ fn mistake_is_said_by_one_thread() {
     in_every_order(|| {
         let once: Arc<Once<&str>> = Arc::default();
         let also = once.clone();
-        let other = thread::spawn(move || also.first("mistake"));
-        let here = once.first("mistake");
+        let other = thread::spawn(move || diagnostic::is_first(&also, "mistake"));
+        let here = diagnostic::is_first(&once, "mistake");
         assert!(here != other.join().unwrap());
     });
 }
@@ -390,27 +390,27 @@ fn said() -> usize {
     }
 
     let said = Said::default();
-    diagnostic::say(&Dispatch::new(said.clone()));
+    diagnostic::flush(&Dispatch::new(said.clone()));
     said.0.load(Ordering::Relaxed)
 }
 
 #[test]
 fn layer_beside_that_two_looks_find_is_said_once_whatever_others_miss() {
     in_every_order(|| {
-        let beside = Arc::new(Check::<BESIDE>::default());
+        let beside = Arc::new(SetupCheck::<BESIDE>::default());
         // One look is left.
-        (0..7).for_each(|_| beside.missed());
-        assert!(beside.is_due());
+        (0..7).for_each(|_| beside.span_is_unknown());
+        assert!(beside.is_running());
         let (finds, misses) = (beside.clone(), beside.clone());
-        let finding = run(move || finds.done(Some(diagnostic::BESIDE)));
+        let finding = run(move || finds.finish(Some(diagnostic::BESIDE)));
         let missing = run(move || {
-            misses.missed();
-            misses.missed();
+            misses.span_is_unknown();
+            misses.span_is_unknown();
         });
-        beside.done(Some(diagnostic::TWO_LAYERS));
+        beside.finish(Some(diagnostic::TWO_LAYERS));
         finding.join().unwrap();
         missing.join().unwrap();
-        assert!(!beside.is_due());
+        assert!(!beside.is_running());
         assert_eq!(said(), 1);
     });
 }
@@ -418,18 +418,18 @@ fn layer_beside_that_two_looks_find_is_said_once_whatever_others_miss() {
 #[test]
 fn set_up_that_threads_look_at_together_is_told_of_once_and_not_looked_at_again() {
     in_every_order(|| {
-        let check = Arc::new(Check::<ANY>::default());
+        let check = Arc::new(SetupCheck::<AROUND>::default());
         let (finds, misses) = (check.clone(), check.clone());
-        let finding = run(move || finds.done(Some(diagnostic::NO_PROVIDER)));
+        let finding = run(move || finds.finish(Some(diagnostic::NO_PROVIDER)));
         let missing = run(move || {
-            misses.missed();
+            misses.span_is_unknown();
             misses.tracer_is_ours();
             misses.opener_created();
         });
-        check.done(Some(diagnostic::NO_ACTIVATION));
+        check.finish(Some(diagnostic::NO_ACTIVATION));
         finding.join().unwrap();
         missing.join().unwrap();
-        assert!(!check.is_due());
+        assert!(!check.is_running());
         assert_eq!(said(), 1);
     });
 }
