@@ -150,10 +150,14 @@ pub(crate) fn put_back(cx: Context, outer: &Context) -> Context {
     if Scope::of(&cx).as_ref().map(Arc::as_ptr) == scope.as_ref().map(Arc::as_ptr) {
         return cx;
     }
-    // Attached inside no span: it gives way to a scope that is set on a span later.
+    let under = match (InForce::under(outer), outer.get::<Entry>()) {
+        (InForce::Entry(_) | InForce::EntryToTrace(_), Some(entry)) => entry.under,
+        // The scope of a span: it gives way to a scope that is set on the span later.
+        _ => SpanId::INVALID,
+    };
     cx.with_value(Entry {
         scope: scope.unwrap_or_else(Scope::empty),
-        under: SpanId::INVALID,
+        under,
         begins_trace: None,
     })
 }
