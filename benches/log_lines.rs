@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tracing::{Dispatch, info};
 use tracing_session::fmt::with_session;
-use tracing_session::{Session, SessionLayer, SessionLogProcessor};
+use tracing_session::{Session, SessionLayer, processors::SessionLogProcessor};
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 

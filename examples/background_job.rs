@@ -16,7 +16,8 @@ use std::sync::mpsc::{Receiver, SendError, Sender, channel};
 use std::thread;
 use tracing::instrument;
 use tracing_session::{
-    Session, SessionLayer, SessionTracerProvider, WithPropagated, inject_context,
+    Session, SessionLayer, SessionTracerProvider,
+    propagation::{WithPropagated, inject_context},
     propagator_from_env,
 };
 use tracing_subscriber::prelude::*;
@@ -67,7 +68,7 @@ fn set_up(exporter: InMemorySpanExporter) -> Result<(), Box<dyn Error>> {
         .build();
     let provider = SessionTracerProvider::new(provider);
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("background_job"));
-    let otel = SessionLayer::new().around(otel);
+    let otel = SessionLayer::new().wrap(otel);
     tracing_subscriber::registry().with(otel).init();
     Ok(())
 }

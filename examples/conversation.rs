@@ -19,7 +19,8 @@ use tracing::{Instrument, Span, info_span, instrument};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::openinference::{OpenInferenceSpanExt, SpanKind};
 use tracing_session::{
-    Conversation, ConversationState, Session, SessionLayer, SessionTracerProvider, session,
+    Conversation, Session, SessionLayer, SessionTracerProvider, conversation::ConversationState,
+    session,
 };
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt;
@@ -126,7 +127,7 @@ fn set_up(
     tracing_subscriber::registry()
         .with(LevelFilter::INFO)
         .with(fmt::layer().with_writer(io::stderr))
-        .with(SessionLayer::new().with_root_turns().around(otel))
+        .with(SessionLayer::new().with_root_turns().wrap(otel))
         .init();
     Ok(provider)
 }

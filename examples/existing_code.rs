@@ -28,7 +28,7 @@ fn set_up(exporter: InMemorySpanExporter) {
         .build();
     let provider = SessionTracerProvider::new(provider); // new
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("support"));
-    let otel = SessionLayer::new().around(otel); // new
+    let otel = SessionLayer::new().wrap(otel); // new
     tracing_subscriber::registry().with(otel).init();
 }
 

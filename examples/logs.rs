@@ -18,7 +18,9 @@ use tokio::task::yield_now;
 use tracing::level_filters::LevelFilter;
 use tracing::{info, instrument};
 use tracing_session::fmt::with_session;
-use tracing_session::{SessionLayer, SessionLogProcessor, current_session, current_session_id};
+use tracing_session::{
+    SessionLayer, current_session, current_session_id, processors::SessionLogProcessor,
+};
 use tracing_subscriber::{fmt, prelude::*};
 
 /// Where the lines go: in an application to OTLP, to the console, and to files.
@@ -59,7 +61,7 @@ fn set_up(output: &Output) -> SdkLoggerProvider {
     });
 
     tracing_subscriber::registry()
-        .with(SessionLayer::new()) // `.around(otel)`, where spans are exported too
+        .with(SessionLayer::new()) // `.wrap(otel)`, where spans are exported too
         .with(OpenTelemetryTracingBridge::new(&logs))
         .with(text)
         .with(json)

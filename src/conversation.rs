@@ -1,20 +1,19 @@
 //! A conversation: turns of one session, each linked to the turn before.
 
 pub(crate) mod state;
-pub(crate) mod turn;
 
-use crate::conversation::state::ConversationState;
-use crate::conversation::turn::{Last, Turn, TurnSpan};
-use crate::diagnostic::setup;
-use crate::error::Error;
-use crate::here;
+pub use self::state::{ConversationState, link_context, parent_context};
+
+use crate::base::error::Error;
+use crate::base::{setup, thread_context};
 use crate::scope::Scope;
 use crate::session::keys::PREVIOUS_SESSION_ID;
 use crate::session::{Id, Session};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// A conversation of which each turn, a question and its answer, is linked to the turn before.
@@ -40,7 +39,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tracing_session::Error> {
 /// # let provider = SessionTracerProvider::new(SdkTracerProvider::default());
 /// # let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("chat"));
-/// # let _default = tracing_subscriber::registry().with(SessionLayer::new().around(otel)).set_default();
+/// # let _default = tracing_subscriber::registry().with(SessionLayer::new().wrap(otel)).set_default();
 /// let mut chat = Conversation::new(Session::new("chat-42")?);
 ///
 /// let turn = chat.turn("weather");
@@ -130,7 +129,7 @@ impl Conversation {
     /// Sets the other values of its turns, such as the user, metadata and tags. The session id stays.
     ///
     /// ```
-    /// use tracing_session::{Conversation, ConversationState, Session};
+    /// use tracing_session::{Conversation, Session, conversation::ConversationState};
     ///
     /// fn of_request(state: ConversationState, user: &str) -> Result<Conversation, tracing_session::Error> {
     ///     let session = Session::default().with_user(user)?;
@@ -152,7 +151,7 @@ impl Conversation {
     /// link. The trace counts as sampled.
     ///
     /// Ids are hexadecimal, in the form that [`trace_id`](Self::trace_id) and
-    /// [`last_span_id`](Self::last_span_id) display, or Tracia's: see [`link_context`](crate::link_context).
+    /// [`last_span_id`](Self::last_span_id) display, or Tracia's: see [`link_context`](crate::conversation::link_context).
     ///
     /// # Errors
     ///
@@ -224,16 +223,16 @@ impl Conversation {
             true => (last.or_else(|| self.origin.clone()), None),
             false => (None, last),
         };
-        let here = here::get();
+        let here = thread_context::get();
         let scope = Scope::of_turn(Scope::of(&here), &self.session);
         // True until the turn's span has started: spans under the `Context` are roots of traces meanwhile.
         let begins = Arc::new(AtomicBool::new(true));
         let under = match parent {
             Some(parent) => scope.entered(&here.with_remote_span_context(parent)),
-            None => scope.entered_to_begin_a_trace(&here, Some(begins.clone())),
+            None => scope.entered_to_start_a_trace(&here, Some(begins.clone())),
         };
         // The OpenTelemetry layer takes the current `Context` as the parent of a new span.
-        let attached = here::attach(under);
+        let attached = thread_context::attach(under);
         let span = span.make();
         drop(attached);
         setup::check_turn(&span);
@@ -312,7 +311,7 @@ impl Conversation {
     /// The state that the next request needs to continue the conversation. Store it, or give it to the client.
     ///
     /// ```
-    /// use tracing_session::{Conversation, ConversationState, Session};
+    /// use tracing_session::{Conversation, Session, conversation::ConversationState};
     ///
     /// let chat = Conversation::new(Session::new("chat-42")?);
     /// let response = serde_json::to_string(&chat.state()).unwrap();
@@ -419,4 +418,146 @@ impl From<ConversationState> for Conversation {
 fn stand_in(trace: TraceId) -> SpanId {
     let [high, low] = [64, 0].map(|shift| (u128::from_be_bytes(trace.to_bytes()) >> shift) as u64);
     SpanId::from(if low == 0 { high } else { low })
+}
+
+/// The turn that was finished last.
+#[derive(Debug, Default)]
+pub(crate) struct Last(Mutex<Option<SpanContext>>);
+
+impl Last {
+    fn lock(&self) -> MutexGuard<'_, Option<SpanContext>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn get(&self) -> Option<SpanContext> {
+        self.lock().clone()
+    }
+
+    pub(crate) fn set(&self, turn: SpanContext) {
+        *self.lock() = Some(turn);
+    }
+}
+
+/// The argument of [`Conversation::turn`](crate::Conversation::turn): the name of the turn, as `&str` or
+/// `&String`, or a closure that creates its span. You can't implement it for other types.
+///
+/// ```
+/// use tracing_session::{Conversation, conversation::{Turn, TurnSpan}};
+///
+/// fn next(chat: &mut Conversation, span: impl TurnSpan) -> Turn {
+///     chat.turn(span)
+/// }
+/// ```
+pub trait TurnSpan: sealed::MakeSpan {}
+
+impl<T: sealed::MakeSpan> TurnSpan for T {}
+
+mod sealed {
+    use tracing::field::Empty;
+    use tracing::{Span, info_span};
+
+    pub trait MakeSpan {
+        fn make(self) -> Span;
+    }
+
+    impl MakeSpan for &str {
+        fn make(self) -> Span {
+            info_span!(
+                target: "tracing_session",
+                "turn",
+                tracing_session = Empty,
+                otel.name = self,
+                user.id = Empty,
+            )
+        }
+    }
+
+    impl MakeSpan for &String {
+        fn make(self) -> Span {
+            self.as_str().make()
+        }
+    }
+
+    impl<F: FnOnce() -> Span> MakeSpan for F {
+        fn make(self) -> Span {
+            self()
+        }
+    }
+}
+
+/// An unfinished turn of a [`Conversation`](crate::Conversation).
+///
+/// Dropping a turn without [`finish`](Self::finish) discards it: the next turn follows the turn before. Keep
+/// the turn of a streamed answer until the stream has ended.
+///
+/// ```
+/// # use tracing_session::{Conversation, Session, conversation::Turn};
+/// # fn answer() -> Result<(), std::io::Error> { Ok(()) }
+/// fn take(chat: &mut Conversation) -> Result<(), std::io::Error> {
+///     let turn: Turn = chat.turn("weather");
+///     turn.span().in_scope(answer)?; // an error leaves the conversation where it was
+///     turn.finish();
+///     Ok(())
+/// }
+/// # take(&mut Conversation::new(Session::generate())).unwrap();
+/// ```
+#[derive(Debug)]
+#[must_use = "the conversation moves on when the turn is finished"]
+pub struct Turn {
+    pub(crate) span: Span,
+    pub(crate) context: SpanContext,
+    pub(crate) last: Arc<Last>,
+}
+
+impl Turn {
+    /// The span of the turn. Run the turn's work in it: with `in_scope`, or a future with
+    /// [`Instrument`](tracing::Instrument). A span that stays entered across an `await` is entered for other
+    /// tasks too.
+    ///
+    /// ```
+    /// # use tracing_session::{Conversation, Session};
+    /// use tracing_session::openinference::{OpenInferenceSpanExt, SpanKind};
+    ///
+    /// let turn = Conversation::new(Session::generate()).turn("weather");
+    /// turn.span().set_span_kind(SpanKind::Agent);
+    /// turn.span().in_scope(|| { /* ... */ });
+    /// ```
+    pub fn span(&self) -> Span {
+        self.span.clone()
+    }
+
+    /// The id of the span. `None` without an OpenTelemetry layer, or if a filter disables the span. An
+    /// unsampled span has an id.
+    ///
+    /// ```
+    /// # use tracing_session::{Conversation, Session};
+    /// let turn = Conversation::new(Session::generate()).turn("weather");
+    /// assert_eq!(turn.span_id(), None); // no subscriber here
+    /// ```
+    pub fn span_id(&self) -> Option<SpanId> {
+        self.context.is_valid().then(|| self.context.span_id())
+    }
+
+    /// The id of the turn's trace. `None` in the same cases as [`span_id`](Self::span_id).
+    ///
+    /// ```
+    /// # use tracing_session::{Conversation, Session};
+    /// let turn = Conversation::new(Session::generate()).turn("weather");
+    /// assert_eq!(turn.trace_id(), None); // no subscriber here
+    /// ```
+    pub fn trace_id(&self) -> Option<TraceId> {
+        self.context.is_valid().then(|| self.context.trace_id())
+    }
+
+    /// Finishes the turn: turns that start from now on follow it.
+    ///
+    /// ```
+    /// # use tracing_session::{Conversation, Session};
+    /// Conversation::new(Session::generate()).turn("weather").finish();
+    /// ```
+    pub fn finish(self) {
+        if self.context.is_valid() {
+            self.last.set(self.context);
+        }
+    }
 }

@@ -1,16 +1,16 @@
 //! `SessionLayer`: how it is configured, and what it is where there is no OpenTelemetry layer.
 
-pub(crate) mod around;
 pub(crate) mod fields;
 pub(crate) mod filtered;
-pub(crate) mod given;
-pub(crate) mod opening;
-pub(crate) mod tracking;
+pub(crate) mod openers;
+pub(crate) mod tracked;
+pub(crate) mod wrapped;
 
-use crate::format::privacy::{KEYS, SPANS};
-use crate::layer::around::AroundLayer;
-use crate::layer::filtered::FilteredSessionLayer;
-use crate::layer::opening::Shared;
+pub use self::openers::SessionExtension;
+pub use self::wrapped::WrappedLayer;
+
+use crate::export::privacy::{KEYS, SPANS};
+use crate::layer::openers::Shared;
 use crate::session::IdKind;
 use std::any::TypeId;
 use std::borrow::Cow;
@@ -18,12 +18,12 @@ use std::sync::Arc;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Dispatch, Metadata, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::layer::Context;
+use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
 
 /// Finds the spans whose fields set a session or user. All their descendants inherit it.
 ///
-/// Put it [around](Self::around) the OpenTelemetry layer. By itself it is a layer too, for people who only log:
+/// Put it [around](Self::wrap) the OpenTelemetry layer. By itself it is a layer too, for people who only log:
 /// [`current_session`](crate::current_session) then works, and nothing is exported.
 ///
 /// These spans set a session or user:
@@ -42,7 +42,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// A span named `user` sets nothing by default: `#[instrument] fn user(id: u64)` is a look-up, not a login.
 /// You can add names and fields, drop the defaults, or choose spans
 /// [by callsite](Self::with_opener_filter). A span whose fields set a session or user has a
-/// [`SpanSession`](crate::SpanSession) in its extensions, for other layers to read.
+/// [`SessionExtension`](crate::layer::SessionExtension) in its extensions, for other layers to read.
 ///
 /// Descendants inherit whatever their parent is: a contextual one, or an explicit `parent: &span`. So does a span
 /// that sets a session or user itself: it inherits the values that it doesn't set. With `parent: None` it inherits
@@ -59,7 +59,7 @@ use tracing_subscriber::registry::LookupSpan;
 ///
 /// let provider = SessionTracerProvider::new(SdkTracerProvider::builder().build());
 /// let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("chat"));
-/// let subscriber = tracing_subscriber::registry().with(SessionLayer::new().around(otel));
+/// let subscriber = tracing_subscriber::registry().with(SessionLayer::new().wrap(otel));
 /// # drop(subscriber);
 /// ```
 #[derive(Debug)]
@@ -195,8 +195,34 @@ impl SessionLayer {
         self.configure(|shared| shared.root_turns = true)
     }
 
-    /// Filters spans for the OpenTelemetry layer. A span that is filtered out isn't exported, but it still sets
-    /// the session for its descendants. Default: no filter.
+    /// Wraps the OpenTelemetry layer. Add the result to the subscriber in place of that layer.
+    ///
+    /// `otel` may also be wrapped in `Option`, `Box`, a filter, or `reload::Layer`. Its tracer has to come from a
+    /// [`SessionTracerProvider`](crate::SessionTracerProvider). Behind `reload::Layer` spans inherit too, but
+    /// `tracing` can't reach the current span there, so [`set_session_id`](crate::set_session_id) and its like return
+    /// an error.
+    ///
+    /// Layers inside, as in `wrap(otel.and_then(other))`, see the spans that set a session or user as *contextual*,
+    /// even if they have an explicit `parent:`. The OpenTelemetry layer inherits a session only from the current
+    /// `Context`, so this layer makes the parent's `Context` current and passes contextual attributes on. A
+    /// layer that needs the explicit parent belongs beside this one, on the subscriber.
+    ///
+    /// ```
+    /// # use opentelemetry::trace::TracerProvider;
+    /// # use opentelemetry_sdk::trace::SdkTracerProvider;
+    /// # use tracing_session::{SessionLayer, SessionTracerProvider};
+    /// # use tracing_subscriber::prelude::*;
+    /// # let provider = SessionTracerProvider::new(SdkTracerProvider::default());
+    /// let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("chat"));
+    /// let subscriber = tracing_subscriber::registry().with(SessionLayer::new().wrap(otel));
+    /// # drop(subscriber);
+    /// ```
+    pub fn wrap<L>(self, otel: L) -> WrappedLayer<L> {
+        WrappedLayer::new(self.shared, otel)
+    }
+
+    /// [Wraps](Self::wrap) the OpenTelemetry layer, and filters spans and events for it. A span that is filtered out
+    /// isn't exported, but it still sets the session for its descendants.
     ///
     /// If you put the filter on the OpenTelemetry layer itself, or on the whole subscriber, spans that it filters
     /// out can't set a session. This filter enables nothing else that would be disabled otherwise.
@@ -213,38 +239,17 @@ impl SessionLayer {
     ///
     /// # let provider = SessionTracerProvider::new(SdkTracerProvider::default());
     /// # let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("chat"));
-    /// let layer = SessionLayer::new().with_filter(LevelFilter::WARN).around(otel);
+    /// let layer = SessionLayer::new().wrap_filtered(otel, LevelFilter::WARN);
     /// let subscriber = tracing_subscriber::registry().with(layer);
     /// # drop(subscriber);
     /// ```
-    pub fn with_filter<F>(self, filter: F) -> FilteredSessionLayer<F> {
-        FilteredSessionLayer::new(self.shared, filter)
-    }
-
-    /// Wraps the OpenTelemetry layer. Add the result to the subscriber in place of that layer.
-    ///
-    /// `otel` may also be wrapped in `Option`, `Box`, a filter, or `reload::Layer`. Its tracer has to come from a
-    /// [`SessionTracerProvider`](crate::SessionTracerProvider). Behind `reload::Layer` spans inherit too, but
-    /// `tracing` can't reach the current span there, so [`set_session_id`](crate::set_session_id) and its like return
-    /// an error.
-    ///
-    /// Layers inside, as in `around(otel.and_then(other))`, see the spans that set a session or user as *contextual*,
-    /// even if they have an explicit `parent:`. The OpenTelemetry layer inherits a session only from the current
-    /// `Context`, so this layer makes the parent's `Context` current and passes contextual attributes on. A
-    /// layer that needs the explicit parent belongs beside this one, on the subscriber.
-    ///
-    /// ```
-    /// # use opentelemetry::trace::TracerProvider;
-    /// # use opentelemetry_sdk::trace::SdkTracerProvider;
-    /// # use tracing_session::{SessionLayer, SessionTracerProvider};
-    /// # use tracing_subscriber::prelude::*;
-    /// # let provider = SessionTracerProvider::new(SdkTracerProvider::default());
-    /// let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("chat"));
-    /// let subscriber = tracing_subscriber::registry().with(SessionLayer::new().around(otel));
-    /// # drop(subscriber);
-    /// ```
-    pub fn around<L>(self, otel: L) -> AroundLayer<L> {
-        AroundLayer::new(self.shared, otel)
+    pub fn wrap_filtered<S, L, F>(self, otel: L, filter: F) -> impl Layer<S>
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+        L: Layer<S>,
+        F: Filter<S> + 'static,
+    {
+        filtered::wrap_filtered(self.shared, otel, filter)
     }
 
     fn configure(mut self, change: impl FnOnce(&mut Shared)) -> Self {
@@ -280,7 +285,7 @@ where
 
     fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
         self.shared.record(id, values, &ctx);
-        self.shared.say_waiting();
+        self.shared.flush_diagnostics();
     }
 
     fn on_enter(&self, id: &Id, _: Context<'_, S>) {
@@ -292,7 +297,7 @@ where
     }
 
     fn on_close(&self, _: Id, _: Context<'_, S>) {
-        self.shared.say_waiting();
+        self.shared.flush_diagnostics();
     }
 
     // SAFETY: the pointers are to `self` and to what it owns, so they live as long as it does.

@@ -56,7 +56,7 @@
 //! - A map from OpenTelemetry span id to scope: spans whose own `Context` has no entry, after `set_parent`
 //!   and [`Session::set_on_current_span`].
 //! - The tracked span, whose scope is attached whenever the span is entered: openers that are filtered out
-//!   ([`SessionLayer::with_filter`]), and subscribers without an OpenTelemetry layer.
+//!   ([`SessionLayer::wrap_filtered`]), and subscribers without an OpenTelemetry layer.
 //!
 //! Where none of them has a scope, the [default session](Session::set_global_default) of the process applies.
 //!
@@ -73,76 +73,158 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings), allow(dead_code, unused_variables))))]
 
-mod attach;
-mod conversation;
-mod current;
-mod diagnostic;
-mod error;
+// A module imports only from modules before it in this list: base, session, export, scope, tracer, layer,
+// current, propagation, conversation, integrations. `tests/published/layers.rs` checks it.
+mod base {
+    pub(crate) mod diagnostic;
+    pub(crate) mod error;
+    pub(crate) mod setup;
+    pub(crate) mod shards;
+    pub(crate) mod thread_context;
+
+    /// Locks and atomics of data that threads share. `tests/loom/` replaces them to try every order.
+    pub(crate) mod sync {
+        pub(crate) use std::sync::{Mutex, MutexGuard, OnceLock, RwLock, atomic};
+    }
+}
+
+pub mod session;
+
+pub mod export;
+
+mod scope;
+
+pub mod tracer;
+
+pub mod layer;
+
+pub mod current;
+
+pub mod propagation {
+    //! Sessions in the headers of calls and messages, and layers for HTTP servers and clients.
+
+    pub(crate) mod carrier;
+    pub(crate) mod functions;
+    #[cfg(any(feature = "reqwest", feature = "tower"))]
+    pub(crate) mod hosts;
+    pub(crate) mod propagator;
+    #[cfg(feature = "reqwest")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
+    pub mod reqwest;
+    #[cfg(feature = "tower")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
+    pub mod tower;
+
+    pub use carrier::{Carrier, TraceHeaders};
+    pub use functions::{
+        PropagatedContext, WithPropagated, extract_context, extract_session_id, inject_context,
+        propagated_context,
+    };
+    pub use propagator::{InboundPolicy, SESSION_HEADER_NAME};
+}
+
+pub mod conversation;
+
+mod integrations {
+    #[cfg(feature = "fmt")]
+    pub mod fmt;
+    #[cfg(feature = "logs")]
+    pub(crate) mod logs;
+    pub mod openinference;
+    #[cfg(feature = "otlp")]
+    pub mod otlp;
+    #[cfg(feature = "sampler")]
+    pub(crate) mod sampler;
+    pub(crate) mod span_processor;
+}
+
+pub mod processors {
+    //! Processors that add the session to log records, and to the spans of a provider that you can't wrap.
+
+    #[cfg(feature = "logs")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "logs")))]
+    pub use crate::integrations::logs::SessionLogProcessor;
+    pub use crate::integrations::span_processor::SessionSpanProcessor;
+}
+
+#[doc(inline)]
+pub use base::error::Error;
+#[doc(inline)]
+pub use conversation::Conversation;
+#[doc(inline)]
+pub use current::{
+    InSession, current_session, current_session_id, mark_trace, new_session, set_session_id,
+    set_user_id,
+};
+#[doc(inline)]
+pub use export::{Dialect, Privacy, SessionExporter};
 #[cfg(feature = "fmt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "fmt")))]
-pub mod fmt;
-mod format;
-pub mod guide;
-mod handover;
-mod here;
-mod known;
-mod layer;
-#[cfg(feature = "logs")]
-mod logs;
-mod macros;
-pub mod openinference;
+#[doc(inline)]
+pub use integrations::fmt;
+#[doc(inline)]
+pub use integrations::openinference;
 #[cfg(feature = "otlp")]
 #[cfg_attr(docsrs, doc(cfg(feature = "otlp")))]
-pub mod otlp;
-mod processor;
-mod propagation;
-#[cfg(feature = "reqwest")]
-#[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
-pub mod reqwest;
-#[cfg(feature = "sampler")]
-mod sampler;
-mod scope;
-mod session;
-mod shards;
-mod sync;
-#[cfg(feature = "tower")]
-#[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
-pub mod tower;
-mod tracer;
-
-pub use attach::{InSession, SessionGuard, WithSession};
-pub use conversation::Conversation;
-pub use conversation::state::{ConversationState, link_context, parent_context};
-pub use conversation::turn::{Turn, TurnSpan};
-pub use current::{
-    current_session, current_session_id, mark_trace, new_session, set_session_id, set_user_id,
-};
-pub use error::Error;
-pub use format::dialect::Dialect;
-pub use format::exporter::SessionExporter;
-pub use format::privacy::{IdPolicy, Privacy};
-pub use layer::SessionLayer;
-pub use layer::around::AroundLayer;
-pub use layer::filtered::FilteredSessionLayer;
-pub use layer::opening::SpanSession;
-#[cfg(feature = "logs")]
-#[cfg_attr(docsrs, doc(cfg(feature = "logs")))]
-pub use logs::SessionLogProcessor;
-pub use processor::SessionSpanProcessor;
-pub use propagation::carrier::{Carrier, TraceHeaders};
-pub use propagation::env::propagator_from_env;
-pub use propagation::propagator::{InboundPolicy, SESSION_HEADER_NAME, SessionPropagator};
-pub use propagation::{
-    PropagatedContext, WithPropagated, extract_context, extract_session_id, inject_context,
-    propagated_context,
-};
+#[doc(inline)]
+pub use integrations::otlp;
 #[cfg(feature = "sampler")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sampler")))]
-pub use sampler::SessionSampler;
+pub use integrations::sampler::SessionSampler;
+#[doc(inline)]
+pub use layer::SessionLayer;
+#[doc(inline)]
+pub use propagation::functions::propagator_from_env;
+#[doc(inline)]
+pub use propagation::propagator::SessionPropagator;
+#[doc(inline)]
 pub use session::Session;
-pub use session::details::Part;
-pub use tracer::span::SessionSpan;
-pub use tracer::{SessionTracer, SessionTracerProvider};
+#[doc(inline)]
+pub use tracer::SessionTracerProvider;
 
 #[doc(hidden)]
-pub use macros::__private;
+pub use current::macros::__private;
+
+#[doc = include_str!("guide/introduction.md")]
+// What needs a feature is linked, and tried, where it is there.
+#[cfg_attr(
+    not(all(
+        feature = "fmt",
+        feature = "hash",
+        feature = "logs",
+        feature = "otlp",
+        feature = "sampler",
+        feature = "tower"
+    )),
+    allow(rustdoc::broken_intra_doc_links)
+)]
+pub mod guide {
+    #[cfg_attr(any(feature = "otlp", not(doctest)), doc = include_str!("guide/set_up.md"))]
+    pub mod set_up {}
+
+    #[cfg_attr(any(feature = "tower", not(doctest)), doc = include_str!("guide/servers.md"))]
+    pub mod servers {}
+
+    #[cfg_attr(any(feature = "otlp", not(doctest)), doc = include_str!("guide/backends.md"))]
+    pub mod backends {}
+
+    #[cfg_attr(
+        any(
+            all(
+                feature = "fmt",
+                feature = "hash",
+                feature = "logs",
+                feature = "sampler"
+            ),
+            not(doctest)
+        ),
+        doc = include_str!("guide/production.md")
+    )]
+    pub mod production {}
+
+    #[doc = include_str!("guide/testing.md")]
+    pub mod testing {}
+
+    #[doc = include_str!("guide/troubleshooting.md")]
+    pub mod troubleshooting {}
+}

@@ -6,14 +6,15 @@
 //!
 //! Scopes are locked one at a time, and no lock is held while a scope is dropped.
 
-pub(crate) mod in_force;
+pub(crate) mod bridge;
+pub(crate) mod context;
 pub(crate) mod opener;
 
+use crate::base::sync::atomic::{AtomicU64, Ordering};
+use crate::base::sync::{Mutex, MutexGuard};
 use crate::scope::opener::Opener;
 use crate::session::details::{Part, Parts};
 use crate::session::{Id, Session};
-use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard};
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 

@@ -5,12 +5,13 @@
 pub(crate) mod details;
 pub(crate) mod id;
 pub(crate) mod keys;
-pub(crate) mod text;
+
+pub use self::details::Part;
 
 pub(crate) use crate::session::id::{Id, IdKind};
 
-use crate::error::{Error, ErrorKind};
-use crate::session::details::{Details, Part, Parts};
+use crate::base::error::{Error, ErrorKind};
+use crate::session::details::{Details, Parts};
 use crate::session::keys::{METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, VALUE_KEYS};
 use opentelemetry::{Key, KeyValue, StringValue, Value};
 use serde::Serialize;
@@ -157,7 +158,7 @@ impl Session {
     /// The same session without this part, and without inheriting it from an outer session.
     ///
     /// ```
-    /// use tracing_session::{Part, Session, current_session};
+    /// use tracing_session::{Session, current_session, session::Part};
     ///
     /// let outer = Session::new("chat-42")?.with_metadata("plan", "pro")?;
     /// let inner = Session::default().without(Part::Metadata).with_metadata("step", 2)?;

@@ -1,16 +1,17 @@
 //! The tracer: gives each span that it starts the scope that the span is in.
 
-pub(crate) mod own;
+pub(crate) mod attributes;
 pub(crate) mod span;
 
-use crate::diagnostic::setup;
-use crate::format::privacy::Privacy;
-use crate::format::redaction::{self, Redaction};
-use crate::handover::{self, Opened};
-use crate::scope::in_force::InForce;
+pub use self::span::SessionSpan;
+
+use crate::base::setup;
+use crate::export::privacy::Privacy;
+use crate::export::redaction::{self, Redaction};
+use crate::scope::bridge::{self, PendingSpan};
+use crate::scope::context::CurrentScope;
 use crate::scope::{Scope, is_in_turn};
-use crate::tracer::own::SpanAttributes;
-use crate::tracer::span::SessionSpan;
+use crate::tracer::attributes::SpanAttributes;
 use opentelemetry::baggage::{Baggage, BaggageExt, BaggageMetadata};
 use opentelemetry::trace::{Link, SpanBuilder, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, InstrumentationScope, Key as Name, StringValue};
@@ -43,7 +44,7 @@ use std::time::Duration;
 ///   reaches the descendants only, and one warning names the span.
 /// - A value of `session.id` or `user.id` that isn't an id gives way to the inherited id. Where no id applies, an
 ///   invalid value of a field is exported as it was written, unless it is blank or a placeholder such as `None`.
-/// - Attributes named `session` and `user` are [renamed](Self::with_plain_attributes_renamed) in a session.
+/// - Attributes named `session` and `user` are [renamed](Self::without_renaming_plain_attributes) in a session.
 ///
 /// # Cost
 ///
@@ -62,7 +63,7 @@ use std::time::Duration;
 /// # Ok::<(), opentelemetry_sdk::error::OTelSdkError>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct SessionTracerProvider<P> {
+pub struct SessionTracerProvider<P = SdkTracerProvider> {
     inner: P,
     redaction: Option<Arc<Redaction>>,
     /// Attributes named `session` and `user`, beside an id.
@@ -90,7 +91,7 @@ impl<P> SessionTracerProvider<P> {
     ///
     /// ```
     /// # use opentelemetry_sdk::trace::SdkTracerProvider;
-    /// # use tracing_session::{IdPolicy, Privacy, SessionTracerProvider};
+    /// # use tracing_session::{Privacy, SessionTracerProvider, export::IdPolicy};
     /// let provider = SessionTracerProvider::new(SdkTracerProvider::default())
     ///     .with_privacy(Privacy::new().with_user_ids(IdPolicy::omitted()));
     /// ```
@@ -99,23 +100,23 @@ impl<P> SessionTracerProvider<P> {
         self
     }
 
-    /// Sets whether attributes named `session` and `user` are exported as `session.name` and
-    /// `user.name` on spans with a session or user. Default: true.
+    /// Leaves attributes named `session` and `user` as they are. Default: on spans with a session or user they are
+    /// exported as `session.name` and `user.name`.
     ///
     /// Phoenix stores attributes nested by the dots in their keys, where `session` and `session.id`
     /// can't both exist: it loses the session.
     ///
     /// The provider renames an attribute if the session is known when you set the attribute.
-    /// [`SessionExporter`](crate::SessionExporter::with_plain_attributes_renamed) renames the others too.
+    /// [`SessionExporter`](crate::SessionExporter::without_renaming_plain_attributes) renames the others too.
     ///
     /// ```
     /// # use opentelemetry_sdk::trace::SdkTracerProvider;
     /// # use tracing_session::SessionTracerProvider;
     /// let provider = SessionTracerProvider::new(SdkTracerProvider::default())
-    ///     .with_plain_attributes_renamed(false);
+    ///     .without_renaming_plain_attributes();
     /// ```
-    pub fn with_plain_attributes_renamed(mut self, renamed: bool) -> Self {
-        self.renames_plain = renamed;
+    pub fn without_renaming_plain_attributes(mut self) -> Self {
+        self.renames_plain = false;
         self
     }
 
@@ -227,7 +228,7 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
         // them saves more than it costs.
         const ROOM: usize = 16;
         let mut attributes = Vec::with_capacity(ROOM);
-        if let Some(ticket) = handover::take_offer() {
+        if let Some(ticket) = bridge::take_ticket() {
             attributes.push(ticket);
         }
         let name = name.into();
@@ -243,13 +244,13 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
     }
 
     fn build_with_context(&self, mut builder: SpanBuilder, parent: &Context) -> Self::Span {
-        let opened = builder.attributes.as_mut().and_then(handover::take_pending);
+        let opened = builder.attributes.as_mut().and_then(bridge::take_pending);
         if let Some(opened) = opened {
             return self.start_opener(builder, parent, opened);
         }
-        match InForce::under(parent) {
-            InForce::Bound(scope) => self.start_bound(builder, parent, scope),
-            InForce::EntryToTrace(scope) => {
+        match CurrentScope::under(parent) {
+            CurrentScope::BySpanId(scope) => self.start_bound(builder, parent, scope),
+            CurrentScope::EntryOfTurn(scope) => {
                 let own = self.attributes(&mut builder, Some(scope.clone()), false);
                 self.start_root(builder, parent, &scope, None, own)
             }
@@ -268,19 +269,19 @@ impl<T: Tracer> SessionTracer<T> {
         &self,
         mut builder: SpanBuilder,
         parent: &Context,
-        opened: Opened,
+        opened: PendingSpan,
     ) -> SessionSpan<T::Span> {
-        let around = InForce::under(parent);
-        let begins_trace = matches!(around, InForce::EntryToTrace(_));
-        let is_entry = begins_trace || matches!(around, InForce::Entry(_));
+        let around = CurrentScope::under(parent);
+        let starts_trace = matches!(around, CurrentScope::EntryOfTurn(_));
+        let is_entry = starts_trace || matches!(around, CurrentScope::Entry(_));
         let around = around.scope();
-        let Opened { mut scope, is_root } = opened;
-        let mut is_root = is_root || begins_trace;
+        let PendingSpan { mut scope, is_root } = opened;
+        let mut is_root = is_root || starts_trace;
         let is_same = |it: &Arc<Scope>| is_entry && Arc::ptr_eq(it, &scope);
         let (mut shown, mut bound) = (None, None);
         if !around.as_ref().is_some_and(is_same) {
             // Its parent `Context` was replaced, and with it the outer scope.
-            is_root &= begins_trace || !is_in_turn(around.as_deref(), scope.id().as_ref());
+            is_root &= starts_trace || !is_in_turn(around.as_deref(), scope.id().as_ref());
             scope = scope.moved_into(around);
             // For samplers and processors, which know the span only by its `Context`.
             shown = Some(scope.clone().entered(parent));
@@ -348,7 +349,7 @@ impl<T: Tracer> SessionTracer<T> {
         bound: Option<Arc<Scope>>,
         own: SpanAttributes,
     ) -> SessionSpan<T::Span> {
-        let _starting = handover::starting();
+        let _starting = bridge::starting();
         let inner = self.inner.build_with_context(builder, parent);
         SessionSpan::new(inner, bound, own)
     }

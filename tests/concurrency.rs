@@ -399,7 +399,7 @@ fn so_does_each_where_the_spans_that_say_it_are_hidden() {
         let says_none = filter_fn(|metadata| {
             metadata.name() != "session" && metadata.fields().field("session.id").is_none()
         });
-        SessionLayer::new().with_filter(says_none).around(otel)
+        SessionLayer::new().wrap_filtered(otel, says_none)
     });
     let spans = many_tasks(&app);
     // Of 13 spans, 6 say the session.

@@ -297,7 +297,7 @@ fn span_of_ones_own_passes_filters_for_its_target() {
     use tracing_subscriber::filter::Targets;
     let app = App::with_layer(|otel| {
         let filter = Targets::new().with_target("my_app", tracing::Level::DEBUG);
-        SessionLayer::new().with_filter(filter).around(otel)
+        SessionLayer::new().wrap_filtered(otel, filter)
     });
     let mut chat = chat();
     let turn = chat.turn(|| info_span!(target: "my_app", "one"));
@@ -541,7 +541,7 @@ fn for_people_who_only_log_the_turn_has_its_session() {
 fn turn_that_a_filter_hides_does_not_move_the_conversation() {
     let app = App::with_layer(|otel| {
         let hides = tracing_subscriber::filter::filter_fn(|span| span.name() != "turn");
-        SessionLayer::new().with_filter(hides).around(otel)
+        SessionLayer::new().wrap_filtered(otel, hides)
     });
     let mut chat = chat();
     take(&mut chat, "one");
@@ -554,7 +554,7 @@ fn turn_that_is_not_sampled_moves_it_all_the_same() {
     use opentelemetry_sdk::trace::Sampler;
     let app = App::with_provider(
         |builder| builder.with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOff))),
-        |otel| SessionLayer::new().around(otel),
+        |otel| SessionLayer::new().wrap(otel),
     );
     let mut chat = chat().in_one_trace();
     take(&mut chat, "one");

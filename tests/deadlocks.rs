@@ -29,10 +29,13 @@ use tracing::{Event, Metadata, Span, Subscriber, info, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::fmt::with_session;
 use tracing_session::{
-    Conversation, InboundPolicy, Session, SessionLayer, SessionLogProcessor, SessionPropagator,
-    SessionSampler, SessionTracerProvider, SpanSession, current_session, current_session_id,
-    inject_context, mark_trace, new_session, propagated_context, session, set_session_id,
-    set_user_id, user,
+    Conversation, Session, SessionLayer, SessionPropagator, SessionSampler, SessionTracerProvider,
+    current_session, current_session_id,
+    layer::SessionExtension,
+    mark_trace, new_session,
+    processors::SessionLogProcessor,
+    propagation::{InboundPolicy, inject_context, propagated_context},
+    session, set_session_id, set_user_id, user,
 };
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::Context as LayerContext;
@@ -205,7 +208,7 @@ impl Reads {
         let span = ctx.span(id).unwrap();
         let mut seen = 0;
         for span in span.scope() {
-            if let Some(opened) = span.extensions().get::<SpanSession>() {
+            if let Some(opened) = span.extensions().get::<SessionExtension>() {
                 seen += usize::from(opened.session().id().is_some());
             }
             span.extensions_mut().replace(Read(seen));
@@ -267,7 +270,7 @@ type Builder = opentelemetry_sdk::trace::TracerProviderBuilder;
 type Inner = tracing_subscriber::layer::Layered<Reads, Registry>;
 type Otel<S> = tracing_opentelemetry::OpenTelemetryLayer<
     S,
-    tracing_session::SessionTracer<opentelemetry_sdk::trace::SdkTracer>,
+    tracing_session::tracer::SessionTracer<opentelemetry_sdk::trace::SdkTracer>,
 >;
 
 /// The subscriber of all threads: what `make` makes of the OpenTelemetry layer, with layers that read the
@@ -307,7 +310,7 @@ impl<S: Subscriber> Layer<S> for InSessions {
 fn sampler_that_uses_everything() {
     comes_to_an_end(test_name!(), || {
         let provider = provider(|builder| builder.with_sampler(Foreign(use_everything)));
-        let in_sessions = install(&provider, |otel| SessionLayer::new().around(otel));
+        let in_sessions = install(&provider, |otel| SessionLayer::new().wrap(otel));
         work();
         in_sessions.are_at_least(10);
     });
@@ -318,7 +321,7 @@ fn span_processor_that_uses_everything() {
     comes_to_an_end(test_name!(), || {
         let foreign = Foreign(use_everything);
         let provider = provider(|builder| builder.with_span_processor(foreign));
-        let in_sessions = install(&provider, |otel| SessionLayer::new().around(otel));
+        let in_sessions = install(&provider, |otel| SessionLayer::new().wrap(otel));
         work();
         in_sessions.are_at_least(10);
     });
@@ -334,7 +337,7 @@ fn span_processor_that_uses_everything_beside_hidden_spans_and_a_default_session
         install(&provider, |otel| {
             let layer = SessionLayer::new().with_root_turns();
             let hides = |metadata: &Metadata<'_>| metadata.name() != "user";
-            layer.with_filter(filter_fn(hides)).around(otel)
+            layer.wrap_filtered(otel, filter_fn(hides))
         });
         work();
     });
@@ -346,7 +349,7 @@ fn exporter_that_uses_everything() {
         let foreign = Foreign(use_everything);
         // A simple exporter would wait for the lock of its processor, which is the SDK's own.
         let provider = provider(|builder| builder.with_batch_exporter(foreign));
-        let in_sessions = install(&provider, |otel| SessionLayer::new().around(otel));
+        let in_sessions = install(&provider, |otel| SessionLayer::new().wrap(otel));
         work();
         provider.force_flush().unwrap();
         in_sessions.are_at_least(10);
@@ -367,7 +370,7 @@ fn log_processor_that_logs() {
         let provider = provider(|builder| builder);
         let in_sessions = install(&provider, |otel| {
             SessionLayer::new()
-                .around(otel)
+                .wrap(otel)
                 .and_then(bridge)
                 .and_then(lines)
         });
@@ -396,7 +399,7 @@ fn setting_a_value_while_a_span_starts_is_an_error() {
             }
         });
         let provider = provider(|builder| builder.with_sampler(sets));
-        install(&provider, |otel| SessionLayer::new().around(otel));
+        install(&provider, |otel| SessionLayer::new().wrap(otel));
         info_span!("handler").in_scope(|| {
             set_session_id("chat-42").unwrap();
             mark_trace().unwrap();
@@ -436,7 +439,7 @@ impl Serialize for Value {
 fn values_that_use_everything_when_they_are_read() {
     comes_to_an_end(test_name!(), || {
         let provider = provider(|builder| builder);
-        let in_sessions = install(&provider, |otel| SessionLayer::new().around(otel));
+        let in_sessions = install(&provider, |otel| SessionLayer::new().wrap(otel));
         info_span!("outer", session.id = "outer", user.id = Empty).in_scope(|| {
             let span = info_span!("session", id = ?Value("chat-42"), other = %Value("other"));
             span.in_scope(|| info!(field = ?Value("field"), "an event with a field"));
@@ -483,7 +486,7 @@ fn functions_that_the_crate_is_given_use_everything() {
                 once(|| drop(current_session()));
                 metadata.name() != "hidden"
             });
-            SessionLayer::new().with_filter(filter).around(otel)
+            SessionLayer::new().wrap_filtered(otel, filter)
         });
         work();
         let headers = HashMap::from([("baggage".to_owned(), "session.id=chat-42".to_owned())]);
@@ -531,7 +534,7 @@ fn threads_that_meet_in_the_same_spans() {
     comes_to_an_end(test_name!(), || {
         let foreign = Foreign(use_everything);
         let provider = provider(|builder| builder.with_span_processor(foreign));
-        install(&provider, |otel| SessionLayer::new().around(otel));
+        install(&provider, |otel| SessionLayer::new().wrap(otel));
         let outer = info_span!("outer", session.id = Empty, user.id = Empty, tags = Empty);
         let inner = info_span!(parent: &outer, "inner", session.id = "inner", user.id = Empty);
         let spans = Arc::new([outer, inner]);

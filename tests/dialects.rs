@@ -21,7 +21,7 @@ fn exported(
     let sdk = SdkTracerProvider::builder().with_simple_exporter(wrapped);
     let provider = SessionTracerProvider::new(sdk.build());
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
-    let subscriber = tracing_subscriber::registry().with(SessionLayer::new().around(otel));
+    let subscriber = tracing_subscriber::registry().with(SessionLayer::new().wrap(otel));
     tracing::subscriber::with_default(subscriber, || work(&provider));
     exporter.get_finished_spans().unwrap()
 }
@@ -527,7 +527,7 @@ fn what_is_recorded_late_is_written_in_the_dialect() {
 fn plain_session_and_user_are_left_alone_where_that_is_switched_off() {
     let exporter = InMemorySpanExporter::default();
     let sdk = SdkTracerProvider::builder().with_simple_exporter(exporter.clone());
-    let provider = SessionTracerProvider::new(sdk.build()).with_plain_attributes_renamed(false);
+    let provider = SessionTracerProvider::new(sdk.build()).without_renaming_plain_attributes();
     conversation().in_scope(|| {
         let mut span = provider.tracer("library").start("span");
         span.set_attribute(KeyValue::new("session", "plain"));

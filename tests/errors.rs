@@ -1,6 +1,8 @@
 //! Each error is of one kind, and of no other.
 
-use tracing_session::{Conversation, Error, Session, link_context, mark_trace, set_session_id};
+use tracing_session::{
+    Conversation, Error, Session, conversation::link_context, mark_trace, set_session_id,
+};
 
 type Is = (&'static str, fn(&Error) -> bool);
 

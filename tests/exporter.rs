@@ -13,7 +13,7 @@ use std::time::Duration;
 use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{
-    Dialect, Session, SessionExporter, SessionSpanProcessor, SessionTracerProvider,
+    Dialect, Session, SessionExporter, SessionTracerProvider, processors::SessionSpanProcessor,
 };
 
 type Wrapped = SessionExporter<InMemorySpanExporter>;
@@ -349,7 +349,7 @@ fn hashed_user_is_the_user() {
 #[cfg(feature = "hash")]
 #[test]
 fn user_that_the_provider_hashed_is_the_user() {
-    use tracing_session::{IdPolicy, Privacy};
+    use tracing_session::{Privacy, export::IdPolicy};
 
     let policy = IdPolicy::hashed("at least sixteen bytes").unwrap();
     for (dialect, keys, others) in [
@@ -558,7 +558,7 @@ mod plain {
     #[test]
     fn attributes_keep_their_names_where_that_is_switched_off() {
         let span = exported_with(
-            |it| it.with_plain_attributes_renamed(false),
+            |it| it.without_renaming_plain_attributes(),
             with_plain(chat().attributes()),
         );
         assert_eq!(

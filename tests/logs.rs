@@ -12,7 +12,9 @@ use opentelemetry_sdk::logs::{InMemoryLogExporter, SdkLogRecord, SdkLoggerProvid
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::subscriber::DefaultGuard;
 use tracing::{Dispatch, dispatcher};
-use tracing_session::{Session, SessionLayer, SessionLogProcessor, SessionTracerProvider};
+use tracing_session::{
+    Session, SessionLayer, SessionTracerProvider, processors::SessionLogProcessor,
+};
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{Layer, Registry};
 
@@ -26,18 +28,18 @@ struct App {
 
 type Otel = tracing_opentelemetry::OpenTelemetryLayer<
     Registry,
-    tracing_session::SessionTracer<opentelemetry_sdk::trace::SdkTracer>,
+    tracing_session::tracer::SessionTracer<opentelemetry_sdk::trace::SdkTracer>,
 >;
 
 impl App {
     fn new() -> Self {
         Self::with(SessionLogProcessor::new(), |otel| {
-            SessionLayer::new().around(otel)
+            SessionLayer::new().wrap(otel)
         })
     }
 
     fn with_processor(processor: SessionLogProcessor) -> Self {
-        Self::with(processor, |otel| SessionLayer::new().around(otel))
+        Self::with(processor, |otel| SessionLayer::new().wrap(otel))
     }
 
     fn with<L: Layer<Registry> + Send + Sync>(

@@ -7,9 +7,9 @@ use tracing::level_filters::LevelFilter;
 use tracing::subscriber::DefaultGuard;
 use tracing::{Dispatch, Instrument, dispatcher, info_span, instrument};
 use tracing_session::{
-    Conversation, InSession, InboundPolicy, Session, SessionLayer, SessionTracerProvider,
-    SpanSession, current_session, current_session_id, mark_trace, session, set_session_id,
-    set_user_id, user,
+    Conversation, InSession, Session, SessionLayer, SessionTracerProvider, current_session,
+    current_session_id, layer::SessionExtension, mark_trace, propagation::InboundPolicy, session,
+    set_session_id, set_user_id, user,
 };
 use tracing_subscriber::Layer;
 use tracing_subscriber::prelude::*;
@@ -42,13 +42,13 @@ const NO_PROVIDER: &str = "tracing-session: spans are not marked: the OpenTeleme
     does not come from a SessionTracerProvider (use \
     SessionTracerProvider::new(provider).tracer(\"..\"))";
 const BESIDE: &str = "tracing-session: spans are not marked: the SessionLayer stands beside the \
-    OpenTelemetry layer, not around it (use SessionLayer::new().around(otel_layer) in place of both)";
+    OpenTelemetry layer, not around it (use SessionLayer::new().wrap(otel_layer) in place of both)";
 
 #[test]
 fn without_the_provider_one_diagnostic_says_what_to_write() {
     let (provider, exporter) = plain_provider();
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
-    let (_, diagnostics, _default) = install(SessionLayer::new().around(otel));
+    let (_, diagnostics, _default) = install(SessionLayer::new().wrap(otel));
     for _ in 0..3 {
         session!("secret-42").in_scope(|| info_span!("below").in_scope(|| {}));
     }
@@ -68,7 +68,7 @@ fn without_the_provider_one_diagnostic_says_what_to_write() {
 fn without_the_provider_setting_a_value_is_an_error_and_leaves_no_trace() {
     let (provider, exporter) = plain_provider();
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
-    let (_, _, _default) = install(SessionLayer::new().around(otel));
+    let (_, _, _default) = install(SessionLayer::new().wrap(otel));
     info_span!("handler").in_scope(|| {
         let error = set_session_id("secret-42").unwrap_err();
         assert!(error.is_no_span());
@@ -109,7 +109,7 @@ fn without_the_provider_hidden_spans_do_not_keep_the_diagnostic_back() {
     let (provider, _exporter) = plain_provider();
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
     let otel = otel.with_filter(LevelFilter::INFO);
-    let (_, diagnostics, _default) = install(SessionLayer::new().around(otel));
+    let (_, diagnostics, _default) = install(SessionLayer::new().wrap(otel));
     for _ in 0..3 {
         tracing::debug_span!("session", id = "hidden").in_scope(|| {});
     }
@@ -130,7 +130,7 @@ fn without_the_provider_hidden_spans_do_not_keep_the_search_going_forever() {
         let (provider, _exporter) = plain_provider();
         let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
         let otel = otel.with_filter(LevelFilter::INFO);
-        let (_, diagnostics, _default) = install(SessionLayer::new().around(otel));
+        let (_, diagnostics, _default) = install(SessionLayer::new().wrap(otel));
         for _ in 0..hidden {
             tracing::debug_span!("hidden").in_scope(|| {});
         }
@@ -157,7 +157,7 @@ fn field_that_holds_no_id_is_told_of_while_the_span_is_open() {
     }
     let provider = SessionTracerProvider::new(SdkTracerProvider::default());
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
-    said_while_open(SessionLayer::new().around(otel));
+    said_while_open(SessionLayer::new().wrap(otel));
     said_while_open(SessionLayer::new());
 }
 
@@ -180,14 +180,12 @@ fn set_up_that_is_right_is_not_complained_of() {
         }
         assert_eq!(diagnostics.said(), [""; 0]);
     };
-    let (_, diagnostics, _default) = install(SessionLayer::new().around(otel()));
+    let (_, diagnostics, _default) = install(SessionLayer::new().wrap(otel()));
     work(diagnostics);
     let filtered = otel().with_filter(LevelFilter::INFO);
-    let (_, diagnostics, _default) = install(SessionLayer::new().around(filtered));
+    let (_, diagnostics, _default) = install(SessionLayer::new().wrap(filtered));
     work(diagnostics);
-    let filtered = SessionLayer::new()
-        .with_filter(LevelFilter::INFO)
-        .around(otel());
+    let filtered = SessionLayer::new().wrap_filtered(otel(), LevelFilter::INFO);
     let (_, diagnostics, _default) = install(filtered);
     work(diagnostics);
     let (_, diagnostics, _default) = install(SessionLayer::new());
@@ -208,15 +206,15 @@ fn no_value_of_an_id_is_in_a_diagnostic_an_error_or_a_debug_output() {
     session.set_global_default().unwrap();
     let layer = SessionLayer::new();
     let debug = format!("{layer:?}");
-    let (dispatch, diagnostics, _default) = install(layer.around(otel));
+    let (dispatch, diagnostics, _default) = install(layer.wrap(otel));
     info_span!("session", id = too_long.as_str()).in_scope(|| {});
     info_span!("login", user.id = %format!("{secret}\u{7}")).in_scope(|| {});
     let guard = session.attach();
     let in_extensions = session!(secret).with_subscriber(|(id, dispatch)| {
         let registry: &tracing_subscriber::Registry = dispatch.downcast_ref().unwrap();
         let span = registry.span(id).unwrap();
-        let shown = format!("{:?}", span.extensions().get::<SpanSession>().unwrap());
-        assert!(shown.starts_with("SpanSession(Session { id: Some(<hidden>)"));
+        let shown = format!("{:?}", span.extensions().get::<SessionExtension>().unwrap());
+        assert!(shown.starts_with("SessionExtension(Session { id: Some(<hidden>)"));
         shown
     });
     let in_extensions = in_extensions.unwrap();
@@ -361,7 +359,7 @@ fn without_an_opentelemetry_layer_the_current_session_is_known_on_every_thread()
 
 #[test]
 fn around_no_layer_the_current_session_is_known_on_every_thread() {
-    logs_only(SessionLayer::new().around(None::<support::Otel>));
+    logs_only(SessionLayer::new().wrap(None::<support::Otel>));
 }
 
 #[test]

@@ -135,7 +135,7 @@ fn nothing_happens_without_the_opentelemetry_layer() {
     set_everything(&info_span!("no subscriber"));
     let only_logs = tracing_subscriber::Registry::default();
     tracing::subscriber::with_default(only_logs, || set_everything(&info_span!("no layer")));
-    let hides_all = |layer: SessionLayer, otel| layer.with_filter(LevelFilter::OFF).around(otel);
+    let hides_all = |layer: SessionLayer, otel| layer.wrap_filtered(otel, LevelFilter::OFF);
     let app = App::with_layer(|otel| hides_all(SessionLayer::new(), otel));
     set_everything(&info_span!("hidden"));
     app.exports("");

@@ -13,8 +13,8 @@ use std::borrow::Cow;
 use tracing::field::Empty;
 use tracing::{Level, info_span, instrument};
 use tracing_session::{
-    InSession, Session, SessionLayer, SessionPropagator, SessionTracerProvider, SpanSession,
-    session, user,
+    InSession, Session, SessionLayer, SessionPropagator, SessionTracerProvider,
+    layer::SessionExtension, session, user,
 };
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::registry::LookupSpan;
@@ -394,7 +394,7 @@ fn session_stands_in_the_extensions_of_the_span_that_opens_it() {
             let registry: &tracing_subscriber::Registry = dispatch.downcast_ref().unwrap();
             let span = registry.span(id).unwrap();
             let extensions = span.extensions();
-            extensions.get::<SpanSession>().unwrap().session()
+            extensions.get::<SessionExtension>().unwrap().session()
         })
     };
     assert_eq!(read().unwrap().id(), Some("chat-42"));
@@ -411,7 +411,7 @@ fn session_in_the_extensions_has_nothing_of_where_a_span_with_no_parent_was_made
         let registry: &tracing_subscriber::Registry = dispatch.downcast_ref().unwrap();
         let span = registry.span(id).unwrap();
         let extensions = span.extensions();
-        extensions.get::<SpanSession>().unwrap().session()
+        extensions.get::<SessionExtension>().unwrap().session()
     });
     let read = read.unwrap();
     assert_eq!((read.id(), read.user_id()), (None, Some("u-7")));
@@ -452,7 +452,7 @@ fn what_the_tracer_inside_puts_on_its_spans_stays() {
         .build();
     let tracer = SessionTracerProvider::new(Versioned(provider)).tracer("library");
     let otel = tracing_opentelemetry::layer().with_tracer(tracer);
-    let layer = SessionLayer::new().around(otel);
+    let layer = SessionLayer::new().wrap(otel);
     let _default = tracing_subscriber::registry().with(layer).set_default();
     session!("chat-42").in_scope(work);
     assert_eq!(

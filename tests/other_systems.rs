@@ -22,7 +22,9 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use std::collections::HashMap;
 use tracing::{Instrument, info_span, instrument};
 use tracing_session::{
-    InSession, SESSION_HEADER_NAME, Session, SessionPropagator, inject_context, session,
+    InSession, Session, SessionPropagator,
+    propagation::{SESSION_HEADER_NAME, inject_context},
+    session,
 };
 
 type Headers = HashMap<String, String>;

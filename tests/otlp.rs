@@ -15,7 +15,9 @@ use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 use tracing::{debug_span, info_span};
 use tracing_session::otlp::{Pipeline, Protocol, Telemetry, pipeline};
-use tracing_session::{Dialect, IdPolicy, Privacy, Session, SessionLayer, current_session_id};
+use tracing_session::{
+    Dialect, Privacy, Session, SessionLayer, current_session_id, export::IdPolicy,
+};
 use tracing_subscriber::prelude::*;
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::HttpProtobuf, Protocol::Grpc];

@@ -19,8 +19,9 @@ use tracing::{Dispatch, Metadata, Span, dispatcher, info, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::fmt::with_session;
 use tracing_session::{
-    Conversation, InSession, InboundPolicy, Session, SessionLayer, SessionPropagator,
-    SessionSampler, WithPropagated, current_session, current_session_id, propagated_context,
+    Conversation, InSession, Session, SessionLayer, SessionPropagator, SessionSampler,
+    current_session, current_session_id,
+    propagation::{InboundPolicy, WithPropagated, propagated_context},
     session, set_session_id, set_user_id, user,
 };
 use tracing_subscriber::Layer;
@@ -297,7 +298,7 @@ fn exported(app: &App) -> usize {
 #[test]
 fn nothing_is_left_around_the_opentelemetry_layer() {
     if support::alone(test_name!(), &[]) {
-        let app = App::with_layer(|otel| SessionLayer::new().around(otel).and_then(lines()));
+        let app = App::with_layer(|otel| SessionLayer::new().wrap(otel).and_then(lines()));
         each_leaves_nothing(&app);
         assert_eq!(exported(&app), ACTS.len());
     }
@@ -308,8 +309,8 @@ fn nothing_is_left_beside_hidden_spans() {
     if support::alone(test_name!(), &[]) {
         let app = App::with_layer(|otel| {
             let hides = |metadata: &Metadata<'_>| !["session", "user"].contains(&metadata.name());
-            let layer = SessionLayer::new().with_filter(filter_fn(hides));
-            layer.around(otel).and_then(lines())
+            let layer = SessionLayer::new().wrap_filtered(otel, filter_fn(hides));
+            layer.and_then(lines())
         });
         each_leaves_nothing(&app);
         assert_eq!(exported(&app), ACTS.len());
@@ -320,7 +321,7 @@ fn nothing_is_left_beside_hidden_spans() {
 fn nothing_is_left_without_an_opentelemetry_layer() {
     if support::alone(test_name!(), &[]) {
         each_leaves_nothing(&App::with_layer(|_| SessionLayer::new().and_then(lines())));
-        let around_none = || SessionLayer::new().around(None::<support::Otel>);
+        let around_none = || SessionLayer::new().wrap(None::<support::Otel>);
         let alone = |_| around_none().and_then(lines());
         each_leaves_nothing(&App::with_layer(alone));
     }
@@ -338,7 +339,7 @@ fn function_of_a_sampler_that_panics_keeps_nothing_and_is_told_of_once() {
         let kept_by_ratio = SessionSampler::new(1.0).always_keep(keeps);
         let app = App::with_provider(
             |builder| builder.with_sampler(Sampler::parent_based(kept_by_ratio)),
-            |otel| SessionLayer::new().around(otel),
+            |otel| SessionLayer::new().wrap(otel),
         );
         for _ in 0..3 {
             session!("chat-42").in_scope(|| info_span!("child").in_scope(|| info!("an event")));
@@ -363,7 +364,7 @@ fn function_of_a_sampler_that_panics_keeps_nothing_and_is_told_of_once() {
         let dropped = SessionSampler::new(0.0).always_keep(keeps);
         let app = App::with_provider(
             |builder| builder.with_sampler(Sampler::parent_based(dropped)),
-            |otel| SessionLayer::new().around(otel),
+            |otel| SessionLayer::new().wrap(otel),
         );
         session!("chat-42").in_scope(|| {});
         assert_eq!(app.tree(), "");
@@ -435,7 +436,7 @@ impl opentelemetry::trace::Span for Foreign {
 #[test]
 fn value_that_a_foreign_span_did_not_take_is_not_set_on_the_next() {
     quietly();
-    let app = App::with_layer(|otel| SessionLayer::new().around(otel));
+    let app = App::with_layer(|otel| SessionLayer::new().wrap(otel));
     leaves_nothing("a foreign span", || {
         let foreign = Foreign(SpanContext::empty_context());
         let _attached = Context::current_with_span(foreign).attach();

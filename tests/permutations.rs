@@ -44,14 +44,14 @@ use tracing_subscriber::filter::filter_fn;
 fn app(filter: Filter) -> App {
     let layer = SessionLayer::new().with_user_span("user");
     match filter {
-        Filter::None => App::with_layer(|otel| layer.around(otel)),
+        Filter::None => App::with_layer(|otel| layer.wrap(otel)),
         Filter::Open => App::with_layer(|otel| {
             let all = filter_fn(|_| true);
-            layer.with_filter(all).around(otel)
+            layer.wrap_filtered(otel, all)
         }),
         Filter::HidesOpener | Filter::HidesBoth => App::with_layer(|otel| {
             let not_hidden = filter_fn(|metadata| metadata.target() != HIDDEN);
-            layer.with_filter(not_hidden).around(otel)
+            layer.wrap_filtered(otel, not_hidden)
         }),
     }
 }

@@ -23,8 +23,8 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Dispatch, Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{
-    Dialect, IdPolicy, Privacy, Session, SessionExporter, SessionLayer, SessionTracerProvider,
-    mark_trace,
+    Dialect, Privacy, Session, SessionExporter, SessionLayer, SessionTracerProvider,
+    export::IdPolicy, mark_trace,
 };
 use tracing_subscriber::prelude::*;
 
@@ -155,7 +155,7 @@ fn sent(
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
     let diagnostics = Diagnostics::default();
     let layer = layer(SessionLayer::new().with_user_field("customer"));
-    let layer = layer.with_filter(LevelFilter::INFO).around(otel);
+    let layer = layer.wrap_filtered(otel, LevelFilter::INFO);
     let subscriber = tracing_subscriber::registry().with(layer);
     let dispatch = Dispatch::new(subscriber.with(diagnostics.clone()));
     tracing::dispatcher::with_default(&dispatch, || work(&provider));

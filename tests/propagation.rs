@@ -115,7 +115,7 @@ fn baggage_of(cx: &Context) -> Vec<String> {
 
 /// A propagator of one header and no baggage.
 fn only_in(header: &str) -> SessionPropagator {
-    let propagator = SessionPropagator::new().with_baggage(false);
+    let propagator = SessionPropagator::new().without_baggage();
     propagator.with_header(header).unwrap()
 }
 

@@ -301,7 +301,7 @@ fn sampler_decides_anew_and_sees_the_session_the_baggage_and_the_link() {
         |otel| {
             tracing_session::SessionLayer::new()
                 .with_root_turns()
-                .around(otel)
+                .wrap(otel)
         },
     );
     let baggage = Context::new().with_baggage([KeyValue::new("tenant", "acme")]);
@@ -372,9 +372,7 @@ fn concurrent_requests_have_a_turn_each() {
 fn hidden_turn_begins_no_trace() {
     let app = App::with_layer(|otel| {
         let layer = tracing_session::SessionLayer::new().with_root_turns();
-        layer
-            .with_filter(tracing::level_filters::LevelFilter::INFO)
-            .around(otel)
+        layer.wrap_filtered(otel, tracing::level_filters::LevelFilter::INFO)
     });
     info_span!("http").in_scope(|| {
         session!(level: tracing::Level::DEBUG, "chat-42").in_scope(|| {

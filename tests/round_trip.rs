@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestRunner};
 use std::collections::HashMap;
 use std::fmt::Debug;
-use tracing_session::{Carrier, Session, SessionPropagator, current_session};
+use tracing_session::{Session, SessionPropagator, current_session, propagation::Carrier};
 
 const PLAIN: &str = "x-session";
 const ENCODED: &str = "x-session-encoded";
@@ -23,14 +23,14 @@ fn baggage() -> SessionPropagator {
 }
 
 fn plain_header() -> SessionPropagator {
-    let propagator = SessionPropagator::new().with_baggage(false);
+    let propagator = SessionPropagator::new().without_baggage();
     propagator.with_header(PLAIN).unwrap()
 }
 
 fn encoded_header() -> SessionPropagator {
-    let propagator = SessionPropagator::new().with_baggage(false);
+    let propagator = SessionPropagator::new().without_baggage();
     let propagator = propagator.with_header(ENCODED).unwrap();
-    propagator.with_percent_encoded_headers(true)
+    propagator.with_percent_encoded_headers()
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn baggage_carries_every_user_and_the_other_entries() {
             assert_eq!(arrived.1.as_str(), metadata);
         }
     }
-    let propagator = baggage().with_user(true);
+    let propagator = baggage().with_user();
     let session_and_baggage = (ids(), ids(), entries());
     for_each_of(20_000, session_and_baggage, |(id, user, entries)| {
         let mut baggage = Baggage::new();

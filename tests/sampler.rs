@@ -56,7 +56,7 @@ fn remote(state: &str, sampled: bool) -> Context {
 fn app(sampler: impl ShouldSample + 'static) -> App {
     App::with_provider(
         |builder| builder.with_sampler(sampler),
-        |otel| SessionLayer::new().around(otel),
+        |otel| SessionLayer::new().wrap(otel),
     )
 }
 

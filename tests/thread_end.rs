@@ -19,9 +19,10 @@ use tracing::field::Empty;
 use tracing::{dispatcher, info, info_span};
 use tracing_session::fmt::with_session;
 use tracing_session::{
-    Conversation, InSession, Session, SessionLayer, SessionLogProcessor, current_session,
-    inject_context, mark_trace, new_session, propagated_context, session, set_session_id,
-    set_user_id, user,
+    Conversation, InSession, Session, SessionLayer, current_session, mark_trace, new_session,
+    processors::SessionLogProcessor,
+    propagation::{inject_context, propagated_context},
+    session, set_session_id, set_user_id, user,
 };
 use tracing_subscriber::Layer;
 use tracing_subscriber::prelude::*;
@@ -133,7 +134,7 @@ fn without_an_opentelemetry_layer_nothing_panics() {
 fn around_no_layer_nothing_panics() {
     if support::alone(test_name!(), &[]) {
         Session::generate().set_global_default().unwrap();
-        for_all_threads(SessionLayer::new().around(None::<support::Otel>));
+        for_all_threads(SessionLayer::new().wrap(None::<support::Otel>));
         on_a_thread_that_ends(|| {
             values_and_spans();
             act(values_and_spans)

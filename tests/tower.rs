@@ -44,13 +44,13 @@ use tower::limit::ConcurrencyLimit;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, info_span};
-use tracing_session::tower::{ServerBody, client, server};
+use tracing_session::propagation::tower::{ServerBody, client, server};
 use tracing_session::{InSession, Session, SessionLayer, SessionPropagator, current_session_id};
 use tracing_subscriber::Layer;
 
 /// Everything that can carry a session, so that nothing is missed that must not.
 fn propagate() {
-    let session = SessionPropagator::new().with_user(true);
+    let session = SessionPropagator::new().with_user();
     let session = session.with_header("x-session").unwrap();
     support::propagate(TextMapCompositePropagator::new(vec![
         Box::new(TraceContextPropagator::new()),
@@ -63,7 +63,7 @@ fn application() -> (App, Runtime) {
     // The spans of h2 are not of interest.
     let app = App::with_layer(|otel| {
         SessionLayer::new()
-            .around(otel)
+            .wrap(otel)
             .with_filter(LevelFilter::INFO)
     });
     let runtime = app.runtime();
@@ -195,7 +195,7 @@ fn session_and_trace_go_from_reqwest_to_axum() {
             .layer(server());
         let address = serve(router).await;
         let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
-            .with(tracing_session::reqwest::middleware())
+            .with(tracing_session::propagation::reqwest::middleware())
             .build();
         let call = client.post(format!("http://{address}/api")).send();
         let session = chat("chat-42").with_user("u-7").unwrap();
@@ -507,7 +507,7 @@ fn what_panics_leaves_nothing() {
 
 /// Answers a request with these headers, by a server that is in force where it is called.
 fn answered<T>(
-    layer: tracing_session::tower::ServerLayer,
+    layer: tracing_session::propagation::tower::ServerLayer,
     headers: &[(&str, &str)],
     mut handler: impl FnMut() -> T,
 ) -> T {

@@ -31,12 +31,12 @@ use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracer, SdkTracerProvide
 use std::cell::RefCell;
 use tracing::subscriber::DefaultGuard;
 use tracing_opentelemetry::OpenTelemetryLayer;
-use tracing_session::{SessionTracer, SessionTracerProvider};
+use tracing_session::{SessionTracerProvider, tracer::SessionTracer};
 use tracing_subscriber::Layer;
 use tracing_subscriber::prelude::*;
 
 const PAGE: &str = include_str!("../src/guide/troubleshooting.md");
-const SAID: &str = include_str!("../src/diagnostic.rs");
+const SAID: &str = include_str!("../src/base/diagnostic.rs");
 
 /// A row of the page.
 struct Row {

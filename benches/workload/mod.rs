@@ -16,7 +16,8 @@ use std::time::Duration;
 use tracing::Dispatch;
 use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_session::{
-    IdPolicy, Privacy, SessionLayer, SessionSpanProcessor, SessionTracerProvider,
+    Privacy, SessionLayer, SessionTracerProvider, export::IdPolicy,
+    processors::SessionSpanProcessor,
 };
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::prelude::*;
@@ -274,10 +275,10 @@ fn around(
 ) -> Dispatch {
     match shape.set_up {
         SetUp::LayerLevels => {
-            let layer = layer.with_filter(LevelFilter::INFO).around(otel);
+            let layer = layer.wrap_filtered(otel, LevelFilter::INFO);
             tracing_subscriber::registry().with(layer).into()
         }
-        _ => installed(shape, layer.around(otel)),
+        _ => installed(shape, layer.wrap(otel)),
     }
 }
 

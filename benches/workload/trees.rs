@@ -12,7 +12,7 @@ use std::pin::pin;
 use std::task::{self, Poll};
 use tracing::{Instrument, Span, info_span, trace, trace_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::{Session, SessionGuard, session};
+use tracing_session::{Session, current::SessionGuard, session};
 
 macro_rules! span {
     ($case:expr, $name:literal) => {

@@ -59,7 +59,7 @@ fn set_up(exporter: SpanExporter) -> SessionTracerProvider<SdkTracerProvider> {
         // Mistakes in the set-up are told as warnings.
         .with(fmt::layer().with_writer(io::stderr))
         // Sees which spans say a session. Around the OpenTelemetry layer, not beside it.
-        .with(SessionLayer::new().around(otel))
+        .with(SessionLayer::new().wrap(otel))
         .init();
     provider
 }

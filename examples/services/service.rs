@@ -33,7 +33,7 @@ fn set_up(
         .with(LevelFilter::INFO)
         // Mistakes in the set-up are told as warnings.
         .with(fmt::layer().with_writer(io::stderr))
-        .with(SessionLayer::new().around(otel));
+        .with(SessionLayer::new().wrap(otel));
     (provider, Dispatch::new(subscriber))
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tracing::instrument;
-use tracing_session::{WithPropagated, inject_context};
+use tracing_session::propagation::{WithPropagated, inject_context};
 
 /// It takes text, as a queue outside the process would.
 pub(crate) type Queue = UnboundedSender<String>;

@@ -2,7 +2,7 @@
 
 use crate::want::OF;
 use serde::{Deserialize, Serialize};
-use tracing_session::{ConversationState, Error, Session};
+use tracing_session::{Error, Session, conversation::ConversationState};
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, Serialize, Deserialize)]

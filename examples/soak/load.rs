@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tracing_session::ConversationState;
+use tracing_session::conversation::ConversationState;
 
 /// At once. So many more are there in the first round, so that tables and buffers which are kept
 /// have their size by its end.

@@ -33,7 +33,7 @@ pub(crate) const WANT: &str = "x-want";
 #[derive(Clone)]
 pub(crate) struct App {
     peer: Arc<OnceLock<SocketAddr>>,
-    client: tracing_session::tower::Client<Client<HttpConnector, String>>,
+    client: tracing_session::propagation::tower::Client<Client<HttpConnector, String>>,
 }
 
 /// The span of the request.
@@ -48,7 +48,10 @@ impl App {
             .build_http();
         Self {
             peer: Arc::default(),
-            client: tower_layer::Layer::layer(&tracing_session::tower::client(), client),
+            client: tower_layer::Layer::layer(
+                &tracing_session::propagation::tower::client(),
+                client,
+            ),
         }
     }
 
@@ -82,7 +85,7 @@ fn routes(app: App) -> Router {
         .route("/tool", post(tool))
         .with_state(app)
         .layer(from_fn(in_a_span))
-        .layer(tracing_session::tower::server())
+        .layer(tracing_session::propagation::tower::server())
 }
 
 /// Makes the span of a request, as a middleware does that knows nothing of sessions.

@@ -74,12 +74,12 @@ pub(crate) fn set_up(kind: Kind, collector: &str) -> Outcome<Provider> {
     let subscriber = tracing_subscriber::registry().with(Heard.with_filter(LevelFilter::WARN));
     match kind {
         Kind::Around => {
-            let layer = SessionLayer::new().around(otel);
+            let layer = SessionLayer::new().wrap(otel);
             subscriber.with(layer).with(LevelFilter::INFO).init();
         }
         Kind::Filtered => {
-            let layer = SessionLayer::new().with_filter(LevelFilter::INFO);
-            subscriber.with(layer.around(otel)).init();
+            let layer = SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO);
+            subscriber.with(layer).init();
         }
     }
     Ok(provider)

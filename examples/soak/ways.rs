@@ -15,8 +15,8 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span, debug_span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{
-    Conversation, InSession, Part, Session, Turn, mark_trace, session, set_session_id, set_user_id,
-    user,
+    Conversation, InSession, Session, conversation::Turn, mark_trace, session, session::Part,
+    set_session_id, set_user_id, user,
 };
 
 pub(crate) type Answer = BoxStream<'static, Result<Bytes, Infallible>>;

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::sleep;
 use tracing::{Instrument, Span, info_span};
-use tracing_session::{Conversation, InSession, Session, Turn, current_session};
+use tracing_session::{Conversation, InSession, Session, conversation::Turn, current_session};
 
 /// The last word of an answer. A state may follow.
 pub(crate) const END: &str = "the end";

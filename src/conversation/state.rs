@@ -1,7 +1,7 @@
 //! What outlives a turn: the state of a conversation between requests, and spans known by their ids alone.
 
-use crate::error::{Error, ErrorKind};
-use crate::here;
+use crate::base::error::{Error, ErrorKind};
+use crate::base::thread_context;
 use crate::session::{Id, Session};
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
@@ -29,7 +29,7 @@ use std::str::FromStr;
 /// refuses. The error names the field and contains no value. Unknown fields are ignored.
 ///
 /// ```
-/// use tracing_session::ConversationState;
+/// use tracing_session::conversation::ConversationState;
 ///
 /// let state = r#"{ "version": 1, "session_id": "chat-42",
 ///     "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "last_span_id": "00f067aa0ba902b7" }"#;
@@ -197,7 +197,7 @@ fn malformed(field: &'static str) -> Error {
 ///
 /// ```
 /// use tracing_opentelemetry::OpenTelemetrySpanExt;
-/// use tracing_session::link_context;
+/// use tracing_session::conversation::link_context;
 ///
 /// let turn = tracing::info_span!("turn");
 /// turn.add_link(link_context("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")?);
@@ -223,7 +223,7 @@ pub fn link_context(trace_id: &str, span_id: &str) -> Result<SpanContext, Error>
 ///
 /// ```
 /// use tracing_opentelemetry::OpenTelemetrySpanExt;
-/// use tracing_session::parent_context;
+/// use tracing_session::conversation::parent_context;
 ///
 /// let turn = tracing::info_span!("turn");
 /// let parent = parent_context("tr_a3ce929d0e0e4736", "sp_00f067aa0ba902b7")?;
@@ -233,7 +233,7 @@ pub fn link_context(trace_id: &str, span_id: &str) -> Result<SpanContext, Error>
 ///
 /// [parent]: tracing_opentelemetry::OpenTelemetrySpanExt::set_parent
 pub fn parent_context(trace_id: &str, span_id: &str) -> Result<Context, Error> {
-    Ok(here::get().with_remote_span_context(link_context(trace_id, span_id)?))
+    Ok(thread_context::get().with_remote_span_context(link_context(trace_id, span_id)?))
 }
 
 /// A span of another process, in a trace that counts as sampled.

@@ -1,11 +1,11 @@
 //! Which spans open a scope, and what their fields say.
 
-use crate::error::ErrorKind;
-use crate::format::fields::{IdFields, OpenerFields, is_detail};
+use crate::base::error::ErrorKind;
+use crate::export::{IdFields, OpenerFields, is_detail};
 use crate::session::IdKind;
 use crate::session::details::{Details, Part, Parts};
+use crate::session::id::{is_placeholder, tags, unquoted};
 use crate::session::keys::{ID, KeyFilter, METADATA_FIELD, SESSION_ID, TAGS_FIELD, USER_ID};
-use crate::session::text::{is_placeholder, tags, unquoted};
 use crate::session::{Id, Session};
 use opentelemetry::StringValue;
 use serde_json::Value as Json;
@@ -42,7 +42,7 @@ type Filter = Box<dyn Fn(&Metadata<'_>) -> bool + Send + Sync>;
 
 /// What the fields of a callsite say, by their number.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Roles {
+pub(crate) struct CallsiteFields {
     session: u64,
     user: u64,
     /// Metadata and tags, on spans that open a scope.
@@ -52,7 +52,7 @@ pub(crate) struct Roles {
     pub(crate) is_implicit: bool,
 }
 
-impl Roles {
+impl CallsiteFields {
     /// Whether spans of the callsite open a scope.
     #[inline]
     pub(crate) fn open(self) -> bool {
@@ -97,12 +97,12 @@ impl Roles {
         }
     }
 
-    fn of(self, field: &Field) -> Option<FieldRole> {
+    fn of(self, field: &Field) -> Option<FieldMeaning> {
         let bit = Self::bit(field);
         if self.session & bit != 0 {
-            Some(FieldRole::Id(IdKind::Session))
+            Some(FieldMeaning::Id(IdKind::Session))
         } else if self.user & bit != 0 {
-            Some(FieldRole::Id(IdKind::User))
+            Some(FieldMeaning::Id(IdKind::User))
         } else if self.details & bit != 0 {
             detail(field.name())
         } else {
@@ -111,27 +111,27 @@ impl Roles {
     }
 
     fn bit(field: &Field) -> u64 {
-        1 << field.index().min(Self::LAST)
+        1 << field.index().min(Self::LAST_TICKET)
     }
 
     /// The bit of all fields from this one on. Nobody has so many, but nothing forbids it.
-    const LAST: usize = 63;
+    const LAST_TICKET: usize = 63;
 }
 
 /// What a field of a span that opens a scope says.
 #[derive(Clone, Copy)]
-enum FieldRole {
+enum FieldMeaning {
     Id(IdKind),
     /// With this key.
     Metadata(&'static str),
     Tags,
 }
 
-fn detail(field: &'static str) -> Option<FieldRole> {
+fn detail(field: &'static str) -> Option<FieldMeaning> {
     match field.strip_prefix(METADATA_FIELD) {
         Some("") => None,
-        Some(key) => Some(FieldRole::Metadata(key)),
-        None => (field == TAGS_FIELD).then_some(FieldRole::Tags),
+        Some(key) => Some(FieldMeaning::Metadata(key)),
+        None => (field == TAGS_FIELD).then_some(FieldMeaning::Tags),
     }
 }
 
@@ -185,15 +185,15 @@ impl Names {
     }
 
     /// What the fields of this callsite set.
-    pub(crate) fn roles(&self, span: &Metadata<'_>) -> Roles {
-        let mut roles = Roles::default();
+    pub(crate) fn roles(&self, span: &Metadata<'_>) -> CallsiteFields {
+        let mut roles = CallsiteFields::default();
         let is_of_macro = is_of_macro(span);
         for field in span.fields() {
             let name = field.name();
             if let Some(role) = self.role(span, name, is_of_macro) {
                 roles.add(&field, role);
             } else if is_detail(name) {
-                roles.details |= Roles::bit(&field);
+                roles.details |= CallsiteFields::bit(&field);
             }
         }
         roles.is_implicit = roles.ids.id == Some(IdKind::Session)
@@ -207,7 +207,7 @@ impl Names {
                 .as_ref()
                 .is_some_and(|lets_open| !lets_open(span))
         {
-            roles = Roles::default();
+            roles = CallsiteFields::default();
         }
         roles
     }
@@ -260,21 +260,21 @@ pub(crate) fn is_of_macro(span: &Metadata<'_>) -> bool {
 }
 
 /// Reads the fields of one span, or of one `record`.
-pub(crate) struct Reading<'a, F> {
+pub(crate) struct FieldVisitor<'a, F> {
     pub(crate) names: &'a Names,
     pub(crate) span: &'static Metadata<'static>,
-    pub(crate) roles: Roles,
+    pub(crate) roles: CallsiteFields,
     /// Called for each field that has a role, with what it says or why that is refused.
     pub(crate) each: F,
 }
 
 /// What one field says.
-pub(crate) enum Heard {
+pub(crate) enum ParsedField {
     Id(IdKind, Id),
     Detail(Detail),
 }
 
-impl Heard {
+impl ParsedField {
     pub(crate) fn set(self, session: &mut Session) {
         match self {
             Self::Id(IdKind::Session, id) => {
@@ -303,16 +303,16 @@ impl Detail {
     }
 }
 
-impl<F: FnMut(&Field, Result<Heard, ErrorKind>)> Reading<'_, F> {
-    fn role(&self, field: &Field) -> Option<FieldRole> {
-        if field.index() < Roles::LAST {
+impl<F: FnMut(&Field, Result<ParsedField, ErrorKind>)> FieldVisitor<'_, F> {
+    fn role(&self, field: &Field) -> Option<FieldMeaning> {
+        if field.index() < CallsiteFields::LAST_TICKET {
             return self.roles.of(field);
         }
         let role = match field.name() {
             ID => self.roles.ids.id,
             name => self.names.role(self.span, name, is_of_macro(self.span)),
         };
-        role.map(FieldRole::Id).or_else(|| detail(field.name()))
+        role.map(FieldMeaning::Id).or_else(|| detail(field.name()))
     }
 
     /// Whether the field sets a session only because its span has the implicit name.
@@ -323,10 +323,10 @@ impl<F: FnMut(&Field, Result<Heard, ErrorKind>)> Reading<'_, F> {
     /// Metadata keeps its type. Everything else is read as the text that it displays as.
     fn typed(&mut self, field: &Field, value: impl Into<Json> + ToString) {
         match self.role(field) {
-            Some(FieldRole::Metadata(key)) => {
+            Some(FieldMeaning::Metadata(key)) => {
                 (self.each)(
                     field,
-                    Ok(Heard::Detail(Detail::Metadata(key, value.into()))),
+                    Ok(ParsedField::Detail(Detail::Metadata(key, value.into()))),
                 );
             }
             Some(role) => self.text(field, role, &value.to_string()),
@@ -334,22 +334,24 @@ impl<F: FnMut(&Field, Result<Heard, ErrorKind>)> Reading<'_, F> {
         }
     }
 
-    fn text(&mut self, field: &Field, role: FieldRole, text: &str) {
+    fn text(&mut self, field: &Field, role: FieldMeaning, text: &str) {
         let heard = match role {
-            FieldRole::Id(_) if is_placeholder(text) => Err(ErrorKind::Placeholder),
-            FieldRole::Id(role) => Id::new(text).map(|id| match self.is_implicit(field) {
-                true => Heard::Id(role, id.replaceable()),
-                false => Heard::Id(role, id),
+            FieldMeaning::Id(_) if is_placeholder(text) => Err(ErrorKind::Placeholder),
+            FieldMeaning::Id(role) => Id::new(text).map(|id| match self.is_implicit(field) {
+                true => ParsedField::Id(role, id.replaceable()),
+                false => ParsedField::Id(role, id),
             }),
-            FieldRole::Metadata(key) => Ok(Heard::Detail(Detail::Metadata(key, text.into()))),
-            FieldRole::Tags => tags(text).map(|tags| Heard::Detail(Detail::Tags(tags))),
+            FieldMeaning::Metadata(key) => {
+                Ok(ParsedField::Detail(Detail::Metadata(key, text.into())))
+            }
+            FieldMeaning::Tags => tags(text).map(|tags| ParsedField::Detail(Detail::Tags(tags))),
         };
         (self.each)(field, heard);
     }
 }
 
 /// Every way to write an id makes the same string of it.
-impl<F: FnMut(&Field, Result<Heard, ErrorKind>)> Visit for Reading<'_, F> {
+impl<F: FnMut(&Field, Result<ParsedField, ErrorKind>)> Visit for FieldVisitor<'_, F> {
     fn record_str(&mut self, field: &Field, value: &str) {
         if let Some(role) = self.role(field) {
             self.text(field, role, value);

@@ -1,14 +1,12 @@
-//! `SessionLayer::with_filter`: spans that a filter hides from the OpenTelemetry layer, and that open
+//! `SessionLayer::wrap_filtered`: spans that a filter hides from the OpenTelemetry layer, and that open
 //! a scope all the same.
 //!
 //! A layer without a filter beside a filtered one would switch off the level filter of the whole
 //! subscriber. So the half that follows the hidden spans has a filter of its own.
 
-use crate::known;
-use crate::layer::around::AroundLayer;
-use crate::layer::opening::Shared;
-use crate::layer::reached;
-use crate::layer::tracking;
+use crate::layer::openers::Shared;
+use crate::layer::wrapped::WrappedLayer;
+use crate::layer::{reached, tracked};
 use std::any::TypeId;
 use std::sync::Arc;
 use tracing::level_filters::LevelFilter;
@@ -19,64 +17,28 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
 
-/// A [`SessionLayer`](crate::SessionLayer) with a filter for the OpenTelemetry layer: see
-/// [`SessionLayer::with_filter`](crate::SessionLayer::with_filter).
-///
-/// ```
-/// use tracing_session::{FilteredSessionLayer, SessionLayer};
-/// use tracing_subscriber::filter::LevelFilter;
-///
-/// let layer: FilteredSessionLayer<LevelFilter> = SessionLayer::new().with_filter(LevelFilter::INFO);
-/// ```
-#[derive(Debug)]
-pub struct FilteredSessionLayer<F> {
-    shared: Arc<Shared>,
-    filter: F,
-}
-
-impl<F> FilteredSessionLayer<F> {
-    pub(crate) fn new(shared: Arc<Shared>, filter: F) -> Self {
-        Self { shared, filter }
-    }
-
-    /// The OpenTelemetry layer with the filter and this layer around it: see
-    /// [`SessionLayer::around`](crate::SessionLayer::around).
-    ///
-    /// ```
-    /// # use opentelemetry::trace::TracerProvider;
-    /// # use opentelemetry_sdk::trace::SdkTracerProvider;
-    /// # use tracing_session::{SessionLayer, SessionTracerProvider};
-    /// # use tracing_subscriber::prelude::*;
-    /// # use tracing_subscriber::filter::LevelFilter;
-    /// # let provider = SessionTracerProvider::new(SdkTracerProvider::default());
-    /// let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("chat"));
-    /// let layer = SessionLayer::new().with_filter(LevelFilter::INFO).around(otel);
-    /// let subscriber = tracing_subscriber::registry().with(layer);
-    /// # drop(subscriber);
-    /// ```
-    pub fn around<S, L>(self, otel: L) -> impl Layer<S>
-    where
-        S: Subscriber + for<'span> LookupSpan<'span>,
-        L: Layer<S>,
-        F: Filter<S> + 'static,
-    {
-        let shared = self.shared;
-        shared.beside.finish(None);
-        let visible = AroundLayer::new(shared.clone(), otel).with_filter(self.filter);
-        let hidden = HiddenSpans(shared.clone()).with_filter(Openers(shared.clone()));
-        // The half that is joined last is called last: it sees what the other has taken.
-        visible.and_then(OnlyKnown {
-            inner: hidden,
-            shared,
-        })
-    }
+/// See [`SessionLayer::wrap_filtered`](crate::SessionLayer::wrap_filtered).
+pub(crate) fn wrap_filtered<S, L, F>(shared: Arc<Shared>, otel: L, filter: F) -> impl Layer<S>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    L: Layer<S>,
+    F: Filter<S> + 'static,
+{
+    shared.beside.finish(None);
+    let exported = WrappedLayer::new(shared.clone(), otel).with_filter(filter);
+    let filtered_out = FilteredOutOpeners(shared.clone()).with_filter(OpenersOnly(shared.clone()));
+    // The layer that is joined last is called last: it sees which spans the other one has received.
+    exported.and_then(TrackedOnly {
+        inner: filtered_out,
+        shared,
+    })
 }
 
 /// Lets through the spans that open a scope, whatever their level, and no event.
 #[derive(Debug)]
-struct Openers(Arc<Shared>);
+struct OpenersOnly(Arc<Shared>);
 
-impl<S> Filter<S> for Openers {
+impl<S> Filter<S> for OpenersOnly {
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
         metadata.is_span() && self.0.names.open(metadata)
     }
@@ -90,11 +52,11 @@ impl<S> Filter<S> for Openers {
     }
 }
 
-/// Follows the spans that [`Openers`] lets through and the OpenTelemetry layer does not know.
+/// Follows the spans that [`OpenersOnly`] lets through and the OpenTelemetry layer does not know.
 #[derive(Debug)]
-struct HiddenSpans(Arc<Shared>);
+struct FilteredOutOpeners(Arc<Shared>);
 
-impl<S> Layer<S> for HiddenSpans
+impl<S> Layer<S> for FilteredOutOpeners
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
@@ -105,11 +67,11 @@ where
 
     fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
         self.0.record(id, values, &ctx);
-        self.0.say_waiting();
+        self.0.flush_diagnostics();
     }
 
     fn on_enter(&self, id: &Id, _: Context<'_, S>) {
-        self.0.enter_hidden(id);
+        self.0.enter_if_tracked(id);
     }
 
     fn on_exit(&self, id: &Id, _: Context<'_, S>) {
@@ -117,7 +79,7 @@ where
     }
 
     fn on_close(&self, _: Id, _: Context<'_, S>) {
-        self.0.say_waiting();
+        self.0.flush_diagnostics();
     }
 
     // SAFETY: the pointers are to `self` and to what it owns, so they live as long as it does.
@@ -130,18 +92,18 @@ where
 /// Keeps the callbacks of all other spans from the filtered layer inside, which would look each span
 /// up in the registry to see whether its filter let it through. It forwards everything else.
 #[derive(Debug)]
-struct OnlyKnown<L> {
+struct TrackedOnly<L> {
     inner: L,
     shared: Arc<Shared>,
 }
 
-impl<L> OnlyKnown<L> {
-    fn may_know(&self, id: &Id) -> bool {
-        known::may_track(self.shared.key(id))
+impl<L> TrackedOnly<L> {
+    fn may_be_tracked(&self, id: &Id) -> bool {
+        tracked::may_track(self.shared.key(id))
     }
 }
 
-impl<S, L> Layer<S> for OnlyKnown<L>
+impl<S, L> Layer<S> for TrackedOnly<L>
 where
     S: Subscriber,
     L: Layer<S>,
@@ -179,25 +141,25 @@ where
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
-        if self.may_know(id) {
+        if self.may_be_tracked(id) {
             self.inner.on_record(id, values, ctx);
         }
     }
 
     fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
-        if self.may_know(id) {
+        if self.may_be_tracked(id) {
             self.inner.on_enter(id, ctx);
         }
     }
 
     fn on_exit(&self, id: &Id, ctx: Context<'_, S>) {
-        if tracking::is_inside() && self.may_know(id) {
+        if tracked::is_inside() && self.may_be_tracked(id) {
             self.inner.on_exit(id, ctx);
         }
     }
 
     fn on_close(&self, id: Id, ctx: Context<'_, S>) {
-        if self.may_know(&id) {
+        if self.may_be_tracked(&id) {
             self.inner.on_close(id, ctx);
         }
     }

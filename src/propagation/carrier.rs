@@ -14,7 +14,7 @@ use std::{fmt, slice};
 ///
 /// ```
 /// use std::collections::HashMap;
-/// use tracing_session::Carrier;
+/// use tracing_session::propagation::Carrier;
 ///
 /// let mut headers = HashMap::from([("Traceparent".to_owned(), "old".to_owned())]);
 /// headers.set("traceparent", "new".to_owned());
@@ -26,7 +26,7 @@ pub trait Carrier {
     ///
     /// ```
     /// # use std::collections::BTreeMap;
-    /// # use tracing_session::Carrier;
+    /// # use tracing_session::propagation::Carrier;
     /// BTreeMap::new().set("traceparent", "...".to_owned());
     /// ```
     fn set(&mut self, name: &str, value: String);
@@ -35,7 +35,7 @@ pub trait Carrier {
     ///
     /// ```
     /// # use std::collections::BTreeMap;
-    /// # use tracing_session::Carrier;
+    /// # use tracing_session::propagation::Carrier;
     /// assert!(BTreeMap::<String, String>::new().get_all("traceparent").is_empty());
     /// ```
     fn get_all(&self, name: &str) -> Vec<&str>;
@@ -44,7 +44,7 @@ pub trait Carrier {
     ///
     /// ```
     /// # use std::collections::BTreeMap;
-    /// # use tracing_session::Carrier;
+    /// # use tracing_session::propagation::Carrier;
     /// assert!(BTreeMap::<String, String>::new().names().is_empty());
     /// ```
     fn names(&self) -> Vec<&str>;
@@ -82,7 +82,7 @@ map_carrier!([] BTreeMap<String, String>, identity, slice::from_ref);
 /// they contain the session.
 ///
 /// ```
-/// use tracing_session::{TraceHeaders, WithPropagated, inject_context};
+/// use tracing_session::propagation::{TraceHeaders, WithPropagated, inject_context};
 ///
 /// struct Job {
 ///     text: String,

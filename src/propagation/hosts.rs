@@ -1,7 +1,7 @@
 //! The hosts that get the session, for the layers of HTTP clients.
 
-use crate::here;
-use crate::propagation::inject_context;
+use crate::base::thread_context;
+use crate::propagation::functions::inject_context;
 use crate::scope::Scope;
 use crate::session::keys::{SESSION_ID, USER_ID};
 use http::HeaderMap;
@@ -53,7 +53,7 @@ fn bare(host: &str) -> &str {
 
 /// Writes the current context into `headers`, without the session unless the host is allowed.
 pub(crate) fn inject_for_host(headers: &mut HeaderMap, is_allowed: bool) {
-    let _attached = (!is_allowed).then(|| here::attach_changed(without_session));
+    let _attached = (!is_allowed).then(|| thread_context::attach_changed(without_session));
     inject_context(headers);
 }
 

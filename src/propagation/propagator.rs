@@ -1,18 +1,21 @@
 //! The propagator: it injects the session of a `Context` into headers, and extracts it from headers.
 
-use crate::diagnostic::{self, Message};
-use crate::error::{Error, ErrorKind};
-use crate::format::privacy::Privacy;
-use crate::propagation::baggage::{self, Member};
+use crate::base::diagnostic;
+use crate::base::diagnostic::{BAGGAGE_TOO_LARGE, Message};
+use crate::base::error::{Error, ErrorKind};
+use crate::export::privacy::Privacy;
 use crate::scope::Scope;
 use crate::session::details::Details;
+use crate::session::id::is_id;
 use crate::session::keys::{SESSION_ID, USER_HASH, USER_ID};
-use crate::session::text::is_id;
 use crate::session::{Id, IdKind, Session};
+use opentelemetry::baggage::{Baggage, BaggageExt};
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use opentelemetry::{Context, KeyValue, Value};
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{
+    AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode,
+};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +24,7 @@ use std::sync::Arc;
 /// `X-Mirascope-Session-Id`: where this header is read, that one is too.
 ///
 /// ```
-/// use tracing_session::{SESSION_HEADER_NAME, SessionPropagator};
+/// use tracing_session::{SessionPropagator, propagation::SESSION_HEADER_NAME};
 ///
 /// let propagator = SessionPropagator::new().with_header(SESSION_HEADER_NAME)?;
 /// # Ok::<(), tracing_session::Error>(())
@@ -92,25 +95,26 @@ impl SessionPropagator {
             user: false,
             privacy: Privacy::new(),
             inbound: InboundPolicy::accept(),
-            fields: vec![baggage::HEADER.to_owned()],
+            fields: vec![BAGGAGE_HEADER.to_owned()],
         }
     }
 
-    /// Whether W3C baggage is written and read. Default: true.
+    /// Neither writes nor reads W3C baggage: the session is in [separate headers](Self::with_header) only. Default: baggage
+    /// is written and read.
     ///
     /// An id arrives byte for byte. But Python's OpenTelemetry encodes a space as `+`, against the recommendation: the id
     /// arrives with `+`, unless a [separate header](Self::with_header) contains it with the space. The propagator drops
     /// the properties of the member `session.id`.
     ///
     /// ```
-    /// # use tracing_session::{SESSION_HEADER_NAME, SessionPropagator};
+    /// # use tracing_session::{SessionPropagator, propagation::SESSION_HEADER_NAME};
     /// let as_mirascope = SessionPropagator::new()
-    ///     .with_baggage(false)
+    ///     .without_baggage()
     ///     .with_header(SESSION_HEADER_NAME)?;
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
-    pub fn with_baggage(mut self, baggage: bool) -> Self {
-        self.baggage = baggage;
+    pub fn without_baggage(mut self) -> Self {
+        self.baggage = false;
         self.name_fields()
     }
 
@@ -131,7 +135,7 @@ impl SessionPropagator {
     pub fn with_header(mut self, name: impl Into<String>) -> Result<Self, Error> {
         let name = name.into();
         let is_token = |byte: u8| byte.is_ascii_alphanumeric() || TOKEN_SYMBOLS.contains(&byte);
-        let is_baggage = name.eq_ignore_ascii_case(baggage::HEADER);
+        let is_baggage = name.eq_ignore_ascii_case(BAGGAGE_HEADER);
         if name.is_empty() || is_baggage || !name.bytes().all(is_token) {
             return Err(ErrorKind::HeaderName.into());
         }
@@ -139,31 +143,31 @@ impl SessionPropagator {
         Ok(self.name_fields())
     }
 
-    /// Whether ids in [separate headers](Self::with_header) are percent-encoded. Then every id can be sent, but the
-    /// receiver has to decode it, as this propagator does with the same setting. Default: false.
+    /// Percent-encodes ids in [separate headers](Self::with_header). Then every id can be sent, but the
+    /// receiver has to decode it, as this propagator does with the same setting. Default: ids are not encoded.
     ///
     /// ```
     /// # use tracing_session::SessionPropagator;
     /// let propagator = SessionPropagator::new()
     ///     .with_header("x-session")?
-    ///     .with_percent_encoded_headers(true);
+    ///     .with_percent_encoded_headers();
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
-    pub fn with_percent_encoded_headers(mut self, percent_encoded: bool) -> Self {
-        self.percent_encoded = percent_encoded;
+    pub fn with_percent_encoded_headers(mut self) -> Self {
+        self.percent_encoded = true;
         self
     }
 
-    /// Whether the user id is injected and extracted too, as the member `user.id` of W3C baggage. Default: false.
+    /// Injects and extracts the user id too, as the member `user.id` of W3C baggage. Default: the user id is not sent.
     ///
     /// Use it only among services that you trust: an [`InboundPolicy`] checks the session id only.
     ///
     /// ```
     /// # use tracing_session::SessionPropagator;
-    /// let among_our_own_services = SessionPropagator::new().with_user(true);
+    /// let among_our_own_services = SessionPropagator::new().with_user();
     /// ```
-    pub fn with_user(self, user: bool) -> Self {
-        Self { user, ..self }
+    pub fn with_user(self) -> Self {
+        Self { user: true, ..self }
     }
 
     /// Redacts the ids in outgoing headers. Default: none.
@@ -172,10 +176,10 @@ impl SessionPropagator {
     /// [`with_user`](Self::with_user) sends the user. A service that receives `user.hash` exports it on its
     /// spans and sends it on. Such a service must not hash the ids again: use [`IdPolicy::plain`] there.
     ///
-    /// [`IdPolicy::plain`]: crate::IdPolicy::plain
+    /// [`IdPolicy::plain`]: crate::export::IdPolicy::plain
     ///
     /// ```
-    /// # use tracing_session::{IdPolicy, Privacy, SessionPropagator};
+    /// # use tracing_session::{Privacy, SessionPropagator, export::IdPolicy};
     /// let privacy = Privacy::new().with_session_ids(IdPolicy::omitted());
     /// let propagator = SessionPropagator::new().with_privacy(privacy);
     /// ```
@@ -186,7 +190,7 @@ impl SessionPropagator {
     /// Sets the policy that accepts or refuses an extracted session. Default: [`InboundPolicy::accept`].
     ///
     /// ```
-    /// # use tracing_session::{InboundPolicy, SessionPropagator};
+    /// # use tracing_session::{SessionPropagator, propagation::InboundPolicy};
     /// let propagator = SessionPropagator::new().with_inbound(InboundPolicy::ignore());
     /// ```
     pub fn with_inbound(self, inbound: InboundPolicy) -> Self {
@@ -194,7 +198,7 @@ impl SessionPropagator {
     }
 
     fn name_fields(mut self) -> Self {
-        let baggage = self.baggage.then(|| baggage::HEADER.to_owned());
+        let baggage = self.baggage.then(|| BAGGAGE_HEADER.to_owned());
         self.fields = baggage.into_iter().chain(self.headers.clone()).collect();
         self
     }
@@ -226,7 +230,7 @@ impl SessionPropagator {
         let mut session = Session::default();
         let mut user_hash = None;
         let mut with_spaces = None;
-        for member in baggage::members(baggage) {
+        for member in members(baggage) {
             let (id, what) = if member.is(SESSION_ID) {
                 with_spaces = member.value_with_spaces();
                 (&mut session.id, "a `session.id`")
@@ -237,7 +241,7 @@ impl SessionPropagator {
             } else {
                 continue;
             };
-            set_id(id, member.value()).map_err(ignored(baggage::HEADER, what))?;
+            set_id(id, member.value()).map_err(ignored(BAGGAGE_HEADER, what))?;
         }
         for header in &self.headers {
             let is_mirascopes = header.eq_ignore_ascii_case(SESSION_HEADER_NAME);
@@ -245,7 +249,7 @@ impl SessionPropagator {
             for name in [header.as_str()].into_iter().chain(other) {
                 for value in extractor.get_all(name).unwrap_or_default() {
                     // Checked first, so that a long value isn't decoded.
-                    if value.len() > baggage::MAX_BYTES {
+                    if value.len() > MAX_BAGGAGE_BYTES {
                         return Err(ignored(name, "an id")(ErrorKind::TooLong));
                     }
                     let value = match self.percent_encoded {
@@ -309,8 +313,8 @@ impl TextMapPropagator for SessionPropagator {
             let user = user.as_ref().map(|(key, user)| (*key, &**user));
             let own: Vec<_> = id.into_iter().chain(user).collect();
             let is_redacted = |key: &str, value: &str| self.redacts(key, value, &session);
-            if let Some(header) = baggage::header(cx, &own, is_redacted) {
-                injector.set(baggage::HEADER, header);
+            if let Some(header) = header(cx, &own, is_redacted) {
+                injector.set(BAGGAGE_HEADER, header);
             }
         }
         let Some(id) = id else { return };
@@ -327,14 +331,14 @@ impl TextMapPropagator for SessionPropagator {
     }
 
     fn extract_with_context(&self, cx: &Context, extractor: &dyn Extractor) -> Context {
-        let headers = self.baggage.then(|| extractor.get_all(baggage::HEADER));
+        let headers = self.baggage.then(|| extractor.get_all(BAGGAGE_HEADER));
         let headers = headers.flatten().unwrap_or_default();
         let mut cx = cx.clone();
         if !headers.is_empty() {
             let own = [SESSION_ID, USER_ID, USER_HASH];
             let is_own = |member: &Member<'_>| own.iter().any(|key| member.is(key));
-            let others = baggage::members(&headers).filter(|member| !is_own(member));
-            cx = baggage::with_baggage(&cx, others);
+            let others = members(&headers).filter(|member| !is_own(member));
+            cx = with_baggage(&cx, others);
         }
         match self.read(extractor, &headers) {
             Ok(session) if !session.is_empty() && self.inbound.accepts(session.id(), &()) => {
@@ -362,7 +366,7 @@ impl TextMapPropagator for SessionPropagator {
 /// request in a server.
 ///
 /// ```
-/// use tracing_session::{InboundPolicy, SessionPropagator};
+/// use tracing_session::{SessionPropagator, propagation::InboundPolicy};
 ///
 /// let ours = |id: &str, _: &()| id.starts_with("chat-");
 /// let propagator = SessionPropagator::new().with_inbound(InboundPolicy::verify(ours));
@@ -383,7 +387,7 @@ impl<R: ?Sized> InboundPolicy<R> {
     /// Accepts every valid id. This is the default.
     ///
     /// ```
-    /// # use tracing_session::{InboundPolicy, SessionPropagator};
+    /// # use tracing_session::{SessionPropagator, propagation::InboundPolicy};
     /// let propagator = SessionPropagator::new().with_inbound(InboundPolicy::accept());
     /// ```
     pub fn accept() -> Self {
@@ -393,7 +397,7 @@ impl<R: ?Sized> InboundPolicy<R> {
     /// Ignores every id: for a service that anybody can call.
     ///
     /// ```
-    /// # use tracing_session::{InboundPolicy, SessionPropagator};
+    /// # use tracing_session::{SessionPropagator, propagation::InboundPolicy};
     /// let propagator = SessionPropagator::new().with_inbound(InboundPolicy::ignore());
     /// ```
     pub fn ignore() -> Self {
@@ -403,7 +407,7 @@ impl<R: ?Sized> InboundPolicy<R> {
     /// Accepts an id if `verify` returns true, for example if it belongs to the authenticated user.
     ///
     /// ```
-    /// # use tracing_session::{InboundPolicy, SessionPropagator};
+    /// # use tracing_session::{SessionPropagator, propagation::InboundPolicy};
     /// let policy = InboundPolicy::verify(|id: &str, _: &()| id.starts_with("chat-"));
     /// let propagator = SessionPropagator::new().with_inbound(policy);
     /// ```
@@ -441,4 +445,118 @@ impl<R: ?Sized> fmt::Debug for InboundPolicy<R> {
             Policy::Verify(_) => "InboundPolicy::verify(..)",
         })
     }
+}
+
+pub(crate) const BAGGAGE_HEADER: &str = "baggage";
+
+/// The limits of the recommendation, for the whole header.
+pub(crate) const MAX_BAGGAGE_BYTES: usize = 8192;
+const MAX_MEMBERS: usize = 64;
+
+/// Encodes every character that some reader misreads: Python reads `+` as a space, and for others `=` ends a value.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b':')
+    .remove(b'/')
+    .remove(b'@')
+    .remove(b'!')
+    .remove(b'$')
+    .remove(b'*');
+
+/// The header with these `own` members, and the other baggage of `cx` except members that `is_redacted`. `None` if it
+/// would be empty. Reports members that don't fit.
+pub(crate) fn header(
+    cx: &Context,
+    own: &[(&str, &str)],
+    is_redacted: impl Fn(&str, &str) -> bool,
+) -> Option<String> {
+    let is_own = |key: &str| own.iter().any(|(own, _)| *own == key);
+    let others = cx.baggage().iter();
+    let others = others.map(|(key, (value, it))| (key.as_str(), value.as_str(), it.as_str()));
+    let others = others.filter(|(key, value, _)| !is_own(key) && !is_redacted(key, value));
+    let own = own.iter().map(|(key, value)| (*key, *value, ""));
+    let mut header = String::new();
+    let mut members = 0;
+    for (key, value, metadata) in own.chain(others) {
+        let before = header.len();
+        header.extend([if before > 0 { "," } else { "" }, key, "="]);
+        header.extend(utf8_percent_encode(value, ENCODED));
+        header.extend(properties(metadata).flat_map(|property| [";", property]));
+        if header.len() <= MAX_BAGGAGE_BYTES && members < MAX_MEMBERS {
+            members += 1;
+        } else {
+            header.truncate(before);
+            diagnostic::emit_once(BAGGAGE_TOO_LARGE);
+        }
+    }
+    (members > 0).then_some(header)
+}
+
+/// The properties in a member's metadata, without those that would break the header.
+fn properties(metadata: &str) -> impl Iterator<Item = &str> {
+    let is_octet = |byte: u8| matches!(byte, b'\t' | b' '..=b'~') && byte != b',';
+    let properties = metadata.split(';').map(str::trim);
+    properties.filter(move |it| !it.is_empty() && it.bytes().all(is_octet))
+}
+
+/// A member of a header.
+pub(crate) struct Member<'a> {
+    key: &'a str,
+    encoded: &'a str,
+    metadata: &'a str,
+}
+
+impl<'a> Member<'a> {
+    /// Whether this is the member `key`. Some readers decode keys, so an encoded key counts too.
+    pub(crate) fn is(&self, key: &str) -> bool {
+        percent_decode_str(self.key).eq(key.bytes())
+    }
+
+    /// `None` if the value is not UTF-8.
+    pub(crate) fn value(&self) -> Option<Cow<'a, str>> {
+        percent_decode_str(self.encoded).decode_utf8().ok()
+    }
+
+    /// The value if its sender writes a space as `+`, as Python's OpenTelemetry does. The header doesn't tell.
+    pub(crate) fn value_with_spaces(&self) -> Option<String> {
+        let encoded = self.encoded.replace('+', " ");
+        let value = percent_decode_str(&encoded).decode_utf8().ok()?;
+        Some(value.into_owned())
+    }
+}
+
+/// The members of the headers, up to the limits.
+pub(crate) fn members<'a>(headers: &'a [&'a str]) -> impl Iterator<Item = Member<'a>> {
+    let mut bytes = 0;
+    let fitting = headers.iter().take_while(move |header| {
+        bytes += header.len();
+        bytes <= MAX_BAGGAGE_BYTES
+    });
+    let members = fitting.flat_map(|header| header.split(','));
+    let members = members.filter_map(|member| {
+        let (pair, metadata) = member.split_once(';').unwrap_or((member, ""));
+        let (key, encoded) = pair.split_once('=')?;
+        Some(Member {
+            key: key.trim(),
+            encoded: encoded.trim(),
+            metadata: metadata.trim(),
+        })
+    });
+    members.take(MAX_MEMBERS)
+}
+
+/// `cx` with these members instead of its own baggage.
+pub(crate) fn with_baggage<'a>(cx: &Context, members: impl Iterator<Item = Member<'a>>) -> Context {
+    let mut baggage = Baggage::new();
+    for member in members {
+        if let Some(value) = member.value() {
+            // Ignores members with an invalid key, and members over the limits.
+            let (key, value) = (member.key.to_owned(), value.into_owned());
+            baggage.insert_with_metadata(key, value, member.metadata);
+        }
+    }
+    cx.with_baggage(baggage)
 }

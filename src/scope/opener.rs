@@ -1,11 +1,11 @@
 //! An opener: a span whose fields set values of a scope, and may be recorded until it closes.
 
-use crate::diagnostic;
-use crate::format::fields::OpenerFields;
+use crate::base::diagnostic;
+use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::base::sync::{OnceLock, RwLock};
+use crate::export::OpenerFields;
 use crate::session::details::Parts;
 use crate::session::{IdKind, Session};
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{OnceLock, RwLock};
 use std::sync::{Arc, PoisonError};
 
 pub(crate) struct Opener {

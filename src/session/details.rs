@@ -1,11 +1,11 @@
 //! The values of a session other than its ids: metadata, tags, prompt template and attributes.
 
-use crate::error::ErrorKind;
+use crate::base::error::ErrorKind;
+use crate::base::sync::OnceLock;
 use crate::session::id::{Id, IdKind};
 use crate::session::keys::{
     PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, ours,
 };
-use crate::sync::OnceLock;
 use opentelemetry::{Array, KeyValue, StringValue, Value};
 use serde::Serializer as _;
 use serde::de::{Deserializer as _, MapAccess, Visitor};
@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// with the same key, such as `metadata`, that attribute replaces the session's on the span.
 ///
 /// ```
-/// use tracing_session::{Part, Session, current_session};
+/// use tracing_session::{Session, current_session, session::Part};
 ///
 /// let outer = Session::new("chat-42")?.with_user("u-7")?;
 /// let inner = Session::default().without(Part::User);

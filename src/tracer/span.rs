@@ -1,9 +1,9 @@
 //! Writes scopes on spans: when a span ends, each key that the span doesn't have.
 
-use crate::handover::{self, Errand};
 use crate::scope::Scope;
-use crate::scope::in_force;
-use crate::tracer::own::SpanAttributes;
+use crate::scope::bridge::{self, SpanCommand};
+use crate::scope::context;
+use crate::tracer::attributes::SpanAttributes;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Span, SpanContext, Status};
 use std::borrow::Cow;
@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// A span of a [`SessionTracer`](crate::SessionTracer). When it ends, it appends the attributes of its session.
+/// A span of a [`SessionTracer`](crate::tracer::SessionTracer). When it ends, it appends the attributes of its session.
 ///
 /// ```
 /// use opentelemetry::trace::{Span, Tracer, TracerProvider};
@@ -40,14 +40,14 @@ impl<S: Span> SessionSpan<S> {
         }
     }
 
-    fn run(&mut self, errand: Errand) {
+    fn run(&mut self, errand: SpanCommand) {
         match errand {
-            Errand::Bind(session) => {
+            SpanCommand::SetSession(session) => {
                 let scope = self.own.bind(&session);
                 self.bound = bind(self.inner.span_context(), scope);
             }
-            Errand::Mark(session) => self.own.mark(session),
-            Errand::Nothing => {}
+            SpanCommand::Mark(session) => self.own.mark(session),
+            SpanCommand::Ping => {}
         }
     }
 
@@ -70,7 +70,7 @@ impl<S: Span> SessionSpan<S> {
 #[cold]
 fn bind(span: &SpanContext, scope: Arc<Scope>) -> bool {
     if span.is_valid() {
-        in_force::bind(span, scope);
+        context::set_scope_by_span_id(span, scope);
     }
     span.is_valid()
 }
@@ -109,7 +109,7 @@ impl<S: Span> Span for SessionSpan<S> {
     fn set_status(&mut self, status: Status) {
         if status != Status::Unset {
             self.inner.set_status(status);
-        } else if let Some(errand) = handover::errand() {
+        } else if let Some(errand) = bridge::take_command() {
             self.run(errand);
         }
     }
@@ -146,7 +146,7 @@ impl<S: Span> Drop for SessionSpan<S> {
         // A span that nobody ended ends itself when it is dropped, right after this.
         self.write();
         if self.bound {
-            in_force::unbind(self.inner.span_context());
+            context::remove_scope_by_span_id(self.inner.span_context());
         }
     }
 }

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use std::env;
 use std::error::Error;
 use std::io::{self, BufRead};
-use tracing_session::{Session, SessionSampler, SessionTracer, SessionTracerProvider};
+use tracing_session::{Session, SessionSampler, SessionTracerProvider, tracer::SessionTracer};
 
 type Failure = Box<dyn Error + Send + Sync>;
 type Provider = SessionTracerProvider<SdkTracerProvider>;

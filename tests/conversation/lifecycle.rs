@@ -87,7 +87,7 @@ fn conversation_tells_it_where_that_is_wanted() {
 #[test]
 fn conversation_that_is_resumed_has_started_and_one_without_a_turn_has_not() {
     let events = Heard::default();
-    let app = App::with_layer(|otel| tracing_session::SessionLayer::new().around(otel));
+    let app = App::with_layer(|otel| tracing_session::SessionLayer::new().wrap(otel));
     let provider_of_the_test = app; // its subscriber exports; the one below hears
     let _default = tracing_subscriber::registry()
         .with(events.clone())

@@ -5,7 +5,11 @@ use crate::support::{App, values};
 use opentelemetry::trace::TraceContextExt;
 use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::{Session, link_context, parent_context, session};
+use tracing_session::{
+    Session,
+    conversation::{link_context, parent_context},
+    session,
+};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const SPAN: &str = "00f067aa0ba902b7";

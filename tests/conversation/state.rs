@@ -5,7 +5,7 @@ use crate::support::{App, values};
 use opentelemetry::trace::TraceId;
 use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult};
 use serde_json::{Value as Json, json};
-use tracing_session::{Conversation, ConversationState, Session, SessionLayer};
+use tracing_session::{Conversation, Session, SessionLayer, conversation::ConversationState};
 
 /// Into the response and out of the next request.
 fn sent(chat: &Conversation) -> Conversation {
@@ -119,7 +119,7 @@ fn trace_that_was_not_sampled_or_has_a_trace_state_goes_on_so() {
     let state = "ot=rv:6e6d1a75832a2f".to_owned();
     let app = App::with_provider(
         |builder| builder.with_sampler(Sampler::parent_based(WritesState(state))),
-        |otel| SessionLayer::new().around(otel),
+        |otel| SessionLayer::new().wrap(otel),
     );
     let mut chat = chat().in_one_trace();
     take(&mut chat, "one");
@@ -145,7 +145,7 @@ fn trace_state_that_is_too_long_is_left_out() {
         let members = format!("a=123,b={},c={}", "x".repeat(250), "y".repeat(bytes - 261));
         let _app = App::with_provider(
             |builder| builder.with_sampler(WritesState(members.clone())),
-            |otel| SessionLayer::new().around(otel),
+            |otel| SessionLayer::new().wrap(otel),
         );
         let mut chat = chat();
         take(&mut chat, "one");

@@ -4,7 +4,7 @@ use crate::details::{full, lacks, span, with_metadata};
 use crate::support::{self, App, values};
 use tracing::field::Empty;
 use tracing::info_span;
-use tracing_session::{Part, Session, current_session, session};
+use tracing_session::{Session, current_session, session, session::Part};
 
 const PARTS: [(Part, &[&str]); 6] = [
     (Part::Session, &["session.id"]),

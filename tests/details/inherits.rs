@@ -13,8 +13,8 @@ use tracing::span::{Attributes, Id};
 use tracing::{Instrument, debug_span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{
-    InSession, Session, SessionLayer, SessionPropagator, SpanSession, current_session, session,
-    set_session_id, set_user_id, user,
+    InSession, Session, SessionLayer, SessionPropagator, current_session, layer::SessionExtension,
+    session, set_session_id, set_user_id, user,
 };
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context as LayerContext;
@@ -146,11 +146,7 @@ fn session_of_a_context_is_that_of_no_other() {
 
 #[test]
 fn hidden_span_still_says_it() {
-    let app = App::with_layer(|otel| {
-        SessionLayer::new()
-            .with_filter(LevelFilter::INFO)
-            .around(otel)
-    });
+    let app = App::with_layer(|otel| SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO));
     let hidden = debug_span!("session", id = "chat-42", metadata.plan = Empty, tags = "a");
     hidden.in_scope(|| {
         let open = info_span!("before").entered();
@@ -265,7 +261,7 @@ fn everything_can_be_read_back() {
     impl<S: tracing::Subscriber + for<'span> LookupSpan<'span>> Layer<S> for Reads {
         fn on_new_span(&self, _: &Attributes<'_>, id: &Id, ctx: LayerContext<'_, S>) {
             let span = ctx.span(id).unwrap();
-            if let Some(opened) = span.extensions().get::<SpanSession>() {
+            if let Some(opened) = span.extensions().get::<SessionExtension>() {
                 self.0.lock().unwrap().push(opened.session());
             }
         }
@@ -293,7 +289,7 @@ fn everything_can_be_read_back() {
         assert_eq!(*session, full());
     }
     let reads = Reads::default();
-    let app = App::with_layer(|otel| SessionLayer::new().around(otel).and_then(reads.clone()));
+    let app = App::with_layer(|otel| SessionLayer::new().wrap(otel).and_then(reads.clone()));
     full().in_scope(|| is_full(&current_session().unwrap()));
     session!(full()).in_scope(|| {
         is_full(&current_session().unwrap());

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Barrier;
 use tracing::field::{Empty, debug, display};
 use tracing::info_span;
-use tracing_session::{Part, Session, session};
+use tracing_session::{Session, session, session::Part};
 
 #[test]
 fn field_recorded_late_reaches_what_is_open_and_what_comes() {

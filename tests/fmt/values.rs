@@ -5,7 +5,7 @@ use crate::support;
 use serde_json::json;
 use tracing::{info, info_span};
 use tracing_session::fmt::with_session;
-use tracing_session::{IdPolicy, Privacy, Session, session, set_session_id};
+use tracing_session::{Privacy, Session, export::IdPolicy, session, set_session_id};
 use tracing_subscriber::fmt;
 
 #[test]

@@ -9,7 +9,7 @@ use opentelemetry_sdk::trace::SpanData;
 use serde_json::{Map, Value as Json, json};
 use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::{Dialect, IdPolicy, Privacy, SessionExporter};
+use tracing_session::{Dialect, Privacy, SessionExporter, export::IdPolicy};
 
 type Object = Map<String, Json>;
 

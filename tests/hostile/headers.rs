@@ -19,8 +19,11 @@ use percent_encoding::percent_decode;
 use std::collections::HashMap;
 use std::sync::{LazyLock, Once};
 use tracing_session::{
-    Carrier, InboundPolicy, SESSION_HEADER_NAME, Session, SessionPropagator, current_session,
-    extract_context, extract_session_id, propagator_from_env,
+    Session, SessionPropagator, current_session,
+    propagation::{
+        Carrier, InboundPolicy, SESSION_HEADER_NAME, extract_context, extract_session_id,
+    },
+    propagator_from_env,
 };
 
 /// The variable that has to say so before the first check.
@@ -107,11 +110,11 @@ static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
             user: false,
             takes: |_| true,
         },
-        ours(all().with_user(true), true, true),
-        ours(all().with_percent_encoded_headers(true), true, false),
-        ours(all().with_baggage(false), false, false),
+        ours(all().with_user(), true, true),
+        ours(all().with_percent_encoded_headers(), true, false),
+        ours(all().without_baggage(), false, false),
         ours(
-            all().with_baggage(false).with_percent_encoded_headers(true),
+            all().without_baggage().with_percent_encoded_headers(),
             true,
             false,
         ),

@@ -12,8 +12,9 @@ use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use tracing_session::{
-    Conversation, Error, IdPolicy, Privacy, Session, SessionPropagator, link_context,
-    parent_context,
+    Conversation, Error, Privacy, Session, SessionPropagator,
+    conversation::{link_context, parent_context},
+    export::IdPolicy,
 };
 
 /// Panics where something does not hold.
@@ -199,9 +200,7 @@ fn check_hashed(key: &[u8], id: &str) {
         let privacy = Privacy::new()
             .with_session_ids(policy.clone())
             .with_user_ids(policy);
-        let propagator = SessionPropagator::new()
-            .with_user(true)
-            .with_privacy(privacy);
+        let propagator = SessionPropagator::new().with_user().with_privacy(privacy);
         let mut headers: HashMap<String, String> = HashMap::new();
         session.in_scope(|| propagator.inject_context(&Context::current(), &mut headers));
         headers.remove("baggage")

@@ -9,7 +9,7 @@ use std::env;
 use std::error::Error as _;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use tracing_session::{Error, IdPolicy, Session, otlp, propagator_from_env};
+use tracing_session::{Error, Session, export::IdPolicy, otlp, propagator_from_env};
 use tracing_subscriber::Registry;
 
 /// Those that the parts of a file are the values of, in this order.

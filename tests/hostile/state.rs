@@ -8,7 +8,11 @@ use crate::support::{App, values};
 use opentelemetry_sdk::trace::SpanData;
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
-use tracing_session::{Carrier, Conversation, ConversationState, TraceHeaders};
+use tracing_session::{
+    Conversation,
+    conversation::ConversationState,
+    propagation::{Carrier, TraceHeaders},
+};
 
 fn app() -> &'static App {
     thread_local! {

@@ -14,11 +14,7 @@ use tracing_subscriber::prelude::*;
 
 #[test]
 fn hidden_span_opens_its_scope_with_a_filter_given_to_the_session_layer() {
-    let app = App::with_layer(|otel| {
-        SessionLayer::new()
-            .with_filter(LevelFilter::INFO)
-            .around(otel)
-    });
+    let app = App::with_layer(|otel| SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO));
     let hidden = debug_span!("session", id = "chat-42", user.id = tracing::field::Empty);
     assert!(!hidden.is_disabled());
     hidden.in_scope(|| {
@@ -50,11 +46,7 @@ fn hidden_span_opens_its_scope_with_a_filter_given_to_the_session_layer() {
 
 #[test]
 fn explicit_children_inherit_through_a_hidden_span_and_beside_one() {
-    let app = App::with_layer(|otel| {
-        SessionLayer::new()
-            .with_filter(LevelFilter::INFO)
-            .around(otel)
-    });
+    let app = App::with_layer(|otel| SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO));
     let session = session!("chat-42");
     let child = info_span!(parent: &session, "child");
     let _elsewhere = session!(parent: None, "chat-43").entered();
@@ -82,11 +74,7 @@ fn explicit_children_inherit_through_a_hidden_span_and_beside_one() {
 fn hidden_span_that_says_nothing_is_not_there_for_what_is_inside_it() {
     // Takes everything: then `tracing` asks the filters of each span.
     let _other = tracing::Dispatch::new(tracing_subscriber::registry());
-    let app = App::with_layer(|otel| {
-        SessionLayer::new()
-            .with_filter(LevelFilter::INFO)
-            .around(otel)
-    });
+    let app = App::with_layer(|otel| SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO));
     let elsewhere = session!("chat-42");
     debug_span!(parent: &elsewhere, "hidden").in_scope(|| {
         assert_eq!(current_session(), None);
@@ -113,9 +101,7 @@ fn nothing_else_becomes_enabled_with_a_filter_given_to_the_session_layer() {
         .build();
     let provider = SessionTracerProvider::new(provider);
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
-    let layer = SessionLayer::new()
-        .with_filter(LevelFilter::INFO)
-        .around(otel);
+    let layer = SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO);
     let _default = tracing_subscriber::registry().with(layer).set_default();
     assert!(trace_span!("other").is_disabled());
     assert!(debug_span!("other").is_disabled());
@@ -131,8 +117,7 @@ fn nothing_else_becomes_enabled_with_a_filter_given_to_the_session_layer() {
 
 #[test]
 fn hidden_span_does_not_exist_with_a_filter_on_the_opentelemetry_layer() {
-    let app =
-        App::with_layer(|otel| SessionLayer::new().around(otel.with_filter(LevelFilter::INFO)));
+    let app = App::with_layer(|otel| SessionLayer::new().wrap(otel.with_filter(LevelFilter::INFO)));
     debug_span!("session", id = "chat-42").in_scope(|| info_span!("child").in_scope(|| {}));
     session!("chat-43").in_scope(|| info_span!("child").in_scope(|| {}));
     app.exports(

@@ -194,7 +194,7 @@ fn nothing_leaks_into_spans_that_a_processor_makes() {
     let own = Arc::new(OnceLock::new());
     let app = App::with_provider(
         |builder| builder.with_span_processor(MakesSpans(own.clone())),
-        |otel| SessionLayer::new().around(otel),
+        |otel| SessionLayer::new().wrap(otel),
     );
     own.set(app.provider.clone()).unwrap();
     let parent = info_span!("parent");
@@ -242,7 +242,7 @@ fn nothing_leaks_into_spans_that_an_exporter_makes() {
     };
     let app = App::with_provider(
         |builder| builder.with_batch_exporter(exporter),
-        |otel| SessionLayer::new().around(otel),
+        |otel| SessionLayer::new().wrap(otel),
     );
     session!("chat-42").in_scope(|| {
         info_span!("below").in_scope(|| {});

@@ -100,7 +100,7 @@ fn unsampled_spans_pass_the_scope_on() {
     let sampler = DropsRoots::default();
     let app = App::with_provider(
         |builder| builder.with_sampler(sampler.clone()),
-        |otel| SessionLayer::new().around(otel),
+        |otel| SessionLayer::new().wrap(otel),
     );
     let unsampled = session!("chat-42");
     unsampled.in_scope(|| {

@@ -105,44 +105,42 @@ fn inherits(app: &App) {
 #[test]
 fn works_around_an_optional_layer() {
     inherits(&App::with_layer(|otel| {
-        SessionLayer::new().around(Some(otel))
+        SessionLayer::new().wrap(Some(otel))
     }));
 }
 
 #[test]
 fn works_around_a_boxed_layer() {
     inherits(&App::with_layer(|otel| {
-        SessionLayer::new().around(otel.boxed())
+        SessionLayer::new().wrap(otel.boxed())
     }));
     inherits(&App::with_layer(|otel| {
-        SessionLayer::new().around(otel).boxed()
+        SessionLayer::new().wrap(otel).boxed()
     }));
 }
 
 #[test]
 fn works_around_a_filtered_layer() {
     inherits(&App::with_layer(|otel| {
-        SessionLayer::new().around(otel.with_filter(LevelFilter::INFO))
+        SessionLayer::new().wrap(otel.with_filter(LevelFilter::INFO))
     }));
     inherits(&App::with_layer(|otel| {
         SessionLayer::new()
-            .around(otel)
+            .wrap(otel)
             .with_filter(LevelFilter::INFO)
     }));
     inherits(&App::with_layer(|otel| {
-        SessionLayer::new()
-            .with_filter(LevelFilter::INFO)
-            .around(otel)
+        SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO)
     }));
 }
 
 #[test]
 fn works_around_a_reloadable_layer() {
     inherits(&App::with_layer(|otel| {
-        SessionLayer::new().around(reload::Layer::new(otel).0)
+        SessionLayer::new().wrap(reload::Layer::new(otel).0)
     }));
     inherits(&App::with_layer(|otel| {
-        reload::Layer::new(SessionLayer::new().around(otel)).0
+        reload::Layer::new(SessionLayer::new().wrap(otel)).0
     }));
 }
 
@@ -154,7 +152,7 @@ fn works_when_the_layer_is_put_in_later() {
         later = Some(otel);
         let (layer, reloaded) = reload::Layer::new(None::<crate::support::Otel>);
         handle = Some(reloaded);
-        SessionLayer::new().around(layer)
+        SessionLayer::new().wrap(layer)
     });
     session!("chat-41").in_scope(|| {
         assert_eq!(current_session_id().as_deref(), Some("chat-41"));
@@ -173,7 +171,7 @@ fn layers_are_found_from_outside() {
     );
     let around = app
         .dispatch
-        .downcast_ref::<tracing_session::AroundLayer<crate::support::Otel>>();
+        .downcast_ref::<tracing_session::layer::WrappedLayer<crate::support::Otel>>();
     assert!(around.is_some());
     let subscriber = tracing_subscriber::registry().with(SessionLayer::new());
     let dispatch = tracing::Dispatch::new(subscriber);
@@ -251,7 +249,7 @@ fn spans_outside_any_session_are_exported_as_they_would_be_without_this_crate() 
     let exporter = InMemorySpanExporter::default();
     let wrapped = SessionTracerProvider::new(provider(&exporter));
     let with = everything(&wrapped.tracer("app"), &exporter, |otel| {
-        SessionLayer::new().around(otel).boxed()
+        SessionLayer::new().wrap(otel).boxed()
     });
     assert_eq!(with, without);
     assert_eq!(without.len(), 3);
@@ -281,12 +279,12 @@ impl<S> tracing_subscriber::layer::Filter<S> for NoEvents {
 
 #[test]
 fn filter_inside_is_asked_for_events_and_for_the_highest_level() {
-    let app = App::with_layer(|otel| SessionLayer::new().around(otel.with_filter(NoEvents)));
+    let app = App::with_layer(|otel| SessionLayer::new().wrap(otel.with_filter(NoEvents)));
     session!("chat-42").in_scope(|| tracing::info!("an event"));
     assert!(app.span("session").events.is_empty());
     let provider = SessionTracerProvider::new(SdkTracerProvider::default());
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
-    let layer = SessionLayer::new().around(otel.with_filter(LevelFilter::INFO));
+    let layer = SessionLayer::new().wrap(otel.with_filter(LevelFilter::INFO));
     let hint = Layer::<Registry>::max_level_hint(&layer);
     assert_eq!(hint, Some(LevelFilter::INFO));
 }
@@ -300,8 +298,7 @@ fn layer_inside_is_told_of_the_dispatcher() {
         }
     }
     let told = Arc::new(OnceLock::new());
-    let _app =
-        App::with_layer(|otel| SessionLayer::new().around(otel.and_then(Told(told.clone()))));
+    let _app = App::with_layer(|otel| SessionLayer::new().wrap(otel.and_then(Told(told.clone()))));
     assert!(told.get().is_some());
 }
 
@@ -309,8 +306,7 @@ fn layer_inside_is_told_of_the_dispatcher() {
 
 #[test]
 fn without_context_activation_spans_are_marked_and_one_diagnostic_says_what_is_lost() {
-    let app =
-        App::with_layer(|otel| SessionLayer::new().around(otel.with_context_activation(false)));
+    let app = App::with_layer(|otel| SessionLayer::new().wrap(otel.with_context_activation(false)));
     for _ in 0..2 {
         warn_span!("outer").in_scope(|| {
             session!("chat-42").in_scope(|| info_span!("child").in_scope(|| {}));
@@ -333,8 +329,7 @@ fn without_context_activation_spans_are_marked_and_one_diagnostic_says_what_is_l
 
 #[test]
 fn without_context_activation_the_diagnostic_comes_inside_a_plain_span_too() {
-    let app =
-        App::with_layer(|otel| SessionLayer::new().around(otel.with_context_activation(false)));
+    let app = App::with_layer(|otel| SessionLayer::new().wrap(otel.with_context_activation(false)));
     app.provider.tracer("library").in_span("plain", |_| {
         session!("chat-42").in_scope(|| {});
         session!("chat-42").in_scope(|| {});

@@ -18,8 +18,8 @@ use std::net::Ipv4Addr;
 use tokio::net::TcpListener;
 use tracing::instrument;
 use tracing_session::{
-    InSession, SESSION_HEADER_NAME, Session, SessionLayer, SessionPropagator,
-    SessionTracerProvider, WithPropagated, current_session_id, inject_context,
+    InSession, Session, SessionLayer, SessionPropagator, SessionTracerProvider, current_session_id,
+    propagation::{SESSION_HEADER_NAME, WithPropagated, inject_context},
 };
 use tracing_subscriber::prelude::*;
 
@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .build();
     let provider = SessionTracerProvider::new(provider);
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("peer"));
-    let otel = SessionLayer::new().around(otel);
+    let otel = SessionLayer::new().wrap(otel);
     tracing_subscriber::registry().with(otel).init();
     global::set_text_map_propagator(TextMapCompositePropagator::new(vec![
         Box::new(TraceContextPropagator::new()),

@@ -4,7 +4,9 @@ use crate::logs::{App, chat};
 use opentelemetry::logs::AnyValue;
 use std::collections::BTreeMap;
 use tracing::info;
-use tracing_session::{Dialect, IdPolicy, Privacy, Session, SessionLogProcessor};
+use tracing_session::{
+    Dialect, Privacy, Session, export::IdPolicy, processors::SessionLogProcessor,
+};
 
 fn full() -> Session {
     let session = chat()

@@ -13,7 +13,8 @@ use tokio::task::yield_now;
 use tracing::{Dispatch, Instrument, info, info_span};
 use tracing_session::fmt::with_session;
 use tracing_session::{
-    InSession, Session, SessionLayer, SessionLogProcessor, SessionTracerProvider, session,
+    InSession, Session, SessionLayer, SessionTracerProvider, processors::SessionLogProcessor,
+    session,
 };
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
@@ -115,7 +116,7 @@ fn each_of_100_000_lines_has_its_own_session() {
     let writer = lines.clone();
     let dispatch = Dispatch::new(
         tracing_subscriber::registry()
-            .with(SessionLayer::new().around(otel))
+            .with(SessionLayer::new().wrap(otel))
             .with(OpenTelemetryTracingBridge::new(&logs))
             .with(
                 fmt::layer()

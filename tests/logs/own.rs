@@ -2,7 +2,7 @@
 
 use crate::logs::{App, chat};
 use tracing::info;
-use tracing_session::{Dialect, Session, SessionLogProcessor, session};
+use tracing_session::{Dialect, Session, processors::SessionLogProcessor, session};
 
 #[test]
 fn own_id_wins_and_is_not_doubled() {

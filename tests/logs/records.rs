@@ -9,8 +9,8 @@ use opentelemetry_sdk::logs::{InMemoryLogExporter, SdkLoggerProvider};
 use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, debug_span, info, info_span};
 use tracing_session::{
-    InSession, Session, SessionLayer, SessionLogProcessor, session, set_session_id, set_user_id,
-    user,
+    InSession, Session, SessionLayer, processors::SessionLogProcessor, session, set_session_id,
+    set_user_id, user,
 };
 use tracing_subscriber::prelude::*;
 
@@ -112,9 +112,7 @@ fn value_that_is_learnt_late_is_on_what_is_written_from_then_on() {
 #[test]
 fn span_that_a_filter_hides_says_its_session_all_the_same() {
     let app = App::with(SessionLogProcessor::new(), |otel| {
-        SessionLayer::new()
-            .with_filter(LevelFilter::INFO)
-            .around(otel)
+        SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO)
     });
     debug_span!("hidden", session.id = "chat-42").in_scope(|| {
         info!("in it");
@@ -139,8 +137,7 @@ fn default_session_is_on_what_is_outside_any_other() {
     carries_the_default(&app);
     // Of what the filter keeps from the OpenTelemetry layer, too.
     let app = App::with(SessionLogProcessor::new(), |otel| {
-        let filtered = SessionLayer::new().with_filter(LevelFilter::ERROR);
-        filtered.around(otel)
+        SessionLayer::new().wrap_filtered(otel, LevelFilter::ERROR)
     });
     carries_the_default(&app);
     let app = App::with(SessionLogProcessor::new(), |_| SessionLayer::new());

@@ -14,7 +14,8 @@ use std::time::Duration;
 use tracing::span::{Attributes, Id};
 use tracing::{Subscriber, info, info_span};
 use tracing_session::{
-    SessionLayer, SessionLogProcessor, SessionTracerProvider, fmt::with_session, session,
+    SessionLayer, SessionTracerProvider, fmt::with_session, processors::SessionLogProcessor,
+    session,
 };
 use tracing_subscriber::layer::Context as LayerContext;
 use tracing_subscriber::prelude::*;
@@ -128,7 +129,7 @@ fn log_from_anywhere_neither_hangs_nor_panics() {
     let provider = SessionTracerProvider::new(spans.build());
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
     tracing_subscriber::registry()
-        .with(SessionLayer::new().around(otel))
+        .with(SessionLayer::new().wrap(otel))
         .with(Everywhere)
         .with(OpenTelemetryTracingBridge::new(&logs))
         .with(

@@ -1,10 +1,10 @@
-use crate::diagnostic::setup::{AROUND, BESIDE, SetupCheck};
-use crate::diagnostic::{self, Once};
+use crate::base::setup::{AROUND, BESIDE, SetupCheck};
+use crate::base::diagnostic::{self, Once};
 use crate::scope::Scope;
 use crate::scope::opener::{Opener, OpenerFields};
 use crate::session::details::{Details, Part, Parts};
 use crate::session::{Id, Session};
-use crate::shards::Shards;
+use crate::base::shards::Shards;
 use loom::thread::{self, JoinHandle};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -17,8 +17,8 @@ use tracing::field::Empty;
 use tracing::{Instrument, Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{
-    Conversation, InSession, Part, Session, WithPropagated, current_session, propagator_from_env,
-    session, set_session_id, set_user_id, user,
+    Conversation, InSession, Session, current_session, propagation::WithPropagated,
+    propagator_from_env, session, session::Part, set_session_id, set_user_id, user,
 };
 
 /// Opens a scope, and calls its argument inside.

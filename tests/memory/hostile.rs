@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue};
 use opentelemetry::Context;
 use opentelemetry::propagation::TextMapPropagator;
 use std::collections::HashMap;
-use tracing_session::{Carrier, SessionPropagator, propagator_from_env};
+use tracing_session::{SessionPropagator, propagation::Carrier, propagator_from_env};
 
 /// Of W3C baggage, in bytes.
 const LIMIT: usize = 8192;
@@ -112,8 +112,8 @@ fn ours() -> [(&'static str, SessionPropagator); 4] {
     let of_its_own = || SessionPropagator::new().with_header("x-session").unwrap();
     [
         ("baggage", SessionPropagator::new()),
-        ("baggage", SessionPropagator::new().with_user(true)),
+        ("baggage", SessionPropagator::new().with_user()),
         ("x-session", of_its_own()),
-        ("x-session", of_its_own().with_percent_encoded_headers(true)),
+        ("x-session", of_its_own().with_percent_encoded_headers()),
     ]
 }

@@ -11,7 +11,7 @@ use tracing::subscriber::with_default;
 use tracing::{Subscriber, debug_span, info_span};
 use tracing_opentelemetry::{OpenTelemetryLayer, OpenTelemetrySpanExt};
 use tracing_session::{
-    Session, SessionLayer, SessionTracer, SessionTracerProvider, session, set_session_id,
+    Session, SessionLayer, SessionTracerProvider, session, set_session_id, tracer::SessionTracer,
 };
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::registry::LookupSpan;
@@ -44,7 +44,7 @@ where
 #[test]
 fn spans_that_have_ended_leave_nothing() {
     let _default = tracing_subscriber::registry()
-        .with(SessionLayer::new().around(otel()))
+        .with(SessionLayer::new().wrap(otel()))
         .set_default();
     does_not_grow(|| {
         session!("chat-42").in_scope(|| info_span!("below").in_scope(|| {}));
@@ -62,13 +62,13 @@ fn hidden_spans_leave_nothing() {
         debug_span!("session", id = "chat-42").in_scope(|| info_span!("below").in_scope(|| {}));
     };
     // Another layer wants the span, so it is made.
-    let hides = SessionLayer::new().around(otel().with_filter(LevelFilter::INFO));
+    let hides = SessionLayer::new().wrap(otel().with_filter(LevelFilter::INFO));
     let subscriber = tracing_subscriber::registry()
         .with(support::Diagnostics::default())
         .with(hides);
     with_default(subscriber, || does_not_grow(work));
-    let hides = SessionLayer::new().with_filter(LevelFilter::INFO);
-    let subscriber = tracing_subscriber::registry().with(hides.around(otel()));
+    let hides = SessionLayer::new().wrap_filtered(otel(), LevelFilter::INFO);
+    let subscriber = tracing_subscriber::registry().with(hides);
     with_default(subscriber, || does_not_grow(work));
     let subscriber = tracing_subscriber::registry().with(SessionLayer::new());
     with_default(subscriber, || does_not_grow(work));
@@ -83,7 +83,7 @@ fn spans_that_panic_while_they_are_made_leave_nothing() {
         }
     }
     let _default = tracing_subscriber::registry()
-        .with(SessionLayer::new().around(otel()))
+        .with(SessionLayer::new().wrap(otel()))
         .set_default();
     let make = || info_span!("session", id = "chat-42", other = ?Panics);
     // What `tracing-subscriber` keeps of a span that was never made.
@@ -95,7 +95,7 @@ fn spans_that_panic_while_they_are_made_leave_nothing() {
 #[test]
 fn details_leave_nothing() {
     let _default = tracing_subscriber::registry()
-        .with(SessionLayer::new().around(otel()))
+        .with(SessionLayer::new().wrap(otel()))
         .set_default();
     let _connection = info_span!("session", id = "chat-42", metadata.step = 0).entered();
     let said = Session::default().with_metadata("plan", "pro").unwrap();
@@ -119,7 +119,7 @@ fn details_leave_nothing() {
 #[test]
 fn many_providers_that_hide_metadata_leave_nothing_in_a_session() {
     use opentelemetry::trace::{Span, Tracer};
-    use tracing_session::{IdPolicy, Privacy};
+    use tracing_session::{Privacy, export::IdPolicy};
 
     let said = Session::default().with_metadata("plan", "pro").unwrap();
     does_not_grow(|| {
@@ -133,7 +133,7 @@ fn many_providers_that_hide_metadata_leave_nothing_in_a_session() {
 #[test]
 fn scopes_that_follow_one_another_form_no_chain() {
     let _default = tracing_subscriber::registry()
-        .with(SessionLayer::new().around(otel()))
+        .with(SessionLayer::new().wrap(otel()))
         .set_default();
     let _connection = info_span!("connection", user.id = "u-7").entered();
     does_not_grow(|| {
@@ -144,13 +144,13 @@ fn scopes_that_follow_one_another_form_no_chain() {
 
 #[test]
 fn span_whose_ids_are_hidden_and_set_over_and_over_does_not_grow() {
-    use tracing_session::{IdPolicy, Privacy};
+    use tracing_session::{Privacy, export::IdPolicy};
 
     let provider = SessionTracerProvider::new(SdkTracerProvider::default())
         .with_privacy(Privacy::new().with_user_ids(IdPolicy::omitted()));
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
     let _default = tracing_subscriber::registry()
-        .with(SessionLayer::new().around(otel))
+        .with(SessionLayer::new().wrap(otel))
         .set_default();
     let _connection = info_span!("connection").entered();
     let mut times = 0;

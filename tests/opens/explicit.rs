@@ -9,8 +9,8 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Span, debug_span, info_span, instrument};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{
-    InSession, Part, Session, SessionLayer, SpanSession, current_session, current_session_id,
-    session, set_session_id,
+    InSession, Session, SessionLayer, current_session, current_session_id, layer::SessionExtension,
+    session, session::Part, set_session_id,
 };
 use tracing_subscriber::Layer;
 use tracing_subscriber::registry::LookupSpan;
@@ -133,11 +133,11 @@ type Make = fn(Otel) -> Box<dyn Layer<Base> + Send + Sync>;
 
 /// The three places where openers are found. In the second one, spans of the level DEBUG are filtered out.
 const SET_UPS: [(&str, Make); 4] = [
-    ("wrapped", |otel| layer().around(otel).boxed()),
+    ("wrapped", |otel| layer().wrap(otel).boxed()),
     ("filtered", |otel| {
-        layer().with_filter(LevelFilter::INFO).around(otel).boxed()
+        layer().wrap_filtered(otel, LevelFilter::INFO).boxed()
     }),
-    ("around no layer", |_| layer().around(None::<Otel>).boxed()),
+    ("around no layer", |_| layer().wrap(None::<Otel>).boxed()),
     ("logs only", |_| layer().boxed()),
 ];
 
@@ -154,7 +154,7 @@ fn has_span_session(span: &Span) -> bool {
         let registry: &tracing_subscriber::Registry = dispatch.downcast_ref().unwrap();
         let span = registry.span(id).unwrap();
         let extensions = span.extensions();
-        extensions.get::<SpanSession>().is_some()
+        extensions.get::<SessionExtension>().is_some()
     });
     has.unwrap()
 }

@@ -32,8 +32,8 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tracing::info_span;
 use tracing_session::{
-    InSession, SESSION_HEADER_NAME, Session, SessionPropagator, current_session,
-    current_session_id, propagator_from_env, session,
+    InSession, Session, SessionPropagator, current_session, current_session_id,
+    propagation::SESSION_HEADER_NAME, propagator_from_env, session,
 };
 
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -46,7 +46,7 @@ fn here() -> SpanContext {
 
 /// Sets what `MIRASCOPE_PROPAGATOR=tracecontext` makes.
 fn set_propagator() {
-    let mirascope = SessionPropagator::new().with_baggage(false);
+    let mirascope = SessionPropagator::new().without_baggage();
     let propagators: Vec<Box<dyn TextMapPropagator + Send + Sync>> = vec![
         Box::new(TraceContextPropagator::new()),
         Box::new(mirascope.with_header(SESSION_HEADER_NAME).unwrap()),

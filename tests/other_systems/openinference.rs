@@ -32,7 +32,7 @@ use opentelemetry::{Array, Context, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tracing::{info_span, instrument};
-use tracing_session::{InSession, Part, Session, current_session};
+use tracing_session::{InSession, Session, current_session, session::Part};
 
 /// The seven that `using_attributes` takes, as OpenInference's tests set them.
 fn everything() -> Session {

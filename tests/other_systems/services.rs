@@ -18,8 +18,9 @@ use std::net::Ipv4Addr;
 use tokio::net::TcpListener;
 use tracing::{Instrument, info_span};
 use tracing_session::{
-    InSession, PropagatedContext, Session, WithPropagated, current_session_id, inject_context,
-    propagated_context, set_session_id,
+    InSession, Session, current_session_id,
+    propagation::{PropagatedContext, WithPropagated, inject_context, propagated_context},
+    set_session_id,
 };
 
 const TRACECTRL_HEADER: &str = "X-TraceCtrl-Session";
@@ -43,7 +44,7 @@ fn plain_client() -> reqwest::Client {
 
 fn client() -> ClientWithMiddleware {
     reqwest_middleware::ClientBuilder::new(plain_client())
-        .with(tracing_session::reqwest::middleware())
+        .with(tracing_session::propagation::reqwest::middleware())
         .build()
 }
 
@@ -154,7 +155,7 @@ fn mirascope_services_in_a_row_share_one_trace() {
         for name in ["data", "logic", "auth", "gateway"] {
             let routes = Router::new()
                 .route("/api", post(service))
-                .layer(tracing_session::tower::server())
+                .layer(tracing_session::propagation::tower::server())
                 .with_state((name, next.take()));
             next = Some(serve(routes).await);
         }

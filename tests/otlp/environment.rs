@@ -7,7 +7,7 @@ use opentelemetry_sdk::trace::Sampler;
 use std::collections::HashMap;
 use tracing::{debug_span, trace_span};
 use tracing_session::otlp::{Protocol, pipeline};
-use tracing_session::{Conversation, Session, current_session_id, inject_context};
+use tracing_session::{Conversation, Session, current_session_id, propagation::inject_context};
 use tracing_subscriber::layer::SubscriberExt;
 
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";

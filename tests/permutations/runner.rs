@@ -212,7 +212,7 @@ fn given(set_parent: SetParent) -> Option<Context> {
                 .map(|(key, value)| format!("{}={value}", key.name()));
             let baggage = members.collect::<Vec<_>>().join(",");
             let headers = HashMap::from([("baggage".to_owned(), baggage)]);
-            let propagator = SessionPropagator::new().with_user(true);
+            let propagator = SessionPropagator::new().with_user();
             Some(propagator.extract_with_context(&support::remote(), &headers))
         }
     }

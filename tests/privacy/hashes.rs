@@ -7,7 +7,7 @@ use opentelemetry::trace::{Span as _, Tracer, TracerProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use tracing::info_span;
 use tracing_session::{
-    Dialect, IdPolicy, Privacy, Session, SessionPropagator, SessionTracerProvider, user,
+    Dialect, Privacy, Session, SessionPropagator, SessionTracerProvider, export::IdPolicy, user,
 };
 
 fn hash_of(key: impl AsRef<[u8]>, id: &str) -> String {

@@ -7,13 +7,13 @@ use opentelemetry::baggage::BaggageExt;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::{Context, KeyValue};
 use std::collections::HashMap;
-use tracing_session::{Dialect, IdPolicy, Privacy, Session, SessionPropagator};
+use tracing_session::{Dialect, Privacy, Session, SessionPropagator, export::IdPolicy};
 
 #[test]
 fn no_hidden_id_is_in_headers() {
     for policy in [hashed(), IdPolicy::omitted()] {
         let propagator = SessionPropagator::new()
-            .with_user(true)
+            .with_user()
             .with_header("x-conversation")
             .unwrap()
             .with_privacy(both(policy));
@@ -71,11 +71,11 @@ fn baggage_under_a_key_that_the_application_adds_is_left_out() {
 #[test]
 fn hash_in_headers_is_that_on_spans_and_goes_on() {
     let front = SessionPropagator::new()
-        .with_user(true)
+        .with_user()
         .with_privacy(both(hashed()));
     let mut headers = HashMap::new();
     conversation().in_scope(|| front.inject(&mut headers));
-    let behind = SessionPropagator::new().with_user(true);
+    let behind = SessionPropagator::new().with_user();
     let work: &Work<'_> = &|_| {
         let _attached = behind.extract(&headers).attach();
         below();
@@ -96,9 +96,7 @@ fn sessions_and_users_are_hidden_each_by_their_own_policy() {
         (users, format!("session.id={CHAT},user.hash={USER_HASH}")),
         (sessions, format!("session.id={CHAT_HASH},user.id={USER}")),
     ] {
-        let propagator = SessionPropagator::new()
-            .with_user(true)
-            .with_privacy(privacy);
+        let propagator = SessionPropagator::new().with_user().with_privacy(privacy);
         let mut headers = HashMap::new();
         conversation().in_scope(|| propagator.inject(&mut headers));
         assert_eq!(headers["baggage"], expected);

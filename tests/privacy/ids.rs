@@ -12,8 +12,8 @@ use tracing::field::{Empty, display};
 use tracing::{Span, debug_span, info_span, instrument};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{
-    Dialect, IdPolicy, Privacy, Session, SessionPropagator, session, set_session_id, set_user_id,
-    user,
+    Dialect, Privacy, Session, SessionPropagator, export::IdPolicy, session, set_session_id,
+    set_user_id, user,
 };
 
 #[instrument(fields(session.id, user.id))]
@@ -411,7 +411,7 @@ fn user_hash_stands_once_whoever_else_says_one() {
         // What a service in front brings, and who logs in here.
         &|_| {
             let headers = HashMap::from([("baggage".to_owned(), "user.hash=abc".to_owned())]);
-            let cx = SessionPropagator::new().with_user(true).extract(&headers);
+            let cx = SessionPropagator::new().with_user().extract(&headers);
             let _attached = cx.attach();
             user!(USER).in_scope(|| {});
         },

@@ -20,7 +20,8 @@ use std::time::{Duration, SystemTime};
 use tracing::{Dispatch, info, info_span, instrument};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{
-    Dialect, IdPolicy, Privacy, Session, SessionLayer, SessionTracer, SessionTracerProvider,
+    Dialect, Privacy, Session, SessionLayer, SessionTracerProvider, export::IdPolicy,
+    tracer::SessionTracer,
 };
 use tracing_subscriber::prelude::*;
 
@@ -47,7 +48,7 @@ fn api(
 fn traced(privacy: Privacy, layer: SessionLayer, work: impl FnOnce()) -> Vec<SpanData> {
     let (provider, exporter) = provider(privacy);
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
-    let subscriber = tracing_subscriber::registry().with(layer.around(otel));
+    let subscriber = tracing_subscriber::registry().with(layer.wrap(otel));
     tracing::dispatcher::with_default(&Dispatch::new(subscriber), work);
     exporter.get_finished_spans().unwrap()
 }
@@ -221,7 +222,7 @@ fn samplers_receive_the_redacted_fields_of_tracing_spans() {
         .with_span_processor(witness.clone());
     let provider = SessionTracerProvider::new(sdk.build()).with_privacy(both(hashed()));
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
-    let subscriber = tracing_subscriber::registry().with(SessionLayer::new().around(otel));
+    let subscriber = tracing_subscriber::registry().with(SessionLayer::new().wrap(otel));
     tracing::dispatcher::with_default(&Dispatch::new(subscriber), || {
         let span = info_span!("span", who = USER, chat = ?CHAT, metadata.email = EMAIL);
         span.in_scope(|| info!(who = USER, "event"));

@@ -14,8 +14,8 @@ use tracing::{Level, info, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::fmt::with_session;
 use tracing_session::{
-    Conversation, Dialect, IdPolicy, Privacy, Session, SessionLayer, SessionLogProcessor,
-    SessionTracerProvider, session, set_session_id, set_user_id,
+    Conversation, Dialect, Privacy, Session, SessionLayer, SessionTracerProvider, export::IdPolicy,
+    processors::SessionLogProcessor, session, set_session_id, set_user_id,
 };
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::{fmt, prelude::*};
@@ -31,7 +31,7 @@ fn no_id_is_in_logs_that_do_not_say_it() {
     let provider = SessionTracerProvider::new(spans.build()).with_privacy(both(hashed()));
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
     let subscriber = tracing_subscriber::registry()
-        .with(SessionLayer::new().around(otel))
+        .with(SessionLayer::new().wrap(otel))
         .with(OpenTelemetryTracingBridge::new(&logs));
     tracing::subscriber::with_default(subscriber, || {
         session!(conversation()).in_scope(|| tracing::info!("in the session"));
@@ -142,7 +142,7 @@ fn sent(name: &str, privacy: Privacy, dialect: Dialect, work: Work) -> Vec<u8> {
     let layer = SessionLayer::new();
     let ours = Targets::new().with_target("main::privacy", Level::TRACE);
     let subscriber = tracing_subscriber::registry()
-        .with(layer.around(otel))
+        .with(layer.wrap(otel))
         .with(OpenTelemetryTracingBridge::new(&logs).with_filter(ours));
     tracing::subscriber::with_default(subscriber, || work(&logs));
     logs.force_flush().unwrap();

@@ -9,7 +9,7 @@ use opentelemetry::{Array, KeyValue, Value};
 use tracing::field::Empty;
 use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::{Dialect, IdPolicy, Privacy, Session, session};
+use tracing_session::{Dialect, Privacy, Session, export::IdPolicy, session};
 
 #[test]
 fn private_metadata_is_not_sent() {

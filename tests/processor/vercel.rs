@@ -8,7 +8,7 @@ use opentelemetry_sdk::trace::{
 };
 use tracing::info_span;
 use tracing::level_filters::LevelFilter;
-use tracing_session::{SessionLayer, SessionSpanProcessor};
+use tracing_session::{SessionLayer, processors::SessionSpanProcessor};
 use tracing_subscriber::prelude::*;
 
 type Export = fn(TracerProviderBuilder, InMemorySpanExporter) -> TracerProviderBuilder;
@@ -91,11 +91,7 @@ fn keeps_session_id_where_the_parent_is_filtered_out() {
         http.in_scope(spans);
         session("session-xyz").in_scope(|| tracing::debug_span!("GET /chat").in_scope(spans));
     };
-    let app = App::with_layer(|otel| {
-        SessionLayer::new()
-            .with_filter(LevelFilter::INFO)
-            .around(otel)
-    });
+    let app = App::with_layer(|otel| SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO));
     handle();
     let tree = "
         ai.generateText session.id=session-xyz
@@ -107,8 +103,8 @@ fn keeps_session_id_where_the_parent_is_filtered_out() {
         true,
         |provider| {
             let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
-            let filtered = SessionLayer::new().with_filter(LevelFilter::INFO);
-            let subscriber = tracing_subscriber::registry().with(filtered.around(otel));
+            let filtered = SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO);
+            let subscriber = tracing_subscriber::registry().with(filtered);
             tracing::subscriber::with_default(subscriber, handle);
         },
         |spans| {

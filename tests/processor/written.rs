@@ -12,8 +12,9 @@ use tracing::subscriber::DefaultGuard;
 use tracing::{Dispatch, debug_span, dispatcher, info_span};
 use tracing_opentelemetry::{OpenTelemetryLayer, OpenTelemetrySpanExt};
 use tracing_session::{
-    Conversation, Dialect, Session, SessionLayer, SessionPropagator, SessionSpanProcessor,
-    SessionTracerProvider, mark_trace, new_session, session, set_session_id, set_user_id, user,
+    Conversation, Dialect, Session, SessionLayer, SessionPropagator, SessionTracerProvider,
+    mark_trace, new_session, processors::SessionSpanProcessor, session, set_session_id,
+    set_user_id, user,
 };
 use tracing_subscriber::Layer;
 use tracing_subscriber::prelude::*;
@@ -31,7 +32,7 @@ struct App {
 impl App {
     /// With the `SessionLayer` around the OpenTelemetry layer.
     fn new() -> Self {
-        Self::with(|otel| SessionLayer::new().around(otel))
+        Self::with(|otel| SessionLayer::new().wrap(otel))
     }
 
     fn with<L: Layer<Base> + Send + Sync>(make: impl FnOnce(Otel) -> L) -> Self {
@@ -296,7 +297,7 @@ fn default_session_is_of_what_is_outside_any_other() {
     }
     let default = Session::new("chat-1").unwrap();
     default.set_global_default().unwrap();
-    let app = App::with(|otel| SessionLayer::new().around(otel));
+    let app = App::with(|otel| SessionLayer::new().wrap(otel));
     work();
     app.provider.tracer("library").in_span("library", |_| {});
     Session::new("chat-42").unwrap().in_scope(work);
@@ -311,10 +312,7 @@ fn default_session_is_of_what_is_outside_any_other() {
 
 #[test]
 fn hidden_span_still_says_its_session() {
-    let app = App::with(|otel| {
-        let layer = SessionLayer::new().with_filter(LevelFilter::INFO);
-        layer.around(otel)
-    });
+    let app = App::with(|otel| SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO));
     debug_span!("session", id = "chat-42").in_scope(work);
     app.exports(&["work session.id=chat-42", "  step session.id=chat-42"]);
 }
@@ -360,7 +358,7 @@ fn in_a_wrapped_provider_the_wrapper_writes() {
     let (provider, exporter) = provider();
     let wrapped = SessionTracerProvider::new(provider.clone());
     let otel = tracing_opentelemetry::layer().with_tracer(wrapped.tracer("app"));
-    let subscriber = tracing_subscriber::registry().with(SessionLayer::new().around(otel));
+    let subscriber = tracing_subscriber::registry().with(SessionLayer::new().wrap(otel));
     let _default = tracing::subscriber::set_default(subscriber);
     session!("chat-42").in_scope(|| {
         let late = info_span!("late", session.id = Empty);
@@ -381,7 +379,7 @@ fn in_a_wrapped_provider_the_wrapper_writes() {
 
 #[test]
 fn turns_inside_another_span_begin_no_trace() {
-    let app = App::with(|otel| SessionLayer::new().with_root_turns().around(otel));
+    let app = App::with(|otel| SessionLayer::new().with_root_turns().wrap(otel));
     let mut chat = Conversation::new(Session::new("chat-42").unwrap());
     info_span!("http").in_scope(|| {
         chat.turn(|| info_span!("one")).finish();

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, DefaultHasher};
 
-use tracing_session::TraceHeaders;
-use tracing_session::{Carrier, extract_session_id};
+use tracing_session::propagation::TraceHeaders;
+use tracing_session::propagation::{Carrier, extract_session_id};
 
 fn owned<const LEN: usize>(pairs: [(&str, &str); LEN]) -> [(String, String); LEN] {
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -164,7 +164,7 @@ fn error_in_trace_headers_shows_none_of_them() {
 #[cfg(feature = "http")]
 mod of_http {
     use http::header::{HeaderMap, HeaderName, HeaderValue};
-    use tracing_session::{Carrier, extract_session_id};
+    use tracing_session::propagation::{Carrier, extract_session_id};
 
     const SESSION: HeaderName = HeaderName::from_static("mirascope-session-id");
 

@@ -13,8 +13,11 @@ use std::collections::{BTreeMap, HashMap};
 use tracing::{Instrument, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{
-    InboundPolicy, Session, SessionPropagator, WithPropagated, current_session, current_session_id,
-    extract_context, inject_context, propagated_context, session, set_session_id,
+    Session, SessionPropagator, current_session, current_session_id,
+    propagation::{
+        InboundPolicy, WithPropagated, extract_context, inject_context, propagated_context,
+    },
+    session, set_session_id,
 };
 
 type Headers = BTreeMap<String, String>;

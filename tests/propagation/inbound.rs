@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex};
 use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{
-    InboundPolicy, SESSION_HEADER_NAME, SessionPropagator, current_session, current_session_id,
+    SessionPropagator, current_session, current_session_id,
+    propagation::{InboundPolicy, SESSION_HEADER_NAME},
     session, set_session_id,
 };
 
@@ -119,7 +120,7 @@ fn session_is_read_from_headers_of_its_own() {
 #[test]
 fn value_of_a_header_of_its_own_is_the_id_itself_once_trimmed() {
     let plain = only_in("x-session");
-    let encoded = plain.clone().with_percent_encoded_headers(true);
+    let encoded = plain.clone().with_percent_encoded_headers();
     for (value, in_plain, in_encoded) in [
         ("chat-42", "chat-42", "chat-42"),
         (" \t chat-42 \t ", "chat-42", "chat-42"),
@@ -171,14 +172,14 @@ fn blank_is_nothing_and_the_same_id_twice_is_fine() {
 #[test]
 fn user_is_taken_only_where_it_is_asked_for_and_only_from_baggage() {
     let without = SessionPropagator::new().with_header("x-session").unwrap();
-    let with = without.clone().with_user(true);
+    let with = without.clone().with_user();
     let both = || [("baggage", "user.id=u%2D7;a=1,session.id=chat-42")];
     let user = || [("baggage", "user.id=u-7")];
     assert_eq!(taken(&without, both()), (some("chat-42"), None));
     assert_eq!(taken(&without, user()), (None, None));
     assert_eq!(taken(&with, both()), (some("chat-42"), some("u-7")));
     assert_eq!(taken(&with, user()), (None, some("u-7")));
-    assert_eq!(taken(&with.with_baggage(false), both()), (None, None));
+    assert_eq!(taken(&with.without_baggage(), both()), (None, None));
 }
 
 // What is refused.
@@ -186,8 +187,8 @@ fn user_is_taken_only_where_it_is_asked_for_and_only_from_baggage() {
 /// Each of these lines leaves what is in force, and is told of once, with the mistake and no value.
 fn ignored_and_told_of_once(cases: [(Vec<(&str, &str)>, &str); 4]) {
     let propagator = SessionPropagator::new()
-        .with_user(true)
-        .with_percent_encoded_headers(true)
+        .with_user()
+        .with_percent_encoded_headers()
         .with_header("x-session")
         .unwrap();
     for (lines, error) in cases {
@@ -353,11 +354,7 @@ fn agent_that_is_called_with_tracectrls_header_is_in_the_callers_session() {
 
 #[test]
 fn policy_says_whether_an_id_is_taken() {
-    let propagator = |policy| {
-        SessionPropagator::new()
-            .with_user(true)
-            .with_inbound(policy)
-    };
+    let propagator = |policy| SessionPropagator::new().with_user().with_inbound(policy);
     let asked = Arc::new(Mutex::new(Vec::new()));
     let verify = {
         let asked = asked.clone();
@@ -391,7 +388,7 @@ fn policy_says_whether_an_id_is_taken() {
 
 #[test]
 fn id_that_is_taken_replaces_session_and_user_in_force_outside() {
-    let propagator = SessionPropagator::new().with_user(true);
+    let propagator = SessionPropagator::new().with_user();
     let outer = session("outer").with_user("u-1").unwrap();
     outer.in_scope(|| {
         let under = |header: &str| {
@@ -418,9 +415,7 @@ fn id_that_is_refused_or_missing_leaves_what_is_in_force() {
     let outer = session("outer").with_user("u-1").unwrap();
     let verify = InboundPolicy::verify(|id: &str, ()| id != "chat-42");
     for policy in [InboundPolicy::ignore(), verify] {
-        let propagator = SessionPropagator::new()
-            .with_user(true)
-            .with_inbound(policy);
+        let propagator = SessionPropagator::new().with_user().with_inbound(policy);
         for header in ["session.id=chat-42,user.id=u-7", "session.id=", "a=1", ""] {
             let under = || received(&propagator, [("baggage", header)], &Context::current());
             let ids = ids_under(outer.in_scope(under));
@@ -449,7 +444,7 @@ fn headers_with_a_session_replace_the_default_session_and_headers_without_one_ke
 fn spans_below_what_came_in_carry_the_session() {
     for ours_first in [true, false] {
         let app = App::new();
-        let propagator = composed(SessionPropagator::new().with_user(true), ours_first);
+        let propagator = composed(SessionPropagator::new().with_user(), ours_first);
         let from = [
             ("traceparent", TRACEPARENT),
             ("baggage", "session.id=chat-42,user.id=u-7"),
@@ -618,9 +613,9 @@ fn incoming_ids_go_no_further_unless_they_are_taken() {
     assert_eq!(goes_on(&accepts), "baggage: session.id=chat-42,tenant=a");
     let ignores = accepts.clone().with_inbound(InboundPolicy::ignore());
     assert_eq!(goes_on(&ignores), "baggage: tenant=a");
-    assert_eq!(goes_on(&ignores.with_user(true)), "baggage: tenant=a");
+    assert_eq!(goes_on(&ignores.with_user()), "baggage: tenant=a");
     assert_eq!(
-        goes_on(&accepts.with_user(true)),
+        goes_on(&accepts.with_user()),
         "baggage: session.id=chat-42,user.id=u-7,tenant=a"
     );
     let cx = received(&SessionPropagator::new(), from(), &Context::new());
@@ -689,7 +684,7 @@ fn session_past_64_other_members_is_not_read_and_neither_is_what_follows() {
 
 #[test]
 fn one_value_that_is_none_costs_the_other_too() {
-    let propagator = SessionPropagator::new().with_user(true);
+    let propagator = SessionPropagator::new().with_user();
     for header in [
         "session.id=chat-42,user.id=%01",
         "user.id=u-7,session.id=%01",

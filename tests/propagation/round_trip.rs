@@ -78,7 +78,7 @@ fn arrives(propagator: &SessionPropagator, session: &Session) -> (Option<String>
 
 #[test]
 fn every_id_arrives_unchanged_in_baggage() {
-    let propagator = SessionPropagator::new().with_user(true);
+    let propagator = SessionPropagator::new().with_user();
     for id in hard_ids() {
         let session = session(&id).with_user(&id).unwrap();
         assert_eq!(arrives(&propagator, &session), (Some(id.clone()), Some(id)));
@@ -87,7 +87,7 @@ fn every_id_arrives_unchanged_in_baggage() {
 
 #[test]
 fn every_id_arrives_unchanged_in_a_percent_encoded_header() {
-    let propagator = only_in("x-session").with_percent_encoded_headers(true);
+    let propagator = only_in("x-session").with_percent_encoded_headers();
     for id in hard_ids() {
         assert_eq!(arrives(&propagator, &session(&id)).0, Some(id));
     }

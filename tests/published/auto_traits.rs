@@ -2,13 +2,17 @@
 //! stays on its thread, and `SessionGuard` says so itself.
 
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracer, SdkTracerProvider, Span};
-use tracing::level_filters::LevelFilter;
 use tracing_session::{
-    AroundLayer, Conversation, ConversationState, Dialect, Error, FilteredSessionLayer, IdPolicy,
-    InboundPolicy, Privacy, PropagatedContext, Session, SessionExporter, SessionLayer,
-    SessionLogProcessor, SessionPropagator, SessionSampler, SessionSpan, SessionSpanProcessor,
-    SessionTracer, SessionTracerProvider, SpanSession, TraceHeaders, Turn, WithSession, otlp,
-    reqwest, tower,
+    Conversation, Dialect, Error, Privacy, Session, SessionExporter, SessionLayer,
+    SessionPropagator, SessionSampler, SessionTracerProvider,
+    conversation::{ConversationState, Turn},
+    current::WithSession,
+    export::IdPolicy,
+    layer::{SessionExtension, WrappedLayer},
+    otlp,
+    processors::{SessionLogProcessor, SessionSpanProcessor},
+    propagation::{InboundPolicy, PropagatedContext, TraceHeaders, reqwest, tower},
+    tracer::{SessionSpan, SessionTracer},
 };
 use tracing_subscriber::layer::Identity;
 
@@ -17,15 +21,14 @@ fn what_is_public_may_be_sent_and_shared() {
     fn may<T: Send + Sync + Unpin + 'static>() {}
     may::<Session>();
     may::<(Conversation, ConversationState, Turn)>();
-    may::<(SessionLayer, AroundLayer<Identity>)>();
-    may::<FilteredSessionLayer<LevelFilter>>();
+    may::<(SessionLayer, WrappedLayer<Identity>)>();
     may::<SessionTracerProvider<SdkTracerProvider>>();
     may::<(SessionTracer<SdkTracer>, SessionSpan<Span>)>();
     may::<(SessionSpanProcessor, SessionLogProcessor, SessionSampler)>();
     may::<SessionExporter<InMemorySpanExporter>>();
     may::<(SessionPropagator, PropagatedContext, TraceHeaders)>();
     may::<(Dialect, Privacy, IdPolicy, InboundPolicy)>();
-    may::<(SpanSession, WithSession<()>, Error)>();
+    may::<(SessionExtension, WithSession<()>, Error)>();
     may::<(otlp::Pipeline, otlp::Telemetry)>();
     may::<(reqwest::SessionMiddleware, tower::ServerLayer)>();
     may::<(tower::ClientLayer, tower::Server<()>, tower::Client<()>)>();

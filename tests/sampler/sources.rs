@@ -11,8 +11,8 @@ use support::{App, values};
 use tracing::{Span, info_span, instrument};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{
-    Conversation, IdPolicy, InSession, Privacy, Session, SessionLayer, SessionPropagator,
-    SessionSampler, SessionTracerProvider, new_session, session, set_session_id,
+    Conversation, InSession, Privacy, Session, SessionLayer, SessionPropagator, SessionSampler,
+    SessionTracerProvider, export::IdPolicy, new_session, session, set_session_id,
 };
 
 use crate::support;
@@ -290,7 +290,7 @@ fn a_request_by_the_servers_layer_where_it_is_outside_what_makes_the_span() {
     use std::convert::Infallible;
     use tower::{Layer, ServiceExt, service_fn};
     use tracing::Instrument;
-    use tracing_session::tower::{ServerBody, server};
+    use tracing_session::propagation::tower::{ServerBody, server};
 
     support::propagate(propagator());
     decides(2, |app, id| {
@@ -332,7 +332,7 @@ fn roots_that_sessions_are_made_by_the_layer_decide_for_themselves() {
     for (id, expected) in [(AT_TENTH, ["call", "session"].as_slice()), (NEVER, &[])] {
         let app = App::with_provider(
             |builder| builder.with_sampler(tenth()),
-            |otel| SessionLayer::new().with_root_turns().around(otel),
+            |otel| SessionLayer::new().with_root_turns().wrap(otel),
         );
         // The caller's decision, which is another one, is about his trace.
         let _request = super::remote("ot=rv:80000000000000", id == NEVER).attach();

@@ -9,7 +9,7 @@ use opentelemetry::trace::{TraceContextExt, TraceId, Tracer, TracerProvider};
 use opentelemetry_sdk::trace::Sampler;
 use opentelemetry_sdk::trace::SamplingDecision::{Drop, RecordAndSample};
 use std::collections::HashMap;
-use tracing_session::{Part, Session, SessionSampler};
+use tracing_session::{Session, SessionSampler, session::Part};
 
 /// What a sampler with the ratio 0.1 makes of a `tracestate` that comes in, for this session.
 fn after(id: &str, state: &str) -> String {

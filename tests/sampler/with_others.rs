@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::{Part, Session, SessionSampler, current_session_id, session, user};
+use tracing_session::{Session, SessionSampler, current_session_id, session, session::Part, user};
 
 // The reason for what the documentation says of the two: should the SDK change, it may say less.
 #[test]

@@ -1,7 +1,7 @@
 //! A carrier, as OpenTelemetry's propagators know it.
 
 use opentelemetry::propagation::{Extractor, Injector};
-use tracing_session::Carrier;
+use tracing_session::propagation::Carrier;
 
 pub(crate) struct As<C>(pub(crate) C);
 

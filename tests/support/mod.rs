@@ -24,7 +24,7 @@ use tracing::subscriber::DefaultGuard;
 use tracing::{Dispatch, Event, dispatcher};
 use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_session::{
-    Dialect, Session, SessionExporter, SessionLayer, SessionTracer, SessionTracerProvider,
+    Dialect, Session, SessionExporter, SessionLayer, SessionTracerProvider, tracer::SessionTracer,
 };
 use tracing_subscriber::layer::{Context, Layered};
 use tracing_subscriber::prelude::*;
@@ -52,7 +52,7 @@ impl App {
 
     /// With a `SessionLayer` that is set up by `configure`.
     pub fn with(configure: impl FnOnce(SessionLayer) -> SessionLayer) -> Self {
-        Self::with_layer(|otel| configure(SessionLayer::new()).around(otel))
+        Self::with_layer(|otel| configure(SessionLayer::new()).wrap(otel))
     }
 
     /// With any layer that is made of the OpenTelemetry layer.
@@ -106,7 +106,7 @@ impl App {
         Self {
             exporter,
             provider,
-            ..Self::with_layer(|_| SessionLayer::new().around(otel))
+            ..Self::with_layer(|_| SessionLayer::new().wrap(otel))
         }
     }
 

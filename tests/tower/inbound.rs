@@ -13,8 +13,8 @@ use http::request::Parts;
 use opentelemetry::Context;
 use opentelemetry::baggage::BaggageExt;
 use tracing::info_span;
-use tracing_session::tower::server;
-use tracing_session::{InboundPolicy, current_session_id, session, set_session_id};
+use tracing_session::propagation::tower::server;
+use tracing_session::{current_session_id, propagation::InboundPolicy, session, set_session_id};
 
 #[derive(Clone)]
 struct User(&'static str);

@@ -8,7 +8,10 @@ use std::sync::{Arc, Mutex};
 use tracing::info_span;
 use tracing::level_filters::LevelFilter;
 use tracing_session::{
-    ConversationState, IdPolicy, Session, SessionLayer, link_context, mark_trace, set_session_id,
+    Session, SessionLayer,
+    conversation::{ConversationState, link_context},
+    export::IdPolicy,
+    mark_trace, set_session_id,
 };
 use tracing_subscriber::{Layer, reload};
 
@@ -56,14 +59,14 @@ rows! {
 
     span_cannot_be_reached: here "the current span is hidden" => |row| {
         let app = Mistaken::wrapped(|otel| {
-            let (layer, handle) = reload::Layer::new(SessionLayer::new().around(otel));
+            let (layer, handle) = reload::Layer::new(SessionLayer::new().wrap(otel));
             std::mem::forget(handle);
             layer
         });
         row.says(&error_in(&app));
         drop(app);
         let app = Mistaken::wrapped(|otel| {
-            SessionLayer::new().around(otel.with_filter(LevelFilter::WARN))
+            SessionLayer::new().wrap(otel.with_filter(LevelFilter::WARN))
         });
         let error = info_span!("handler").in_scope(|| set_session_id("chat-42").unwrap_err());
         row.says(&error.to_string());
@@ -71,7 +74,7 @@ rows! {
     };
 
     span_is_not_ours: here "the current span's tracer does not come" => |row| {
-        let app = Mistaken::unwrapped(|otel| SessionLayer::new().around(otel));
+        let app = Mistaken::unwrapped(|otel| SessionLayer::new().wrap(otel));
         row.says(&error_in(&app));
     };
 
@@ -111,7 +114,7 @@ rows! {
         let asked = sets.clone();
         let _app = App::with_provider(
             |builder| builder.with_sampler(sets),
-            |otel| SessionLayer::new().around(otel),
+            |otel| SessionLayer::new().wrap(otel),
         );
         info_span!("outer").in_scope(|| info_span!("inner").in_scope(|| {}));
         let errors = asked.0.lock().unwrap();

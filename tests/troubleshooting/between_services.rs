@@ -9,8 +9,10 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use tower::{Layer, ServiceExt, service_fn};
 use tracing::{Instrument, info_span};
-use tracing_session::tower::{client, server};
-use tracing_session::{InSession, Session, SessionPropagator, inject_context, propagator_from_env};
+use tracing_session::propagation::tower::{client, server};
+use tracing_session::{
+    InSession, Session, SessionPropagator, propagation::inject_context, propagator_from_env,
+};
 
 fn chat() -> Session {
     Session::new("chat-42").unwrap()
@@ -81,7 +83,7 @@ rows! {
         };
         assert_eq!(sent(in_header("x-plain")), None);
         row.says_all(&app.diagnostics.said());
-        let encoded = in_header("x-plain").with_percent_encoded_headers(true);
+        let encoded = in_header("x-plain").with_percent_encoded_headers();
         assert_eq!(sent(encoded), some("s%C3%A9ance"));
     };
 
@@ -98,7 +100,7 @@ rows! {
     call_is_made_outside: alone "the headers have a trace and no session" => |_| {
         propagate();
         let app = App::new();
-        let sent = |client: tracing_session::tower::ClientLayer, session: Session| {
+        let sent = |client: tracing_session::propagation::tower::ClientLayer, session: Session| {
             let service = client.layer(service_fn(|request: Request<Body>| async move {
                 Ok::<_, Infallible>(request.headers().clone())
             }));

@@ -70,7 +70,7 @@ rows! {
         let app = App::with_layer(|otel| {
             let levels = Targets::new().with_target("my_app", Level::DEBUG);
             let levels = levels.with_target("tracing_session", Level::WARN);
-            SessionLayer::new().around(otel).and_then(levels)
+            SessionLayer::new().wrap(otel).and_then(levels)
         });
         Conversation::new(chat()).turn("weather").finish();
         row.says_all(&app.diagnostics.said());
@@ -81,7 +81,7 @@ rows! {
         chat().in_scope(|| info_span!("answer", session = "weather").in_scope(|| {}));
         app.exports("answer session.name=weather session.id=chat-42");
         drop(app);
-        let app = App::with_format(|provider| provider.with_plain_attributes_renamed(false));
+        let app = App::with_format(|provider| provider.without_renaming_plain_attributes());
         chat().in_scope(|| info_span!("answer", session = "weather").in_scope(|| {}));
         assert_eq!(one_value(&app.spans(), "answer", "session"), some("weather"));
     };
@@ -115,7 +115,7 @@ rows! {
 
     // tests/backends/jaeger.py asks a real one.
     jaeger_looks_at_tags: here "Jaeger finds nothing" => |_| {
-        let app = App::with_layer(|otel| SessionLayer::new().around(otel).with_filter(LevelFilter::INFO));
+        let app = App::with_layer(|otel| SessionLayer::new().wrap(otel).with_filter(LevelFilter::INFO));
         chat().in_scope(|| info_span!("root").in_scope(|| info_span!("below").in_scope(|| {})));
         let of = |name| session_of(&app.spans(), name);
         assert_eq!((of("root"), of("below")), (some("chat-42"), some("chat-42")));

@@ -4,7 +4,7 @@ use opentelemetry_sdk::logs::{InMemoryLogExporter, SdkLoggerProvider};
 use tracing::dispatcher::{get_default, with_default};
 use tracing::{Dispatch, info, info_span};
 use tracing_session::fmt::with_session;
-use tracing_session::{Session, SessionLayer, SessionLogProcessor};
+use tracing_session::{Session, SessionLayer, processors::SessionLogProcessor};
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 

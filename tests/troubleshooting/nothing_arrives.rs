@@ -108,7 +108,7 @@ rows! {
         let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
         let printed = Printed::default();
         let writer = printed.clone();
-        let subscriber = tracing_subscriber::registry().with(SessionLayer::new().around(otel));
+        let subscriber = tracing_subscriber::registry().with(SessionLayer::new().wrap(otel));
         subscriber.with(fmt::layer().with_writer(move || writer.clone())).init();
         info_span!("answer").in_scope(|| {});
         let error = provider.force_flush().unwrap_err();
@@ -119,14 +119,14 @@ rows! {
 
     filter_is_too_strict: here "spans of some levels or modules" => |_| {
         let work = || debug_span!("below").in_scope(|| info_span!("shown").in_scope(|| {}));
-        let app = App::with_layer(|otel| SessionLayer::new().around(otel).and_then(LevelFilter::INFO));
+        let app = App::with_layer(|otel| SessionLayer::new().wrap(otel).and_then(LevelFilter::INFO));
         work();
         app.exports("shown");
         drop(app);
         // For the console, which is another layer.
         let app = App::with_layer(|otel| {
             let console = fmt::layer().with_writer(std::io::sink);
-            SessionLayer::new().around(otel).and_then(console.with_filter(LevelFilter::WARN))
+            SessionLayer::new().wrap(otel).and_then(console.with_filter(LevelFilter::WARN))
         });
         work();
         app.exports("
@@ -164,7 +164,7 @@ rows! {
         let sampler = SessionSampler::new(1.0).always_keep(|_| panic!("as it is meant to"));
         let app = App::with_provider(
             |builder| builder.with_sampler(Sampler::parent_based(sampler)),
-            |otel| SessionLayer::new().around(otel),
+            |otel| SessionLayer::new().wrap(otel),
         );
         let session = Session::new("chat-42").unwrap();
         session.in_scope(|| info_span!("answer").in_scope(|| {}));

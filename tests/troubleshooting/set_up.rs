@@ -26,7 +26,7 @@ rows! {
         type Work = fn();
         let in_value: Work = || Session::new("chat-43").unwrap().in_scope(value);
         for work in [work, in_value, value] {
-            let app = Mistaken::unwrapped(|otel| SessionLayer::new().around(otel));
+            let app = Mistaken::unwrapped(|otel| SessionLayer::new().wrap(otel));
             (0..3).for_each(|_| work());
             assert_eq!(app.said().len(), 1);
             row.says_all(&app.said());
@@ -58,7 +58,7 @@ rows! {
     there_are_two_layers: here "there are two SessionLayers" => |row| {
         for other_comes_first in [true, false] {
             let app = Mistaken::wrapped(|otel| {
-                let (around, other) = (SessionLayer::new().around(otel), SessionLayer::new());
+                let (around, other) = (SessionLayer::new().wrap(otel), SessionLayer::new());
                 match other_comes_first {
                     true => other.and_then(around).boxed(),
                     false => around.and_then(other).boxed(),
@@ -75,7 +75,7 @@ rows! {
         type Work = fn();
         for work in [work as Work, value] {
             let app = Mistaken::wrapped(|otel| {
-                SessionLayer::new().around(otel.with_context_activation(false))
+                SessionLayer::new().wrap(otel.with_context_activation(false))
             });
             (0..3).for_each(|_| work());
             row.says_all(&app.said());
@@ -85,7 +85,7 @@ rows! {
 
     filter_disables_the_span: alone "what session! or user! says is not in force" => |row| {
         let app = Mistaken::wrapped(|otel| {
-            SessionLayer::new().around(otel).and_then(LevelFilter::WARN)
+            SessionLayer::new().wrap(otel).and_then(LevelFilter::WARN)
         });
         for _ in 0..3 {
             session!("chat-42").in_scope(|| assert_eq!(current_session_id(), None));
@@ -101,14 +101,14 @@ rows! {
     filter_hides_the_span: here "the span of the session is missing too" => |_| {
         let said = || session!("chat-42").in_scope(|| warn_span!("below").in_scope(|| {}));
         let app = Mistaken::wrapped(|otel| {
-            SessionLayer::new().around(otel.with_filter(LevelFilter::WARN))
+            SessionLayer::new().wrap(otel.with_filter(LevelFilter::WARN))
         });
         said();
         assert_eq!((app.session_of("below"), app.spans().len()), (None, 1));
         assert_eq!(app.said(), NOTHING);
         drop(app);
         let app = Mistaken::wrapped(|otel| {
-            SessionLayer::new().with_filter(LevelFilter::WARN).around(otel)
+            SessionLayer::new().wrap_filtered(otel, LevelFilter::WARN)
         });
         said();
         assert_eq!((app.session_of("below"), app.spans().len()), (some("chat-42"), 1));
@@ -136,7 +136,7 @@ rows! {
                     Some(limit) => builder.with_max_attributes_per_span(limit),
                     None => builder,
                 },
-                |otel| SessionLayer::new().around(otel),
+                |otel| SessionLayer::new().wrap(otel),
             );
             Session::new("chat-42").unwrap().in_scope(|| {
                 let span = info_span!("many");

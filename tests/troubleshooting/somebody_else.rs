@@ -5,7 +5,8 @@ use opentelemetry::propagation::TextMapPropagator;
 use std::collections::HashMap;
 use tracing::info_span;
 use tracing_session::{
-    InSession, InboundPolicy, Session, SessionLayer, SessionPropagator, current_session_id, session,
+    InSession, Session, SessionLayer, SessionPropagator, current_session_id,
+    propagation::InboundPolicy, session,
 };
 
 fn chat() -> Session {

@@ -303,9 +303,9 @@ fn plain_session_and_user_attributes_are_left_where_that_is_switched_off() {
     let provider = SdkTracerProvider::builder()
         .with_simple_exporter(exporter.clone())
         .build();
-    let provider = SessionTracerProvider::new(provider).with_plain_attributes_renamed(false);
+    let provider = SessionTracerProvider::new(provider).without_renaming_plain_attributes();
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
-    let layer = tracing_session::SessionLayer::new().around(otel);
+    let layer = tracing_session::SessionLayer::new().wrap(otel);
     let _default = tracing_subscriber::registry().with(layer).set_default();
     session!("chat-42", session = "tls", user = "root").in_scope(|| {
         let mut work = provider.tracer("library").start("work");

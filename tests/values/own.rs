@@ -179,7 +179,7 @@ fn samplers_and_processors_receive_ids_that_are_set_before_the_start() {
                 .with_sampler(KeepsVip)
                 .with_span_processor(processor)
         },
-        |otel| SessionLayer::new().around(otel),
+        |otel| SessionLayer::new().wrap(otel),
     );
     for user in ["vip", "other"] {
         info_span!("field", user.id = user).in_scope(|| {});

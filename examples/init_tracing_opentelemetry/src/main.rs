@@ -15,9 +15,7 @@ use opentelemetry::trace::{Tracer, TracerProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SpanData, TracerProviderBuilder};
 use std::error::Error;
 use tracing::instrument;
-use tracing_session::{
-    Session, SessionLayer, SessionSpanProcessor, SessionTracerProvider, session,
-};
+use tracing_session::{Session, SessionLayer, SessionTracerProvider, session, processors::SessionSpanProcessor};
 use tracing_subscriber::prelude::*;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -52,7 +50,7 @@ where
     let otel = tracing_opentelemetry::layer()
         .with_error_records_to_exceptions(true)
         .with_tracer(tracer);
-    let otel = SessionLayer::new().around(otel);
+    let otel = SessionLayer::new().wrap(otel);
     let _guard = TracingConfig::production()
         .with_stderr()
         .with_otel(false)

@@ -25,7 +25,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let provider = SessionTracerProvider::new(provider);
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("rig-agent"));
     tracing_subscriber::registry()
-        .with(SessionLayer::new().around(otel))
+        .with(SessionLayer::new().wrap(otel))
         .init();
 
     let agent = agent::new();

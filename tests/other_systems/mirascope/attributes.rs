@@ -8,7 +8,10 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use tracing::{field, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::{Dialect, SESSION_HEADER_NAME, Session, current_session, propagated_context};
+use tracing_session::{
+    Dialect, Session, current_session,
+    propagation::{SESSION_HEADER_NAME, propagated_context},
+};
 
 const ID: &str = "mirascope.ops.session.id";
 const ATTRIBUTES: &str = "mirascope.ops.session.attributes";
@@ -156,7 +159,9 @@ fn attributes_of_nested_sessions() {
         session("inner").in_scope(|| info_span!("inner-no-attrs").in_scope(|| {}));
         inner.in_scope(|| info_span!("inner-attrs").in_scope(|| {}));
         // As it is there, where somebody wants it.
-        let alone = inner.clone().without(tracing_session::Part::Metadata);
+        let alone = inner
+            .clone()
+            .without(tracing_session::session::Part::Metadata);
         let alone = alone.with_metadata("k2", 1).unwrap();
         alone.in_scope(|| info_span!("inner-alone").in_scope(|| {}));
     });

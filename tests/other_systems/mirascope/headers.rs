@@ -2,7 +2,7 @@
 
 use super::*;
 use std::collections::HashMap;
-use tracing_session::{extract_session_id, inject_context, propagated_context};
+use tracing_session::propagation::{extract_session_id, inject_context, propagated_context};
 
 #[test]
 fn headers_to_the_id_of_the_session() {

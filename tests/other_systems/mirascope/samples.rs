@@ -6,7 +6,10 @@ use opentelemetry::Context;
 use opentelemetry::trace::{FutureExt, TraceContextExt, TraceId};
 use std::sync::mpsc::{Sender, channel};
 use tracing::info_span;
-use tracing_session::{WithPropagated, current_session_id, extract_context, propagated_context};
+use tracing_session::{
+    current_session_id,
+    propagation::{WithPropagated, extract_context, propagated_context},
+};
 
 /// What the headers say is a value, to be put in force by whoever has it.
 #[tokio::test]

@@ -120,7 +120,7 @@ mod precedence {
     fn receive_response_session_id_set_by_span_processor_stands_beside() {
         let app = App::with_provider(
             |builder| builder.with_span_processor(SessionOnStart),
-            |otel| SessionLayer::new().around(otel),
+            |otel| SessionLayer::new().wrap(otel),
         );
         query(false).unwrap();
         assert_eq!(values(&app.span("query"), "session.id"), ["app", CLI]);

@@ -10,7 +10,7 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
 use std::sync::{Arc, Mutex};
 use tracing::info_span;
-use tracing_session::{IdPolicy, Privacy, SessionLayer};
+use tracing_session::{Privacy, SessionLayer, export::IdPolicy};
 
 /// Remembers what each span was sampled by.
 #[derive(Clone, Debug, Default)]
@@ -47,7 +47,7 @@ fn sampled(privacy: Privacy, own: &[KeyValue]) -> (App, Vec<String>, Vec<String>
     let sees = Sees::default();
     let mut app = App::with_provider(
         |builder| builder.with_sampler(sees.clone()),
-        |otel| SessionLayer::new().around(otel),
+        |otel| SessionLayer::new().wrap(otel),
     );
     app.provider = app.provider.clone().with_privacy(privacy);
     everything().in_scope(|| {
@@ -108,7 +108,7 @@ fn attribute_priority() {
     for fails in [false, true] {
         let app = App::with_provider(
             |builder| builder.with_max_attributes_per_span(3),
-            |otel| SessionLayer::new().around(otel),
+            |otel| SessionLayer::new().wrap(otel),
         );
         session("test-session").in_scope(|| {
             let tracer = app.provider.tracer("lib");

@@ -1,0 +1,312 @@
+//! The crate's error: its kinds, and the text of each. No text contains an id.
+
+use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::sync::Arc;
+
+/// An invalid id or value, a call without a span to set a value on, or an invalid setting.
+///
+/// The text says what to change and never contains an id: ids are personal data.
+///
+/// ```
+/// use tracing_session::Session;
+///
+/// let error = Session::new("two\nlines").unwrap_err();
+/// assert!(error.is_invalid_id());
+/// assert_eq!(error.to_string(), "id has a control character");
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Error {
+    kind: ErrorKind,
+    /// The value that was refused: an id, a tag, a key.
+    noun: &'static str,
+    /// The environment variable or the name that the error is about, each with a colon. Never an id.
+    subject: String,
+    cause: Option<Cause>,
+}
+
+/// Declares [`ErrorKind`] and [`Category`] from a table: the kinds of each category, and their texts.
+macro_rules! error_kinds {
+    ($($category:ident { $($kind:ident $(($data:ident: $type:ty))? => $text:literal,)* })*) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[allow(dead_code, reason = "some kinds belong to a feature")]
+        pub(crate) enum ErrorKind {
+            $($($kind $(($type))?,)*)*
+        }
+
+        /// One for each public `is_` method.
+        #[derive(PartialEq)]
+        enum Category {
+            $($category,)*
+        }
+
+        impl ErrorKind {
+            fn category(self) -> Category {
+                match self {
+                    $($(Self::$kind { .. } => Category::$category,)*)*
+                }
+            }
+
+            fn write_text(self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $($(Self::$kind $(($data))? => write!(f, $text),)*)*
+                }
+            }
+        }
+    };
+}
+
+error_kinds! {
+    // `Display` writes the name of the value before these texts.
+    InvalidId {
+        Blank => "is blank",
+        Placeholder =>
+            "is a placeholder for a missing value, such as None or null: leave it out until the \
+             value is known, and declare a field Empty",
+        TooLong => "is longer than 1024 bytes",
+        ControlCharacter => "has a control character",
+        NotUnicode => "is not valid UTF-8",
+    }
+    NoSpan {
+        NoSpan =>
+            "no span here to set the session or user on; call it inside a span, attach a \
+             Session, or set a default session for the process (Session::set_global_default)",
+        FilteredOut =>
+            "the current span is hidden from the OpenTelemetry layer (by a filter, or behind \
+             reload::Layer), so nothing can be set on it; call it inside a span that is \
+             exported, or attach a Session",
+        NoProvider =>
+            "the current span's tracer does not come from a SessionTracerProvider, so nothing \
+             can be set on it (use SessionTracerProvider::new(provider).tracer(\"..\"))",
+        InsideValue =>
+            "a Session is attached inside the current span, or what came in with headers is, \
+             which would hide what is set on the span; attach a Session with the other value \
+             too, or call it in a span inside",
+        Starting =>
+            "a span is being started here, by a sampler or a span processor: nothing can be set on \
+             it from inside; a Session can be attached around the span, or be recorded on it later",
+    }
+    InvalidState {
+        NotATraceId => "not a trace id: 32 hexadecimal digits, or Tracia's `tr_` and 16",
+        NotASpanId => "not a span id: 16 hexadecimal digits, or Tracia's `sp_` and 16",
+        MalformedState => "missing or malformed in the state of the conversation",
+        StateVersion(version: u64) =>
+            "conversation state is of version {version}, and 1 is what this release reads",
+    }
+    InvalidJson {
+        Serialize => "the value cannot be serialised as JSON",
+        NotAnObject => "the value is not a JSON object",
+    }
+    UnknownPropagator {
+        Propagator(valid: &'static str) => "no such propagator (valid: {valid})",
+    }
+    InvalidSetting {
+        Setting(valid: &'static str) => "no such value (valid: {valid})",
+        Endpoint => "the endpoint is not a URL such as http://localhost:4318",
+        Tls =>
+            "an https endpoint needs the feature `otlp-tls` of tracing-session (cargo add \
+             tracing-session --features otlp-tls)",
+        Header => "not the name or not the value of a header",
+        Exporter => "the exporter cannot be made",
+    }
+    SubscriberSet {
+        SubscriberSet =>
+            "there is a global subscriber already; call install() in its place, or put the \
+             layer that build() gives on it",
+    }
+    ExportFailed {
+        Export => "not all spans were exported",
+    }
+    Other {
+        NothingToMark => "no session or user is in force here to mark the trace with",
+        DefaultIsSet =>
+            "the process has a default session already; set it once, at the start of main",
+        Conflict => "it is not the only one, and they differ",
+        HeaderName => "not a name for a header of the session's own",
+        VariableNotUnicode => "the value is not valid UTF-8",
+        ReservedKey =>
+            "the key is kept for what a Session says: set it with the method of Session for it",
+        ShortKey => "the key is too short: 16 random bytes are the least",
+        NotSet => "the environment variable is not set",
+    }
+}
+
+/// With the auto traits that [`Error`] has without a cause.
+pub(crate) type DynError = dyn std::error::Error + Send + Sync + UnwindSafe + RefUnwindSafe;
+
+/// The error that caused ours. `Arc`, because `Error` is `Clone`.
+#[derive(Clone)]
+struct Cause(Arc<DynError>);
+
+impl PartialEq for Cause {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.to_string() == other.0.to_string()
+    }
+}
+
+impl Eq for Cause {}
+
+impl Error {
+    /// The id is blank, longer than 1,024 bytes, not UTF-8, or has a control character; or a tag or
+    /// a key is, which obey the same rule.
+    ///
+    /// ```
+    /// # use tracing_session::Session;
+    /// assert!(Session::new("  ").unwrap_err().is_invalid_id());
+    /// ```
+    pub fn is_invalid_id(&self) -> bool {
+        self.kind.category() == Category::InvalidId
+    }
+
+    /// There is no current span that a value can be set on.
+    ///
+    /// ```
+    /// let error = tracing_session::set_session_id("chat-42").unwrap_err();
+    /// assert!(error.is_no_span());
+    /// ```
+    pub fn is_no_span(&self) -> bool {
+        self.kind.category() == Category::NoSpan
+    }
+
+    /// The environment names a propagator that doesn't exist.
+    ///
+    /// ```
+    /// # use tracing_session::Session;
+    /// assert!(!Session::new("  ").unwrap_err().is_unknown_propagator());
+    /// ```
+    pub fn is_unknown_propagator(&self) -> bool {
+        self.kind.category() == Category::UnknownPropagator
+    }
+
+    /// A value can't be serialised as JSON, or has to be a JSON object and isn't one.
+    ///
+    /// ```
+    /// # use tracing_session::Session;
+    /// let error = Session::default().with_prompt_template_variables(["Oslo"]).unwrap_err();
+    /// assert!(error.is_invalid_json());
+    /// ```
+    pub fn is_invalid_json(&self) -> bool {
+        self.kind.category() == Category::InvalidJson
+    }
+
+    /// The state of a conversation, or the id of a trace or span, is invalid, so nothing can continue from it.
+    ///
+    /// ```
+    /// # use tracing_session::conversation::link_context;
+    /// let error = link_context("tr_0123", "sp_0123456789abcdef").unwrap_err();
+    /// assert!(error.is_invalid_state());
+    /// ```
+    pub fn is_invalid_state(&self) -> bool {
+        self.kind.category() == Category::InvalidState
+    }
+
+    /// The error for a value that is no id, such as a tag.
+    pub(crate) fn of(noun: &'static str, kind: ErrorKind) -> Self {
+        Self {
+            kind,
+            noun,
+            subject: String::new(),
+            cause: None,
+        }
+    }
+
+    /// Adds the name that the error is about. Never an id.
+    pub(crate) fn about(mut self, name: &str) -> Self {
+        self.subject.extend(["`", name, "`: "]);
+        self
+    }
+
+    /// Adds the environment variable that has the wrong value.
+    pub(crate) fn of_variable<'a>(mut self, variable: impl Into<Option<&'a str>>) -> Self {
+        let variable = variable.into();
+        self.subject
+            .extend(variable.into_iter().flat_map(|name| [name, ": "]));
+        self
+    }
+
+    /// The text, with the text of the cause.
+    pub(crate) fn full_text(&self) -> String {
+        match &self.cause {
+            Some(Cause(cause)) => format!("{self}: {cause}"),
+            None => self.to_string(),
+        }
+    }
+}
+
+/// What [`otlp`](crate::otlp) can run into.
+#[cfg(feature = "otlp")]
+#[cfg_attr(docsrs, doc(cfg(feature = "otlp")))]
+impl Error {
+    /// The code or the environment has an invalid setting, such as a protocol, an endpoint or a header. The error names
+    /// the setting and the valid values.
+    ///
+    /// ```
+    /// let pipeline = tracing_session::otlp::pipeline("my-app").with_endpoint("localhost");
+    /// assert!(pipeline.install().unwrap_err().is_invalid_setting());
+    /// ```
+    pub fn is_invalid_setting(&self) -> bool {
+        self.kind.category() == Category::InvalidSetting
+    }
+
+    /// There is a global subscriber already.
+    ///
+    /// ```no_run
+    /// # use tracing_session::otlp::pipeline;
+    /// let _telemetry = pipeline("my-app").install()?;
+    /// assert!(pipeline("my-app").install().unwrap_err().is_subscriber_set());
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn is_subscriber_set(&self) -> bool {
+        self.kind.category() == Category::SubscriberSet
+    }
+
+    /// Spans could not be exported. The [source](std::error::Error::source) says why.
+    ///
+    /// ```no_run
+    /// let telemetry = tracing_session::otlp::pipeline("my-app").install()?;
+    /// if let Err(error) = telemetry.shutdown() {
+    ///     assert!(error.is_export_failed());
+    /// }
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn is_export_failed(&self) -> bool {
+        self.kind.category() == Category::ExportFailed
+    }
+
+    pub(crate) fn caused_by(kind: ErrorKind, cause: Arc<DynError>) -> Self {
+        let cause = Some(Cause(cause));
+        Self {
+            cause,
+            ..kind.into()
+        }
+    }
+}
+
+impl From<ErrorKind> for Error {
+    fn from(kind: ErrorKind) -> Self {
+        Self::of("id", kind)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.subject)?;
+        if self.is_invalid_id() {
+            write!(f, "{} ", self.noun)?;
+        }
+        self.kind.write_text(f)
+    }
+}
+
+/// The text, because Rust prints `Debug` where `main` returns an error.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Error").field(&self.full_text()).finish()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.cause.as_ref()?.0)
+    }
+}

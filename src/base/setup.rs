@@ -1,0 +1,306 @@
+//! The setup check: do the layers, the tracer and the filters fit together? A layer checks the first spans that are
+//! entered, with [`SetupCheck`]. `session!`, `user!` and the turns of a conversation check whether a layer receives
+//! their spans.
+
+use crate::base::diagnostic::{
+    self, GUARD_DROPPED, Message, NO_LAYER, SPAN_FILTERED, TURN_FILTERED,
+};
+use crate::base::sync::atomic::AtomicU8;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tracing::{Dispatch, Span, dispatcher};
+
+/// What a layer has found out about its setup by now: a state machine, which starts in [`ANY_SPAN`].
+///
+/// | in the state | on | the next state is |
+/// | --- | --- | --- |
+/// | [`ANY_SPAN`] | `tracer_is_ours`, or `TRIES` unknown spans | [`IDLE`] |
+/// | [`ANY_SPAN`], before any unknown span | `guard_dropped` | [`GUARD_WAS_DROPPED`] |
+/// | [`IDLE`] | `opener_created` | [`OPENERS`] |
+/// | [`OPENERS`] | [`OPENER_TRIES`] unknown openers | [`DONE`] |
+/// | [`NO_ACTIVATION`] or [`DONE`] | anything | the same |
+/// | any other | `finish` | [`NO_ACTIVATION`] or [`DONE`] |
+///
+/// Only the swap in `finish` decides who reports, so two threads never report both. The counter may be too high by
+/// some spans that threads check at the same time, which only ends a state earlier.
+#[derive(Debug, Default)]
+pub(crate) struct SetupCheck<const TRIES: u8> {
+    state: AtomicU8,
+    /// The spans in this state that proved nothing, because the OpenTelemetry layer doesn't know them.
+    unknown_spans: AtomicU8,
+}
+
+/// Checks every span.
+const ANY_SPAN: u8 = 0;
+/// Checks openers.
+const OPENERS: u8 = 1;
+/// The telemetry guard was dropped before the first span: the next span reports it.
+const GUARD_WAS_DROPPED: u8 = 2;
+/// The layer inside is `None`, so this layer tracks all spans. It stays so.
+const NO_INNER_LAYER: u8 = 3;
+/// From here on the check isn't running. Spans that are no openers can prove nothing more.
+const IDLE: u8 = 4;
+/// Over: the setup is complete, or a diagnostic was deferred.
+const DONE: u8 = 5;
+/// Over: the OpenTelemetry layer doesn't activate `Context`s.
+const NO_ACTIVATION: u8 = 6;
+
+/// The tries of a layer around the OpenTelemetry layer. Behind `reload::Layer` no span ever proves anything.
+pub(crate) const AROUND: u8 = 190;
+/// The tries of a layer that looks for an OpenTelemetry layer beside it.
+pub(crate) const BESIDE: u8 = 8;
+/// An opener that is filtered out proves nothing.
+const OPENER_TRIES: u8 = 8;
+
+impl<const TRIES: u8> SetupCheck<TRIES> {
+    #[inline]
+    pub(crate) fn is_running(&self) -> bool {
+        self.state() < IDLE
+    }
+
+    #[inline]
+    pub(crate) fn has_no_inner_layer(&self) -> bool {
+        self.state() == NO_INNER_LAYER
+    }
+
+    pub(crate) fn is_activation_on(&self) -> bool {
+        self.state() != NO_ACTIVATION
+    }
+
+    pub(crate) fn set_no_inner_layer(&self) {
+        self.state.store(NO_INNER_LAYER, Ordering::Relaxed);
+    }
+
+    #[cfg(feature = "otlp")]
+    pub(crate) fn guard_dropped(&self) {
+        if self.unknown_spans.load(Ordering::Relaxed) == 0 {
+            self.advance(ANY_SPAN, GUARD_WAS_DROPPED);
+        }
+    }
+
+    /// Whether to check a span that was entered.
+    pub(crate) fn should_check(&self, is_opener: bool) -> bool {
+        match self.state() {
+            GUARD_WAS_DROPPED => {
+                self.finish(Some(GUARD_DROPPED));
+                false
+            }
+            OPENERS => is_opener,
+            state => state < IDLE,
+        }
+    }
+
+    pub(crate) fn opener_created(&self) {
+        if self.state() == IDLE {
+            self.unknown_spans.store(0, Ordering::Relaxed);
+            self.advance(IDLE, OPENERS);
+        }
+    }
+
+    /// A span that is no opener has our tracer and an active `Context`. It proves nothing about openers.
+    pub(crate) fn tracer_is_ours(&self) {
+        self.advance(ANY_SPAN, IDLE);
+    }
+
+    /// The OpenTelemetry layer doesn't know the span that was checked.
+    pub(crate) fn span_is_unknown(&self) {
+        let (state, tries, next) = match self.state() {
+            ANY_SPAN => (ANY_SPAN, TRIES, IDLE),
+            OPENERS => (OPENERS, OPENER_TRIES, DONE),
+            _ => return,
+        };
+        if self.unknown_spans.fetch_add(1, Ordering::Relaxed) + 1 >= tries {
+            self.advance(state, next);
+        }
+    }
+
+    /// Ends the check, and defers the diagnostic `mistake` unless the check was over before.
+    pub(crate) fn finish(&self, mistake: Option<Message>) {
+        let is_inactive = mistake == Some(diagnostic::NO_ACTIVATION);
+        let end = if is_inactive { NO_ACTIVATION } else { DONE };
+        let if_running = |state| (state < DONE).then_some(end);
+        let swapped = (self.state).fetch_update(Ordering::Relaxed, Ordering::Relaxed, if_running);
+        if let (Ok(_), Some(mistake)) = (swapped, mistake) {
+            diagnostic::defer(mistake);
+        }
+    }
+
+    #[inline]
+    fn state(&self) -> u8 {
+        self.state.load(Ordering::Relaxed)
+    }
+
+    /// Another thread may have changed the state meanwhile. Then it stays as that thread left it.
+    fn advance(&self, from: u8, to: u8) {
+        let relaxed = Ordering::Relaxed;
+        let _changed_meanwhile = self.state.compare_exchange(from, to, relaxed, relaxed);
+    }
+}
+
+/// Whether a subscriber has a `SessionLayer`. Empty until the first layer is added to a subscriber, which writes it.
+/// The macros read it: that costs less than asking the subscriber.
+static HAS_LAYER: OnceLock<fn(&Dispatch) -> bool> = OnceLock::new();
+
+/// Whether the application uses a part of this crate that a library doesn't use. Set when such a part is made, and
+/// read before a warning about a missing layer: a library's spans are fine without one.
+static HAS_SETUP: AtomicBool = AtomicBool::new(false);
+
+/// Whether there is a `SessionSpanProcessor`. Set when one is made, read by the setup checks: with a processor, spans
+/// carry the session without our tracer.
+static HAS_PROCESSOR: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn layer_added(has_layer: fn(&Dispatch) -> bool) {
+    let _is_same = HAS_LAYER.set(has_layer);
+}
+
+pub(crate) fn begin() {
+    HAS_SETUP.store(true, Ordering::Relaxed);
+}
+
+pub(crate) fn processor_created() {
+    HAS_PROCESSOR.store(true, Ordering::Relaxed);
+    begin();
+}
+
+#[inline]
+pub(crate) fn has_processor() -> bool {
+    HAS_PROCESSOR.load(Ordering::Relaxed)
+}
+
+/// Checks the span of a macro.
+#[inline]
+pub fn checked(span: Span) -> Span {
+    if span.is_disabled() || HAS_LAYER.get().is_none() {
+        report_lost_span(&span);
+    }
+    span
+}
+
+#[cold]
+fn report_lost_span(span: &Span) {
+    static FILTERED_REPORTED: AtomicBool = AtomicBool::new(false);
+    static NO_LAYER_REPORTED: AtomicBool = AtomicBool::new(false);
+    if span.is_disabled() {
+        report_filtered(&FILTERED_REPORTED, &SPAN_FILTERED);
+    } else if HAS_SETUP.load(Ordering::Relaxed) && !NO_LAYER_REPORTED.swap(true, Ordering::Relaxed)
+    {
+        diagnostic::emit(&NO_LAYER);
+    }
+}
+
+/// Checks the span of a turn.
+pub(crate) fn check_turn(span: &Span) {
+    static REPORTED: AtomicBool = AtomicBool::new(false);
+    if span.is_disabled() {
+        report_filtered(&REPORTED, &TURN_FILTERED);
+    }
+}
+
+/// Emits `message` once, and only if the current subscriber has a `SessionLayer`.
+fn report_filtered(reported: &AtomicBool, message: &Message) {
+    // The load comes first: with the spans filtered out, every call gets here.
+    if !reported.load(Ordering::Relaxed)
+        && HAS_LAYER.get().is_some_and(dispatcher::get_default)
+        && !reported.swap(true, Ordering::Relaxed)
+    {
+        // A filter that disables such spans often disables this crate's warnings too.
+        diagnostic::emit_or_print(message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Change = fn(&SetupCheck<AROUND>);
+
+    const CHANGES: [Change; 3] = [
+        SetupCheck::opener_created,
+        SetupCheck::tracer_is_ours,
+        SetupCheck::span_is_unknown,
+    ];
+
+    /// The spans that are checked: none, openers, or any span.
+    fn checked_spans(check: &SetupCheck<AROUND>) -> &'static str {
+        match (check.should_check(true), check.should_check(false)) {
+            (false, _) => "none",
+            (true, false) => "opener",
+            (true, true) => "any",
+        }
+    }
+
+    #[test]
+    fn any_span_is_checked_until_one_has_our_tracer_and_then_openers() {
+        let check = SetupCheck::<AROUND>::default();
+        check.opener_created();
+        assert_eq!((check.is_running(), checked_spans(&check)), (true, "any"));
+        check.tracer_is_ours();
+        assert_eq!((check.is_running(), checked_spans(&check)), (false, "none"));
+        check.opener_created();
+        assert_eq!(
+            (check.is_running(), checked_spans(&check)),
+            (true, "opener")
+        );
+        // The tracer proves nothing about openers.
+        check.tracer_is_ours();
+        assert_eq!(checked_spans(&check), "opener");
+        check.finish(None);
+        for change in CHANGES {
+            change(&check);
+            assert_eq!((check.is_running(), checked_spans(&check)), (false, "none"));
+        }
+    }
+
+    #[test]
+    fn spans_that_are_filtered_out_prove_nothing_and_are_not_checked_for_ever() {
+        let check = SetupCheck::<AROUND>::default();
+        let count = |check: &SetupCheck<AROUND>| {
+            let checked = (0..).take_while(|_| {
+                let is_checked = check.is_running() && check.should_check(true);
+                check.span_is_unknown();
+                is_checked
+            });
+            checked.count()
+        };
+        assert_eq!(count(&check), usize::from(AROUND));
+        check.opener_created();
+        assert_eq!(count(&check), 8);
+        check.opener_created();
+        assert!(!check.is_running());
+    }
+
+    #[test]
+    fn where_no_layer_is_inside_it_stays_so() {
+        let check = SetupCheck::<AROUND>::default();
+        check.set_no_inner_layer();
+        for change in CHANGES {
+            change(&check);
+            assert!(check.has_no_inner_layer() && check.is_running());
+        }
+    }
+
+    #[test]
+    fn check_for_a_layer_beside_ends_after_eight_spans_that_proved_nothing() {
+        let beside = SetupCheck::<BESIDE>::default();
+        for _ in 0..8 {
+            assert!(beside.is_running());
+            beside.span_is_unknown();
+        }
+        for _ in 0..2 {
+            assert!(!beside.is_running());
+            beside.span_is_unknown();
+        }
+    }
+
+    #[test]
+    fn activation_that_is_off_stays_so_after_the_check() {
+        let check = SetupCheck::<AROUND>::default();
+        assert!(check.is_activation_on());
+        check.finish(Some(diagnostic::NO_ACTIVATION));
+        for change in CHANGES {
+            change(&check);
+        }
+        check.finish(None);
+        assert!(!check.is_activation_on() && !check.is_running());
+    }
+}

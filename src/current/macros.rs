@@ -1,0 +1,167 @@
+//! `session!` and `user!`.
+
+/// Creates a span that sets a session: the span and its descendants are exported with `session.id`.
+///
+/// The id may be anything that implements `Display`, or a whole [`Session`](crate::Session). Without an id, the
+/// macro generates one. Further fields follow as in `tracing`'s own macros. Before the id there may be `target:`,
+/// `parent:` and `level:` (default: `INFO`), in this order. The span is named `session`, and you can record its fields
+/// `session.id` and `user.id` later. A span that started with an id keeps it, and its descendants get the recorded one.
+///
+/// Cost: see [`SessionLayer`](crate::SessionLayer).
+///
+/// If a field beside a `Session` awaits, the future isn't `Send`: await before you call the macro.
+///
+/// ```
+/// use tracing::{Instrument, Level};
+/// use tracing_session::{Session, session};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tracing_session::Error> {
+/// async { /* ... */ }.instrument(session!("chat-42")).await;
+///
+/// let span = session!(); // a new id
+/// span.record("user.id", "u-7");
+///
+/// let known = Session::new("chat-42")?.with_user("u-7")?;
+/// session!(known, channel = "web").in_scope(|| { /* ... */ });
+///
+/// let request = tracing::info_span!("request");
+/// session!(target: "chat", parent: &request, level: Level::DEBUG, 42_u64, channel = "web");
+/// # Ok(()) }
+/// ```
+#[macro_export]
+macro_rules! session {
+    ($($arguments:tt)*) => { $crate::__create_span!(session [] $($arguments)*) };
+}
+
+/// Creates a span that sets a user: the span and its descendants are exported with `user.id`, and they
+/// still inherit the session.
+///
+/// The id may be anything that implements `Display`. Fields, `target:`, `parent:` and `level:` are the same as for
+/// [`session!`](crate::session). The span is named `user`.
+///
+/// ```
+/// use tracing_session::{session, user};
+///
+/// let _session = session!("chat-42").entered();
+/// user!("u-7", plan = "pro").in_scope(|| { /* in the session, and with the user */ });
+/// ```
+#[macro_export]
+macro_rules! user {
+    ($($arguments:tt)*) => { $crate::__create_span!(user [] $($arguments)*) };
+}
+
+/// Takes the options off the front, then creates the span. The field `tracing_session` tells the layer that a
+/// macro created it: see `fields::MACRO_FIELD`.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __create_span {
+    ($kind:ident [$($options:tt)*] target: $target:expr, $($rest:tt)*) => {
+        $crate::__create_span!($kind [$($options)* [target: $target,]] $($rest)*)
+    };
+    ($kind:ident [$($options:tt)*] parent: $parent:expr, $($rest:tt)*) => {
+        $crate::__create_span!($kind [$($options)* [parent: $parent,]] $($rest)*)
+    };
+    ($kind:ident [$([$($option:tt)*])*] level: $level:expr, $($rest:tt)*) => {
+        $crate::__create_span!(@$kind [$($($option)*)* $level,] $($rest)*)
+    };
+    ($kind:ident [$([$($option:tt)*])*] $($rest:tt)*) => {
+        $crate::__create_span!(@$kind [$($($option)*)* $crate::__private::Level::INFO,] $($rest)*)
+    };
+    (@session [$($options:tt)*]) => {
+        $crate::__create_span!(@session [$($options)*] $crate::Session::generate())
+    };
+    (@session [$($options:tt)*] $id:expr $(, $($fields:tt)*)?) => {
+        match &$id {
+            id => {
+                #[allow(unused_imports)]
+                use $crate::__private::Displayed as _;
+                let (session_id, user_id, _passing) = $crate::__private::Argument(id).ids();
+                $crate::__private::checked($crate::__private::span!(
+                    $($options)*
+                    "session",
+                    tracing_session = $crate::__private::Empty,
+                    session.id = session_id.as_deref(),
+                    user.id = user_id,
+                    $($($fields)*)?
+                ))
+            }
+        }
+    };
+    (@user [$($options:tt)*] $id:expr $(, $($fields:tt)*)?) => {
+        match &$id {
+            id => {
+                $crate::__private::checked($crate::__private::span!(
+                    $($options)*
+                    "user",
+                    tracing_session = $crate::__private::Empty,
+                    user.id = $crate::__private::text(id).as_str(),
+                    $($($fields)*)?
+                ))
+            }
+        }
+    };
+}
+
+/// The functions and types that the macros expand to.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::base::setup::checked;
+    use crate::base::thread_context::Attached;
+    use crate::layer::openers;
+    use crate::session::Session;
+    use std::borrow::Cow;
+    use std::fmt::Display;
+    pub use tracing::field::Empty;
+    pub use tracing::{Level, span};
+
+    /// The argument of `session!`: a `Session`, a text, or another type that implements `Display`. Method
+    /// resolution prefers inherent methods, so [`Displayed`] is for the other types only.
+    #[allow(clippy::exhaustive_structs)]
+    #[allow(missing_debug_implementations, reason = "it would show an id")]
+    pub struct Argument<T>(pub T);
+
+    /// The ids that an argument sets, and a guard that passes the other values of a `Session` to the span.
+    pub type Ids<'a, G> = (Option<Cow<'a, str>>, Option<&'a str>, G);
+
+    pub trait Displayed<'a> {
+        fn ids(self) -> Ids<'a, ()>;
+    }
+
+    impl<'a, T: Display + ?Sized> Displayed<'a> for Argument<&'a T> {
+        fn ids(self) -> Ids<'a, ()> {
+            (Some(text(self.0).into()), None, ())
+        }
+    }
+
+    macro_rules! ids_of {
+        ($($argument:ty),* => $target:ty, $guard:ty, $ids:expr) => {$(
+            impl<'a> Argument<&'a $argument> {
+                #[inline]
+                pub fn ids(self) -> Ids<'a, $guard> {
+                    let ids: fn(&'a $target) -> Ids<'a, $guard> = $ids;
+                    ids(self.0)
+                }
+            }
+        )*};
+    }
+    ids_of!(str, &str, String, &String => str, (), |id| (Some(id.into()), None, ()));
+    ids_of!(Session, &Session => Session, Passing, |session| {
+        let id = session.id().map(Cow::Borrowed);
+        (id, session.user_id(), Passing(openers::pass(session)))
+    });
+
+    /// While it lives, the values of a `Session` that no field can contain reach the span that is created.
+    ///
+    /// ```compile_fail,E0277
+    /// # use tracing_session::{Session, session};
+    /// fn needs_send<T: Send>(_: T) {}
+    /// needs_send(async { session!(Session::generate(), number = async { 7 }.await) });
+    /// ```
+    #[derive(Debug)]
+    #[must_use]
+    pub struct Passing(#[expect(dead_code, reason = "it detaches when it is dropped")] Attached);
+
+    pub fn text(id: &(impl Display + ?Sized)) -> String {
+        id.to_string()
+    }
+}

@@ -1,0 +1,359 @@
+//! The keys of each backend: a table of rules.
+
+use crate::export::privacy::KEYS;
+use crate::session::IdKind;
+use crate::session::keys::{METADATA, SESSION_ID, TAGS, USER_ID};
+use std::borrow::Cow;
+
+/// The keys under which one backend reads session, user, metadata and tags.
+///
+/// Spans carry the keys of [`OPENINFERENCE`](Self::OPENINFERENCE), the default. A
+/// [`SessionExporter`](crate::SessionExporter) maps them to another dialect. Join dialects with
+/// [`and`](Self::and) to export the keys of several. Prompt templates and the session's attributes have
+/// the same keys in all dialects.
+///
+/// [`Dialect::new`] has no keys: a session is exported only after you add some.
+///
+/// Cost: nothing while spans are made. See [`SessionExporter`](crate::SessionExporter) for the cost when
+/// they are exported.
+///
+/// ```
+/// # use opentelemetry_sdk::trace::InMemorySpanExporter;
+/// use tracing_session::{Dialect, SessionExporter};
+///
+/// # let exporter = InMemorySpanExporter::default();
+/// let exporter = SessionExporter::new(exporter)
+///     .with_dialect(Dialect::OPENINFERENCE.and(Dialect::GEN_AI));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dialect {
+    rules: Cow<'static, [Rule]>,
+}
+
+/// One key of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rule {
+    level: Level,
+    pub(crate) content: Content,
+    pub(crate) key: &'static str,
+}
+
+/// The value that a key has, and its form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    SessionId,
+    UserId,
+    /// All metadata, as one JSON object.
+    Metadata,
+    /// A list of strings.
+    Tags,
+    /// One metadata entry. The rule's key is the prefix of the entry's key.
+    MetadataEntry,
+    /// The tags as one string, with commas.
+    JoinedTags,
+}
+
+/// Whose values the backend reads under a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Any,
+    /// Those of the whole trace: only values that the session sets.
+    Trace,
+    /// Those of one span: only values that its author sets.
+    Span,
+}
+
+use Content::*;
+use Level::*;
+
+impl Content {
+    /// The same value in OpenInference's form.
+    pub(crate) fn value(self) -> Self {
+        match self {
+            MetadataEntry => Metadata,
+            JoinedTags => Tags,
+            other => other,
+        }
+    }
+
+    pub(crate) fn id_kind(self) -> Option<IdKind> {
+        match self {
+            SessionId => Some(IdKind::Session),
+            UserId => Some(IdKind::User),
+            _ => None,
+        }
+    }
+}
+
+const fn rule(level: Level, content: Content, key: &'static str) -> Rule {
+    Rule {
+        level,
+        content,
+        key,
+    }
+}
+
+impl Default for Dialect {
+    /// [`Dialect::OPENINFERENCE`]. [`Dialect::new`] is the one without a key.
+    fn default() -> Self {
+        Self::OPENINFERENCE
+    }
+}
+
+impl Dialect {
+    /// OpenInference: Phoenix, and most of the others besides their own. `session.id`, `user.id`,
+    /// `metadata`, `tag.tags`.
+    ///
+    /// Source: OpenInference's semantic conventions, "Context Attributes".
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let default = Dialect::OPENINFERENCE;
+    /// ```
+    pub const OPENINFERENCE: Self = Self::of(&[
+        rule(Any, SessionId, SESSION_ID),
+        rule(Any, UserId, USER_ID),
+        rule(Any, Metadata, METADATA),
+        rule(Any, Tags, TAGS),
+    ]);
+
+    /// OpenTelemetry's conventions for generative AI: `gen_ai.conversation.id`.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let both = Dialect::OPENINFERENCE.and(Dialect::GEN_AI);
+    /// ```
+    pub const GEN_AI: Self = Self::of(&[rule(Any, SessionId, "gen_ai.conversation.id")]);
+
+    /// Langfuse: `langfuse.session.id`, `langfuse.user.id`, `langfuse.trace.metadata.<key>`,
+    /// `langfuse.trace.tags`. Your own metadata and tags on a span become
+    /// `langfuse.observation.metadata.<key>` and `langfuse.observation.metadata.tags`.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let both = Dialect::OPENINFERENCE.and(Dialect::LANGFUSE);
+    /// ```
+    pub const LANGFUSE: Self = Self::of(&[
+        rule(Any, SessionId, "langfuse.session.id"),
+        rule(Any, UserId, "langfuse.user.id"),
+        rule(Trace, MetadataEntry, "langfuse.trace.metadata."),
+        rule(Trace, Tags, "langfuse.trace.tags"),
+        rule(Span, MetadataEntry, "langfuse.observation.metadata."),
+        // Only traces have tags there. `tag.tags` would become the trace's.
+        rule(Span, Tags, "langfuse.observation.metadata.tags"),
+    ]);
+
+    /// LangSmith: `langsmith.metadata.thread_id`, `langsmith.metadata.user_id`,
+    /// `langsmith.metadata.<key>`, `langsmith.span.tags` (one string, with commas).
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let both = Dialect::OPENINFERENCE.and(Dialect::LANGSMITH);
+    /// ```
+    pub const LANGSMITH: Self = Self::of(&[
+        rule(Any, SessionId, "langsmith.metadata.thread_id"),
+        rule(Any, UserId, "langsmith.metadata.user_id"),
+        rule(Any, MetadataEntry, "langsmith.metadata."),
+        rule(Any, JoinedTags, "langsmith.span.tags"),
+    ]);
+
+    /// MLflow: OpenInference's `session.id` and `user.id`, and `mlflow.traceTag.<key>` for metadata,
+    /// which it reads on the root span. MLflow refuses session ids of more than 250 characters, and the spans
+    /// that have one.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let both = Dialect::OPENINFERENCE.and(Dialect::MLFLOW);
+    /// ```
+    pub const MLFLOW: Self = Self::of(&[
+        rule(Any, SessionId, SESSION_ID),
+        rule(Any, UserId, USER_ID),
+        rule(Trace, MetadataEntry, "mlflow.traceTag."),
+    ]);
+
+    /// Traceloop: `traceloop.association.properties.<key>`, with `session_id` and `user_id`.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let both = Dialect::OPENINFERENCE.and(Dialect::TRACELOOP);
+    /// ```
+    pub const TRACELOOP: Self = Self::of(&[
+        rule(
+            Any,
+            SessionId,
+            "traceloop.association.properties.session_id",
+        ),
+        rule(Any, UserId, "traceloop.association.properties.user_id"),
+        // They are associated with the trace.
+        rule(Trace, MetadataEntry, "traceloop.association.properties."),
+    ]);
+
+    /// PostHog: `$ai_session_id` and `posthog.distinct_id`, and for its tracing `sessionId` and
+    /// `posthogDistinctId`.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let both = Dialect::OPENINFERENCE.and(Dialect::POSTHOG);
+    /// ```
+    pub const POSTHOG: Self = Self::of(&[
+        rule(Any, SessionId, "$ai_session_id"),
+        rule(Any, SessionId, "sessionId"),
+        rule(Any, UserId, "posthog.distinct_id"),
+        rule(Any, UserId, "posthogDistinctId"),
+    ]);
+
+    /// Weave: `wandb.thread_id` and `weave.conversation.id`, `wandb.attributes.<key>`.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let both = Dialect::OPENINFERENCE.and(Dialect::WEAVE);
+    /// ```
+    pub const WEAVE: Self = Self::of(&[
+        rule(Any, SessionId, "wandb.thread_id"),
+        rule(Any, SessionId, "weave.conversation.id"),
+        rule(Any, MetadataEntry, "wandb.attributes."),
+    ]);
+
+    /// Mirascope: `mirascope.ops.session.id`, `mirascope.ops.session.attributes` (one JSON object),
+    /// `mirascope.trace.tags`.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let both = Dialect::OPENINFERENCE.and(Dialect::MIRASCOPE);
+    /// ```
+    pub const MIRASCOPE: Self = Self::of(&[
+        rule(Any, SessionId, "mirascope.ops.session.id"),
+        rule(Trace, Metadata, "mirascope.ops.session.attributes"),
+        rule(Any, Tags, "mirascope.trace.tags"),
+    ]);
+
+    /// TraceCtrl: `tracectrl.session_id`.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let both = Dialect::OPENINFERENCE.and(Dialect::TRACECTRL);
+    /// ```
+    pub const TRACECTRL: Self = Self::of(&[rule(Any, SessionId, "tracectrl.session_id")]);
+
+    const fn of(rules: &'static [Rule]) -> Self {
+        Self {
+            rules: Cow::Borrowed(rules),
+        }
+    }
+
+    /// A dialect without a key, to which you add your own.
+    ///
+    /// ```
+    /// use tracing_session::Dialect;
+    ///
+    /// let ours = Dialect::new()
+    ///     .with_session_key("acme.conversation")
+    ///     .with_user_key("acme.customer")
+    ///     .with_metadata_prefix("acme.metadata.")
+    ///     .with_tags_key("acme.tags");
+    /// ```
+    pub const fn new() -> Self {
+        Self::of(&[])
+    }
+
+    /// Adds the keys of `other`. If both have a key, it keeps the meaning that it has in this dialect.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let both = Dialect::OPENINFERENCE.and(Dialect::LANGFUSE);
+    /// ```
+    pub fn and(self, other: Self) -> Self {
+        other.rules.iter().fold(self, |all, rule| all.with(*rule))
+    }
+
+    /// Adds a key for the session id.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let azure = Dialect::OPENINFERENCE.with_session_key("microsoft.session.id");
+    /// ```
+    pub fn with_session_key(self, key: &'static str) -> Self {
+        self.with(rule(Any, SessionId, key))
+    }
+
+    /// Adds a key for the user id.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let azure = Dialect::OPENINFERENCE.with_user_key("enduser.id");
+    /// ```
+    pub fn with_user_key(self, key: &'static str) -> Self {
+        self.with(rule(Any, UserId, key))
+    }
+
+    /// Adds a key for all metadata, as the text of one JSON object.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let ours = Dialect::new().with_metadata_key("acme.metadata");
+    /// ```
+    pub fn with_metadata_key(self, key: &'static str) -> Self {
+        self.with(rule(Any, Metadata, key))
+    }
+
+    /// Adds a prefix for single metadata entries: each entry is exported under the prefix and its own key.
+    /// Strings, numbers and booleans stay as they are, and lists and objects are exported as the text of their
+    /// JSON. Nulls are left out.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let ours = Dialect::new().with_metadata_prefix("acme.");
+    /// ```
+    pub fn with_metadata_prefix(self, prefix: &'static str) -> Self {
+        self.with(rule(Any, MetadataEntry, prefix))
+    }
+
+    /// Adds a key for the tags, as a list of strings.
+    ///
+    /// ```
+    /// # use tracing_session::Dialect;
+    /// let ours = Dialect::new().with_tags_key("acme.tags");
+    /// ```
+    pub fn with_tags_key(self, key: &'static str) -> Self {
+        self.with(rule(Any, Tags, key))
+    }
+
+    fn with(mut self, added: Rule) -> Self {
+        // No key is written twice.
+        if self.rules.iter().all(|rule| rule.key != added.key) {
+            self.rules.to_mut().push(added);
+            if let Some(kind) = added.content.id_kind() {
+                KEYS.register(added.key, kind);
+            }
+        }
+        self
+    }
+
+    /// The rules for a value that the session set, or the span's author.
+    pub(crate) fn rules_for(
+        &self,
+        value: Content,
+        is_authors: bool,
+    ) -> impl Iterator<Item = &Rule> + Clone {
+        let other = if is_authors { Trace } else { Span };
+        let rules = self.rules.iter();
+        rules.filter(move |rule| rule.content.value() == value && rule.level != other)
+    }
+}
+
+/// The rules of all built-in dialects.
+pub(crate) fn all_rules() -> impl Iterator<Item = &'static Rule> {
+    static ALL: [Dialect; 10] = [
+        Dialect::OPENINFERENCE,
+        Dialect::GEN_AI,
+        Dialect::LANGFUSE,
+        Dialect::LANGSMITH,
+        Dialect::MLFLOW,
+        Dialect::TRACELOOP,
+        Dialect::POSTHOG,
+        Dialect::WEAVE,
+        Dialect::MIRASCOPE,
+        Dialect::TRACECTRL,
+    ];
+    ALL.iter().flat_map(|dialect| dialect.rules.iter())
+}

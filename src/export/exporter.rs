@@ -1,0 +1,397 @@
+//! `SessionExporter`: sends spans to one backend, with the keys of its dialect.
+
+use crate::export::dialect::{Content, Dialect, Rule};
+use crate::session::id::Id;
+use crate::session::keys::{
+    PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID, USER_HASH,
+    USER_ID, is_ours, ours,
+};
+use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+use serde_json::Map;
+use serde_json::Value as Json;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Wraps a span exporter, so that its backend gets the keys that it reads.
+///
+/// Spans carry OpenInference's attributes: `session.id`, `user.id`, `metadata` and `tag.tags`. This
+/// exporter maps them to the keys of a [`Dialect`] just before they are sent. Each exporter of a tracer
+/// provider can have its own dialect.
+///
+/// # Which attributes it maps
+///
+/// It maps the attributes of the finished span, whether the session or the span's author set them:
+///
+/// - If the dialect doesn't have OpenInference's key, the exporter replaces the attribute. Otherwise it
+///   adds the other keys. With [`Dialect::GEN_AI`], your own `session.id` is exported as
+///   `gen_ai.conversation.id`.
+/// - If the dialect has no key for a value, the exporter removes the session's value. Your own
+///   attribute stays as it is.
+/// - If the span has an attribute with a key of the dialect already, that attribute stays, and
+///   `session.id` keeps its value. An attribute that holds no id, such as a blank one, is replaced.
+/// - Some keys belong to the whole trace, such as `langfuse.trace.metadata.<key>`. Your own metadata and
+///   tags on a span are never exported under them. For Langfuse they become
+///   `langfuse.observation.metadata.<key>`; elsewhere they keep OpenInference's keys.
+/// - A hashed user, which is `user.hash` on the span, is exported under the dialect's keys for the user.
+///   `user.hash` stays where the dialect has `user.id`.
+/// - A metadata value gets its JSON type: strings, numbers and booleans stay as they are, and lists and
+///   objects are exported as JSON. Nulls are left out.
+///
+/// All other attributes keep their order, type and value, and so do events and links.
+///
+/// # Cost
+///
+/// The work runs on the thread that exports: with a batch exporter, in the background. It takes up to
+/// about 1 µs per span with two dialects. The exporter keeps the parsed metadata of the last 128
+/// sessions or more, so it parses metadata once per session.
+///
+/// ```
+/// use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
+/// use tracing_session::{Dialect, SessionExporter, SessionTracerProvider};
+///
+/// # let (phoenix, langfuse) = (InMemorySpanExporter::default(), InMemorySpanExporter::default());
+/// let provider = SdkTracerProvider::builder()
+///     .with_batch_exporter(SessionExporter::new(phoenix))
+///     .with_batch_exporter(SessionExporter::new(langfuse).with_dialect(Dialect::LANGFUSE))
+///     .build();
+/// let provider = SessionTracerProvider::new(provider);
+/// # provider.shutdown()?;
+/// # Ok::<(), opentelemetry_sdk::error::OTelSdkError>(())
+/// ```
+#[derive(Debug)]
+pub struct SessionExporter<E> {
+    inner: E,
+    translator: Translator,
+    renames_plain: bool,
+}
+
+impl<E> SessionExporter<E> {
+    /// Wraps `exporter`.
+    ///
+    /// ```
+    /// # use opentelemetry_sdk::trace::InMemorySpanExporter;
+    /// # use tracing_session::SessionExporter;
+    /// let exporter = SessionExporter::new(InMemorySpanExporter::default());
+    /// ```
+    pub fn new(exporter: E) -> Self {
+        Self {
+            inner: exporter,
+            translator: Translator::new(Dialect::default()),
+            renames_plain: true,
+        }
+    }
+
+    /// Sets the keys that are exported. Default: [`Dialect::OPENINFERENCE`].
+    ///
+    /// ```
+    /// # use opentelemetry_sdk::trace::InMemorySpanExporter;
+    /// # use tracing_session::{Dialect, SessionExporter};
+    /// let exporter = SessionExporter::new(InMemorySpanExporter::default())
+    ///     .with_dialect(Dialect::OPENINFERENCE.and(Dialect::LANGFUSE));
+    /// ```
+    pub fn with_dialect(mut self, dialect: Dialect) -> Self {
+        self.translator = Translator::new(dialect);
+        self
+    }
+
+    /// Leaves attributes named `session` and `user` as they are. Default: on spans with a session or user they are
+    /// exported as `session.name` and `user.name`.
+    ///
+    /// Phoenix stores attributes nested by the dots in their keys, where `session` and `session.id`
+    /// can't both exist: it loses the session. An attribute stays if the span has one with the new name
+    /// already.
+    ///
+    /// The tracer provider renames such attributes too: see
+    /// [`SessionTracerProvider::without_renaming_plain_attributes`](crate::SessionTracerProvider::without_renaming_plain_attributes).
+    ///
+    /// ```
+    /// # use opentelemetry_sdk::trace::InMemorySpanExporter;
+    /// # use tracing_session::SessionExporter;
+    /// let exporter = SessionExporter::new(InMemorySpanExporter::default())
+    ///     .without_renaming_plain_attributes();
+    /// ```
+    pub fn without_renaming_plain_attributes(mut self) -> Self {
+        self.renames_plain = false;
+        self
+    }
+}
+
+impl<E: SpanExporter> SpanExporter for SessionExporter<E> {
+    fn export(&self, mut batch: Vec<SpanData>) -> impl Future<Output = OTelSdkResult> + Send {
+        for span in &mut batch {
+            if self.renames_plain {
+                rename_plain(&mut span.attributes);
+            }
+            self.translator.translate(&mut span.attributes);
+        }
+        self.inner.export(batch)
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn shutdown(&self) -> OTelSdkResult {
+        self.inner.shutdown()
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+/// Renames plain attributes beside an id. It runs before the ids are mapped to the keys of the dialect.
+fn rename_plain(attributes: &mut [KeyValue]) {
+    for (plain, renamed) in [
+        (PLAIN_SESSION, PLAIN_SESSION_RENAMED),
+        (PLAIN_USER, PLAIN_USER_RENAMED),
+    ] {
+        let has = |key| attributes.iter().any(|it| it.key.as_str() == key);
+        let ids = [SESSION_ID, USER_ID, USER_HASH];
+        if has(plain) && !has(renamed) && ids.into_iter().any(has) {
+            let plain = attributes.iter_mut().filter(|it| it.key.as_str() == plain);
+            plain.for_each(|it| it.key = Key::from_static_str(renamed));
+        }
+    }
+}
+
+pub(crate) struct Translator {
+    dialect: Dialect,
+    /// False if every attribute stays as it is.
+    pub(crate) changes: bool,
+    /// Parsed metadata by its text: of sessions, and of spans' authors. Authors may set another text on each
+    /// span, which must not displace the sessions'.
+    entries: Mutex<[Generations; 2]>,
+}
+
+impl Translator {
+    pub(crate) fn new(dialect: Dialect) -> Self {
+        Self {
+            changes: dialect != Dialect::OPENINFERENCE,
+            dialect,
+            entries: Mutex::default(),
+        }
+    }
+
+    /// Adds the keys of the dialect, and removes OpenInference's where the dialect doesn't have them.
+    pub(crate) fn translate(&self, attributes: &mut Vec<KeyValue>) {
+        if !self.changes {
+            return;
+        }
+        // The last value of an attribute that was set again.
+        let position = |key: &str| attributes.iter().rposition(|it| it.key.as_str() == key);
+        // Beside the user's id, a hash is an attribute like any other.
+        let user_key = match position(USER_ID) {
+            Some(_) => ours::USER_ID,
+            None => ours::USER_HASH,
+        };
+        // Ids come first: in some dialects a metadata entry can have the key of an id, and no key is written twice.
+        let sources = [
+            (Content::SessionId, ours::SESSION_ID),
+            (Content::UserId, user_key),
+            (Content::Metadata, ours::METADATA),
+            (Content::Tags, ours::TAGS),
+        ];
+        let mut removed = Vec::new();
+        for (content, key, at) in sources.map(|(content, key)| (content, key, position(key))) {
+            let Some(at) = at else { continue };
+            let is_authors = !is_ours(&attributes[at].key, key);
+            let rules = self.dialect.rules_for(content, is_authors);
+            let (added, stays) = self.added(rules, is_authors, &attributes[at]);
+            let mut is_added = false;
+            for attribute in added {
+                match attributes.iter_mut().find(|own| own.key == attribute.key) {
+                    // In the place of the attribute itself, if that one goes.
+                    None if !stays && !is_added => attributes[at] = attribute,
+                    None => attributes.push(attribute),
+                    // A value that is no id counts as not set.
+                    Some(own)
+                        if content.id_kind().is_some()
+                            && Id::check(&own.value.as_str()).is_err() =>
+                    {
+                        own.value = attribute.value;
+                    }
+                    // The author's own attribute wins.
+                    Some(_) => continue,
+                }
+                is_added = true;
+            }
+            // Removed, the author's own value would be lost where the dialect has no key for it.
+            if !stays && (is_added || !is_authors) {
+                removed.push(key);
+            }
+        }
+        if !removed.is_empty() {
+            attributes.retain(|it| !removed.contains(&it.key.as_str()));
+        }
+    }
+
+    /// The value of an attribute under each key of the dialect, and whether the attribute stays as well.
+    fn added<'a>(
+        &self,
+        rules: impl Iterator<Item = &'a Rule>,
+        is_authors: bool,
+        KeyValue { key, value, .. }: &KeyValue,
+    ) -> (Vec<KeyValue>, bool) {
+        let mut added = Vec::new();
+        let (mut stays, mut has_entries) = (false, false);
+        let tags = match value {
+            Value::Array(Array::String(tags)) => Some(tags),
+            _ => None,
+        };
+        for rule in rules {
+            match rule.content {
+                // The dialect has a key for the hash too, if it has one for the user.
+                Content::UserId if rule.key == USER_ID => stays = true,
+                _ if rule.key == key.as_str() => stays = true,
+                // The entries are made for all prefixes at once.
+                Content::MetadataEntry if has_entries => {}
+                Content::MetadataEntry => {
+                    has_entries = true;
+                    match self.entries(&value.as_str(), is_authors) {
+                        Some(entries) => added.extend(entries.iter().cloned()),
+                        None => stays = true,
+                    }
+                }
+                Content::JoinedTags => added.extend(tags.map(|tags| {
+                    let tags: Vec<_> = tags.iter().map(StringValue::as_str).collect();
+                    KeyValue::new(rule.key, tags.join(","))
+                })),
+                Content::Tags if tags.is_none() => {}
+                _ => added.push(KeyValue::new(rule.key, value.clone())),
+            }
+        }
+        (added, stays)
+    }
+
+    /// The metadata of a JSON object, each entry as an attribute, under every prefix of the dialect.
+    fn entries(&self, text: &str, is_authors: bool) -> Option<Arc<[KeyValue]>> {
+        let lock = || self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = usize::from(is_authors);
+        if let Some(entries) = lock()[of].get(text) {
+            return Some(entries);
+        }
+        // Parsed without the lock.
+        let object: Map<String, Json> = serde_json::from_str(text).ok()?;
+        let rules = self.dialect.rules_for(Content::Metadata, is_authors);
+        let mut entries = Vec::new();
+        for rule in rules.filter(|rule| rule.content == Content::MetadataEntry) {
+            for (name, value) in &object {
+                // Every span shares both.
+                let key: Arc<str> = format!("{}{name}", rule.key).into();
+                entries.extend(entry(value).map(|value| KeyValue::new(key, value)));
+            }
+        }
+        let entries: Arc<[KeyValue]> = entries.into();
+        lock()[of].insert(text.into(), entries.clone());
+        Some(entries)
+    }
+}
+
+/// Omits the cache: metadata may be private.
+impl fmt::Debug for Translator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.dialect.fmt(f)
+    }
+}
+
+/// One metadata entry as the value of an attribute. Nulls are omitted.
+fn entry(value: &Json) -> Option<Value> {
+    let text = match value {
+        Json::Null => return None,
+        Json::Bool(value) => return Some(Value::Bool(*value)),
+        Json::Number(number) if number.is_i64() => return number.as_i64().map(Value::I64),
+        Json::Number(number) if number.is_f64() => return number.as_f64().map(Value::F64),
+        Json::String(text) => Arc::from(text.as_str()),
+        other => Arc::<str>::from(other.to_string()),
+    };
+    Some(Value::String(text.into()))
+}
+
+/// The last texts that were asked for: at least [`MOST`](Self::MOST), and at most twice as many.
+#[derive(Default)]
+struct Generations {
+    young: Entries,
+    old: Entries,
+}
+
+type Entries = HashMap<Box<str>, Arc<[KeyValue]>>;
+
+impl Generations {
+    const MOST: usize = 128;
+    /// A longer text is parsed each time, so that the cache stays small.
+    const LONGEST: usize = 16 * 1024;
+
+    fn get(&mut self, text: &str) -> Option<Arc<[KeyValue]>> {
+        if let Some(entries) = self.young.get(text) {
+            return Some(entries.clone());
+        }
+        let (text, entries) = self.old.remove_entry(text)?;
+        self.insert(text, entries.clone());
+        Some(entries)
+    }
+
+    fn insert(&mut self, text: Box<str>, entries: Arc<[KeyValue]>) {
+        if text.len() > Self::LONGEST {
+            return;
+        }
+        if self.young.len() >= Self::MOST {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(text, entries);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(n: usize) -> String {
+        format!(r#"{{"n":{n}}}"#)
+    }
+
+    fn kept(translator: &Translator) -> usize {
+        let caches = translator.entries.lock().unwrap();
+        caches.iter().map(|it| it.young.len() + it.old.len()).sum()
+    }
+
+    #[test]
+    fn cache_is_bounded() {
+        let translator = Translator::new(Dialect::LANGFUSE);
+        for n in 0..10_000 {
+            translator.entries(&text(n), false);
+            translator.entries(&text(n), true);
+        }
+        assert!(kept(&translator) <= 512);
+        let long = format!(r#"{{"n":"{}"}}"#, "x".repeat(Generations::LONGEST));
+        let before = kept(&translator);
+        assert!(translator.entries(&long, false).is_some());
+        assert_eq!(kept(&translator), before);
+    }
+
+    #[test]
+    fn metadata_of_sessions_that_take_turns_is_parsed_once() {
+        let translator = Translator::new(Dialect::LANGFUSE);
+        let all = || (0..100).map(|n| translator.entries(&text(n), false).unwrap());
+        let first: Vec<_> = all().collect();
+        for round in 1..20 {
+            // Sessions that come and go in between, and authors' own metadata, another on each span.
+            for n in 0..20 {
+                translator.entries(&text(round * 1_000 + n), false);
+            }
+            for n in 0..1_000 {
+                translator.entries(&text(n), true);
+            }
+            assert!(all().zip(&first).all(|(now, then)| Arc::ptr_eq(&now, then)));
+        }
+    }
+}

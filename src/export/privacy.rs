@@ -1,0 +1,409 @@
+//! `Privacy`: which ids and metadata are redacted, and how. And the process's list of private names.
+
+#[cfg(feature = "hash")]
+use crate::base::error::{Error, ErrorKind};
+#[cfg(feature = "hash")]
+use crate::session::id::{Mac, hash};
+use crate::session::{Id, IdKind};
+use opentelemetry::KeyValue;
+use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Which session ids, user ids and metadata are exported unchanged, hashed, or not at all.
+///
+/// Pass it to [`SessionTracerProvider::with_privacy`]. The provider then redacts every span it makes,
+/// whether the span comes from `tracing` or from OpenTelemetry's own API, so every exporter of the
+/// provider receives redacted values.
+///
+/// # Which values are redacted
+///
+/// The provider looks at the **key** of an attribute, and redacts the attributes of spans, of span
+/// events and of span links with these keys:
+///
+/// - `session.id`, `session.previous_id` and `user.id`;
+/// - the session and user keys of every [`Dialect`](crate::Dialect), such as `langfuse.user.id`;
+/// - the fields that you configure with
+///   [`SessionLayer::with_session_field`](crate::SessionLayer::with_session_field) and
+///   [`with_user_field`](crate::SessionLayer::with_user_field), in any layer of the process;
+/// - `id` on spans named `session` or `user`, and on spans with a name that you configure with
+///   [`with_session_span`](crate::SessionLayer::with_session_span) or
+///   [`with_user_span`](crate::SessionLayer::with_user_span);
+/// - the keys that you add with [`with_session_key`](Self::with_session_key) and
+///   [`with_user_key`](Self::with_user_key);
+/// - metadata with the keys that you pass to [`with_metadata`](Self::with_metadata).
+///
+/// The provider redacts a value before the sampler, the span processors and the exporters receive it. It
+/// trims the text and removes the quotes that `?value` adds, so an id has the same hash however it was
+/// recorded. Numbers and booleans are hashed as text. A value that is a list is omitted. A blank value is
+/// left unchanged where the policy is a hash.
+///
+/// # Which values are not redacted
+///
+/// - An id inside a longer text, such as a prompt, a URL or an error message.
+/// - An id under any other key. Add the key with [`with_user_key`](Self::with_user_key).
+/// - An id inside the JSON of `metadata`, except in the entries that you pass to
+///   [`with_metadata`](Self::with_metadata).
+/// - The field `id` of an event.
+/// - Span names, event names and status descriptions. `tracing-opentelemetry` uses the message of an
+///   event as the name of the span event.
+/// - Attributes that a sampler or a span processor adds itself, and the session in the `Context` that it
+///   receives.
+///
+/// # Headers and logs
+///
+/// [`SessionPropagator::with_privacy`] redacts the ids in outgoing headers.
+/// `SessionLogProcessor::with_privacy` and `fmt::SessionFormat::with_privacy` redact the values that this
+/// crate writes on log records and lines. They can't redact the fields that you log yourself.
+///
+/// [`SessionTracerProvider::with_privacy`]: crate::SessionTracerProvider::with_privacy
+/// [`SessionPropagator::with_privacy`]: crate::SessionPropagator::with_privacy
+///
+/// ```
+/// # use opentelemetry_sdk::trace::SdkTracerProvider;
+/// use tracing_session::{Privacy, SessionTracerProvider, export::IdPolicy};
+///
+/// # let provider = SdkTracerProvider::default();
+/// let privacy = Privacy::new()
+///     .with_user_ids(IdPolicy::omitted())
+///     .with_user_key("enduser.id")
+///     .with_metadata(["email"], IdPolicy::omitted());
+/// let provider = SessionTracerProvider::new(provider).with_privacy(privacy);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Privacy {
+    pub(crate) user_ids: IdPolicy,
+    pub(crate) session_ids: IdPolicy,
+    pub(crate) metadata: Vec<(String, IdPolicy)>,
+    /// The keys of ids that [`with_session_key`](Self::with_session_key) and
+    /// [`with_user_key`](Self::with_user_key) add.
+    pub(crate) keys: Vec<(String, IdKind)>,
+}
+
+impl Privacy {
+    /// Redacts nothing.
+    ///
+    /// ```
+    /// # use tracing_session::Privacy;
+    /// let unchanged = Privacy::new();
+    /// ```
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The policy for user ids. Default: [`IdPolicy::plain`].
+    ///
+    /// A hashed `user.id` is exported as `user.hash`, as OpenTelemetry's conventions name it. Every other
+    /// user key keeps its name and gets the hash as its value.
+    ///
+    /// ```
+    /// # use tracing_session::{Privacy, export::IdPolicy};
+    /// let privacy = Privacy::new().with_user_ids(IdPolicy::omitted());
+    /// ```
+    #[doc(alias = "UserIdPolicy")]
+    pub fn with_user_ids(mut self, user_ids: IdPolicy) -> Self {
+        self.user_ids = user_ids;
+        self
+    }
+
+    /// The policy for session ids. Default: [`IdPolicy::plain`].
+    ///
+    /// A hash replaces the id under the same key, so backends still group the spans of a conversation.
+    ///
+    /// ```
+    /// # use tracing_session::{Privacy, export::IdPolicy};
+    /// let privacy = Privacy::new().with_session_ids(IdPolicy::omitted());
+    /// ```
+    pub fn with_session_ids(mut self, session_ids: IdPolicy) -> Self {
+        self.session_ids = session_ids;
+        self
+    }
+
+    /// Adds a key of attributes that contain a session id, to which the policy for session ids applies.
+    ///
+    /// ```
+    /// # use tracing_session::{Privacy, export::IdPolicy};
+    /// let privacy = Privacy::new()
+    ///     .with_session_ids(IdPolicy::omitted())
+    ///     .with_session_key("acme.thread");
+    /// ```
+    pub fn with_session_key(mut self, key: impl Into<String>) -> Self {
+        self.keys.push((key.into(), IdKind::Session));
+        self
+    }
+
+    /// Adds a key of attributes that contain a user id, to which the policy for user ids applies.
+    ///
+    /// ```
+    /// # use tracing_session::{Privacy, export::IdPolicy};
+    /// let privacy = Privacy::new()
+    ///     .with_user_ids(IdPolicy::omitted())
+    ///     .with_user_key("enduser.id");
+    /// ```
+    pub fn with_user_key(mut self, key: impl Into<String>) -> Self {
+        self.keys.push((key.into(), IdKind::User));
+        self
+    }
+
+    /// The policy for metadata with these keys. Default: [`IdPolicy::plain`].
+    ///
+    /// It applies to the metadata of a session, to attributes such as `metadata.email` and
+    /// `langfuse.trace.metadata.email`, and to entries of the JSON object under the key `metadata`. A text
+    /// is hashed without its quotes, and any other value as JSON. An attribute that is a list is omitted, and
+    /// so is an object that is not valid JSON.
+    ///
+    /// ```
+    /// # use tracing_session::{Privacy, export::IdPolicy};
+    /// let privacy = Privacy::new().with_metadata(["email", "ip"], IdPolicy::omitted());
+    /// ```
+    pub fn with_metadata<K: Into<String>>(
+        mut self,
+        keys: impl IntoIterator<Item = K>,
+        policy: IdPolicy,
+    ) -> Self {
+        let keys = keys.into_iter().map(|key| (key.into(), policy.clone()));
+        // The last policy for a key is the first that is found.
+        self.metadata.splice(0..0, keys);
+        self
+    }
+
+    #[inline(always)]
+    pub(crate) fn id_policy(&self, kind: IdKind) -> &IdPolicy {
+        match kind {
+            IdKind::Session => &self.session_ids,
+            IdKind::User => &self.user_ids,
+        }
+    }
+
+    /// The policy for the metadata with this key, if it redacts.
+    pub(crate) fn metadata_policy(&self, key: &str) -> Option<&IdPolicy> {
+        let mut policies = self.metadata.iter();
+        let (_, policy) = policies.find(|(private, _)| private == key)?;
+        Some(policy).filter(|policy| !policy.is_plain())
+    }
+}
+
+/// What is exported in place of an id: the id, its hash, or nothing.
+///
+/// A hash needs a secret key. Without one, everybody who has a list of ids could compute their hashes.
+///
+/// ```
+/// use tracing_session::{Privacy, export::IdPolicy};
+///
+/// let privacy = Privacy::new().with_user_ids(IdPolicy::omitted());
+/// ```
+#[derive(Clone, Default)]
+pub struct IdPolicy(Kind);
+
+#[derive(Clone, Default)]
+enum Kind {
+    #[default]
+    Plain,
+    Omitted,
+    #[cfg(feature = "hash")]
+    Hashed(Arc<Mac>),
+}
+
+impl IdPolicy {
+    /// Exports the id unchanged.
+    ///
+    /// ```
+    /// # use tracing_session::export::IdPolicy;
+    /// let policy = IdPolicy::plain();
+    /// ```
+    pub fn plain() -> Self {
+        Self(Kind::Plain)
+    }
+
+    /// Omits the id.
+    ///
+    /// ```
+    /// # use tracing_session::export::IdPolicy;
+    /// let policy = IdPolicy::omitted();
+    /// ```
+    pub fn omitted() -> Self {
+        Self(Kind::Omitted)
+    }
+
+    /// Replaces the id with its HMAC-SHA-256 under this key, in 64 hexadecimal digits.
+    ///
+    /// The same id and key give the same hash in every process and language:
+    /// `printf u-7 | openssl dgst -sha256 -hmac "$KEY"`.
+    ///
+    /// Cost: about 0.3 µs once per id, where the processor has instructions for SHA-256, and about 2 µs elsewhere.
+    /// The session keeps the hash, so each further span costs about 40 ns. If you hash the same ids in several places, such as
+    /// a tracer provider and a propagator, clone one `IdPolicy`: the session keeps the hash of one
+    /// `IdPolicy` and its clones only.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the key is shorter than 16 bytes.
+    ///
+    /// ```
+    /// # use tracing_session::export::IdPolicy;
+    /// let key = b"at least sixteen bytes, of random";
+    /// let policy = IdPolicy::hashed(key)?;
+    /// assert!(IdPolicy::hashed("").is_err());
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    #[cfg(feature = "hash")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "hash")))]
+    pub fn hashed(key: impl AsRef<[u8]>) -> Result<Self, Error> {
+        use hmac::KeyInit;
+
+        const SHORTEST: usize = 16;
+        let key = key.as_ref();
+        match Mac::new_from_slice(key) {
+            Ok(mac) if key.len() >= SHORTEST => Ok(Self(Kind::Hashed(Arc::new(mac)))),
+            _ => Err(ErrorKind::ShortKey.into()),
+        }
+    }
+
+    /// [`hashed`](Self::hashed) with the bytes of an environment variable as the key.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error that names the variable if the variable is not set, or its value is shorter than
+    /// 16 bytes.
+    ///
+    /// ```
+    /// # use tracing_session::export::IdPolicy;
+    /// let error = IdPolicy::hashed_from_env("USER_ID_KEY").unwrap_err();
+    /// assert_eq!(error.to_string(), "`USER_ID_KEY`: the environment variable is not set");
+    /// ```
+    #[cfg(feature = "hash")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "hash")))]
+    pub fn hashed_from_env(variable: &str) -> Result<Self, Error> {
+        let hashed = match std::env::var_os(variable) {
+            Some(key) => Self::hashed(key.as_encoded_bytes()),
+            None => Err(ErrorKind::NotSet.into()),
+        };
+        hashed.map_err(|error: Error| error.about(variable))
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self.0, Kind::Plain)
+    }
+
+    #[inline(always)]
+    pub(crate) fn hashes(&self) -> bool {
+        !matches!(self.0, Kind::Plain | Kind::Omitted)
+    }
+
+    /// The text to export in place of an id.
+    #[inline(always)]
+    pub(crate) fn redact_id(&self, id: &Id) -> Option<Arc<str>> {
+        match &self.0 {
+            Kind::Plain => Some(id.shared()),
+            Kind::Omitted => None,
+            #[cfg(feature = "hash")]
+            Kind::Hashed(key) => Some(id.hash(key)),
+        }
+    }
+
+    /// The text to export in place of any other text.
+    pub(crate) fn redact_text(&self, text: &str) -> Option<Arc<str>> {
+        match &self.0 {
+            Kind::Plain => Some(text.into()),
+            Kind::Omitted => None,
+            #[cfg(feature = "hash")]
+            Kind::Hashed(key) => Some(hash(key, text)),
+        }
+    }
+}
+
+/// Without the key.
+impl fmt::Debug for IdPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Kind::Plain => "plain",
+            Kind::Omitted => "omitted",
+            #[cfg(feature = "hash")]
+            Kind::Hashed(_) => "hashed",
+        })
+    }
+}
+
+/// The keys of attributes that contain an id: fields that layers of this process are configured with, and keys of
+/// dialects that are not built in. Every provider of the process redacts attributes with these keys.
+///
+/// Layers and dialects register names when they are configured. Names are looked up when a key passes the
+/// filter. Empty where only the built-in names and dialects are used.
+pub(crate) static KEYS: PrivateNames = PrivateNames(RwLock::new(Vec::new()));
+
+/// The names of spans whose field `id` contains an id, besides `session` and `user`. Written, read and empty as
+/// [`KEYS`].
+pub(crate) static SPANS: PrivateNames = PrivateNames(RwLock::new(Vec::new()));
+
+/// Names, each with the kind of the id.
+pub(crate) struct PrivateNames(RwLock<Vec<(String, IdKind)>>);
+
+impl PrivateNames {
+    pub(crate) fn register(&self, name: &str, kind: IdKind) {
+        let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let added = (name.to_owned(), kind);
+        // A program may configure layers again and again: the list grows by new names only.
+        if !names.contains(&added) {
+            add_to_filter(name);
+            names.push(added);
+        }
+    }
+
+    pub(crate) fn kind(&self, name: &str) -> Option<IdKind> {
+        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let found = names.iter().find(|(registered, _)| registered == name);
+        found.map(|(_, kind)| *kind)
+    }
+}
+
+/// The kind of id that the field `id` of spans with this name contains.
+#[inline]
+pub(crate) fn id_field_kind(span: &str) -> Option<IdKind> {
+    match span {
+        "session" => Some(IdKind::Session),
+        "user" => Some(IdKind::User),
+        _ if !may_matter(span) => None,
+        _ => SPANS.kind(span),
+    }
+}
+
+/// A key filter: nearly every key is not private, and each attribute of each span of a provider that redacts is
+/// checked.
+///
+/// It has one word per length of a key, with a bit for each first letter. [`add_to_filter`] adds the keys that a
+/// provider of the process redacts, the names in [`KEYS`] and [`SPANS`], and the keys that spans look at anyway.
+/// Empty until a provider redacts, or a name is registered.
+static FILTER: [AtomicU32; 64] = [const { AtomicU32::new(0) }; 64];
+
+/// A bit for each length in [`FILTER`].
+static LENGTHS: AtomicU64 = AtomicU64::new(0);
+
+/// The place of a key in [`FILTER`].
+#[inline(always)]
+fn place(key: &str) -> (usize, u32) {
+    let first = key.as_bytes().first().copied().unwrap_or_default();
+    (key.len() % 64, 1 << (first % 32))
+}
+
+pub(crate) fn add_to_filter(key: &str) {
+    let (length, first) = place(key);
+    FILTER[length].fetch_or(first, Ordering::Relaxed);
+    LENGTHS.fetch_or(1 << length, Ordering::Relaxed);
+}
+
+/// False if an attribute with this key is certainly neither private, nor one that spans look at.
+#[inline(always)]
+pub(crate) fn may_matter(key: &str) -> bool {
+    let (length, first) = place(key);
+    FILTER[length].load(Ordering::Relaxed) & first != 0
+}
+
+/// The same for several attributes.
+#[inline]
+pub(crate) fn any_may_matter(attributes: &[KeyValue]) -> bool {
+    let lengths = LENGTHS.load(Ordering::Relaxed);
+    let has_length = |key: &str| lengths >> (key.len() % 64) & 1 != 0;
+    let mut keys = attributes.iter().map(|it| it.key.as_str());
+    keys.any(|key| has_length(key) && may_matter(key))
+}

@@ -1,0 +1,227 @@
+//! Redacts attributes by key: `Privacy` in the form in which a provider applies it to each attribute.
+//!
+//! It runs before a sampler, a span processor or an exporter receives an attribute.
+
+use crate::export::dialect::{Content, all_rules};
+use crate::export::privacy::{
+    IdPolicy, KEYS, Privacy, add_to_filter, any_may_matter, id_field_kind, may_matter,
+};
+use crate::session::details::{Details, Entries, entries, object};
+use crate::session::id::without_quotes;
+use crate::session::keys::{
+    FURTHER_KEYS, ID, METADATA_FIELD, PREVIOUS_SESSION_ID, USER_HASH, USER_ID, VALUE_KEYS, ours,
+};
+use crate::session::{Id, IdKind};
+use opentelemetry::trace::SpanBuilder;
+use opentelemetry::{Key, KeyValue, Value};
+use serde_json::Value as Json;
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A `Privacy` that redacts something. A provider, its tracers and their spans share one.
+#[derive(Debug)]
+pub(crate) struct Redaction {
+    /// Sessions cache the redacted attributes under this number.
+    number: u64,
+    privacy: Privacy,
+    keys: Vec<(String, Private)>,
+}
+
+/// The value of an attribute with a private key.
+#[derive(Debug)]
+enum Private {
+    Id(IdKind),
+    /// One metadata entry.
+    Entry(IdPolicy),
+    /// All metadata, as one JSON object.
+    Metadata,
+}
+
+/// The last number of a redaction. Each new redaction takes the next.
+static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
+
+impl Redaction {
+    /// `None` if nothing is redacted.
+    pub(crate) fn of(privacy: Privacy) -> Option<Arc<Self>> {
+        let ids = all_rules().filter_map(|it| Some((it.key.to_owned(), it.content.id_kind()?)));
+        let ids = ids.chain([(PREVIOUS_SESSION_ID.to_owned(), IdKind::Session)]);
+        let ids = privacy.keys.iter().cloned().chain(ids);
+        let ids = ids.filter(|(_, kind)| !privacy.id_policy(*kind).is_plain());
+        let mut keys: Vec<_> = ids.map(|(key, kind)| (key, Private::Id(kind))).collect();
+        let metadata = privacy.metadata.iter();
+        for (name, policy) in metadata.filter(|(_, policy)| !policy.is_plain()) {
+            let entry = |prefix: &str| (format!("{prefix}{name}"), Private::Entry(policy.clone()));
+            keys.push(entry(METADATA_FIELD));
+            keys.extend(all_rules().filter_map(|rule| match rule.content {
+                Content::MetadataEntry => Some(entry(rule.key)),
+                Content::Metadata => Some((rule.key.to_owned(), Private::Metadata)),
+                _ => None,
+            }));
+        }
+        if keys.is_empty() {
+            return None;
+        }
+        let private = keys.iter().map(|(key, _)| key.as_str());
+        let looked_at = VALUE_KEYS.into_iter().chain(FURTHER_KEYS);
+        private.chain(looked_at).for_each(add_to_filter);
+        Some(Arc::new(Self {
+            number: LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1,
+            privacy,
+            keys,
+        }))
+    }
+
+    /// An id as OpenInference's attribute.
+    #[inline(always)]
+    pub(crate) fn encode_id(&self, kind: IdKind, id: &Id) -> Option<KeyValue> {
+        let policy = self.privacy.id_policy(kind);
+        let key = match kind {
+            IdKind::User if policy.hashes() => ours::USER_HASH,
+            kind => kind.key(),
+        };
+        Some(KeyValue::new(key, policy.redact_id(id)?))
+    }
+
+    /// The other values of a session as OpenInference's attributes.
+    #[inline]
+    pub(crate) fn encoded<'a>(&self, details: &'a Details) -> Cow<'a, [KeyValue]> {
+        details.redacted(self.number, |details| {
+            self.redact_entries(&mut details.metadata);
+            self.redact_all(&mut details.attributes);
+        })
+    }
+
+    /// Redacts one attribute of a span, whose field `id` contains an id of the kind `id_field`. False if the
+    /// attribute must not be exported.
+    #[inline]
+    pub(crate) fn redact(&self, attribute: &mut KeyValue, id_field: Option<IdKind>) -> bool {
+        !may_matter(attribute.key.as_str()) || self.redact_private(attribute, id_field)
+    }
+
+    #[inline(never)]
+    fn redact_private(&self, attribute: &mut KeyValue, id_field: Option<IdKind>) -> bool {
+        let key = attribute.key.as_str();
+        let listed = self.keys.iter().find(|(private, _)| private == key);
+        let id_kind = match listed.map(|(_, private)| private) {
+            Some(Private::Id(kind)) => Some(*kind),
+            Some(Private::Entry(policy)) => return redact_entry(policy, attribute),
+            Some(Private::Metadata) => return self.redact_metadata(attribute),
+            None if key == ID => id_field,
+            None => KEYS.kind(key),
+        };
+        id_kind.is_none_or(|kind| redact_id(self.privacy.id_policy(kind), attribute))
+    }
+
+    fn redact_metadata(&self, attribute: &mut KeyValue) -> bool {
+        let text = without_quotes(attribute.value.as_str());
+        if !text.trim_start().starts_with('{') {
+            return true;
+        }
+        // Broken JSON, or JSON that is nested too deeply, may have private entries too.
+        let Some(mut entries) = entries(&text) else {
+            return false;
+        };
+        if self.redact_entries(&mut entries) {
+            attribute.value = Arc::<str>::from(object(&entries)).into();
+        }
+        true
+    }
+
+    /// False if none of the entries is private.
+    fn redact_entries(&self, entries: &mut Entries) -> bool {
+        let mut any = false;
+        entries.retain_mut(|(key, value)| {
+            let Some(policy) = self.privacy.metadata_policy(key) else {
+                return true;
+            };
+            any = true;
+            let redacted = match &*value {
+                Json::String(text) => policy.redact_text(text),
+                other => policy.redact_text(&other.to_string()),
+            };
+            *value = redacted.as_deref().into();
+            redacted.is_some()
+        });
+        any
+    }
+
+    /// Redacts the attributes of an event, a link or a session.
+    pub(crate) fn redact_all(&self, attributes: &mut Vec<KeyValue>) {
+        if any_may_matter(attributes) {
+            attributes.retain_mut(|it| self.redact(it, None));
+        }
+    }
+
+    /// Redacts the attributes of a builder's events and links.
+    #[inline]
+    pub(crate) fn redact_builder(&self, builder: &mut SpanBuilder) {
+        let events = builder.events.iter_mut().flatten();
+        events.for_each(|event| self.redact_all(&mut event.attributes));
+        let links = builder.links.iter_mut().flatten();
+        links.for_each(|link| self.redact_all(&mut link.attributes));
+    }
+}
+
+/// Normalises a text like an id, then redacts it.
+fn redact_id(policy: &IdPolicy, attribute: &mut KeyValue) -> bool {
+    let Some(text) = single(&attribute.value).filter(|_| policy.hashes()) else {
+        return policy.is_plain();
+    };
+    let text = text.trim();
+    // A blank text reveals nothing.
+    if let Some(hash) = policy.redact_text(text).filter(|_| !text.is_empty()) {
+        attribute.value = hash.into();
+        if attribute.key.as_str() == USER_ID {
+            attribute.key = Key::from_static_str(USER_HASH);
+        }
+    }
+    true
+}
+
+fn redact_entry(policy: &IdPolicy, attribute: &mut KeyValue) -> bool {
+    // Numbers as in JSON, so that the hash is that of the same entry of a JSON object.
+    let text = match &attribute.value {
+        Value::F64(number) => Some(Json::from(*number).to_string().into()),
+        value => single(value),
+    };
+    let redacted = text.and_then(|text| policy.redact_text(&text));
+    match redacted {
+        Some(text) => attribute.value = text.into(),
+        None => return false,
+    }
+    true
+}
+
+/// The text of a value that is no list.
+fn single(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(_) | Value::I64(_) | Value::F64(_) | Value::Bool(_) => {
+            Some(without_quotes(value.as_str()))
+        }
+        _ => None,
+    }
+}
+
+/// The key of the marker in the builder of a span whose field `id` contains an id. The builder needs it, because
+/// the field `otel.name` may replace the name of the span. A static, so that its address tells it from any other
+/// key.
+static ID_FIELD: &str = "tracing_session.named";
+
+/// The marker for a span with this name, if its field `id` contains an id.
+#[inline]
+pub(crate) fn id_field_marker(span: &str) -> Option<KeyValue> {
+    let kind = id_field_kind(span)?;
+    Some(KeyValue::new(ID_FIELD, kind as i64))
+}
+
+/// Takes the marker out of a builder's attributes.
+#[inline]
+pub(crate) fn take_id_field_marker(attributes: &mut Vec<KeyValue>) -> Option<IdKind> {
+    // The tracer adds it before any other attribute, and has removed the ticket by now.
+    let is_marker = |it: &KeyValue| std::ptr::eq(it.key.as_str(), ID_FIELD);
+    attributes.first().filter(|first| is_marker(first))?;
+    let kind = attributes.remove(0).value;
+    let mut kinds = IdKind::BOTH.into_iter();
+    kinds.find(|it| kind == Value::I64(*it as i64))
+}

@@ -1,0 +1,577 @@
+//! The complete setup in one call (feature `otlp`).
+//!
+//! ```no_run
+//! use tracing_session::{Session, otlp};
+//!
+//! fn main() -> Result<(), tracing_session::Error> {
+//!     let _telemetry = otlp::pipeline("my-app").with_project("support-bot").install()?;
+//!
+//!     Session::new("chat-42")?.in_scope(|| tracing::info_span!("answer").in_scope(|| { /* .. */ }));
+//!     Ok(())
+//! }
+//! ```
+//!
+//! [`install`](Pipeline::install) is for applications without a subscriber. If you have a subscriber already, add the
+//! layer that [`build`](Pipeline::build) returns.
+//!
+//! # Environment variables
+//!
+//! Settings in code override the environment, and the environment overrides the defaults. A blank variable counts as
+//! not set. The last column tells what an invalid value does: an error is returned by `install` or `build`.
+//!
+//! | variable | default | if not valid |
+//! | --- | --- | --- |
+//! | `OTEL_EXPORTER_OTLP_PROTOCOL`, `.._TRACES_PROTOCOL`: `http/protobuf`, `grpc` | `http/protobuf` | error |
+//! | `OTEL_EXPORTER_OTLP_ENDPOINT`: over HTTP, `/v1/traces` is appended | `http://localhost:4318`, gRPC: `http://localhost:4317` | error |
+//! | `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`: nothing is appended | | error |
+//! | `OTEL_EXPORTER_OTLP_INSECURE`, `.._TRACES_INSECURE`: no TLS over gRPC, where the endpoint has no scheme | `false` | ignored |
+//! | `OTEL_EXPORTER_OTLP_HEADERS`, `.._TRACES_HEADERS`: `name=value,..`, values percent-encoded | none | ignored |
+//! | `OTEL_EXPORTER_OTLP_TIMEOUT`, `.._TRACES_TIMEOUT`: milliseconds | 10000 | error |
+//! | `OTEL_EXPORTER_OTLP_COMPRESSION`, `.._TRACES_COMPRESSION`: needs a feature of `opentelemetry-otlp`, `gzip-http`, `gzip-tonic`, .. | none | warning |
+//! | `OTEL_SERVICE_NAME`: where the code gives a blank one | `unknown_service:..` | |
+//! | `OTEL_RESOURCE_ATTRIBUTES`: also `openinference.project.name` | none | ignored |
+//! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | `parentbased_always_on` | warning |
+//! | `OTEL_BSP_SCHEDULE_DELAY`, `_MAX_QUEUE_SIZE`, `_MAX_EXPORT_BATCH_SIZE` | 5000 ms, 2048, 512 | ignored; a queue for more than 1,000,000 spans is an error |
+//! | `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT`, `_EVENT_`, `_LINK_` | 128 | ignored |
+//! | `OTEL_TRACES_EXPORTER`: `otlp`, or `none`, when spans are made and go nowhere | `otlp` | error |
+//! | `OTEL_SDK_DISABLED`: `true`, when no spans are made; sessions still propagate | `false` | ignored |
+//! | `OTEL_PROPAGATORS`, `MIRASCOPE_PROPAGATOR`: see [`propagator_from_env`], `install` alone | `tracecontext,baggage` | error |
+//! | `RUST_LOG`: which spans are exported, `install` alone | `info` | warning |
+//!
+//! Not read are `OTEL_BSP_EXPORT_TIMEOUT`, `OTEL_LOG_LEVEL`, and the variables that name
+//! certificates.
+
+mod exporter;
+
+pub use exporter::Protocol;
+
+use crate::base::diagnostic::{self, Message};
+use crate::base::error::{Error, ErrorKind};
+use crate::export::dialect::Dialect;
+use crate::export::exporter::SessionExporter;
+use crate::export::privacy::Privacy;
+use crate::layer::SessionLayer;
+use crate::layer::openers::Shared;
+use crate::propagation::functions::{propagator_from_env, variable};
+use crate::tracer::SessionTracerProvider;
+use exporter::{ExporterConfig, GrpcDriver, invalid_setting};
+use http::{HeaderName, HeaderValue};
+use opentelemetry::trace::TracerProvider;
+use opentelemetry::{InstrumentationScope, KeyValue, global};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, ShouldSample};
+use std::fmt::{self, Debug, Write as _};
+use std::io::{self, Write as _};
+use std::sync::Arc;
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+
+/// Begins the setup of an application that exports spans to an OTLP endpoint.
+///
+/// `service_name` becomes the resource attribute `service.name`. If it is blank, the environment sets the name.
+///
+/// ```no_run
+/// let _telemetry = tracing_session::otlp::pipeline("my-app").install()?;
+/// # Ok::<(), tracing_session::Error>(())
+/// ```
+pub fn pipeline(service_name: impl Into<String>) -> Pipeline {
+    Pipeline {
+        service_name: service_name.into(),
+        project: None,
+        exporter: ExporterConfig::default(),
+        layer: SessionLayer::new(),
+        dialect: Dialect::OPENINFERENCE,
+        privacy: Privacy::new(),
+        sampler: None,
+        error: None,
+    }
+}
+
+/// The set-up, until it is [installed](Self::install) or [built](Self::build): what
+/// [`pipeline`] makes.
+///
+/// ```no_run
+/// use tracing_session::otlp::pipeline;
+///
+/// let _telemetry = pipeline("my-app")
+///     .with_project("support-bot")
+///     .with_endpoint("http://localhost:6006")
+///     .with_api_key(std::env::var("PHOENIX_API_KEY").unwrap_or_default())
+///     .install()?;
+/// # Ok::<(), tracing_session::Error>(())
+/// ```
+#[must_use = "nothing is set up until `install` or `build`"]
+pub struct Pipeline {
+    service_name: String,
+    project: Option<String>,
+    exporter: ExporterConfig,
+    layer: SessionLayer,
+    dialect: Dialect,
+    privacy: Privacy,
+    sampler: Option<Box<dyn ShouldSample>>,
+    /// The first error in the configuration.
+    error: Option<Error>,
+}
+
+impl Pipeline {
+    /// The project that Phoenix shows the spans in: the resource attribute
+    /// `openinference.project.name`. Default: none, which Phoenix calls `default`.
+    ///
+    /// ```
+    /// # use tracing_session::otlp::pipeline;
+    /// let pipeline = pipeline("my-app").with_project("support-bot");
+    /// ```
+    pub fn with_project(mut self, name: impl Into<String>) -> Self {
+        self.project = Some(name.into());
+        self
+    }
+
+    /// Where spans are sent. Default: a port of this machine, 4318 over HTTP and 4317 over gRPC.
+    ///
+    /// Over HTTP `/v1/traces` is appended, unless it is there. An `https` endpoint needs the feature
+    /// `otlp-tls`; without it there is an error.
+    ///
+    /// ```
+    /// # use tracing_session::otlp::pipeline;
+    /// let phoenix = pipeline("my-app").with_endpoint("http://localhost:6006");
+    /// ```
+    pub fn with_endpoint(mut self, url: impl Into<String>) -> Self {
+        self.exporter.endpoint = Some(url.into());
+        self
+    }
+
+    /// How spans are sent. Default: [`Protocol::HttpProtobuf`].
+    ///
+    /// ```
+    /// # use tracing_session::otlp::{Protocol, pipeline};
+    /// let pipeline = pipeline("my-app").with_protocol(Protocol::Grpc);
+    /// ```
+    pub fn with_protocol(mut self, protocol: Protocol) -> Self {
+        self.exporter.protocol = Some(protocol);
+        self
+    }
+
+    /// Adds a header to each request (over gRPC, an entry to the metadata). It replaces a header with the same name.
+    /// Default: none.
+    ///
+    /// If the name or the value is invalid, [`install`](Self::install) and [`build`](Self::build) return an error.
+    ///
+    /// ```
+    /// # use tracing_session::otlp::pipeline;
+    /// let pipeline = pipeline("my-app").with_header("x-tenant", "support");
+    /// ```
+    pub fn with_header(mut self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        let (name, value) = (name.as_ref(), value.as_ref());
+        match (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
+            (Ok(name), Ok(mut value)) => {
+                value.set_sensitive(true);
+                self.exporter.headers.insert(name, value);
+            }
+            _ => {
+                let error = || Error::from(ErrorKind::Header).about(name);
+                self.error.get_or_insert_with(error);
+            }
+        }
+        self
+    }
+
+    /// Sets an API key, sent as the header `authorization: Bearer <key>`, as Phoenix expects. A blank key isn't sent.
+    /// Default: none.
+    ///
+    /// ```
+    /// # use tracing_session::otlp::pipeline;
+    /// let pipeline = pipeline("my-app").with_api_key("secret");
+    /// ```
+    pub fn with_api_key(self, key: impl AsRef<str>) -> Self {
+        match key.as_ref().trim() {
+            "" => self,
+            key => self.with_header("authorization", format!("Bearer {key}")),
+        }
+    }
+
+    /// Sets the layer that finds sessions. Default: [`SessionLayer::new`].
+    ///
+    /// ```
+    /// use tracing_session::otlp::pipeline;
+    /// use tracing_session::SessionLayer;
+    ///
+    /// let layer = SessionLayer::new().with_session_field("conversation_id");
+    /// let pipeline = pipeline("my-app").with_layer(layer);
+    /// ```
+    pub fn with_layer(self, layer: SessionLayer) -> Self {
+        Self { layer, ..self }
+    }
+
+    /// Sets the keys that are exported. Default: [`Dialect::OPENINFERENCE`], which Phoenix reads.
+    ///
+    /// The set-up wraps its exporter in a [`SessionExporter`].
+    ///
+    /// ```
+    /// # use tracing_session::otlp::pipeline;
+    /// use tracing_session::Dialect;
+    ///
+    /// let pipeline = pipeline("my-app").with_dialect(Dialect::LANGFUSE);
+    /// ```
+    pub fn with_dialect(self, dialect: Dialect) -> Self {
+        Self { dialect, ..self }
+    }
+
+    /// The ids and metadata that are redacted on the spans. Default: none.
+    ///
+    /// ```
+    /// # use tracing_session::otlp::pipeline;
+    /// use tracing_session::{Privacy, export::IdPolicy};
+    ///
+    /// let privacy = Privacy::new().with_user_ids(IdPolicy::omitted());
+    /// let pipeline = pipeline("my-app").with_privacy(privacy);
+    /// ```
+    pub fn with_privacy(self, privacy: Privacy) -> Self {
+        Self { privacy, ..self }
+    }
+
+    /// Sets the sampler. The one in the example samples traces by their ids. To sample whole sessions, use [`SessionSampler`].
+    /// Default: the sampler that `OTEL_TRACES_SAMPLER` names, or else one that samples all traces.
+    ///
+    /// [`SessionSampler`]: https://docs.rs/tracing-session/latest/tracing_session/struct.SessionSampler.html
+    ///
+    /// ```
+    /// use opentelemetry_sdk::trace::Sampler;
+    ///
+    /// let sampler = Sampler::parent_based(Sampler::TraceIdRatioBased(0.1));
+    /// let pipeline = tracing_session::otlp::pipeline("my-app").with_sampler(sampler);
+    /// ```
+    pub fn with_sampler(mut self, sampler: impl Into<Box<dyn ShouldSample>>) -> Self {
+        self.sampler = Some(sampler.into());
+        self
+    }
+
+    /// Sets everything up for the whole process: a subscriber, OpenTelemetry's tracer provider, and its propagator
+    /// (see [`propagator_from_env`]).
+    ///
+    /// It exports spans of the level INFO and above, unless `RUST_LOG` contains other directives, such as
+    /// `info,my_app=debug`. It also exports the turns of a [`Conversation`](crate::Conversation), unless `RUST_LOG` sets
+    /// a lower level for everything, such as `warn`, or for `tracing_session`. It prints the warnings of this crate and of
+    /// OpenTelemetry to standard error, and logs nothing else. For more control use [`build`](Self::build).
+    ///
+    /// # Errors
+    ///
+    /// If a setting is invalid ([`Error::is_invalid_setting`], [`Error::is_unknown_propagator`]), or if there is a global
+    /// subscriber already ([`Error::is_subscriber_set`]). Then nothing is set up. An unreachable endpoint is no error,
+    /// because the backend may start later.
+    ///
+    /// ```no_run
+    /// let _telemetry = tracing_session::otlp::pipeline("my-app").install()?;
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn install(self) -> Result<Telemetry, Error> {
+        let propagator = propagator_from_env()?;
+        // OpenTelemetry warns about variables while the provider is built.
+        let temporary = tracing_subscriber::registry().with(StderrWarnings);
+        let built = tracing::subscriber::with_default(temporary, || self.build());
+        let (telemetry, layer) = built?;
+        let disabled = is_disabled()?;
+        let (levels, warning) = levels();
+        let subscriber = tracing_subscriber::registry().with(levels).with(layer);
+        tracing::subscriber::set_global_default(subscriber.with(StderrWarnings))
+            .map_err(|_| ErrorKind::SubscriberSet)?;
+        if let Some(warning) = warning {
+            diagnostic::emit(&warning);
+        }
+        global::set_text_map_propagator(propagator);
+        if !disabled {
+            global::set_tracer_provider(telemetry.provider().clone());
+        }
+        Ok(telemetry)
+    }
+
+    /// Returns the layer for your own subscriber. It sets nothing global.
+    ///
+    /// The layer is an OpenTelemetry layer inside a [`SessionLayer`]. It has no filter, so it exports spans of every level
+    /// unless you add one.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is invalid: [`Error::is_invalid_setting`].
+    ///
+    /// ```no_run
+    /// use opentelemetry::global;
+    /// use tracing::level_filters::LevelFilter;
+    /// use tracing_session::{otlp, propagator_from_env};
+    /// use tracing_subscriber::{fmt, prelude::*};
+    ///
+    /// let (telemetry, layer) = otlp::pipeline("my-app").build()?;
+    /// let subscriber = tracing_subscriber::registry().with(layer);
+    /// subscriber.with(fmt::layer()).with(LevelFilter::INFO).init();
+    /// // For libraries that use OpenTelemetry's global tracer, and for other services.
+    /// global::set_tracer_provider(telemetry.provider().clone());
+    /// global::set_text_map_propagator(propagator_from_env()?);
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn build<S>(self) -> Result<(Telemetry, impl Layer<S>), Error>
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        let disabled = is_disabled()?;
+        let mut sdk = SdkTracerProvider::builder();
+        if let Some(sampler) = self.sampler {
+            sdk = sdk.with_sampler(sampler);
+        }
+        let mut driver = None;
+        if disabled {
+            sdk = sdk.with_sampler(Sampler::AlwaysOff);
+        } else {
+            sdk = sdk.with_resource(resource(self.service_name, self.project)?);
+            if is_exported()? {
+                check_queue()?;
+                let (exporter, grpc_driver) = self.exporter.build()?;
+                let exporter = SessionExporter::new(exporter).with_dialect(self.dialect);
+                sdk = sdk.with_batch_exporter(exporter);
+                driver = grpc_driver;
+            }
+        }
+        let provider = SessionTracerProvider::new(sdk.build()).with_privacy(self.privacy);
+        let scope = InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
+            .with_version(env!("CARGO_PKG_VERSION"))
+            .build();
+        let tracer = provider.tracer_with_scope(scope);
+        let otel = (!disabled).then(|| tracing_opentelemetry::layer().with_tracer(tracer));
+        let shared = self.layer.shared.clone();
+        let layer = self.layer.wrap(otel);
+        let telemetry = Telemetry {
+            provider,
+            shared,
+            is_shut_down: false,
+            _driver: driver,
+        };
+        Ok((telemetry, layer))
+    }
+}
+
+/// Without the headers and the endpoint, because both may contain a key.
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline")
+            .field("service_name", &self.service_name)
+            .field("project", &self.project)
+            .field("protocol", &self.exporter.protocol)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Exports the last spans when it is dropped, and shuts the exporter down.
+///
+/// Keep it until the end of `main`, in a named variable: `let _telemetry = ..`. (`let _ = ..` drops it at once, and a
+/// warning says so.) Spans that have not ended by then aren't exported. If the process ends with
+/// [`std::process::exit`], the last spans are lost.
+///
+/// Dropping it blocks the thread until the spans have arrived, for at most ten seconds, also inside an async runtime and
+/// while a panic unwinds. If they don't arrive, it emits a warning (target `tracing_session`), or prints to standard error
+/// if there is no subscriber. [`shutdown`](Self::shutdown) returns the error instead.
+///
+/// ```no_run
+/// use tracing_session::otlp::{Telemetry, pipeline};
+///
+/// fn main() -> Result<(), tracing_session::Error> {
+///     let telemetry: Telemetry = pipeline("my-app").install()?;
+///     // ...
+///     telemetry.shutdown()
+/// }
+/// ```
+#[must_use = "dropping it ends the export of spans"]
+pub struct Telemetry {
+    provider: SessionTracerProvider<SdkTracerProvider>,
+    /// The layer's state. Its setup check reports a guard that is dropped at once.
+    shared: Arc<Shared>,
+    is_shut_down: bool,
+    /// Drives the exporter's connection, so it has to outlive the shutdown in `drop`.
+    _driver: Option<GrpcDriver>,
+}
+
+impl Telemetry {
+    /// The provider, for tracers of the plain OpenTelemetry API.
+    ///
+    /// ```no_run
+    /// use opentelemetry::trace::{Tracer, TracerProvider};
+    ///
+    /// let telemetry = tracing_session::otlp::pipeline("my-app").install()?;
+    /// let tracer = telemetry.provider().tracer("library");
+    /// tracer.in_span("carries the session too", |_cx| {});
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn provider(&self) -> &SessionTracerProvider<SdkTracerProvider> {
+        &self.provider
+    }
+
+    /// Exports the spans that have ended so far. Blocks the thread for at most five seconds.
+    ///
+    /// # Errors
+    ///
+    /// If the spans did not arrive: [`Error::is_export_failed`].
+    ///
+    /// ```no_run
+    /// let telemetry = tracing_session::otlp::pipeline("my-app").install()?;
+    /// telemetry.force_flush()?;
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn force_flush(&self) -> Result<(), Error> {
+        export_result(self.provider.force_flush())
+    }
+
+    /// Does the same as dropping, and returns the result.
+    ///
+    /// # Errors
+    ///
+    /// If the last spans did not arrive: [`Error::is_export_failed`].
+    ///
+    /// ```no_run
+    /// let telemetry = tracing_session::otlp::pipeline("my-app").install()?;
+    /// telemetry.shutdown()?;
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn shutdown(mut self) -> Result<(), Error> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        self.is_shut_down = true;
+        // `shutdown` returns no error for spans that did not arrive.
+        let flushed = self.provider.force_flush();
+        match self.provider.shutdown() {
+            // The application has called `shutdown` on the provider, and got its result.
+            Err(OTelSdkError::AlreadyShutdown) => Ok(()),
+            stopped => export_result(flushed.and(stopped)),
+        }
+    }
+}
+
+fn export_result(result: OTelSdkResult) -> Result<(), Error> {
+    result.map_err(|error| Error::caused_by(ErrorKind::Export, Arc::new(error)))
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        if self.is_shut_down {
+            return;
+        }
+        self.shared.check.guard_dropped();
+        if let Err(error) = self.end() {
+            diagnostic::emit_or_print(&error.full_text().into());
+        }
+    }
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telemetry").finish_non_exhaustive()
+    }
+}
+
+fn resource(service_name: String, project: Option<String>) -> Result<Resource, Error> {
+    let name = match service_name.trim() {
+        // Read here, because in the SDK `service.name` in `OTEL_RESOURCE_ATTRIBUTES` overrides this variable.
+        "" => variable("OTEL_SERVICE_NAME")?,
+        _ => Some(service_name),
+    };
+    let name = name.map(|name| KeyValue::new("service.name", name));
+    let project = project.map(|name| KeyValue::new("openinference.project.name", name));
+    let attributes = name.into_iter().chain(project);
+    Ok(Resource::builder().with_attributes(attributes).build())
+}
+
+fn is_disabled() -> Result<bool, Error> {
+    let value = variable("OTEL_SDK_DISABLED")?;
+    Ok(value.is_some_and(|value| value.trim().eq_ignore_ascii_case("true")))
+}
+
+fn is_exported() -> Result<bool, Error> {
+    const NAME: &str = "OTEL_TRACES_EXPORTER";
+    match variable(NAME)?.as_deref().map(str::trim) {
+        None | Some("otlp") => Ok(true),
+        Some("none") => Ok(false),
+        Some(value) => Err(invalid_setting(NAME, value, "otlp, none")),
+    }
+}
+
+/// The SDK allocates the whole queue at once, and the process aborts if there isn't enough memory.
+fn check_queue() -> Result<(), Error> {
+    const NAME: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
+    const MOST: usize = 1_000_000;
+    match variable(NAME)? {
+        Some(value) if value.parse().is_ok_and(|spans: usize| spans > MOST) => Err(
+            invalid_setting(NAME, &value, "a number of spans up to 1000000"),
+        ),
+        _ => Ok(()),
+    }
+}
+
+const OWN_TARGET: &str = "tracing_session";
+/// The targets of OpenTelemetry's crates begin with this.
+const OTEL_TARGETS: &str = "opentelemetry";
+
+/// The levels in `RUST_LOG`, and a warning about directives that are ignored.
+///
+/// Warnings, and the turns of a `Conversation`, pass unless a directive names their target: a directive for one crate
+/// must not hide mistakes or turns.
+fn levels() -> (Targets, Option<Message>) {
+    let directives = std::env::var("RUST_LOG").unwrap_or_default();
+    let directives = directives.split(',').map(str::trim);
+    // `Targets` would take the name of a span for the name of a target.
+    let is_valid = |it: &&str| !it.contains('[') && it.parse::<Targets>().is_ok();
+    let (valid, ignored): (Vec<_>, Vec<_>) =
+        directives.filter(|it| !it.is_empty()).partition(is_valid);
+    let mut levels = match valid.join(",").parse() {
+        Ok(levels) if !valid.is_empty() => levels,
+        _ => Targets::new().with_default(LevelFilter::INFO),
+    };
+    let default = levels.default_level().unwrap_or(LevelFilter::INFO);
+    let turns = default.clamp(LevelFilter::WARN, LevelFilter::INFO);
+    for (target, level) in [(OWN_TARGET, turns), (OTEL_TARGETS, LevelFilter::WARN)] {
+        if !levels.iter().any(|(named, _)| named == target) {
+            levels = levels.with_target(target, level);
+        }
+    }
+    let ignored = ignored.first();
+    (levels, ignored.map(|it| diagnostic::directive_ignored(it)))
+}
+
+/// Writes the warnings of this crate and of OpenTelemetry to standard error.
+///
+/// Not a `fmt` layer with a filter: that one would look up each span whenever it is entered and left.
+struct StderrWarnings;
+
+impl<S: Subscriber> Layer<S> for StderrWarnings {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let (level, target) = (event.metadata().level(), event.metadata().target());
+        if *level > Level::WARN || !(target == OWN_TARGET || target.starts_with(OTEL_TARGETS)) {
+            return;
+        }
+        let mut line = format!("{level} {target}:");
+        event.record(&mut Line(&mut line));
+        // `eprintln!` would panic if standard error is closed.
+        let _closed = writeln!(io::stderr(), "{line}");
+    }
+}
+
+struct Line<'a>(&'a mut String);
+
+impl Visit for Line<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let _infallible = match field.name() {
+            "message" => write!(self.0, " {value:?}"),
+            name => write!(self.0, " {name}={value:?}"),
+        };
+    }
+}

@@ -1,0 +1,277 @@
+//! The exporter that the code and the environment ask for.
+//!
+//! `opentelemetry-otlp` reads the environment too. But its headers override those of the code, it doesn't report why a
+//! connection failed, and it needs the application's runtime for gRPC.
+
+use crate::base::diagnostic::{self, Message};
+use crate::base::error::{Error, ErrorKind};
+use crate::propagation::functions::variable;
+use async_trait::async_trait;
+use http::{HeaderMap, Uri};
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use opentelemetry_otlp::{
+    ExporterBuildError, OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
+    SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
+};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use std::{io, thread};
+use tokio::runtime::{self, Handle};
+use tokio::sync::oneshot;
+use tracing::{Dispatch, dispatcher};
+
+/// How spans are sent.
+///
+/// ```no_run
+/// use tracing_session::otlp::{Protocol, pipeline};
+///
+/// let _telemetry = pipeline("my-app").with_protocol(Protocol::Grpc).install()?;
+/// # Ok::<(), tracing_session::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// Protobuf over HTTP. Phoenix listens for it on port 6006, a Collector on 4318.
+    #[default]
+    HttpProtobuf,
+    /// gRPC. Phoenix and a Collector listen for it on port 4317.
+    ///
+    /// The connection has its own thread, and needs no async runtime.
+    Grpc,
+}
+
+/// The settings in the code. They override those of the environment.
+#[derive(Clone, Default)]
+pub(super) struct ExporterConfig {
+    pub(super) protocol: Option<Protocol>,
+    pub(super) endpoint: Option<String>,
+    pub(super) headers: HeaderMap,
+}
+
+impl ExporterConfig {
+    pub(super) fn build(self) -> Result<(SpanExporter, Option<GrpcDriver>), Error> {
+        let protocol = match self.protocol {
+            Some(protocol) => protocol,
+            None => protocol_from_env()?,
+        };
+        let timeout = timeout_from_env()?;
+        let endpoint = endpoint(self.endpoint, protocol)?;
+        let built = match protocol {
+            Protocol::HttpProtobuf => {
+                http_exporter(endpoint, timeout, self.headers).map(|exporter| (exporter, None))
+            }
+            Protocol::Grpc => grpc_exporter(endpoint, timeout, self.headers),
+        };
+        built.map_err(|error| Error::caused_by(ErrorKind::Exporter, Arc::new(error)))
+    }
+}
+
+/// The value of the variable for traces or else of the one for all signals, with the variable's name.
+fn setting(setting: &str) -> Result<Option<(String, String)>, Error> {
+    for signal in ["TRACES_", ""] {
+        let name = format!("OTEL_EXPORTER_OTLP_{signal}{setting}");
+        if let Some(value) = variable(&name)? {
+            return Ok(Some((name, value.trim().to_owned())));
+        }
+    }
+    Ok(None)
+}
+
+pub(super) fn invalid_setting(variable: &str, value: &str, valid: &'static str) -> Error {
+    let error = Error::from(ErrorKind::Setting(valid));
+    error.of_variable(variable).about(value)
+}
+
+fn protocol_from_env() -> Result<Protocol, Error> {
+    let Some((name, value)) = setting("PROTOCOL")? else {
+        return Ok(Protocol::default());
+    };
+    match value.to_ascii_lowercase().as_str() {
+        "http/protobuf" => Ok(Protocol::HttpProtobuf),
+        "grpc" => Ok(Protocol::Grpc),
+        _ => Err(invalid_setting(&name, &value, "http/protobuf, grpc")),
+    }
+}
+
+fn timeout_from_env() -> Result<Duration, Error> {
+    let Some((name, value)) = setting("TIMEOUT")? else {
+        return Ok(OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT);
+    };
+    let milliseconds = value.parse().map(Duration::from_millis);
+    milliseconds.map_err(|_| invalid_setting(&name, &value, "a number of milliseconds"))
+}
+
+/// The URL that spans are sent to. The error doesn't contain the endpoint, because it may contain a password.
+fn endpoint(configured: Option<String>, protocol: Protocol) -> Result<String, Error> {
+    let from_env = match configured {
+        Some(_) => None,
+        None => setting("ENDPOINT")?,
+    };
+    let (variable, from_env) = from_env.unzip();
+    let endpoint = match (protocol, configured.or(from_env)) {
+        (Protocol::HttpProtobuf, None) => "http://localhost:4318/v1/traces".to_owned(),
+        (Protocol::Grpc, None) => "http://localhost:4317".to_owned(),
+        // A variable for traces contains the whole URL.
+        (Protocol::HttpProtobuf, Some(endpoint))
+            if variable.as_deref() == Some(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT) =>
+        {
+            endpoint
+        }
+        (Protocol::HttpProtobuf, Some(endpoint)) => {
+            let base = endpoint.trim_end_matches('/');
+            let base = base.strip_suffix("/v1/traces").unwrap_or(base);
+            format!("{base}/v1/traces").trim().to_owned()
+        }
+        // A Unix socket, which is no URL with a host.
+        (Protocol::Grpc, Some(endpoint)) if endpoint.starts_with("unix://") => return Ok(endpoint),
+        (Protocol::Grpc, Some(endpoint)) if endpoint.contains("://") => endpoint,
+        (Protocol::Grpc, Some(endpoint)) => match setting("INSECURE")? {
+            Some((_, value)) if value.eq_ignore_ascii_case("true") => format!("http://{endpoint}"),
+            _ => format!("https://{endpoint}"),
+        },
+    };
+    let uri = endpoint.parse::<Uri>().ok();
+    let uri = uri.filter(|uri| uri.host().is_some());
+    let kind = match uri.as_ref().and_then(Uri::scheme_str) {
+        Some("https") if !cfg!(feature = "otlp-tls") => ErrorKind::Tls,
+        Some("http" | "https") => return Ok(endpoint),
+        _ => ErrorKind::Endpoint,
+    };
+    Err(Error::from(kind).of_variable(variable.as_deref()))
+}
+
+fn http_exporter(
+    endpoint: String,
+    timeout: Duration,
+    headers: HeaderMap,
+) -> Result<SpanExporter, ExporterBuildError> {
+    let build = move || {
+        let builder = reqwest::blocking::Client::builder().timeout(timeout);
+        // A redirected POST becomes a GET, so the spans would be lost without an error.
+        let builder = builder.redirect(reqwest::redirect::Policy::none());
+        builder.build().map_err(|error| build_error(&error))
+    };
+    // The blocking client can't be built on a thread of an async runtime.
+    let builder = thread::Builder::new().spawn(build);
+    let built = builder.map_err(|error| build_error(&error))?.join();
+    let panicked = |_| build_error(&io::Error::other("the HTTP client panicked"));
+    let client = ExportClient {
+        inner: built.map_err(panicked)??,
+        headers,
+        last_failure: Mutex::default(),
+    };
+    SpanExporter::builder()
+        .with_http()
+        .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
+        .with_endpoint(endpoint)
+        .with_timeout(timeout)
+        .with_http_client(client)
+        .build()
+}
+
+fn grpc_exporter(
+    endpoint: String,
+    timeout: Duration,
+    headers: HeaderMap,
+) -> Result<(SpanExporter, Option<GrpcDriver>), ExporterBuildError> {
+    let driver = GrpcDriver::start().map_err(|error| build_error(&error))?;
+    let entered = driver.runtime.enter();
+    let exporter = SpanExporter::builder().with_tonic();
+    #[cfg(feature = "otlp-tls")]
+    let exporter = match endpoint.parse().as_ref().map(Uri::scheme_str) {
+        Ok(Some("https")) => {
+            // By default the client trusts no certificates.
+            let tls = opentelemetry_otlp::tonic_types::transport::ClientTlsConfig::new();
+            exporter.with_tls_config(tls.with_enabled_roots())
+        }
+        _ => exporter,
+    };
+    let exporter = exporter
+        .with_endpoint(endpoint)
+        .with_timeout(timeout)
+        .with_interceptor(move |mut request: tonic::Request<()>| {
+            request.metadata_mut().as_mut().extend(headers.clone());
+            Ok(request)
+        })
+        .build()?;
+    drop(entered);
+    Ok((exporter, Some(driver)))
+}
+
+fn build_error(cause: &(dyn std::error::Error + 'static)) -> ExporterBuildError {
+    ExporterBuildError::InternalFailure(root_cause(cause).to_string())
+}
+
+/// The innermost error. The outer errors only mean that a request failed.
+fn root_cause<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> &'a (dyn std::error::Error + 'static) {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.last().unwrap_or(error)
+}
+
+/// A client that needs no runtime, whose headers override those of the environment, and that reports failures.
+#[derive(Debug)]
+struct ExportClient {
+    inner: reqwest::blocking::Client,
+    headers: HeaderMap,
+    /// The failure that was reported last. The same failure is not reported again until a request succeeds.
+    last_failure: Mutex<Option<Message>>,
+}
+
+#[async_trait]
+impl HttpClient for ExportClient {
+    async fn send_bytes(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        request.headers_mut().extend(self.headers.clone());
+        let uri = request.uri().clone();
+        let response = self.inner.send_bytes(request).await;
+        let failure = response.as_ref().err().map(|error| {
+            let authority = uri.authority().map_or("", |it| it.as_str());
+            // Without the user and the password.
+            let (_, address) = authority.rsplit_once('@').unwrap_or(("", authority));
+            diagnostic::not_reached(address, root_cause(error.as_ref()))
+        });
+        let last = self.last_failure.lock();
+        let mut last = last.unwrap_or_else(PoisonError::into_inner);
+        let is_new = *last != failure;
+        last.clone_from(&failure);
+        // Emitting calls foreign code, which may export again.
+        drop(last);
+        if let Some(failure) = failure.filter(|_| is_new) {
+            diagnostic::emit(&failure);
+        }
+        response
+    }
+}
+
+/// A runtime for the gRPC connection, on its own thread.
+///
+/// On the application's runtime the connection would make no progress while that runtime's last thread waits in
+/// [`Telemetry::drop`](super::Telemetry). And the application may have no runtime.
+pub(super) struct GrpcDriver {
+    runtime: Handle,
+    /// The thread ends when this is dropped.
+    _alive: oneshot::Sender<()>,
+}
+
+impl GrpcDriver {
+    fn start() -> io::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let handle = runtime.handle().clone();
+        let (alive, ended) = oneshot::channel();
+        thread::Builder::new()
+            .name("tracing-session.otlp".to_owned())
+            .spawn(move || {
+                // The connection creates spans. Some have no parent, so OpenTelemetry's own suppression misses them,
+                // and exporting them would create more.
+                let _no_spans = dispatcher::set_default(&Dispatch::none());
+                let _ended = runtime.block_on(ended);
+            })?;
+        Ok(Self {
+            runtime: handle,
+            _alive: alive,
+        })
+    }
+}

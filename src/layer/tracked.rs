@@ -1,0 +1,273 @@
+//! Scopes that are attached to the thread whenever their span is entered, because the OpenTelemetry layer
+//! does not know the span: there is no such layer, or a filter disables the span for it.
+
+use crate::base::shards::Shards;
+use crate::base::thread_context::Attached;
+use crate::base::{diagnostic, setup, thread_context};
+use crate::layer::openers::{SessionExtension, Shared};
+use crate::scope::Scope;
+use crate::scope::bridge::PendingSpan;
+use opentelemetry::Context as OtelContext;
+use opentelemetry::trace::TraceContextExt;
+use std::cell::{Cell, RefCell};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tracing::span::{Attributes, Id};
+use tracing::{Dispatch, Subscriber};
+use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::LookupSpan;
+
+/// Each of these follows the callback of that name.
+impl Shared {
+    pub(crate) fn track_new_span<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
+        if let Some(inherited) = self.track_opener(attrs, id, ctx) {
+            self.track_in(inherited, false, id, ctx);
+        }
+    }
+
+    /// Tracks a new span if it is an opener. Otherwise returns the scope to track the span in, if it needs one.
+    pub(crate) fn track_opener<S>(
+        &self,
+        attrs: &Attributes<'_>,
+        id: &Id,
+        ctx: &Context<'_, S>,
+    ) -> Option<Arc<Scope>>
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
+        // If it is there, the layer around the OpenTelemetry layer has put it there.
+        ctx.span(id)
+            .filter(|span| span.extensions().get::<SessionExtension>().is_none())?;
+        let outer = match attrs.parent() {
+            Some(parent) => self.scope_of_span(parent),
+            None if attrs.is_contextual() => Scope::current(),
+            None => None,
+        };
+        let outer = outer.or_else(Scope::global_default);
+        let metadata = attrs.metadata();
+        let roles = self.names.roles(metadata);
+        if roles.open() {
+            let (set, _) = self.read(roles, attrs);
+            if let Some(PendingSpan { scope, .. }) = self.open(roles, metadata, set, outer.clone())
+            {
+                self.track_in(scope, true, id, ctx);
+                return None;
+            }
+        }
+        match outer {
+            // The parent has no scope, but there may be a current scope where the span is entered.
+            None if !attrs.is_contextual() => Some(Scope::empty()),
+            outer => outer,
+        }
+    }
+
+    /// Tracks a span in this scope, which it has opened or inherits.
+    fn track_in<S>(&self, scope: Arc<Scope>, has_opened: bool, id: &Id, ctx: &Context<'_, S>)
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
+        let Some(span) = ctx.span(id) else { return };
+        let opened = has_opened.then(|| scope.clone());
+        let in_span = SessionExtension::tracked(self.key(id), scope, opened);
+        let _replaced = span.extensions_mut().replace(in_span);
+    }
+
+    pub(crate) fn track_enter(&self, id: &Id) {
+        self.flush_diagnostics();
+        let scope = scope_of(self.key(id));
+        let may_tell = scope.is_some()
+            && self.beside.is_running()
+            && !(setup::has_processor() && self.is_after_opentelemetry_layer(id));
+        push(EnteredSpan {
+            span: self.key(id),
+            _guard: scope.filter(|it| !is_current(it)).map(Scope::attach),
+            may_tell,
+        });
+    }
+
+    pub(crate) fn track_exit(&self, id: &Id) {
+        // Dropped after the stack has been let go: the end of a `Context` runs foreign code.
+        let left = pop(self.key(id));
+        if left.is_some_and(|left| left.may_tell) {
+            self.look_for_opentelemetry_layer(id);
+        }
+    }
+
+    /// Enters a span if it is tracked.
+    pub(crate) fn enter_if_tracked(&self, id: &Id) {
+        if scope_of(self.key(id)).is_some() {
+            self.track_enter(id);
+        }
+    }
+
+    /// Whether an OpenTelemetry layer beside us has entered the span before us. If there is a processor too,
+    /// it reads the scope that we attach, and the setup is complete.
+    #[cold]
+    fn is_after_opentelemetry_layer(&self, id: &Id) -> bool {
+        let span_id = |cx: &OtelContext| cx.span().span_context().span_id();
+        let own = self.otel_context(id).as_ref().map(span_id);
+        let is_after = own.is_some() && own == thread_context::map(span_id);
+        if is_after {
+            self.beside.finish(None);
+        }
+        is_after
+    }
+
+    /// A span that was entered has been started by the OpenTelemetry layer, if there is one beside
+    /// us, so asking for it changes nothing.
+    #[cold]
+    fn look_for_opentelemetry_layer(&self, id: &Id) {
+        if self.otel_context(id).is_none() {
+            self.beside.span_is_unknown();
+        } else if self.is_one_of_two.load(Ordering::Relaxed) {
+            self.beside.finish(Some(diagnostic::TWO_LAYERS));
+        } else {
+            self.beside.finish(Some(diagnostic::BESIDE));
+        }
+    }
+}
+
+fn is_current(scope: &Arc<Scope>) -> bool {
+    Scope::current().is_some_and(|current| Arc::ptr_eq(&current, scope))
+}
+
+/// A span that is entered on this thread.
+struct EnteredSpan {
+    span: Key,
+    /// Ends the scope when it is dropped.
+    _guard: Option<Attached>,
+    /// Once it is left, it can tell whether there is an OpenTelemetry layer beside us.
+    may_tell: bool,
+}
+
+thread_local! {
+    static ENTERED_SPANS: RefCell<Vec<EnteredSpan>> = const { RefCell::new(Vec::new()) };
+    /// How many they are: to look at this costs less.
+    static INSIDE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Whether there is a span on this thread that [`Shared::track_exit`] has to be told of.
+#[inline]
+pub(crate) fn is_inside() -> bool {
+    INSIDE.get() > 0
+}
+
+fn push(entered: EnteredSpan) {
+    // While the thread ends there is no stack any more, and the guard is dropped at once.
+    let _ = ENTERED_SPANS.try_with(|stack| {
+        let mut stack = stack.borrow_mut();
+        stack.push(entered);
+        INSIDE.set(stack.len());
+    });
+}
+
+fn pop(span: Key) -> Option<EnteredSpan> {
+    let pop = |stack: &RefCell<Vec<EnteredSpan>>| {
+        let mut stack = stack.borrow_mut();
+        let is_it = |entered: &EnteredSpan| entered.span == span;
+        let entered = stack.iter().rposition(is_it).map(|at| stack.remove(at));
+        INSIDE.set(stack.len());
+        entered
+    };
+    ENTERED_SPANS.try_with(pop).ok().flatten()
+}
+
+/// Binds `scope` to a tracked span that is entered here: until it is left, and again whenever it is
+/// entered. False if the innermost span that is entered here is another.
+pub(crate) fn bind(shared: &Shared, dispatch: &Dispatch, span: &Id, scope: Arc<Scope>) -> bool {
+    let key = shared.key(span);
+    let is_innermost = |stack: &RefCell<Vec<EnteredSpan>>| {
+        let stack = stack.borrow();
+        let is_of_layer = |entered: &&EnteredSpan| entered.span.layer == key.layer;
+        let innermost = stack.iter().rfind(is_of_layer);
+        innermost.is_some_and(|entered| entered.span == key)
+    };
+    if !ENTERED_SPANS.try_with(is_innermost).unwrap_or(false) {
+        return false;
+    }
+    shared.rescope(dispatch, span, &scope);
+    if let Some(entered) = pop(key) {
+        push(EnteredSpan {
+            _guard: Some(scope.attach()),
+            ..entered
+        });
+    }
+    true
+}
+
+/// A span of `tracing`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    /// The address of what a layer shares: subscribers number their spans alike.
+    pub(crate) layer: usize,
+    pub(crate) span: u64,
+}
+
+/// Keys of two layers may meet in a hash, and are two all the same.
+impl Hash for Key {
+    #[inline]
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write_u64(self.span ^ (self.layer as u64).rotate_left(32));
+    }
+}
+
+static TRACKED: Shards<Key, Arc<Scope>> = Shards::new();
+
+/// False if a span is not tracked; true if it may be.
+#[inline(always)]
+pub(crate) fn may_track(span: Key) -> bool {
+    TRACKED.may_have(span)
+}
+
+/// Tracks a span, as long as the guard lives.
+pub(crate) fn track(span: Key, scope: Arc<Scope>) -> TrackedGuard {
+    TRACKED.insert(span, scope);
+    TrackedGuard(span)
+}
+
+/// Gives a tracked span another scope.
+pub(crate) fn replace(span: Key, scope: Arc<Scope>) {
+    TRACKED.insert(span, scope);
+}
+
+pub(crate) fn scope_of(span: Key) -> Option<Arc<Scope>> {
+    TRACKED.read(span, |scope| Some(scope.clone()))
+}
+
+/// Ends the tracking of a span when it is dropped, with the span's extensions.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct TrackedGuard(Key);
+
+impl Drop for TrackedGuard {
+    fn drop(&mut self) {
+        TRACKED.remove(self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_whose_hashes_are_equal_are_both_tracked() {
+        let [one, other] = [(0, 1 << 32 | 5), (1, 5)].map(|(layer, span)| Key { layer, span });
+        let hash = |key: Key| key.span ^ (key.layer as u64).rotate_left(32);
+        assert_eq!(hash(one), hash(other));
+        let (first, second) = (Scope::empty(), Scope::empty());
+        let one_tracked = track(one, first.clone());
+        assert!(scope_of(other).is_none());
+        let other_tracked = track(other, second.clone());
+        for (span, scope) in [(one, &first), (other, &second)] {
+            assert!(Arc::ptr_eq(&scope_of(span).unwrap(), scope));
+        }
+        drop(other_tracked);
+        assert!(scope_of(other).is_none() && scope_of(one).is_some() && may_track(one));
+        drop(one_tracked);
+        assert!(scope_of(one).is_none());
+    }
+}

@@ -1,0 +1,340 @@
+//! Layers for `tower` services, such as those of axum, tonic and hyper.
+//!
+//! [`server`] extracts the session from each request, and [`client`] injects the current session into each request.
+//! Both use OpenTelemetry's global propagator, which does nothing until you set it: see
+//! [`inject_context`](crate::propagation::inject_context).
+
+use crate::propagation::functions::extract_accepted;
+use crate::propagation::hosts::{AllowedHosts, inject_for_host};
+use crate::propagation::propagator::InboundPolicy;
+use http::request::Parts;
+use http::uri::Authority;
+use http::{Request, Response, header};
+use http_body::{Body, Frame, SizeHint};
+use opentelemetry::Context;
+use pin_project_lite::pin_project;
+use std::future::Future;
+use std::pin::Pin;
+use std::task;
+use std::task::{Poll, ready};
+use tower_layer::Layer;
+use tower_service::Service;
+
+/// Layer for a server: the session in the headers of a request is the current session while the service answers it.
+///
+/// It is current while the service runs, and while the bodies of the request and of the response are read, so a
+/// streamed response stays in the session to its end. Tasks that the service spawns need
+/// [`in_session`](crate::InSession::in_session) or a span, like any other task.
+///
+/// The layer creates no span. Add it outside the layer that creates the request's span, or that span isn't in the
+/// session. If a [policy](ServerLayer::with_inbound) needs the user of the request, add it inside the layer that
+/// authenticates. In axum the last layer is the outermost.
+///
+/// The service gets the body of the request as a [`ServerBody`]. If an inner layer accepts only one type of body, as
+/// axum's `from_fn` does, add that layer to the `Router` in another call of `layer(..)`.
+///
+/// ```
+/// use axum::Router;
+/// use axum::routing::post;
+///
+/// # async fn chat() {}
+/// let app: Router = Router::new()
+///     .route("/api", post(chat))
+///     .layer(tracing_session::propagation::tower::server());
+/// ```
+pub fn server() -> ServerLayer {
+    ServerLayer {
+        inbound: InboundPolicy::accept(),
+    }
+}
+
+/// See [`server`].
+///
+/// ```
+/// use tracing_session::propagation::tower::{ServerLayer, server};
+///
+/// let layer: ServerLayer = server();
+/// ```
+#[derive(Clone, Debug)]
+pub struct ServerLayer {
+    inbound: InboundPolicy<Parts>,
+}
+
+impl ServerLayer {
+    /// Sets the policy that accepts or refuses the session of a request. Default: [`InboundPolicy::accept`].
+    ///
+    /// A refused session changes nothing: the outer session stays current, and the request still continues its trace.
+    /// The policy of a [`SessionPropagator`](crate::SessionPropagator) decides first.
+    ///
+    /// ```
+    /// use http::request::Parts;
+    /// use tracing_session::propagation::InboundPolicy;
+    ///
+    /// # #[derive(Clone)] struct User;
+    /// # impl User { fn owns(&self, id: &str) -> bool { true } }
+    /// // The outer layer has put the authenticated user into the extensions.
+    /// fn owns(request: &Parts, id: &str) -> bool {
+    ///     request.extensions.get::<User>().is_some_and(|user| user.owns(id))
+    /// }
+    ///
+    /// let layer = tracing_session::propagation::tower::server()
+    ///     .with_inbound(InboundPolicy::verify(|id, request| owns(request, id)));
+    /// ```
+    pub fn with_inbound(self, inbound: InboundPolicy<Parts>) -> Self {
+        Self { inbound }
+    }
+}
+
+impl<S> Layer<S> for ServerLayer {
+    type Service = Server<S>;
+
+    fn layer(&self, inner: S) -> Server<S> {
+        Server {
+            inner,
+            inbound: self.inbound.clone(),
+        }
+    }
+}
+
+/// A service that answers each request in the request's session: see [`server`].
+///
+/// Cost: the propagator's, and attaching a `Context` for each poll.
+///
+/// ```
+/// use tower_layer::Layer;
+/// use tracing_session::propagation::tower::{Server, server};
+///
+/// fn serve<S>(service: S) -> Server<S> {
+///     server().layer(service)
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Server<S> {
+    inner: S,
+    inbound: InboundPolicy<Parts>,
+}
+
+impl<S, B, A> Service<Request<B>> for Server<S>
+where
+    S: Service<Request<ServerBody<B>>, Response = Response<A>>,
+{
+    type Response = Response<ServerBody<A>>;
+    type Error = S::Error;
+    type Future = ServerFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (parts, inner) = request.into_parts();
+        let session = extract_accepted(&parts.headers, |scope| {
+            self.inbound.accepts(scope.to_session().id(), &parts)
+        });
+        let body = ServerBody {
+            inner,
+            session: session.clone(),
+        };
+        let _attached = session.clone().attach();
+        ServerFuture {
+            inner: self.inner.call(Request::from_parts(parts, body)),
+            session,
+        }
+    }
+}
+
+pin_project! {
+    /// The future of a [`Server`].
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_service::Service;
+    /// use tracing_session::propagation::tower::{Server, ServerBody, ServerFuture};
+    ///
+    /// fn answer<S, B, A>(server: &mut Server<S>, request: Request<B>) -> ServerFuture<S::Future>
+    /// where
+    ///     S: Service<Request<ServerBody<B>>, Response = http::Response<A>>,
+    /// {
+    ///     server.call(request)
+    /// }
+    /// ```
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless they are polled"]
+    pub struct ServerFuture<F> {
+        #[pin]
+        inner: F,
+        session: Context,
+    }
+}
+
+impl<F, A, E> Future for ServerFuture<F>
+where
+    F: Future<Output = Result<Response<A>, E>>,
+{
+    type Output = Result<Response<ServerBody<A>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let _attached = this.session.clone().attach();
+        let response = ready!(this.inner.poll(cx))?;
+        let session = this.session.clone();
+        Poll::Ready(Ok(response.map(|inner| ServerBody { inner, session })))
+    }
+}
+
+pin_project! {
+    /// The body of a request or response of a [`Server`]. The session is current whenever it is polled.
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use tracing_session::propagation::tower::ServerBody;
+    ///
+    /// async fn handle<B>(request: Request<ServerBody<B>>) -> Response<String> {
+    ///     Response::default()
+    /// }
+    /// ```
+    #[derive(Debug)]
+    pub struct ServerBody<B> {
+        #[pin]
+        inner: B,
+        session: Context,
+    }
+}
+
+impl<B: Body> Body for ServerBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.project();
+        let _attached = this.session.clone().attach();
+        this.inner.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Layer for a client: injects the current context into the headers of each request: the trace, the session, and
+/// everything else that the global propagator carries.
+///
+/// It does so when the service is called, and overwrites the propagator's headers that are on the request already.
+///
+/// ```
+/// use hyper_util::client::legacy::Client;
+/// use hyper_util::rt::TokioExecutor;
+/// use tower::ServiceBuilder;
+///
+/// let http_client = Client::builder(TokioExecutor::new()).build_http::<String>();
+/// let client = ServiceBuilder::new().layer(tracing_session::propagation::tower::client()).service(http_client);
+/// # drop(client);
+/// ```
+pub fn client() -> ClientLayer {
+    ClientLayer {
+        hosts: AllowedHosts::default(),
+    }
+}
+
+/// See [`client`].
+///
+/// ```
+/// use tracing_session::propagation::tower::{ClientLayer, client};
+///
+/// let layer: ClientLayer = client();
+/// ```
+#[derive(Clone, Debug)]
+pub struct ClientLayer {
+    hosts: AllowedHosts,
+}
+
+impl ClientLayer {
+    /// Only these hosts get the session and the user. Default: all.
+    ///
+    /// `agents.internal` is that host, and `.agents.internal` also every host below it. Case and
+    /// port make no difference. Others get the trace and the other baggage. A header that the
+    /// application put on the request itself is left to it.
+    ///
+    /// The host is that of the request's URI, or else of its header `Host`. A request that names
+    /// none gets no session. Requests of tonic name none, unless you set the client's origin:
+    /// `HealthClient::with_origin(channel, "http://agents.internal".parse()?)`.
+    ///
+    /// Add a layer that follows redirects outside this layer, so that this layer checks the host of each request.
+    ///
+    /// ```
+    /// let layer = tracing_session::propagation::tower::client().only_to(["agents.internal", ".corp.internal"]);
+    /// ```
+    pub fn only_to<H>(self, hosts: impl IntoIterator<Item = H>) -> Self
+    where
+        H: Into<String>,
+    {
+        Self {
+            hosts: AllowedHosts::only(hosts),
+        }
+    }
+}
+
+impl<S> Layer<S> for ClientLayer {
+    type Service = Client<S>;
+
+    fn layer(&self, inner: S) -> Client<S> {
+        Client {
+            inner,
+            hosts: self.hosts.clone(),
+        }
+    }
+}
+
+/// A service whose requests carry the current context: see [`client`].
+///
+/// Cost: the propagator's.
+///
+/// ```
+/// use tower_layer::Layer;
+/// use tracing_session::propagation::tower::{Client, client};
+///
+/// fn carrying<S>(http_client: S) -> Client<S> {
+///     client().layer(http_client)
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Client<S> {
+    inner: S,
+    hosts: AllowedHosts,
+}
+
+impl<S, B> Service<Request<B>> for Client<S>
+where
+    S: Service<Request<B>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let is_allowed = self.hosts.allow(|| host(&request));
+        inject_for_host(request.headers_mut(), is_allowed);
+        self.inner.call(request)
+    }
+}
+
+/// The host in the URI, or else in the header `Host`.
+fn host<B>(request: &Request<B>) -> Option<String> {
+    if let Some(host) = request.uri().host() {
+        return Some(host.to_owned());
+    }
+    let host = request.headers().get(header::HOST)?;
+    let host = Authority::try_from(host.as_bytes()).ok()?;
+    Some(host.host().to_owned())
+}

@@ -1,0 +1,369 @@
+//! The attributes of one span: those that its author set, and those of its scope that it lacks.
+//!
+//! An attribute that the span's author set stays where it is, so that samplers and span processors see it.
+//! The fields of an opener are syntax of this crate: an id is written once under its key, at the start if a
+//! field has set it by then; metadata and tags are written at the end.
+
+use crate::base::diagnostic;
+use crate::base::error::ErrorKind;
+use crate::export;
+use crate::export::OpenerFields;
+use crate::export::privacy;
+use crate::export::redaction::{self, Redaction};
+use crate::scope::Scope;
+use crate::scope::opener::Opener;
+use crate::session::details::{Part, Parts};
+use crate::session::id::{id_text, is_id, is_invalid};
+use crate::session::keys::{
+    ID, OURS, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID,
+    USER_HASH, USER_ID, VALUE_KEYS,
+};
+use crate::session::{Id, IdKind, Session};
+use opentelemetry::trace::{Span, SpanBuilder};
+use opentelemetry::{Key, KeyValue, Value};
+use std::sync::Arc;
+
+/// Small, because a span is moved several times until it is in its place.
+pub(crate) struct SpanAttributes {
+    /// The scope that the span is in.
+    scope: Option<Arc<Scope>>,
+    /// The fields of the span set values of its scope.
+    opener: Option<Arc<Opener>>,
+    redaction: Option<Arc<Redaction>>,
+    renames_plain: bool,
+    /// The scope has keys that the application chose, so no filter knows them.
+    checks_every_key: bool,
+    /// The ids that the span has already.
+    ids: Parts,
+    /// The id that the field `id` of this span holds, where values are redacted.
+    id_field_kind: Option<IdKind>,
+    more: Option<Box<More>>,
+}
+
+/// The parts that few spans have.
+#[derive(Default)]
+struct More {
+    /// The keys of the scope that the span has already, except ids.
+    keys: Vec<Key>,
+    /// The values that `mark_trace` set on a span below.
+    marked: Session,
+    /// Fields that hold no id, by kind. They are exported if the span ends without an id.
+    invalid: [Option<KeyValue>; 2],
+}
+
+/// The form of a field that holds an id.
+#[derive(PartialEq)]
+enum Form {
+    /// The form in which the id is exported.
+    Exported,
+    /// Another type, with spaces or quotes, or not redacted.
+    Other,
+}
+
+impl SpanAttributes {
+    /// Checks the attributes that a span starts with: redacts them, and writes the ids that the fields of an
+    /// opener have set by now, because samplers see them.
+    #[inline(always)]
+    pub(crate) fn start(
+        builder: &mut SpanBuilder,
+        scope: Option<Arc<Scope>>,
+        is_opener: bool,
+        redaction: Option<&Arc<Redaction>>,
+        renames_plain: bool,
+    ) -> Self {
+        let opener = scope.as_ref().filter(|_| is_opener);
+        let opener = opener.and_then(|it| it.opener());
+        let has_attributes = scope.as_ref().is_some_and(|it| it.has_attributes());
+        let mut own = Self {
+            opener: opener.cloned(),
+            redaction: redaction.cloned(),
+            renames_plain,
+            checks_every_key: has_attributes,
+            ids: Parts::default(),
+            id_field_kind: None,
+            more: None,
+            scope,
+        };
+        let is_ours = |it: &KeyValue| OURS.may_match(it.key.as_str());
+        let any = match redaction {
+            Some(redaction) => own.redact_builder(builder, redaction),
+            None => !is_opener && builder.attributes.iter().flatten().any(is_ours),
+        };
+        if any || is_opener || has_attributes {
+            own.check_builder(builder);
+        }
+        own
+    }
+
+    /// Redacts events and links. False if no attribute matters.
+    #[inline(always)]
+    fn redact_builder(&mut self, builder: &mut SpanBuilder, redaction: &Redaction) -> bool {
+        redaction.redact_builder(builder);
+        let attributes = builder.attributes.get_or_insert_default();
+        let marked = redaction::take_id_field_marker(attributes);
+        self.id_field_kind = marked.or_else(|| privacy::id_field_kind(&builder.name));
+        privacy::any_may_matter(attributes)
+    }
+
+    #[inline(never)]
+    fn check_builder(&mut self, builder: &mut SpanBuilder) {
+        let opener = self.opener.clone();
+        self.checks_every_key |= opener.as_ref().is_some_and(|it| it.fields.has_details);
+        let attributes = builder.attributes.get_or_insert_default();
+        let mut rewritten = Parts::default();
+        let mut end = attributes.len();
+        // From the last to the first: of the values of a field, the last one counts.
+        while let Some(at) = attributes[..end]
+            .iter()
+            .rposition(|it| self.may_matter(&it.key))
+        {
+            end = at;
+            let attribute = &mut attributes[at];
+            let field = self.id_field(attribute.key.as_str());
+            let is_earlier = field.is_some_and(|kind| self.ids.have(kind.part()));
+            let recorded = field.and_then(|kind| Some((kind, self.recorded(kind, attribute)?)));
+            let is_kept = match recorded {
+                _ if is_earlier => false,
+                Some((kind, form)) => {
+                    self.ids = self.ids.with(kind.part());
+                    if form == Form::Other {
+                        rewritten = rewritten.with(kind.part());
+                    }
+                    // The exporter knows the values of the session by the address of the key.
+                    attribute.key = Key::from_static_str(kind.key());
+                    form == Form::Exported
+                }
+                None => self.admit(attribute),
+            };
+            if !is_kept {
+                attributes.remove(at);
+            }
+        }
+        let Some(opener) = opener else { return };
+        opener.with_values(|set| {
+            for kind in IdKind::BOTH {
+                let Some(id) = kind.id(set) else { continue };
+                if rewritten.have(kind.part()) || !self.ids.have(kind.part()) {
+                    self.ids = self.ids.with(kind.part());
+                    attributes.extend(export::encode_id(kind, id, self.redaction.as_ref()));
+                }
+            }
+        });
+        opener.start_with(self.ids);
+    }
+
+    /// False if an attribute with this key certainly stays as it is, and is none of the scope's.
+    #[inline(always)]
+    pub(crate) fn may_matter(&self, key: &Key) -> bool {
+        self.checks_every_key
+            || match &self.redaction {
+                None => OURS.may_match(key.as_str()),
+                Some(_) => privacy::may_matter(key.as_str()),
+            }
+    }
+
+    /// Whether an attribute stays on the span. It may be redacted or renamed.
+    #[inline(never)]
+    pub(crate) fn admit(&mut self, attribute: &mut KeyValue) -> bool {
+        let renamed = self.renamed(&attribute.key);
+        let is_admitted = match attribute.key.as_str() {
+            key if self.id_field(key).is_some() => self.admit_id_field(attribute),
+            SESSION_ID => self.admit_id(IdKind::Session, attribute),
+            USER_ID => self.admit_id(IdKind::User, attribute),
+            _ if renamed.is_some() => true,
+            key if self.fields().is_some_and(|it| it.have_detail(key)) => false,
+            key => {
+                if VALUE_KEYS.contains(&key) || key == USER_HASH || self.checks_every_key {
+                    self.more().keys.push(attribute.key.clone());
+                }
+                true
+            }
+        };
+        let is_admitted = is_admitted && self.redact(attribute);
+        if let Some(renamed) = renamed {
+            attribute.key = Key::from_static_str(renamed);
+        }
+        is_admitted
+    }
+
+    /// An invalid id gives way to the inherited one.
+    fn admit_id(&mut self, kind: IdKind, attribute: &KeyValue) -> bool {
+        let text = attribute.value.as_str();
+        if id_text(&text).is_none() && self.scope_has(&[kind]) {
+            let error = Id::check(&text).err().unwrap_or(ErrorKind::Placeholder);
+            diagnostic::own_attribute_ignored(kind.key(), error);
+            return false;
+        }
+        self.ids = self.ids.with(kind.part());
+        true
+    }
+
+    /// Consumes a field of an opener that holds an id, except if the author set another id with OpenTelemetry's API.
+    fn admit_id_field(&mut self, attribute: &KeyValue) -> bool {
+        let Some(kind) = self.id_field(attribute.key.as_str()) else {
+            return true;
+        };
+        let text = attribute.value.as_str();
+        let is_its_key = attribute.key.as_str() == kind.key();
+        let is_valid = is_its_key && id_text(&text).is_some();
+        let is_own = is_valid && self.recorded(kind, attribute).is_none();
+        if is_own {
+            self.ids = self.ids.with(kind.part());
+        } else if is_invalid(&text) {
+            self.more().invalid[kind as usize] = Some(attribute.clone());
+        }
+        is_own
+    }
+
+    /// The form of the last value that was recorded in a field of the opener. `None`: it is another value.
+    #[inline(always)]
+    fn recorded(&self, kind: IdKind, attribute: &KeyValue) -> Option<Form> {
+        let is_its_key = attribute.key.as_str() == kind.key();
+        let opener = self.opener.as_ref().filter(|_| is_its_key)?;
+        let is_text = self.redaction.is_none() && matches!(attribute.value, Value::String(_));
+        let text = attribute.value.as_str();
+        opener.with_values(|set| match kind.text(set)? {
+            id if is_text && text == id => Some(Form::Exported),
+            id => is_id(&text, id).then_some(Form::Other),
+        })
+    }
+
+    /// The id that a field of the opener with this key holds.
+    fn id_field(&self, key: &str) -> Option<IdKind> {
+        let ids = &self.opener.as_ref()?.fields.ids;
+        match key {
+            SESSION_ID => Some(IdKind::Session).filter(|it| ids.with_own_key.have(it.part())),
+            USER_ID => Some(IdKind::User).filter(|it| ids.with_own_key.have(it.part())),
+            ID => ids.id,
+            _ => None,
+        }
+    }
+
+    fn redact(&self, attribute: &mut KeyValue) -> bool {
+        let redaction = self.redaction.as_ref();
+        redaction.is_none_or(|it| it.redact(attribute, self.id_field_kind))
+    }
+
+    /// Redacts the attributes of an event or a link.
+    pub(crate) fn redact_others(&self, attributes: &mut Vec<KeyValue>) {
+        if let Some(redaction) = &self.redaction {
+            redaction.redact_all(attributes);
+        }
+    }
+
+    /// The key under which a plain attribute is exported: beside an id, or where the span may get one.
+    fn renamed(&self, key: &Key) -> Option<&'static str> {
+        let renamed = match key.as_str() {
+            PLAIN_SESSION => PLAIN_SESSION_RENAMED,
+            PLAIN_USER => PLAIN_USER_RENAMED,
+            _ => return None,
+        };
+        let is_beside_id = self.opener.is_some() || self.scope_has(&IdKind::BOTH);
+        (self.renames_plain && is_beside_id).then_some(renamed)
+    }
+
+    /// Whether the scope has one of these ids.
+    fn scope_has(&self, roles: &[IdKind]) -> bool {
+        let has = |values: &Session| roles.iter().any(|kind| kind.id(values).is_some());
+        self.scope.as_ref().is_some_and(|it| it.with_values(has))
+    }
+
+    fn fields(&self) -> Option<&OpenerFields> {
+        Some(&self.opener.as_ref()?.fields)
+    }
+
+    fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
+    /// Whether the span has an attribute with this key.
+    #[inline]
+    fn has(&self, key: &str) -> bool {
+        match key {
+            SESSION_ID => self.ids.have(Part::Session),
+            USER_ID | USER_HASH if self.ids.have(Part::User) => true,
+            key => {
+                let mut keys = self.more.iter().flat_map(|more| &more.keys);
+                keys.any(|own| own.as_str() == key)
+            }
+        }
+    }
+
+    /// Sets a session on the started span. Returns the new scope.
+    pub(crate) fn bind(&mut self, session: &Session) -> Arc<Scope> {
+        if let Some(opener) = &self.opener {
+            opener.warn_of_kept_ids(session);
+        }
+        if let Some(details) = session.details.as_ref().filter(|_| !self.checks_every_key) {
+            // The span may have attributes with these keys, and can't tell.
+            let keys = details.attributes.iter().map(|it| it.key.clone());
+            self.more().keys.extend(keys);
+        }
+        let scope = Scope::nested(self.scope.take(), session);
+        self.scope.insert(scope).clone()
+    }
+
+    /// Marks the span with the values of `session` that it lacks, if it has no other session and no other user.
+    pub(crate) fn mark(&mut self, session: Session) {
+        let marked = self.more().marked.clone();
+        let present = self
+            .scope
+            .as_ref()
+            .map(|it| it.to_session())
+            .unwrap_or_default();
+        let present = present.or(marked.clone());
+        let agrees = |kind: IdKind| {
+            // The value of an attribute that the author set is not known here.
+            let is_unknown = self.opener.is_none() && self.ids.have(kind.part());
+            let present = kind.id(&present);
+            !is_unknown && (present.is_none() || present == kind.id(&session))
+        };
+        if IdKind::BOTH.into_iter().all(agrees) {
+            // Nor is it known which other keys the span has.
+            self.more().marked = marked.or(session.without_attributes());
+        }
+    }
+
+    /// Writes the attributes that the span lacks.
+    #[inline]
+    pub(crate) fn end(&self, span: &mut impl Span) {
+        let mut write = |attribute| span.set_attribute(attribute);
+        match (&self.more, &self.scope) {
+            (None, None) => {}
+            (None, Some(scope)) if self.ids.is_empty() => {
+                scope.with_values(|it| export::encode(it, self.redaction.as_ref(), &mut write));
+            }
+            (None, Some(scope)) => scope.with_values(|values| self.write(values, &mut write)),
+            (Some(more), scope) => {
+                let values = scope.as_ref().map(|it| it.to_session()).unwrap_or_default();
+                let values = values.or(more.marked.clone());
+                self.write(&values, &mut write);
+                self.write_invalid(more, &values, &mut write);
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn write(&self, values: &Session, write: &mut impl FnMut(KeyValue)) {
+        let is_written = |kind: IdKind| self.ids.have(kind.part()) || kind.id(values).is_none();
+        if values.details.is_none() && IdKind::BOTH.into_iter().all(is_written) {
+            return;
+        }
+        export::encode(values, self.redaction.as_ref(), &mut |attribute| {
+            if !self.has(attribute.key.as_str()) {
+                write(attribute);
+            }
+        });
+    }
+
+    fn write_invalid(&self, more: &More, values: &Session, write: &mut impl FnMut(KeyValue)) {
+        for (kind, invalid) in IdKind::BOTH.into_iter().zip(&more.invalid) {
+            let lacks_id = kind.id(values).is_none() && !self.has(kind.key());
+            if let Some(mut attribute) = invalid.clone().filter(|_| lacks_id) {
+                if self.redact(&mut attribute) {
+                    write(attribute);
+                }
+            }
+        }
+    }
+}
