@@ -4,7 +4,7 @@ pub(crate) mod macros;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::thread_context::{self, Attached};
-use crate::layer::openers::Shared;
+use crate::layer::spans::LayerState;
 use crate::layer::tracked;
 use crate::scope::bridge::SpanCommand;
 use crate::scope::{Scope, bridge, context};
@@ -170,8 +170,8 @@ pub fn mark_trace() -> Result<(), Error> {
             return ensure(is_marked, ErrorKind::NoSpan);
         };
         let mut spans = Vec::new();
-        if let Some(shared) = dispatch.downcast_ref::<Shared>() {
-            shared.ancestors(dispatch, &span, &mut |id, _| {
+        if let Some(shared) = LayerState::of(dispatch) {
+            shared.subscriber.ancestors(dispatch, &span, &mut |id, _| {
                 spans.push(id.clone());
                 true
             });
@@ -333,8 +333,8 @@ impl Session {
             // It isn't set on the nearest exported span instead: that one may have many descendants, each
             // with a user of its own.
             let scope = Scope::nested(Scope::current(), self);
-            let shared = dispatch.downcast_ref::<Shared>();
-            let is_set = shared.is_some_and(|it| tracked::bind(it, dispatch, span, scope));
+            let shared = LayerState::of(dispatch);
+            let is_set = shared.is_some_and(|it| tracked::set_scope(it, dispatch, span, scope));
             return ensure(is_set, ErrorKind::FilteredOut);
         };
         let own = cx.span().span_context().span_id();

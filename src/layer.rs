@@ -1,16 +1,63 @@
 //! `SessionLayer`: how it is configured, and what it is where there is no OpenTelemetry layer.
 
+/// The callbacks that a layer with the fields `inner` and `state` forwards unchanged.
+macro_rules! forward_to_inner {
+    ($subscriber:ty) => {
+        fn register_callsite(
+            &self,
+            metadata: &'static tracing::Metadata<'static>,
+        ) -> tracing::subscriber::Interest {
+            self.inner.register_callsite(metadata)
+        }
+
+        fn enabled(&self, metadata: &tracing::Metadata<'_>, ctx: Context<'_, $subscriber>) -> bool {
+            self.inner.enabled(metadata, ctx)
+        }
+
+        fn max_level_hint(&self) -> Option<tracing::level_filters::LevelFilter> {
+            self.inner.max_level_hint()
+        }
+
+        fn on_follows_from(&self, id: &Id, follows: &Id, ctx: Context<'_, $subscriber>) {
+            self.inner.on_follows_from(id, follows, ctx);
+        }
+
+        fn event_enabled(&self, event: &tracing::Event<'_>, ctx: Context<'_, $subscriber>) -> bool {
+            self.inner.event_enabled(event, ctx)
+        }
+
+        fn on_event(&self, event: &tracing::Event<'_>, ctx: Context<'_, $subscriber>) {
+            self.inner.on_event(event, ctx);
+        }
+
+        fn on_id_change(&self, old: &Id, new: &Id, ctx: Context<'_, $subscriber>) {
+            self.inner.on_id_change(old, new, ctx);
+        }
+
+        // `Layered` and `Filtered` look for markers of the layers inside, so a layer that hid them would change the
+        // filters of the whole subscriber.
+        // SAFETY: the pointers are to `self`, to its state, or valid as long as `inner` is by its own contract. All
+        // three live as long as `self`.
+        #[allow(unsafe_code)]
+        unsafe fn downcast_raw(&self, id: std::any::TypeId) -> Option<*const ()> {
+            let found = self.state.find(id, self);
+            found.or_else(|| unsafe { self.inner.downcast_raw(id) })
+        }
+    };
+}
+
 pub(crate) mod fields;
 pub(crate) mod filtered;
 pub(crate) mod openers;
+pub(crate) mod spans;
 pub(crate) mod tracked;
 pub(crate) mod wrapped;
 
-pub use self::openers::SessionExtension;
+pub use self::spans::SessionExtension;
 pub use self::wrapped::WrappedLayer;
 
 use crate::export::privacy::{KEYS, SPANS};
-use crate::layer::openers::Shared;
+use crate::layer::spans::LayerState;
 use crate::session::IdKind;
 use std::any::TypeId;
 use std::borrow::Cow;
@@ -64,7 +111,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// ```
 #[derive(Debug)]
 pub struct SessionLayer {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) state: Arc<LayerState>,
 }
 
 impl SessionLayer {
@@ -80,7 +127,7 @@ impl SessionLayer {
     /// ```
     pub fn new() -> Self {
         Self {
-            shared: Arc::default(),
+            state: Arc::default(),
         }
     }
 
@@ -98,7 +145,7 @@ impl SessionLayer {
     pub fn with_session_span(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
         SPANS.register(&name, IdKind::Session);
-        self.configure(|shared| shared.names.add_span(IdKind::Session, name))
+        self.configure(|state| state.openers.names.add_span(IdKind::Session, name))
     }
 
     /// Adds a field that sets the session, on spans of any name. Call it once for each field. Default:
@@ -113,7 +160,7 @@ impl SessionLayer {
     pub fn with_session_field(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
         KEYS.register(&name, IdKind::Session);
-        self.configure(|shared| shared.names.add_field(IdKind::Session, name))
+        self.configure(|state| state.openers.names.add_field(IdKind::Session, name))
     }
 
     /// Adds a name of spans whose field `id` sets the user. Call it once for each name. Default: none.
@@ -125,7 +172,7 @@ impl SessionLayer {
     pub fn with_user_span(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
         SPANS.register(&name, IdKind::User);
-        self.configure(|shared| shared.names.add_span(IdKind::User, name))
+        self.configure(|state| state.openers.names.add_span(IdKind::User, name))
     }
 
     /// Adds a field that sets the user, on spans of any name. Call it once for each field. Default: `user.id`.
@@ -137,7 +184,7 @@ impl SessionLayer {
     pub fn with_user_field(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
         KEYS.register(&name, IdKind::User);
-        self.configure(|shared| shared.names.add_field(IdKind::User, name))
+        self.configure(|state| state.openers.names.add_field(IdKind::User, name))
     }
 
     /// Drops the default names: only names that you add make a span set a session or user, and the macros
@@ -148,7 +195,7 @@ impl SessionLayer {
     /// let layer = SessionLayer::new().without_default_names().with_session_field("conversation_id");
     /// ```
     pub fn without_default_names(self) -> Self {
-        self.configure(|shared| shared.names.drop_defaults())
+        self.configure(|state| state.openers.names.drop_defaults())
     }
 
     /// Chooses by callsite which spans may set a session or user: those for which `filter` returns true.
@@ -170,7 +217,7 @@ impl SessionLayer {
         self,
         filter: impl Fn(&Metadata<'_>) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.configure(|shared| shared.names.set_filter(Box::new(filter)))
+        self.configure(|state| state.openers.names.set_filter(Box::new(filter)))
     }
 
     /// Makes each turn the root of its own trace: each span whose fields set a session id, unless an ancestor span has
@@ -192,7 +239,7 @@ impl SessionLayer {
     /// let layer = SessionLayer::new().with_root_turns();
     /// ```
     pub fn with_root_turns(self) -> Self {
-        self.configure(|shared| shared.root_turns = true)
+        self.configure(|state| state.openers.root_turns = true)
     }
 
     /// Wraps the OpenTelemetry layer. Add the result to the subscriber in place of that layer.
@@ -218,7 +265,7 @@ impl SessionLayer {
     /// # drop(subscriber);
     /// ```
     pub fn wrap<L>(self, otel: L) -> WrappedLayer<L> {
-        WrappedLayer::new(self.shared, otel)
+        WrappedLayer::new(self.state, otel)
     }
 
     /// [Wraps](Self::wrap) the OpenTelemetry layer, and filters spans and events for it. A span that is filtered out
@@ -249,13 +296,13 @@ impl SessionLayer {
         L: Layer<S>,
         F: Filter<S> + 'static,
     {
-        filtered::wrap_filtered(self.shared, otel, filter)
+        filtered::wrap_filtered(self.state, otel, filter)
     }
 
-    fn configure(mut self, change: impl FnOnce(&mut Shared)) -> Self {
-        // It is shared only when it is made into another layer, which consumes this one.
-        if let Some(shared) = Arc::get_mut(&mut self.shared) {
-            change(shared);
+    fn configure(mut self, change: impl FnOnce(&mut LayerState)) -> Self {
+        // It is state only when it is made into another layer, which consumes this one.
+        if let Some(state) = Arc::get_mut(&mut self.state) {
+            change(state);
         }
         self
     }
@@ -272,48 +319,37 @@ where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
     fn on_register_dispatch(&self, dispatch: &Dispatch) {
-        self.shared.on_register_dispatch(dispatch);
+        self.state.on_register_dispatch(dispatch);
     }
 
     fn on_layer(&mut self, _: &mut S) {
-        self.shared.on_layer::<S>();
+        self.state.on_layer::<S>();
     }
 
     fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
-        self.shared.track_new_span(attrs, id, &ctx);
+        self.state.track_new_span(attrs, id, &ctx);
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
-        self.shared.record(id, values, &ctx);
-        self.shared.flush_diagnostics();
+        self.state.record(id, values, &ctx);
+        self.state.subscriber.flush_diagnostics();
     }
 
     fn on_enter(&self, id: &Id, _: Context<'_, S>) {
-        self.shared.track_enter(id);
+        self.state.track_enter(id);
     }
 
     fn on_exit(&self, id: &Id, _: Context<'_, S>) {
-        self.shared.track_exit(id);
+        self.state.track_exit(id);
     }
 
     fn on_close(&self, _: Id, _: Context<'_, S>) {
-        self.shared.flush_diagnostics();
+        self.state.subscriber.flush_diagnostics();
     }
 
-    // SAFETY: the pointers are to `self` and to what it owns, so they live as long as it does.
+    // SAFETY: the pointers are to `self` and to the state that it owns, so they are valid as long as `self` is.
     #[allow(unsafe_code)]
     unsafe fn downcast_raw(&self, id: TypeId) -> Option<*const ()> {
-        reached(id, self, &self.shared)
-    }
-}
-
-/// The answer of a layer of ours to being looked for.
-pub(crate) fn reached<T: 'static>(id: TypeId, layer: &T, shared: &Shared) -> Option<*const ()> {
-    if id == TypeId::of::<T>() {
-        Some(std::ptr::from_ref(layer).cast())
-    } else if id == TypeId::of::<Shared>() {
-        Some(std::ptr::from_ref(shared).cast())
-    } else {
-        None
+        self.state.find(id, self)
     }
 }

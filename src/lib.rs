@@ -105,8 +105,6 @@ pub mod propagation {
 
     pub(crate) mod carrier;
     pub(crate) mod functions;
-    #[cfg(any(feature = "reqwest", feature = "tower"))]
-    pub(crate) mod hosts;
     pub(crate) mod propagator;
     #[cfg(feature = "reqwest")]
     #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]

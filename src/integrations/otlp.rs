@@ -51,7 +51,7 @@ use crate::export::dialect::Dialect;
 use crate::export::exporter::SessionExporter;
 use crate::export::privacy::Privacy;
 use crate::layer::SessionLayer;
-use crate::layer::openers::Shared;
+use crate::layer::spans::LayerState;
 use crate::propagation::functions::{propagator_from_env, variable};
 use crate::tracer::SessionTracerProvider;
 use exporter::{ExporterConfig, GrpcDriver, invalid_setting};
@@ -344,11 +344,11 @@ impl Pipeline {
             .build();
         let tracer = provider.tracer_with_scope(scope);
         let otel = (!disabled).then(|| tracing_opentelemetry::layer().with_tracer(tracer));
-        let shared = self.layer.shared.clone();
+        let state = self.layer.state.clone();
         let layer = self.layer.wrap(otel);
         let telemetry = Telemetry {
             provider,
-            shared,
+            state,
             is_shut_down: false,
             _driver: driver,
         };
@@ -390,7 +390,7 @@ impl fmt::Debug for Pipeline {
 pub struct Telemetry {
     provider: SessionTracerProvider<SdkTracerProvider>,
     /// The layer's state. Its setup check reports a guard that is dropped at once.
-    shared: Arc<Shared>,
+    state: Arc<LayerState>,
     is_shut_down: bool,
     /// Drives the exporter's connection, so it has to outlive the shutdown in `drop`.
     _driver: Option<GrpcDriver>,
@@ -462,7 +462,7 @@ impl Drop for Telemetry {
         if self.is_shut_down {
             return;
         }
-        self.shared.check.guard_dropped();
+        self.state.setup.wrapped.guard_dropped();
         if let Err(error) = self.end() {
             diagnostic::emit_or_print(&error.full_text().into());
         }

@@ -3,8 +3,8 @@
 use crate::base::error::ErrorKind;
 use crate::export::{IdFields, OpenerFields, is_detail};
 use crate::session::IdKind;
-use crate::session::details::{Details, Part, Parts};
-use crate::session::id::{is_placeholder, tags, unquoted};
+use crate::session::details::{Details, Part, Parts, tags};
+use crate::session::id::{is_placeholder, unquoted};
 use crate::session::keys::{ID, KeyFilter, METADATA_FIELD, SESSION_ID, TAGS_FIELD, USER_ID};
 use crate::session::{Id, Session};
 use opentelemetry::StringValue;
@@ -55,7 +55,7 @@ pub(crate) struct CallsiteFields {
 impl CallsiteFields {
     /// Whether spans of the callsite open a scope.
     #[inline]
-    pub(crate) fn open(self) -> bool {
+    pub(crate) fn is_opener(self) -> bool {
         self.session | self.user != 0
     }
 
@@ -185,36 +185,36 @@ impl Names {
     }
 
     /// What the fields of this callsite set.
-    pub(crate) fn roles(&self, span: &Metadata<'_>) -> CallsiteFields {
-        let mut roles = CallsiteFields::default();
+    pub(crate) fn fields_of(&self, span: &Metadata<'_>) -> CallsiteFields {
+        let mut fields = CallsiteFields::default();
         let is_of_macro = is_of_macro(span);
         for field in span.fields() {
             let name = field.name();
             if let Some(role) = self.role(span, name, is_of_macro) {
-                roles.add(&field, role);
+                fields.add(&field, role);
             } else if is_detail(name) {
-                roles.details |= CallsiteFields::bit(&field);
+                fields.details |= CallsiteFields::bit(&field);
             }
         }
-        roles.is_implicit = roles.ids.id == Some(IdKind::Session)
+        fields.is_implicit = fields.ids.id == Some(IdKind::Session)
             && role_of(&self.spans, span.name()).is_none()
             && role_of(&self.fields, ID).is_none();
-        if !roles.open() {
-            roles.details = 0;
+        if !fields.is_opener() {
+            fields.details = 0;
         } else if !is_of_macro
             && self
                 .filter
                 .as_ref()
                 .is_some_and(|lets_open| !lets_open(span))
         {
-            roles = CallsiteFields::default();
+            fields = CallsiteFields::default();
         }
-        roles
+        fields
     }
 
     /// Whether spans of this callsite open a scope.
-    pub(crate) fn open(&self, span: &Metadata<'_>) -> bool {
-        self.roles(span).open()
+    pub(crate) fn is_opener(&self, span: &Metadata<'_>) -> bool {
+        self.fields_of(span).is_opener()
     }
 
     /// What a field sets.
@@ -263,7 +263,7 @@ pub(crate) fn is_of_macro(span: &Metadata<'_>) -> bool {
 pub(crate) struct FieldVisitor<'a, F> {
     pub(crate) names: &'a Names,
     pub(crate) span: &'static Metadata<'static>,
-    pub(crate) roles: CallsiteFields,
+    pub(crate) fields: CallsiteFields,
     /// Called for each field that has a role, with what it says or why that is refused.
     pub(crate) each: F,
 }
@@ -306,10 +306,10 @@ impl Detail {
 impl<F: FnMut(&Field, Result<ParsedField, ErrorKind>)> FieldVisitor<'_, F> {
     fn role(&self, field: &Field) -> Option<FieldMeaning> {
         if field.index() < CallsiteFields::LAST_TICKET {
-            return self.roles.of(field);
+            return self.fields.of(field);
         }
         let role = match field.name() {
-            ID => self.roles.ids.id,
+            ID => self.fields.ids.id,
             name => self.names.role(self.span, name, is_of_macro(self.span)),
         };
         role.map(FieldMeaning::Id).or_else(|| detail(field.name()))
@@ -317,7 +317,7 @@ impl<F: FnMut(&Field, Result<ParsedField, ErrorKind>)> FieldVisitor<'_, F> {
 
     /// Whether the field sets a session only because its span has the implicit name.
     fn is_implicit(&self, field: &Field) -> bool {
-        self.roles.is_implicit && field.name() == ID
+        self.fields.is_implicit && field.name() == ID
     }
 
     /// Metadata keeps its type. Everything else is read as the text that it displays as.

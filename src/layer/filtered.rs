@@ -4,47 +4,45 @@
 //! A layer without a filter beside a filtered one would switch off the level filter of the whole
 //! subscriber. So the half that follows the hidden spans has a filter of its own.
 
-use crate::layer::openers::Shared;
+use crate::layer::spans::LayerState;
 use crate::layer::wrapped::WrappedLayer;
-use crate::layer::{reached, tracked};
-use std::any::TypeId;
+use crate::layer::{spans, tracked};
 use std::sync::Arc;
-use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
-use tracing::{Dispatch, Event, Metadata, Subscriber};
+use tracing::{Dispatch, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
 
 /// See [`SessionLayer::wrap_filtered`](crate::SessionLayer::wrap_filtered).
-pub(crate) fn wrap_filtered<S, L, F>(shared: Arc<Shared>, otel: L, filter: F) -> impl Layer<S>
+pub(crate) fn wrap_filtered<S, L, F>(state: Arc<LayerState>, otel: L, filter: F) -> impl Layer<S>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
     L: Layer<S>,
     F: Filter<S> + 'static,
 {
-    shared.beside.finish(None);
-    let exported = WrappedLayer::new(shared.clone(), otel).with_filter(filter);
-    let filtered_out = FilteredOutOpeners(shared.clone()).with_filter(OpenersOnly(shared.clone()));
+    state.setup.beside.finish(None);
+    let exported = WrappedLayer::new(state.clone(), otel).with_filter(filter);
+    let filtered_out = FilteredOutOpeners(state.clone()).with_filter(OpenersOnly(state.clone()));
     // The layer that is joined last is called last: it sees which spans the other one has received.
     exported.and_then(TrackedOnly {
         inner: filtered_out,
-        shared,
+        state,
     })
 }
 
 /// Lets through the spans that open a scope, whatever their level, and no event.
 #[derive(Debug)]
-struct OpenersOnly(Arc<Shared>);
+struct OpenersOnly(Arc<LayerState>);
 
 impl<S> Filter<S> for OpenersOnly {
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-        metadata.is_span() && self.0.names.open(metadata)
+        metadata.is_span() && self.0.openers.names.is_opener(metadata)
     }
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if metadata.is_span() && self.0.names.open(metadata) {
+        if metadata.is_span() && self.0.openers.names.is_opener(metadata) {
             Interest::always()
         } else {
             Interest::never()
@@ -54,7 +52,7 @@ impl<S> Filter<S> for OpenersOnly {
 
 /// Follows the spans that [`OpenersOnly`] lets through and the OpenTelemetry layer does not know.
 #[derive(Debug)]
-struct FilteredOutOpeners(Arc<Shared>);
+struct FilteredOutOpeners(Arc<LayerState>);
 
 impl<S> Layer<S> for FilteredOutOpeners
 where
@@ -67,7 +65,7 @@ where
 
     fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
         self.0.record(id, values, &ctx);
-        self.0.flush_diagnostics();
+        self.0.subscriber.flush_diagnostics();
     }
 
     fn on_enter(&self, id: &Id, _: Context<'_, S>) {
@@ -79,13 +77,7 @@ where
     }
 
     fn on_close(&self, _: Id, _: Context<'_, S>) {
-        self.0.flush_diagnostics();
-    }
-
-    // SAFETY: the pointers are to `self` and to what it owns, so they live as long as it does.
-    #[allow(unsafe_code)]
-    unsafe fn downcast_raw(&self, id: TypeId) -> Option<*const ()> {
-        reached(id, self, &self.0)
+        self.0.subscriber.flush_diagnostics();
     }
 }
 
@@ -94,12 +86,12 @@ where
 #[derive(Debug)]
 struct TrackedOnly<L> {
     inner: L,
-    shared: Arc<Shared>,
+    state: Arc<LayerState>,
 }
 
 impl<L> TrackedOnly<L> {
     fn may_be_tracked(&self, id: &Id) -> bool {
-        tracked::may_track(self.shared.key(id))
+        spans::may_track(self.state.key(id))
     }
 }
 
@@ -116,28 +108,8 @@ where
         self.inner.on_layer(subscriber);
     }
 
-    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
-        self.inner.register_callsite(metadata)
-    }
-
-    fn enabled(&self, metadata: &Metadata<'_>, ctx: Context<'_, S>) -> bool {
-        self.inner.enabled(metadata, ctx)
-    }
-
-    fn max_level_hint(&self) -> Option<LevelFilter> {
-        self.inner.max_level_hint()
-    }
-
     fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
         self.inner.on_new_span(attrs, id, ctx);
-    }
-
-    fn event_enabled(&self, event: &Event<'_>, ctx: Context<'_, S>) -> bool {
-        self.inner.event_enabled(event, ctx)
-    }
-
-    fn on_event(&self, event: &Event<'_>, ctx: Context<'_, S>) {
-        self.inner.on_event(event, ctx);
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
@@ -164,10 +136,5 @@ where
         }
     }
 
-    // SAFETY: the pointers are those of the layer inside, which are valid by its own promise, as
-    // long as it lives: that is as long as `self` does.
-    #[allow(unsafe_code)]
-    unsafe fn downcast_raw(&self, id: TypeId) -> Option<*const ()> {
-        unsafe { self.inner.downcast_raw(id) }
-    }
+    forward_to_inner!(S);
 }

@@ -1,16 +1,14 @@
 //! Scopes that are attached to the thread whenever their span is entered, because the OpenTelemetry layer
 //! does not know the span: there is no such layer, or a filter disables the span for it.
 
-use crate::base::shards::Shards;
 use crate::base::thread_context::Attached;
 use crate::base::{diagnostic, setup, thread_context};
-use crate::layer::openers::{SessionExtension, Shared};
+use crate::layer::spans::{LayerState, SessionExtension, SpanKey, tracked_scope};
 use crate::scope::Scope;
 use crate::scope::bridge::PendingSpan;
 use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::TraceContextExt;
 use std::cell::{Cell, RefCell};
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tracing::span::{Attributes, Id};
@@ -19,7 +17,7 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 /// Each of these follows the callback of that name.
-impl Shared {
+impl LayerState {
     pub(crate) fn track_new_span<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
@@ -43,16 +41,17 @@ impl Shared {
         ctx.span(id)
             .filter(|span| span.extensions().get::<SessionExtension>().is_none())?;
         let outer = match attrs.parent() {
-            Some(parent) => self.scope_of_span(parent),
+            Some(parent) => self.subscriber.scope_of(parent),
             None if attrs.is_contextual() => Scope::current(),
             None => None,
         };
         let outer = outer.or_else(Scope::global_default);
         let metadata = attrs.metadata();
-        let roles = self.names.roles(metadata);
-        if roles.open() {
-            let (set, _) = self.read(roles, attrs);
-            if let Some(PendingSpan { scope, .. }) = self.open(roles, metadata, set, outer.clone())
+        let fields = self.openers.names.fields_of(metadata);
+        if fields.is_opener() {
+            let (set, _) = self.openers.read(fields, attrs);
+            if let Some(PendingSpan { scope, .. }) =
+                self.openers.open(fields, metadata, set, outer.clone())
             {
                 self.track_in(scope, true, id, ctx);
                 return None;
@@ -77,10 +76,10 @@ impl Shared {
     }
 
     pub(crate) fn track_enter(&self, id: &Id) {
-        self.flush_diagnostics();
-        let scope = scope_of(self.key(id));
+        self.subscriber.flush_diagnostics();
+        let scope = tracked_scope(self.key(id));
         let may_tell = scope.is_some()
-            && self.beside.is_running()
+            && self.setup.beside.is_running()
             && !(setup::has_processor() && self.is_after_opentelemetry_layer(id));
         push(EnteredSpan {
             span: self.key(id),
@@ -99,7 +98,7 @@ impl Shared {
 
     /// Enters a span if it is tracked.
     pub(crate) fn enter_if_tracked(&self, id: &Id) {
-        if scope_of(self.key(id)).is_some() {
+        if tracked_scope(self.key(id)).is_some() {
             self.track_enter(id);
         }
     }
@@ -109,10 +108,10 @@ impl Shared {
     #[cold]
     fn is_after_opentelemetry_layer(&self, id: &Id) -> bool {
         let span_id = |cx: &OtelContext| cx.span().span_context().span_id();
-        let own = self.otel_context(id).as_ref().map(span_id);
+        let own = self.subscriber.otel_context(id).as_ref().map(span_id);
         let is_after = own.is_some() && own == thread_context::map(span_id);
         if is_after {
-            self.beside.finish(None);
+            self.setup.beside.finish(None);
         }
         is_after
     }
@@ -121,12 +120,12 @@ impl Shared {
     /// us, so asking for it changes nothing.
     #[cold]
     fn look_for_opentelemetry_layer(&self, id: &Id) {
-        if self.otel_context(id).is_none() {
-            self.beside.span_is_unknown();
-        } else if self.is_one_of_two.load(Ordering::Relaxed) {
-            self.beside.finish(Some(diagnostic::TWO_LAYERS));
+        if self.subscriber.otel_context(id).is_none() {
+            self.setup.beside.span_is_unknown();
+        } else if self.setup.is_one_of_two.load(Ordering::Relaxed) {
+            self.setup.beside.finish(Some(diagnostic::TWO_LAYERS));
         } else {
-            self.beside.finish(Some(diagnostic::BESIDE));
+            self.setup.beside.finish(Some(diagnostic::BESIDE));
         }
     }
 }
@@ -137,7 +136,7 @@ fn is_current(scope: &Arc<Scope>) -> bool {
 
 /// A span that is entered on this thread.
 struct EnteredSpan {
-    span: Key,
+    span: SpanKey,
     /// Ends the scope when it is dropped.
     _guard: Option<Attached>,
     /// Once it is left, it can tell whether there is an OpenTelemetry layer beside us.
@@ -150,7 +149,7 @@ thread_local! {
     static INSIDE: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Whether there is a span on this thread that [`Shared::track_exit`] has to be told of.
+/// Whether there is a span on this thread that [`LayerState::track_exit`] has to be told of.
 #[inline]
 pub(crate) fn is_inside() -> bool {
     INSIDE.get() > 0
@@ -165,7 +164,7 @@ fn push(entered: EnteredSpan) {
     });
 }
 
-fn pop(span: Key) -> Option<EnteredSpan> {
+fn pop(span: SpanKey) -> Option<EnteredSpan> {
     let pop = |stack: &RefCell<Vec<EnteredSpan>>| {
         let mut stack = stack.borrow_mut();
         let is_it = |entered: &EnteredSpan| entered.span == span;
@@ -178,8 +177,13 @@ fn pop(span: Key) -> Option<EnteredSpan> {
 
 /// Binds `scope` to a tracked span that is entered here: until it is left, and again whenever it is
 /// entered. False if the innermost span that is entered here is another.
-pub(crate) fn bind(shared: &Shared, dispatch: &Dispatch, span: &Id, scope: Arc<Scope>) -> bool {
-    let key = shared.key(span);
+pub(crate) fn set_scope(
+    state: &LayerState,
+    dispatch: &Dispatch,
+    span: &Id,
+    scope: Arc<Scope>,
+) -> bool {
+    let key = state.key(span);
     let is_innermost = |stack: &RefCell<Vec<EnteredSpan>>| {
         let stack = stack.borrow();
         let is_of_layer = |entered: &&EnteredSpan| entered.span.layer == key.layer;
@@ -189,7 +193,7 @@ pub(crate) fn bind(shared: &Shared, dispatch: &Dispatch, span: &Id, scope: Arc<S
     if !ENTERED_SPANS.try_with(is_innermost).unwrap_or(false) {
         return false;
     }
-    shared.rescope(dispatch, span, &scope);
+    state.replace_scope(dispatch, span, &scope);
     if let Some(entered) = pop(key) {
         push(EnteredSpan {
             _guard: Some(scope.attach()),
@@ -197,77 +201,4 @@ pub(crate) fn bind(shared: &Shared, dispatch: &Dispatch, span: &Id, scope: Arc<S
         });
     }
     true
-}
-
-/// A span of `tracing`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Key {
-    /// The address of what a layer shares: subscribers number their spans alike.
-    pub(crate) layer: usize,
-    pub(crate) span: u64,
-}
-
-/// Keys of two layers may meet in a hash, and are two all the same.
-impl Hash for Key {
-    #[inline]
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        hasher.write_u64(self.span ^ (self.layer as u64).rotate_left(32));
-    }
-}
-
-static TRACKED: Shards<Key, Arc<Scope>> = Shards::new();
-
-/// False if a span is not tracked; true if it may be.
-#[inline(always)]
-pub(crate) fn may_track(span: Key) -> bool {
-    TRACKED.may_have(span)
-}
-
-/// Tracks a span, as long as the guard lives.
-pub(crate) fn track(span: Key, scope: Arc<Scope>) -> TrackedGuard {
-    TRACKED.insert(span, scope);
-    TrackedGuard(span)
-}
-
-/// Gives a tracked span another scope.
-pub(crate) fn replace(span: Key, scope: Arc<Scope>) {
-    TRACKED.insert(span, scope);
-}
-
-pub(crate) fn scope_of(span: Key) -> Option<Arc<Scope>> {
-    TRACKED.read(span, |scope| Some(scope.clone()))
-}
-
-/// Ends the tracking of a span when it is dropped, with the span's extensions.
-#[derive(Debug)]
-#[must_use]
-pub(crate) struct TrackedGuard(Key);
-
-impl Drop for TrackedGuard {
-    fn drop(&mut self) {
-        TRACKED.remove(self.0);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spans_whose_hashes_are_equal_are_both_tracked() {
-        let [one, other] = [(0, 1 << 32 | 5), (1, 5)].map(|(layer, span)| Key { layer, span });
-        let hash = |key: Key| key.span ^ (key.layer as u64).rotate_left(32);
-        assert_eq!(hash(one), hash(other));
-        let (first, second) = (Scope::empty(), Scope::empty());
-        let one_tracked = track(one, first.clone());
-        assert!(scope_of(other).is_none());
-        let other_tracked = track(other, second.clone());
-        for (span, scope) in [(one, &first), (other, &second)] {
-            assert!(Arc::ptr_eq(&scope_of(span).unwrap(), scope));
-        }
-        drop(other_tracked);
-        assert!(scope_of(other).is_none() && scope_of(one).is_some() && may_track(one));
-        drop(one_tracked);
-        assert!(scope_of(one).is_none());
-    }
 }

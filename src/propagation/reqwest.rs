@@ -4,7 +4,7 @@
 //! [`inject_context`](crate::propagation::inject_context). The blocking client of `reqwest` has no middleware: call that function
 //! with the request's headers.
 
-use crate::propagation::hosts::{AllowedHosts, inject_for_host};
+use crate::propagation::functions::hosts::{AllowedHosts, inject_for_host};
 use async_trait::async_trait;
 use http::Extensions;
 use reqwest::{Request, Response};

@@ -5,7 +5,7 @@
 //! [`inject_context`](crate::propagation::inject_context).
 
 use crate::propagation::functions::extract_accepted;
-use crate::propagation::hosts::{AllowedHosts, inject_for_host};
+use crate::propagation::functions::hosts::{AllowedHosts, inject_for_host};
 use crate::propagation::propagator::InboundPolicy;
 use http::request::Parts;
 use http::uri::Authority;

@@ -2,7 +2,7 @@
 
 use crate::base::error::ErrorKind;
 use crate::base::sync::OnceLock;
-use crate::session::id::{Id, IdKind};
+use crate::session::id::{Id, IdKind, unquoted};
 use crate::session::keys::{
     PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, ours,
 };
@@ -290,4 +290,29 @@ pub(crate) fn tag(text: &str) -> Result<StringValue, ErrorKind> {
 /// A text that spans share.
 pub(crate) fn shared(text: &str) -> StringValue {
     Arc::<str>::from(text).into()
+}
+
+/// The tags that a field contains: a list in the form of `?` or JSON, or text with commas.
+pub(crate) fn tags(text: &str) -> Result<Vec<StringValue>, ErrorKind> {
+    let text = text.trim();
+    let list = text.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+    let Some(list) = list else {
+        return text.split(',').map(tag).collect();
+    };
+    let (mut quoted, mut escaped) = (false, false);
+    let elements = list.trim().split_terminator(|c| {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = quoted,
+            '"' => quoted = !quoted,
+            ',' => return !quoted,
+            _ => {}
+        }
+        false
+    });
+    let tags = elements.map(str::trim).map(|element| {
+        let plain = unquoted(element).or_else(|| serde_json::from_str(element).ok());
+        tag(plain.as_deref().unwrap_or(element))
+    });
+    tags.collect()
 }

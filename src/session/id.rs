@@ -3,9 +3,7 @@
 use crate::base::error::{Error, ErrorKind};
 #[cfg(feature = "hash")]
 use crate::base::sync::OnceLock;
-use crate::session::details::tag;
 use crate::session::keys::ours;
-use opentelemetry::StringValue;
 use std::borrow::Cow;
 use std::fmt;
 use std::fmt::Display;
@@ -228,31 +226,6 @@ pub(crate) fn is_invalid(text: &str) -> bool {
         Id::check(&without_quotes(text)),
         Ok(_) | Err(ErrorKind::Blank)
     )
-}
-
-/// The tags that a field contains: a list in the form of `?` or JSON, or text with commas.
-pub(crate) fn tags(text: &str) -> Result<Vec<StringValue>, ErrorKind> {
-    let text = text.trim();
-    let list = text.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
-    let Some(list) = list else {
-        return text.split(',').map(tag).collect();
-    };
-    let (mut quoted, mut escaped) = (false, false);
-    let elements = list.trim().split_terminator(|c| {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = quoted,
-            '"' => quoted = !quoted,
-            ',' => return !quoted,
-            _ => {}
-        }
-        false
-    });
-    let tags = elements.map(str::trim).map(|element| {
-        let plain = unquoted(element).or_else(|| serde_json::from_str(element).ok());
-        tag(plain.as_deref().unwrap_or(element))
-    });
-    tags.collect()
 }
 
 #[cfg(test)]
