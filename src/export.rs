@@ -10,8 +10,8 @@ pub use self::exporter::SessionExporter;
 pub use self::privacy::{IdPolicy, Privacy};
 
 use crate::export::redaction::Redaction;
-use crate::session::details::Parts;
-use crate::session::keys::{METADATA_FIELD, TAGS_FIELD, USER_HASH};
+use crate::session::details::{Part, Parts};
+use crate::session::keys::{ID, METADATA_FIELD, TAGS_FIELD, USER_HASH};
 use crate::session::{Id, IdKind, Session};
 use opentelemetry::KeyValue;
 use std::borrow::Cow;
@@ -69,35 +69,48 @@ pub(crate) fn encode_id(
     }
 }
 
-/// The fields of one opener.
+/// The fields of an opener that are syntax of this crate: they are exported in another form.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct OpenerFields {
-    /// The values that they may set.
+    /// The values that the fields may set, now or later.
     pub(crate) declared: Parts,
-    pub(crate) ids: IdFields,
-    /// Fields for metadata or tags are among them.
-    pub(crate) has_details: bool,
+    /// The fields `session.id` and `user.id` are among them.
+    pub(crate) own_keys: Parts,
+    /// The kind of id that a field `id` sets.
+    pub(crate) id: Option<IdKind>,
+    /// The field `id` sets the session only because of the default name of the span.
+    pub(crate) is_implicit: bool,
+    /// The span is one of `session!` or `user!`.
+    pub(crate) is_of_macro: bool,
+    /// The callsite. `None` until a span of it is an opener.
     pub(crate) metadata: Option<&'static Metadata<'static>>,
 }
 
-/// The fields that hold an id and have no meaning of their own.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct IdFields {
-    /// `session.id` and `user.id`.
-    pub(crate) with_own_key: Parts,
-    /// `id`, of this kind.
-    pub(crate) id: Option<IdKind>,
-}
-
 impl OpenerFields {
-    /// Whether this is a field that holds metadata or tags.
+    /// Adds a field that sets an id.
+    #[inline]
+    pub(crate) fn add(&mut self, name: &str, kind: IdKind) {
+        self.declared = self.declared.with(kind.part());
+        if name == kind.key() {
+            self.own_keys = self.own_keys.with(kind.part());
+        } else if name == ID {
+            self.id = Some(kind);
+        }
+    }
+
+    /// Whether fields for metadata or tags are among them.
+    pub(crate) fn have_details(&self) -> bool {
+        self.declared.have(Part::Tags)
+    }
+
+    /// Whether this is a field for metadata or tags.
     pub(crate) fn have_detail(&self, field: &str) -> bool {
         let is_field = |span: &Metadata<'_>| span.fields().field(field).is_some();
-        self.has_details && is_detail(field) && self.metadata.is_some_and(is_field)
+        self.have_details() && is_detail(field) && self.metadata.is_some_and(is_field)
     }
 }
 
-/// Whether fields with this name hold metadata or tags, on openers.
+/// Whether fields with this name are for metadata or tags, on openers.
 pub(crate) fn is_detail(field: &str) -> bool {
     field == TAGS_FIELD || field.starts_with(METADATA_FIELD)
 }

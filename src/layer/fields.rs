@@ -1,139 +1,41 @@
-//! Which spans open a scope, and what their fields say.
+//! The field visitor: which fields make a span an opener, and the values that they set.
 
 use crate::base::error::ErrorKind;
-use crate::export::{IdFields, OpenerFields, is_detail};
-use crate::session::IdKind;
-use crate::session::details::{Details, Part, Parts, tags};
+use crate::export::{OpenerFields, is_detail};
+use crate::session::details::{Details, Part, tags};
 use crate::session::id::{is_placeholder, unquoted};
 use crate::session::keys::{ID, KeyFilter, METADATA_FIELD, SESSION_ID, TAGS_FIELD, USER_ID};
-use crate::session::{Id, Session};
-use opentelemetry::StringValue;
+use crate::session::{Id, IdKind, Session};
 use serde_json::Value as Json;
 use std::borrow::Cow;
 use std::fmt;
 use tracing::Metadata;
 use tracing::field::{Field, Visit};
 
-/// The empty field that tells the spans of `session!` and `user!`, whatever names the application
-/// has chosen for its own.
+/// The empty field that identifies the spans of `session!` and `user!`, whatever names the layer is configured with.
 pub(crate) const MACRO_FIELD: &str = "tracing_session";
 
 /// The name that makes a span an opener by default, with a field `id`. It is the one *implicit* way to set
-/// a session: other code may call something else a session.
+/// a session, because other code may use the name for something else.
 const IMPLICIT_NAME: &str = "session";
 
 /// The names of spans and fields that set a session or a user.
 pub(crate) struct Names {
-    /// Names of spans whose field `id` sets it, added by the application.
+    /// Names of spans whose field `id` sets an id, added by the application.
     spans: List,
-    /// Names of fields, added by the application.
+    /// Names of fields that set an id, added by the application.
     fields: List,
     /// A span named [`IMPLICIT_NAME`], and the fields `session.id` and `user.id`.
     has_defaults: bool,
-    /// The callsites that may open a scope. `None`: all.
+    /// Chooses the callsites whose spans may be openers. `None`: all.
     filter: Option<Filter>,
-    /// Of all names that a field with a role can have.
+    /// Excludes most fields that set no id.
     key_filter: KeyFilter,
 }
 
 type List = Vec<(Cow<'static, str>, IdKind)>;
 
 type Filter = Box<dyn Fn(&Metadata<'_>) -> bool + Send + Sync>;
-
-/// What the fields of a callsite say, by their number.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct CallsiteFields {
-    session: u64,
-    user: u64,
-    /// Metadata and tags, on spans that open a scope.
-    details: u64,
-    pub(crate) ids: IdFields,
-    /// The field `id` sets a session only because the span has the [`IMPLICIT_NAME`].
-    pub(crate) is_implicit: bool,
-}
-
-impl CallsiteFields {
-    /// Whether spans of the callsite open a scope.
-    #[inline]
-    pub(crate) fn is_opener(self) -> bool {
-        self.session | self.user != 0
-    }
-
-    /// The values that these fields may set, now or later.
-    fn declared(self) -> Parts {
-        let mut declared = Parts::default();
-        if self.session != 0 {
-            declared = declared.with(Part::Session);
-        }
-        if self.user != 0 {
-            declared = declared.with(Part::User);
-        }
-        if self.details != 0 {
-            declared = declared.with(Part::Metadata).with(Part::Tags);
-        }
-        declared
-    }
-
-    /// The fields of openers of this callsite.
-    pub(crate) fn opener_fields(self, span: &'static Metadata<'static>) -> OpenerFields {
-        OpenerFields {
-            declared: self.declared(),
-            ids: self.ids,
-            has_details: self.details != 0,
-            metadata: Some(span),
-        }
-    }
-
-    fn add(&mut self, field: &Field, role: IdKind) {
-        let fields = match role {
-            IdKind::Session => &mut self.session,
-            IdKind::User => &mut self.user,
-        };
-        *fields |= Self::bit(field);
-        if field.name() == role.key() {
-            self.ids.with_own_key = self.ids.with_own_key.with(role.part());
-        } else if field.name() == ID {
-            self.ids.id = Some(role);
-        }
-    }
-
-    fn of(self, field: &Field) -> Option<FieldMeaning> {
-        let bit = Self::bit(field);
-        if self.session & bit != 0 {
-            Some(FieldMeaning::Id(IdKind::Session))
-        } else if self.user & bit != 0 {
-            Some(FieldMeaning::Id(IdKind::User))
-        } else if self.details & bit != 0 {
-            detail(field.name())
-        } else {
-            None
-        }
-    }
-
-    fn bit(field: &Field) -> u64 {
-        1 << field.index().min(Self::LAST_TICKET)
-    }
-
-    /// The bit of all fields from this one on. Nobody has so many, but nothing forbids it.
-    const LAST_TICKET: usize = 63;
-}
-
-/// What a field of a span that opens a scope says.
-#[derive(Clone, Copy)]
-enum FieldMeaning {
-    Id(IdKind),
-    /// With this key.
-    Metadata(&'static str),
-    Tags,
-}
-
-fn detail(field: &'static str) -> Option<FieldMeaning> {
-    match field.strip_prefix(METADATA_FIELD) {
-        Some("") => None,
-        Some(key) => Some(FieldMeaning::Metadata(key)),
-        None => (field == TAGS_FIELD).then_some(FieldMeaning::Tags),
-    }
-}
 
 impl Default for Names {
     fn default() -> Self {
@@ -159,13 +61,13 @@ impl fmt::Debug for Names {
 }
 
 impl Names {
-    pub(crate) fn add_span(&mut self, role: IdKind, name: Cow<'static, str>) {
-        add(&mut self.spans, role, name);
+    pub(crate) fn add_span(&mut self, kind: IdKind, name: Cow<'static, str>) {
+        add(&mut self.spans, kind, name);
     }
 
-    pub(crate) fn add_field(&mut self, role: IdKind, name: Cow<'static, str>) {
+    pub(crate) fn add_field(&mut self, kind: IdKind, name: Cow<'static, str>) {
         self.key_filter = self.key_filter.and(&name);
-        add(&mut self.fields, role, name);
+        add(&mut self.fields, kind, name);
     }
 
     pub(crate) fn drop_defaults(&mut self) {
@@ -176,63 +78,57 @@ impl Names {
         self.filter = Some(filter);
     }
 
-    /// Whether spans of this callsite may open a scope: of nearly all that do not, it is seen here.
+    /// Whether spans of this callsite may be openers: a cheap check that excludes nearly all others.
     #[inline]
-    pub(crate) fn may_open(&self, span: &Metadata<'_>) -> bool {
-        span.fields()
-            .iter()
-            .any(|field| self.key_filter.may_match(field.name()))
+    pub(crate) fn may_be_opener(&self, span: &Metadata<'_>) -> bool {
+        let mut fields = span.fields().iter();
+        fields.any(|field| self.key_filter.may_match(field.name()))
     }
 
-    /// What the fields of this callsite set.
-    pub(crate) fn fields_of(&self, span: &Metadata<'_>) -> CallsiteFields {
-        let mut fields = CallsiteFields::default();
-        let is_of_macro = is_of_macro(span);
+    /// The fields of spans of this callsite, if they are openers.
+    pub(crate) fn opener_fields(&self, span: &Metadata<'_>) -> Option<OpenerFields> {
+        let mut fields = OpenerFields {
+            is_of_macro: is_of_macro(span),
+            ..OpenerFields::default()
+        };
+        let mut has_details = false;
         for field in span.fields() {
             let name = field.name();
-            if let Some(role) = self.role(span, name, is_of_macro) {
-                fields.add(&field, role);
-            } else if is_detail(name) {
-                fields.details |= CallsiteFields::bit(&field);
+            match self.id_kind(span, name, fields.is_of_macro) {
+                Some(kind) => fields.add(name, kind),
+                None => has_details |= is_detail(name),
             }
         }
-        fields.is_implicit = fields.ids.id == Some(IdKind::Session)
-            && role_of(&self.spans, span.name()).is_none()
-            && role_of(&self.fields, ID).is_none();
-        if !fields.is_opener() {
-            fields.details = 0;
-        } else if !is_of_macro
-            && self
-                .filter
-                .as_ref()
-                .is_some_and(|lets_open| !lets_open(span))
-        {
-            fields = CallsiteFields::default();
+        if fields.declared.is_empty() {
+            return None;
         }
-        fields
+        if has_details {
+            fields.declared = fields.declared.with(Part::Metadata).with(Part::Tags);
+        }
+        fields.is_implicit = fields.id == Some(IdKind::Session)
+            && kind_of(&self.spans, span.name()).is_none()
+            && kind_of(&self.fields, ID).is_none();
+        let is_excluded = |filter: &Filter| !fields.is_of_macro && !filter(span);
+        let is_excluded = self.filter.as_ref().is_some_and(is_excluded);
+        (!is_excluded).then_some(fields)
     }
 
-    /// Whether spans of this callsite open a scope.
-    pub(crate) fn is_opener(&self, span: &Metadata<'_>) -> bool {
-        self.fields_of(span).is_opener()
-    }
-
-    /// What a field sets.
+    /// The kind of id that a field sets.
     #[inline(always)]
-    fn role(&self, span: &Metadata<'_>, field: &str, is_of_macro: bool) -> Option<IdKind> {
+    fn id_kind(&self, span: &Metadata<'_>, field: &str, is_of_macro: bool) -> Option<IdKind> {
         if !self.key_filter.may_match(field) {
             return None;
         }
         let is_default = self.has_defaults || is_of_macro;
-        let added = role_of(&self.fields, field);
+        let added = kind_of(&self.fields, field);
         match field {
             _ if added.is_some() => added,
-            // The macros have set the id with other fields.
+            // The macros set the id with other fields.
             ID if is_of_macro => None,
             ID if self.has_defaults && span.name() == IMPLICIT_NAME => {
-                role_of(&self.spans, IMPLICIT_NAME).or(Some(IdKind::Session))
+                kind_of(&self.spans, IMPLICIT_NAME).or(Some(IdKind::Session))
             }
-            ID => role_of(&self.spans, span.name()),
+            ID => kind_of(&self.spans, span.name()),
             SESSION_ID if is_default => Some(IdKind::Session),
             USER_ID if is_default => Some(IdKind::User),
             _ => None,
@@ -240,146 +136,128 @@ impl Names {
     }
 }
 
-/// A name that was added for both sets a session.
+/// The kind of id that a name was added for. A name that was added for both kinds sets a session.
 #[inline]
-fn role_of(names: &List, name: &str) -> Option<IdKind> {
-    let listed = |(listed, role): &(Cow<'static, str>, IdKind)| (listed == name).then_some(*role);
-    names.iter().find_map(listed)
+fn kind_of(names: &List, name: &str) -> Option<IdKind> {
+    let kind = |(added, kind): &(Cow<'static, str>, IdKind)| (added == name).then_some(*kind);
+    names.iter().find_map(kind)
 }
 
-fn add(list: &mut List, role: IdKind, name: Cow<'static, str>) {
-    list.push((name, role));
-    list.sort_by_key(|(_, role)| *role);
+fn add(list: &mut List, kind: IdKind, name: Cow<'static, str>) {
+    list.push((name, kind));
+    list.sort_by_key(|(_, kind)| *kind);
 }
 
-pub(crate) fn is_of_macro(span: &Metadata<'_>) -> bool {
-    span.fields()
-        .iter()
-        .next()
-        .is_some_and(|field| field.name() == MACRO_FIELD)
+fn is_of_macro(span: &Metadata<'_>) -> bool {
+    let first = span.fields().iter().next();
+    first.is_some_and(|field| field.name() == MACRO_FIELD)
 }
 
-/// Reads the fields of one span, or of one `record`.
+/// Parses the fields of an opener, or of one `record`, into the session that they set.
 pub(crate) struct FieldVisitor<'a, F> {
     pub(crate) names: &'a Names,
     pub(crate) span: &'static Metadata<'static>,
-    pub(crate) fields: CallsiteFields,
-    /// Called for each field that has a role, with what it says or why that is refused.
-    pub(crate) each: F,
+    pub(crate) fields: OpenerFields,
+    pub(crate) set: Session,
+    /// Called for each field with an invalid value.
+    pub(crate) on_error: F,
 }
 
-/// What one field says.
-pub(crate) enum ParsedField {
-    Id(IdKind, Id),
-    Detail(Detail),
+/// What a field of an opener sets.
+enum FieldKind {
+    Id(IdKind),
+    /// With this key.
+    Metadata(&'static str),
+    Tags,
 }
 
-impl ParsedField {
-    pub(crate) fn set(self, session: &mut Session) {
-        match self {
-            Self::Id(IdKind::Session, id) => {
-                if !id.is_replaceable() || session.id.as_ref().is_none_or(Id::is_replaceable) {
-                    session.id = Some(id);
+impl<F: FnMut(&Field, ErrorKind)> FieldVisitor<'_, F> {
+    #[inline]
+    fn kind(&self, field: &Field) -> Option<FieldKind> {
+        let name = field.name();
+        if let Some(kind) = (self.names).id_kind(self.span, name, self.fields.is_of_macro) {
+            return Some(FieldKind::Id(kind));
+        }
+        match name.strip_prefix(METADATA_FIELD) {
+            Some("") => None,
+            Some(key) => Some(FieldKind::Metadata(key)),
+            None => (name == TAGS_FIELD).then_some(FieldKind::Tags),
+        }
+    }
+
+    fn set_details(&mut self, set: impl FnOnce(&mut Details)) {
+        Details::change(&mut self.set.details, set);
+    }
+
+    #[inline]
+    fn set_id(&mut self, field: &Field, kind: IdKind, id: Id) {
+        match kind {
+            IdKind::User => self.set.user_id = Some(id),
+            IdKind::Session if self.fields.is_implicit && field.name() == ID => {
+                // Another field of the span may have set the id explicitly.
+                if self.set.id.as_ref().is_none_or(Id::is_replaceable) {
+                    self.set.id = Some(id.replaceable());
                 }
             }
-            Self::Id(IdKind::User, id) => session.user_id = Some(id),
-            Self::Detail(detail) => Details::change(&mut session.details, |it| detail.say(it)),
+            IdKind::Session => self.set.id = Some(id),
         }
     }
-}
 
-pub(crate) enum Detail {
-    /// With its key.
-    Metadata(&'static str, Json),
-    Tags(Vec<StringValue>),
-}
-
-impl Detail {
-    fn say(self, details: &mut Details) {
-        match self {
-            Self::Metadata(key, value) => details.set_metadata(key, value),
-            Self::Tags(tags) => details.add_tags(tags),
-        }
-    }
-}
-
-impl<F: FnMut(&Field, Result<ParsedField, ErrorKind>)> FieldVisitor<'_, F> {
-    fn role(&self, field: &Field) -> Option<FieldMeaning> {
-        if field.index() < CallsiteFields::LAST_TICKET {
-            return self.fields.of(field);
-        }
-        let role = match field.name() {
-            ID => self.fields.ids.id,
-            name => self.names.role(self.span, name, is_of_macro(self.span)),
-        };
-        role.map(FieldMeaning::Id).or_else(|| detail(field.name()))
-    }
-
-    /// Whether the field sets a session only because its span has the implicit name.
-    fn is_implicit(&self, field: &Field) -> bool {
-        self.fields.is_implicit && field.name() == ID
-    }
-
-    /// Metadata keeps its type. Everything else is read as the text that it displays as.
-    fn typed(&mut self, field: &Field, value: impl Into<Json> + ToString) {
-        match self.role(field) {
-            Some(FieldMeaning::Metadata(key)) => {
-                (self.each)(
-                    field,
-                    Ok(ParsedField::Detail(Detail::Metadata(key, value.into()))),
-                );
+    fn set_text(&mut self, field: &Field, kind: FieldKind, text: &str) {
+        let is_set = match kind {
+            FieldKind::Id(_) if is_placeholder(text) => Err(ErrorKind::Placeholder),
+            FieldKind::Id(kind) => Id::new(text).map(|id| self.set_id(field, kind, id)),
+            FieldKind::Tags => tags(text).map(|tags| self.set_details(|it| it.add_tags(tags))),
+            FieldKind::Metadata(key) => {
+                self.set_details(|it| it.set_metadata(key, text.into()));
+                Ok(())
             }
-            Some(role) => self.text(field, role, &value.to_string()),
+        };
+        if let Err(error) = is_set {
+            (self.on_error)(field, error);
+        }
+    }
+
+    /// Metadata keeps its type. All other fields are read as the text that the value displays as.
+    fn set_value(&mut self, field: &Field, value: impl Into<Json> + ToString) {
+        match self.kind(field) {
+            Some(FieldKind::Metadata(key)) => {
+                self.set_details(|it| it.set_metadata(key, value.into()));
+            }
+            Some(kind) => self.set_text(field, kind, &value.to_string()),
             None => {}
         }
     }
-
-    fn text(&mut self, field: &Field, role: FieldMeaning, text: &str) {
-        let heard = match role {
-            FieldMeaning::Id(_) if is_placeholder(text) => Err(ErrorKind::Placeholder),
-            FieldMeaning::Id(role) => Id::new(text).map(|id| match self.is_implicit(field) {
-                true => ParsedField::Id(role, id.replaceable()),
-                false => ParsedField::Id(role, id),
-            }),
-            FieldMeaning::Metadata(key) => {
-                Ok(ParsedField::Detail(Detail::Metadata(key, text.into())))
-            }
-            FieldMeaning::Tags => tags(text).map(|tags| ParsedField::Detail(Detail::Tags(tags))),
-        };
-        (self.each)(field, heard);
-    }
 }
 
-/// Every way to write an id makes the same string of it.
-impl<F: FnMut(&Field, Result<ParsedField, ErrorKind>)> Visit for FieldVisitor<'_, F> {
+impl<F: FnMut(&Field, ErrorKind)> Visit for FieldVisitor<'_, F> {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if let Some(role) = self.role(field) {
-            self.text(field, role, value);
+        if let Some(kind) = self.kind(field) {
+            self.set_text(field, kind, value);
         }
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.typed(field, value);
+        self.set_value(field, value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.typed(field, value);
+        self.set_value(field, value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.typed(field, value);
+        self.set_value(field, value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.typed(field, value);
+        self.set_value(field, value);
     }
 
-    /// Every other type comes here, formatted as it displays: longer integers, `%value`, and
-    /// `?value`, which puts a string in quotes.
+    /// All other types: longer integers, `%value`, and `?value`, which puts text in quotes.
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if let Some(role) = self.role(field) {
+        if let Some(kind) = self.kind(field) {
             let text = format!("{value:?}");
-            self.text(field, role, &unquoted(&text).unwrap_or(text));
+            self.set_text(field, kind, &unquoted(&text).unwrap_or(text));
         }
     }
 }

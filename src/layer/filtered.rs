@@ -38,11 +38,11 @@ struct OpenersOnly(Arc<LayerState>);
 
 impl<S> Filter<S> for OpenersOnly {
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-        metadata.is_span() && self.0.openers.names.is_opener(metadata)
+        metadata.is_span() && self.0.openers.names.opener_fields(metadata).is_some()
     }
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if metadata.is_span() && self.0.openers.names.is_opener(metadata) {
+        if metadata.is_span() && self.0.openers.names.opener_fields(metadata).is_some() {
             Interest::always()
         } else {
             Interest::never()

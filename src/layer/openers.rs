@@ -3,7 +3,8 @@
 use crate::base::diagnostic::{self, Once};
 use crate::base::error::ErrorKind;
 use crate::base::thread_context::{self, Attached};
-use crate::layer::fields::{self, CallsiteFields, FieldVisitor, Names, ParsedField};
+use crate::export::OpenerFields;
+use crate::layer::fields::{FieldVisitor, Names};
 use crate::scope::bridge::PendingSpan;
 use crate::scope::opener::Opener;
 use crate::scope::{Scope, is_in_turn};
@@ -33,13 +34,14 @@ impl Openers {
     /// the `Context` that this macro was called in.
     pub(crate) fn read(
         &self,
-        fields: CallsiteFields,
+        fields: OpenerFields,
         span: &Attributes<'_>,
     ) -> (Session, Option<OtelContext>) {
-        let mut set = Session::default();
-        let read = |field: ParsedField| field.set(&mut set);
-        span.record(&mut self.visitor(span.metadata(), fields, read));
-        let Some((passed, outer)) = passed_to(span.metadata(), &set) else {
+        let mut visitor = self.visitor(span.metadata(), fields);
+        span.record(&mut visitor);
+        let set = visitor.set;
+        let passed = fields.is_of_macro.then(|| passed_to(&set)).flatten();
+        let Some((passed, outer)) = passed else {
             return (set, None);
         };
         // A field `user.id` in the macro replaces the user of the passed session.
@@ -56,7 +58,7 @@ impl Openers {
     /// its name, and the session was set explicitly.
     pub(crate) fn open(
         &self,
-        fields: CallsiteFields,
+        fields: OpenerFields,
         span: &'static Metadata<'static>,
         mut set: Session,
         outer: Option<Arc<Scope>>,
@@ -76,7 +78,8 @@ impl Openers {
         }
         let is_turn = self.root_turns && set.id.is_some();
         let is_root = is_turn && !is_in_turn(outer.as_deref(), set.id.as_ref());
-        let opener = Opener::new(set, fields.opener_fields(span));
+        let metadata = Some(span);
+        let opener = Opener::new(set, OpenerFields { metadata, ..fields });
         let scope = Scope::opened(outer, &opener, is_turn);
         Some(PendingSpan { scope, is_root })
     }
@@ -84,14 +87,14 @@ impl Openers {
     /// Records later values of the fields of an opener.
     pub(crate) fn record(
         &self,
-        fields: CallsiteFields,
+        fields: OpenerFields,
         span: &'static Metadata<'static>,
         opener: &Opener,
         record: &Record<'_>,
     ) {
-        let mut recorded = Session::default();
-        let read = |field: ParsedField| field.set(&mut recorded);
-        record.record(&mut self.visitor(span, fields, read));
+        let mut visitor = self.visitor(span, fields);
+        record.record(&mut visitor);
+        let mut recorded = visitor.set;
         let is_explicit = |id: &Id| !id.is_replaceable();
         if !recorded.id.as_ref().is_some_and(is_explicit)
             && opener.with_values(|set| set.id.as_ref().is_some_and(is_explicit))
@@ -102,26 +105,22 @@ impl Openers {
         opener.record(recorded);
     }
 
-    /// Passes each valid field to `set`, and reports the others.
-    fn visitor<'a>(
-        &'a self,
+    /// Reports each invalid field once.
+    fn visitor(
+        &self,
         span: &'static Metadata<'static>,
-        fields: CallsiteFields,
-        mut set: impl FnMut(ParsedField) + 'a,
-    ) -> FieldVisitor<'a, impl FnMut(&Field, Result<ParsedField, ErrorKind>) + 'a> {
-        let each = move |field: &Field, parsed| match parsed {
-            Ok(parsed) => set(parsed),
-            Err(error) => {
-                if diagnostic::is_first(&self.reported, (span.callsite(), field.index(), error)) {
-                    diagnostic::field_ignored(span, field.name(), error);
-                }
-            }
-        };
+        fields: OpenerFields,
+    ) -> FieldVisitor<'_, impl FnMut(&Field, ErrorKind)> {
         FieldVisitor {
             names: &self.names,
             span,
             fields,
-            each,
+            set: Session::default(),
+            on_error: |field: &Field, error| {
+                if diagnostic::is_first(&self.reported, (span.callsite(), field.index(), error)) {
+                    diagnostic::field_ignored(span, field.name(), error);
+                }
+            },
         }
     }
 }
@@ -148,12 +147,8 @@ pub(crate) fn pass(session: &Session) -> Attached {
     })
 }
 
-/// The session passed to the macro that creates this span, whose fields set `set`. And the `OtelContext` that the
-/// macro was called in.
-pub(crate) fn passed_to(span: &Metadata<'_>, set: &Session) -> Option<(Session, OtelContext)> {
-    if !fields::is_of_macro(span) {
-        return None;
-    }
+/// The session passed to the macro whose fields set `set`, and the `Context` that the macro was called in.
+fn passed_to(set: &Session) -> Option<(Session, OtelContext)> {
     let all = thread_context::map(|cx| {
         let innermost = cx.get::<MacroSession>()?;
         let outer = |passed: &MacroSession| passed.outer.get::<MacroSession>().cloned();

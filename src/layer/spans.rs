@@ -219,10 +219,9 @@ impl LayerState {
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         let Some(span) = ctx.span(id) else { return };
-        let fields = self.openers.names.fields_of(span.metadata());
-        if !fields.is_opener() {
+        let Some(fields) = self.openers.names.opener_fields(span.metadata()) else {
             return;
-        }
+        };
         // Recording runs the application's `Debug`: not under the lock of the extensions.
         let opened = |span: &SessionExtension| span.opened.clone();
         let opened = span.extensions().get::<SessionExtension>().and_then(opened);

@@ -47,8 +47,7 @@ impl LayerState {
         };
         let outer = outer.or_else(Scope::global_default);
         let metadata = attrs.metadata();
-        let fields = self.openers.names.fields_of(metadata);
-        if fields.is_opener() {
+        if let Some(fields) = self.openers.names.opener_fields(metadata) {
             let (set, _) = self.openers.read(fields, attrs);
             if let Some(PendingSpan { scope, .. }) =
                 self.openers.open(fields, metadata, set, outer.clone())

@@ -48,8 +48,7 @@ impl<L> WrappedLayer<L> {
     {
         let metadata = attrs.metadata();
         let contextual = Attributes::new(metadata, attrs.values());
-        let fields = self.state.openers.names.fields_of(metadata);
-        if fields.is_opener() {
+        if let Some(fields) = self.state.openers.names.opener_fields(metadata) {
             let (set, called_in) = self.state.openers.read(fields, attrs);
             let parent = self.parent_context(attrs, ctx, called_in);
             let outer = parent.as_ref().and_then(Scope::of);
@@ -205,7 +204,7 @@ where
     }
 
     fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
-        let may_open = self.state.openers.names.may_open(attrs.metadata());
+        let may_open = self.state.openers.names.may_be_opener(attrs.metadata());
         if may_open || attrs.parent().is_some() {
             self.new_span_in_scope(attrs, id, &ctx);
         } else {

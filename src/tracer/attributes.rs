@@ -108,7 +108,7 @@ impl SpanAttributes {
     #[inline(never)]
     fn check_builder(&mut self, builder: &mut SpanBuilder) {
         let opener = self.opener.clone();
-        self.checks_every_key |= opener.as_ref().is_some_and(|it| it.fields.has_details);
+        self.checks_every_key |= opener.as_ref().is_some_and(|it| it.fields.have_details());
         let attributes = builder.attributes.get_or_insert_default();
         let mut rewritten = Parts::default();
         let mut end = attributes.len();
@@ -120,20 +120,19 @@ impl SpanAttributes {
             end = at;
             let attribute = &mut attributes[at];
             let field = self.id_field(attribute.key.as_str());
-            let is_earlier = field.is_some_and(|kind| self.ids.have(kind.part()));
-            let recorded = field.and_then(|kind| Some((kind, self.recorded(kind, attribute)?)));
-            let is_kept = match recorded {
-                _ if is_earlier => false,
-                Some((kind, form)) => {
+            let is_kept = match field.map(|kind| (kind, self.recorded(kind, attribute))) {
+                // Recorded before the last value.
+                Some((kind, _)) if self.ids.have(kind.part()) => false,
+                Some((kind, Some(form))) => {
                     self.ids = self.ids.with(kind.part());
                     if form == Form::Other {
                         rewritten = rewritten.with(kind.part());
                     }
-                    // The exporter knows the values of the session by the address of the key.
+                    // The exporter recognises the values of the session by the address of the key.
                     attribute.key = Key::from_static_str(kind.key());
                     form == Form::Exported
                 }
-                None => self.admit(attribute),
+                _ => self.admit(attribute),
             };
             if !is_kept {
                 attributes.remove(at);
@@ -167,6 +166,10 @@ impl SpanAttributes {
     pub(crate) fn admit(&mut self, attribute: &mut KeyValue) -> bool {
         let renamed = self.renamed(&attribute.key);
         let is_admitted = match attribute.key.as_str() {
+            ID => match self.fields().and_then(|it| it.id) {
+                Some(kind) => self.consume(kind, attribute),
+                None => true,
+            },
             key if self.id_field(key).is_some() => self.admit_id_field(attribute),
             SESSION_ID => self.admit_id(IdKind::Session, attribute),
             USER_ID => self.admit_id(IdKind::User, attribute),
@@ -198,28 +201,32 @@ impl SpanAttributes {
         true
     }
 
-    /// Consumes a field of an opener that holds an id, except if the author set another id with OpenTelemetry's API.
+    /// Consumes `session.id` or `user.id` if it is a field of the opener. An id that the author set with OpenTelemetry's
+    /// API stays.
     fn admit_id_field(&mut self, attribute: &KeyValue) -> bool {
         let Some(kind) = self.id_field(attribute.key.as_str()) else {
             return true;
         };
-        let text = attribute.value.as_str();
-        let is_its_key = attribute.key.as_str() == kind.key();
-        let is_valid = is_its_key && id_text(&text).is_some();
-        let is_own = is_valid && self.recorded(kind, attribute).is_none();
-        if is_own {
+        let is_valid = id_text(&attribute.value.as_str()).is_some();
+        if is_valid && self.recorded(kind, attribute).is_none() {
             self.ids = self.ids.with(kind.part());
-        } else if is_invalid(&text) {
+            return true;
+        }
+        self.consume(kind, attribute)
+    }
+
+    /// Consumes a field of the opener. An invalid value is kept for the end.
+    fn consume(&mut self, kind: IdKind, attribute: &KeyValue) -> bool {
+        if is_invalid(&attribute.value.as_str()) {
             self.more().invalid[kind as usize] = Some(attribute.clone());
         }
-        is_own
+        false
     }
 
     /// The form of the last value that was recorded in a field of the opener. `None`: it is another value.
     #[inline(always)]
     fn recorded(&self, kind: IdKind, attribute: &KeyValue) -> Option<Form> {
-        let is_its_key = attribute.key.as_str() == kind.key();
-        let opener = self.opener.as_ref().filter(|_| is_its_key)?;
+        let opener = self.opener.as_ref()?;
         let is_text = self.redaction.is_none() && matches!(attribute.value, Value::String(_));
         let text = attribute.value.as_str();
         opener.with_values(|set| match kind.text(set)? {
@@ -228,15 +235,15 @@ impl SpanAttributes {
         })
     }
 
-    /// The id that a field of the opener with this key holds.
+    /// The kind of id of `session.id` or `user.id`, if it is a field of the opener.
     fn id_field(&self, key: &str) -> Option<IdKind> {
-        let ids = &self.opener.as_ref()?.fields.ids;
-        match key {
-            SESSION_ID => Some(IdKind::Session).filter(|it| ids.with_own_key.have(it.part())),
-            USER_ID => Some(IdKind::User).filter(|it| ids.with_own_key.have(it.part())),
-            ID => ids.id,
-            _ => None,
-        }
+        let fields = self.fields()?;
+        let kind = match key {
+            SESSION_ID => IdKind::Session,
+            USER_ID => IdKind::User,
+            _ => return None,
+        };
+        fields.own_keys.have(kind.part()).then_some(kind)
     }
 
     fn redact(&self, attribute: &mut KeyValue) -> bool {
