@@ -1,8 +1,9 @@
-//! `SessionLayer::wrap_filtered`: spans that a filter hides from the OpenTelemetry layer, and that open
-//! a scope all the same.
+//! `SessionLayer::wrap_filtered`: openers that are filtered out for the OpenTelemetry layer still set the session for
+//! their descendants.
 //!
-//! A layer without a filter beside a filtered one would switch off the level filter of the whole
-//! subscriber. So the half that follows the hidden spans has a filter of its own.
+//! Two halves: the wrapped layer with the given filter, and a layer that tracks the openers that this filter disables.
+//! The second half has a filter of its own, because one without a filter would switch off the level filter of the whole
+//! subscriber.
 
 use crate::layer::spans::LayerState;
 use crate::layer::wrapped::WrappedLayer;
@@ -32,7 +33,7 @@ where
     })
 }
 
-/// Lets through the spans that open a scope, whatever their level, and no event.
+/// Enables openers of every level, and no events.
 #[derive(Debug)]
 struct OpenersOnly(Arc<LayerState>);
 
@@ -50,7 +51,7 @@ impl<S> Filter<S> for OpenersOnly {
     }
 }
 
-/// Follows the spans that [`OpenersOnly`] lets through and the OpenTelemetry layer does not know.
+/// Tracks the openers that the OpenTelemetry layer doesn't know.
 #[derive(Debug)]
 struct FilteredOutOpeners(Arc<LayerState>);
 
@@ -59,8 +60,8 @@ where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
     fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
-        // A span that opens nothing, because the session around it was set explicitly, is left alone.
-        let _not_opened = self.0.track_opener(attrs, id, &ctx);
+        // An implicit opener that opens nothing, because the outer session was set explicitly, isn't tracked.
+        let _ignored = self.0.track_opener(attrs, id, &ctx);
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
@@ -81,8 +82,8 @@ where
     }
 }
 
-/// Keeps the callbacks of all other spans from the filtered layer inside, which would look each span
-/// up in the registry to see whether its filter let it through. It forwards everything else.
+/// Skips the callbacks for untracked spans. The filtered layer inside would look each of them up in the registry, to see
+/// whether its filter enabled it.
 #[derive(Debug)]
 struct TrackedOnly<L> {
     inner: L,
@@ -125,7 +126,7 @@ where
     }
 
     fn on_exit(&self, id: &Id, ctx: Context<'_, S>) {
-        if tracked::is_inside() && self.may_be_tracked(id) {
+        if tracked::is_any_entered() && self.may_be_tracked(id) {
             self.inner.on_exit(id, ctx);
         }
     }

@@ -1,5 +1,5 @@
-//! Scopes that are attached to the thread whenever their span is entered, because the OpenTelemetry layer
-//! does not know the span: there is no such layer, or a filter disables the span for it.
+//! Tracked spans: the layer attaches their scope whenever they are entered, because the OpenTelemetry layer doesn't know
+//! them. Either it is filtered out for that layer, or there is no such layer.
 
 use crate::base::thread_context::Attached;
 use crate::base::{diagnostic, setup, thread_context};
@@ -8,7 +8,7 @@ use crate::scope::Scope;
 use crate::scope::bridge::PendingSpan;
 use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::TraceContextExt;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tracing::span::{Attributes, Id};
@@ -16,7 +16,7 @@ use tracing::{Dispatch, Subscriber};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-/// Each of these follows the callback of that name.
+/// The callbacks for tracked spans.
 impl LayerState {
     pub(crate) fn track_new_span<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
     where
@@ -37,7 +37,7 @@ impl LayerState {
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
-        // If it is there, the layer around the OpenTelemetry layer has put it there.
+        // Set already by the wrapped layer: the span isn't filtered out.
         ctx.span(id)
             .filter(|span| span.extensions().get::<SessionExtension>().is_none())?;
         let outer = match attrs.parent() {
@@ -57,13 +57,13 @@ impl LayerState {
             }
         }
         match outer {
-            // The parent has no scope, but there may be a current scope where the span is entered.
+            // The span must not inherit the scope that is current where it is entered.
             None if !attrs.is_contextual() => Some(Scope::empty()),
             outer => outer,
         }
     }
 
-    /// Tracks a span in this scope, which it has opened or inherits.
+    /// Tracks a span in `scope`, which it has opened or inherits.
     fn track_in<S>(&self, scope: Arc<Scope>, has_opened: bool, id: &Id, ctx: &Context<'_, S>)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
@@ -77,20 +77,20 @@ impl LayerState {
     pub(crate) fn track_enter(&self, id: &Id) {
         self.subscriber.flush_diagnostics();
         let scope = tracked_scope(self.key(id));
-        let may_tell = scope.is_some()
+        let is_checked = scope.is_some()
             && self.setup.beside.is_running()
             && !(setup::has_processor() && self.is_after_opentelemetry_layer(id));
         push(EnteredSpan {
             span: self.key(id),
             _guard: scope.filter(|it| !is_current(it)).map(Scope::attach),
-            may_tell,
+            is_checked,
         });
     }
 
     pub(crate) fn track_exit(&self, id: &Id) {
-        // Dropped after the stack has been let go: the end of a `Context` runs foreign code.
+        // Dropped after the stack is released: detaching a `Context` may drop a span, which runs foreign code.
         let left = pop(self.key(id));
-        if left.is_some_and(|left| left.may_tell) {
+        if left.is_some_and(|left| left.is_checked) {
             self.look_for_opentelemetry_layer(id);
         }
     }
@@ -102,8 +102,8 @@ impl LayerState {
         }
     }
 
-    /// Whether an OpenTelemetry layer beside us has entered the span before us. If there is a processor too,
-    /// it reads the scope that we attach, and the setup is complete.
+    /// Whether an OpenTelemetry layer beside this layer has entered the span before this one. With a span processor, the
+    /// setup is complete then: the processor reads the attached scope.
     #[cold]
     fn is_after_opentelemetry_layer(&self, id: &Id) -> bool {
         let span_id = |cx: &OtelContext| cx.span().span_context().span_id();
@@ -115,8 +115,8 @@ impl LayerState {
         is_after
     }
 
-    /// A span that was entered has been started by the OpenTelemetry layer, if there is one beside
-    /// us, so asking for it changes nothing.
+    /// An OpenTelemetry layer beside this one has started the span when it was entered, so getting its `Context` starts
+    /// nothing.
     #[cold]
     fn look_for_opentelemetry_layer(&self, id: &Id) {
         if self.subscriber.otel_context(id).is_none() {
@@ -133,49 +133,44 @@ fn is_current(scope: &Arc<Scope>) -> bool {
     Scope::current().is_some_and(|current| Arc::ptr_eq(&current, scope))
 }
 
-/// A span that is entered on this thread.
+/// A tracked span that is entered on this thread.
 struct EnteredSpan {
     span: SpanKey,
-    /// Ends the scope when it is dropped.
+    /// Detaches the scope when it is dropped.
     _guard: Option<Attached>,
-    /// Once it is left, it can tell whether there is an OpenTelemetry layer beside us.
-    may_tell: bool,
+    /// The setup check continues when the span is exited.
+    is_checked: bool,
 }
 
 thread_local! {
+    /// The tracked spans that are entered on this thread, innermost last. The callbacks of enter and exit write and
+    /// read it. Empty outside tracked spans.
     static ENTERED_SPANS: RefCell<Vec<EnteredSpan>> = const { RefCell::new(Vec::new()) };
-    /// How many they are: to look at this costs less.
-    static INSIDE: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Whether there is a span on this thread that [`LayerState::track_exit`] has to be told of.
+/// Whether a tracked span is entered on this thread.
 #[inline]
-pub(crate) fn is_inside() -> bool {
-    INSIDE.get() > 0
+pub(crate) fn is_any_entered() -> bool {
+    let is_any = |stack: &RefCell<Vec<EnteredSpan>>| !stack.borrow().is_empty();
+    ENTERED_SPANS.try_with(is_any).unwrap_or(false)
 }
 
 fn push(entered: EnteredSpan) {
-    // While the thread ends there is no stack any more, and the guard is dropped at once.
-    let _ = ENTERED_SPANS.try_with(|stack| {
-        let mut stack = stack.borrow_mut();
-        stack.push(entered);
-        INSIDE.set(stack.len());
-    });
+    // While the thread exits there is no stack, and the guard is dropped at once.
+    let _exiting = ENTERED_SPANS.try_with(|stack| stack.borrow_mut().push(entered));
 }
 
 fn pop(span: SpanKey) -> Option<EnteredSpan> {
     let pop = |stack: &RefCell<Vec<EnteredSpan>>| {
         let mut stack = stack.borrow_mut();
         let is_it = |entered: &EnteredSpan| entered.span == span;
-        let entered = stack.iter().rposition(is_it).map(|at| stack.remove(at));
-        INSIDE.set(stack.len());
-        entered
+        stack.iter().rposition(is_it).map(|at| stack.remove(at))
     };
     ENTERED_SPANS.try_with(pop).ok().flatten()
 }
 
-/// Binds `scope` to a tracked span that is entered here: until it is left, and again whenever it is
-/// entered. False if the innermost span that is entered here is another.
+/// Gives the current tracked span another scope: until it is exited, and again whenever it is entered. False if the
+/// innermost tracked span of this thread is another one.
 pub(crate) fn set_scope(
     state: &LayerState,
     dispatch: &Dispatch,

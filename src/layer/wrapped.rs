@@ -1,4 +1,4 @@
-//! The layer around the OpenTelemetry layer.
+//! The wrapper around the OpenTelemetry layer: it attaches the scope of an opener while that layer creates the span.
 
 use crate::base::{diagnostic, setup, thread_context};
 use crate::layer::spans::{LayerState, SessionExtension};
@@ -36,12 +36,12 @@ impl<L> WrappedLayer<L> {
         Self { state, inner }
     }
 
-    /// Has the layer inside create a span that may open a scope, or whose parent that layer may not know.
+    /// Passes on a new span that may be an opener, or that has an explicit parent.
     ///
-    /// The OpenTelemetry layer takes the current `Context` as the parent of a contextual span. So an opener is
-    /// handed to it as one, whatever its parent is, inside that parent's `Context` with the new scope.
+    /// The OpenTelemetry layer takes the current `Context` as the parent of a contextual span. So this layer attaches the
+    /// parent's `Context` with the new scope, and passes contextual attributes on, also for an explicit parent.
     #[cold]
-    fn new_span_in_scope<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
+    fn new_span<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
         L: Layer<S>,
@@ -52,12 +52,12 @@ impl<L> WrappedLayer<L> {
             let (set, called_in) = self.state.openers.read(fields, attrs);
             let parent = self.parent_context(attrs, ctx, called_in);
             let outer = parent.as_ref().and_then(Scope::of);
-            if let Some(opened) = self.state.openers.open(fields, metadata, set, outer) {
+            if let Some(pending_span) = self.state.openers.open(fields, metadata, set, outer) {
                 let attrs = if parent.is_some() { &contextual } else { attrs };
-                return self.new_opener(attrs, id, ctx, parent, opened);
+                return self.new_opener(attrs, id, ctx, parent, pending_span);
             }
         }
-        // To the OpenTelemetry layer, a child of a span that is filtered out is a root.
+        // The OpenTelemetry layer makes a root of a child whose explicit parent is filtered out.
         let unknown = attrs.parent().filter(|parent| ctx.span(parent).is_none());
         let scope = unknown.and_then(|parent| self.state.subscriber.scope_of(parent));
         match scope.filter(|_| self.state.setup.wrapped.is_activation_on()) {
@@ -75,31 +75,31 @@ impl<L> WrappedLayer<L> {
         id: &Id,
         ctx: &Context<'_, S>,
         parent: Option<OtelContext>,
-        opened: PendingSpan,
+        pending_span: PendingSpan,
     ) where
         S: Subscriber + for<'span> LookupSpan<'span>,
         L: Layer<S>,
     {
-        let scope = opened.scope.clone();
-        let offer = bridge::offer_ticket(opened);
+        let scope = pending_span.scope.clone();
+        let offer = bridge::offer_ticket(pending_span);
         let attached = parent.map(|parent| thread_context::attach(scope.clone().entered(&parent)));
         self.inner.on_new_span(attrs, id, ctx.clone());
         drop(attached);
         let pending = offer.taken();
         let Some(span) = ctx.span(id) else { return };
         let is_tracked = pending.is_none() && self.state.setup.wrapped.has_no_inner_layer();
-        let in_span = SessionExtension {
+        let extension = SessionExtension {
             opened: Some(scope.clone()),
             _tracked: is_tracked.then(|| spans::track(self.state.key(id), scope.clone())),
             scope,
             pending,
         };
-        let _replaced = span.extensions_mut().replace(in_span);
+        let _replaced = span.extensions_mut().replace(extension);
         self.state.setup.wrapped.opener_created();
     }
 
-    /// The parent `Context` of a new span. `None`: only the OpenTelemetry layer knows, behind `reload::Layer` or
-    /// where context activation is off.
+    /// The parent `Context` of a new span. `None`: only the OpenTelemetry layer knows it. It is behind `reload::Layer`,
+    /// or its context activation is off.
     fn parent_context<S>(
         &self,
         attrs: &Attributes<'_>,
@@ -154,14 +154,14 @@ impl<L> WrappedLayer<L> {
         }
         let is_ours = match is_taken {
             Some(true) => Some(true),
-            // The tracer of this crate would have taken an opener.
+            // A tracer of this crate would have taken the ticket.
             Some(false) => self.state.subscriber.otel_context(id).map(|_| false),
             None => self
                 .state
                 .subscriber
                 .otel_context(id)
                 .as_ref()
-                .map(bridge::is_ours),
+                .map(bridge::is_session_span),
         };
         match is_ours {
             None => check.span_is_unknown(),
@@ -175,7 +175,7 @@ impl<L> WrappedLayer<L> {
     }
 }
 
-/// The span of OpenTelemetry's current `Context`. Where telemetry is suppressed it has no id.
+/// The span id of the current `Context`. It is invalid where telemetry is suppressed.
 fn current_span() -> Option<SpanId> {
     thread_context::map(|cx| {
         cx.has_active_span()
@@ -184,7 +184,6 @@ fn current_span() -> Option<SpanId> {
     .flatten()
 }
 
-/// Each callback goes to the layer inside, whatever else is done.
 impl<S, L> Layer<S> for WrappedLayer<L>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
@@ -204,9 +203,9 @@ where
     }
 
     fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
-        let may_open = self.state.openers.names.may_be_opener(attrs.metadata());
-        if may_open || attrs.parent().is_some() {
-            self.new_span_in_scope(attrs, id, &ctx);
+        let may_be_opener = self.state.openers.names.may_be_opener(attrs.metadata());
+        if may_be_opener || attrs.parent().is_some() {
+            self.new_span(attrs, id, &ctx);
         } else {
             self.inner.on_new_span(attrs, id, ctx.clone());
         }
@@ -216,7 +215,7 @@ where
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
-        // First, so that the span knows the value by the time that it is set as an attribute.
+        // First: the inner layer sets the value as an attribute, which the span compares with the recorded one.
         self.state.record(id, values, &ctx);
         self.inner.on_record(id, values, ctx);
         self.state.subscriber.flush_diagnostics();
@@ -231,7 +230,7 @@ where
     }
 
     fn on_exit(&self, id: &Id, ctx: Context<'_, S>) {
-        if self.state.setup.wrapped.has_no_inner_layer() && tracked::is_inside() {
+        if self.state.setup.wrapped.has_no_inner_layer() && tracked::is_any_entered() {
             self.state.track_exit(id);
         }
         self.inner.on_exit(id, ctx);

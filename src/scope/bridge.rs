@@ -1,13 +1,12 @@
-//! How the layer reaches the tracer, and a span inside a `Context`.
+//! How the layers reach the tracer and its spans. The OpenTelemetry layer is between them: it knows neither, and its
+//! span data is private.
 //!
-//! Between the two stands the OpenTelemetry layer, which knows neither, and whose data is private.
-//!
-//! - To the tracer, for the span that the layer is creating: [`offer_ticket`] for a pending span. The tracer takes its
-//!   ticket when the OpenTelemetry layer asks it for a builder, and leaves the ticket among the builder's
-//!   attributes. The ticket travels with the builder wherever the span is started: by another thread, with
-//!   another parent, or when it is closed without ever having been entered.
-//! - To a span that has been started: [`send`]. A `Context` hides the type of its span, so the
-//!   errand waits in a thread local while a call that does nothing on any other span knocks.
+//! - A *pending span* is an opener that the layer has created and the tracer hasn't started. [`offer_ticket`] offers it
+//!   to the tracer on this thread. The tracer takes the ticket when the OpenTelemetry layer calls `span_builder`, and
+//!   leaves it among the builder's attributes. So the ticket travels with the builder: to another thread, to another
+//!   parent (`set_parent`), or until the span is closed without having been entered.
+//! - A *span command* is a request to a started span. A `Context` hides the type of its span, so [`send`] puts the
+//!   command into a thread-local and calls `set_status(Unset)`, which does nothing on any other span.
 
 use crate::base::shards::Shards;
 use crate::scope::Scope;
@@ -18,41 +17,43 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A scope that a span opens.
+/// An opener that the tracer hasn't started.
 #[derive(Clone)]
 pub(crate) struct PendingSpan {
-    /// The scope as it is if the span is started under the `Context` that it was made in.
+    /// The scope that the opener has if it starts under the `Context` that it was created in.
     pub(crate) scope: Arc<Scope>,
-    /// The span is the root of a trace of its own.
+    /// The span becomes the root of a trace.
     pub(crate) is_root: bool,
 }
 
-/// The ticket of a pending span.
+/// The number of a pending span.
 type Ticket = u64;
 
 thread_local! {
-    /// The ticket on offer on this thread, or one of these.
-    static OFFERED_TICKET: Cell<Ticket> = const { Cell::new(NOTHING) };
+    /// The ticket that is offered on this thread, or [`NO_TICKET`], or [`STARTING`]. The layer writes it while the
+    /// OpenTelemetry layer creates an opener, and the tracer while it starts a span.
+    static OFFERED_TICKET: Cell<Ticket> = const { Cell::new(NO_TICKET) };
 }
 
-const NOTHING: Ticket = 0;
-/// There is none, and a span is being started. No ticket has this number.
+const NO_TICKET: Ticket = 0;
+/// No ticket is offered, and a span is being started. No ticket has this number.
 const STARTING: Ticket = Ticket::MAX;
 
-/// The last ticket.
-static LAST_TICKET: AtomicU64 = AtomicU64::new(NOTHING);
+/// The last ticket. Only [`offer_ticket`] uses it.
+static LAST_TICKET: AtomicU64 = AtomicU64::new(NO_TICKET);
 
-/// The openers that the layer has created and the tracer has not started yet.
+/// The pending spans. The layer adds them. The tracer removes them when the span starts, and otherwise a
+/// [`PendingGuard`] when the span closes. Empty while no opener is between the two.
 static PENDING_SPANS: Shards<Ticket, PendingSpan> = Shards::new();
 
-/// The name of the attribute that is the ticket. A static, so that there is one address to know it by: no
-/// attribute of anybody else's can be taken for it, whatever its name.
+/// The key of the attribute that contains the ticket. A static, because the tracer recognises it by its address: an
+/// attribute of the application can have the same name.
 static TICKET_KEY: &str = "tracing_session.ticket";
 
 /// Offers a pending span to the next builder that is made on this thread, until the offer is dropped.
-pub(crate) fn offer_ticket(opened: PendingSpan) -> OfferedTicket {
+pub(crate) fn offer_ticket(span: PendingSpan) -> OfferedTicket {
     let ticket = LAST_TICKET.fetch_add(1, Ordering::Relaxed) + 1;
-    PENDING_SPANS.insert(ticket, opened);
+    PENDING_SPANS.insert(ticket, span);
     OfferedTicket {
         pending: Some(PendingGuard(ticket)),
         ticket,
@@ -60,6 +61,7 @@ pub(crate) fn offer_ticket(opened: PendingSpan) -> OfferedTicket {
     }
 }
 
+/// Callbacks nest: a field's `Debug` may create spans while its span is created. So the outer offer is restored.
 pub(crate) struct OfferedTicket {
     pending: Option<PendingGuard>,
     ticket: Ticket,
@@ -67,7 +69,7 @@ pub(crate) struct OfferedTicket {
 }
 
 impl OfferedTicket {
-    /// The pending span if a builder has its ticket. `None`: the span has no builder of ours.
+    /// The pending span, if a builder has its ticket. `None`: another tracer has made the builder.
     pub(crate) fn taken(mut self) -> Option<PendingGuard> {
         if OFFERED_TICKET.get() == self.ticket {
             return None;
@@ -82,7 +84,7 @@ impl Drop for OfferedTicket {
     }
 }
 
-/// Has a pending span forgotten when it is dropped, with the extensions of the `tracing` span.
+/// Removes a pending span when it is dropped, with the extensions of the `tracing` span.
 #[derive(Debug)]
 pub(crate) struct PendingGuard(Ticket);
 
@@ -92,13 +94,13 @@ impl Drop for PendingGuard {
     }
 }
 
-/// Takes the ticket on offer, as an attribute of a builder.
+/// Takes the offered ticket, as an attribute for a builder.
 #[inline]
 pub(crate) fn take_ticket() -> Option<KeyValue> {
     match OFFERED_TICKET.get() {
-        NOTHING | STARTING => None,
+        NO_TICKET | STARTING => None,
         ticket => {
-            OFFERED_TICKET.set(NOTHING);
+            OFFERED_TICKET.set(NO_TICKET);
             Some(KeyValue::new(
                 Name::from_static_str(TICKET_KEY),
                 ticket as i64,
@@ -107,9 +109,8 @@ pub(crate) fn take_ticket() -> Option<KeyValue> {
     }
 }
 
-/// A span is started while this lives: samplers and processors run. They may make spans of their own,
-/// for which the offer is not meant, and must not reach the span, which the OpenTelemetry layer has
-/// locked.
+/// Marks this thread as starting a span, until the guard is dropped. Samplers and span processors run meanwhile. They may
+/// create spans, which must not take the ticket, and must send no commands: the OpenTelemetry layer has locked the span.
 #[inline]
 pub(crate) fn starting() -> Starting {
     Starting(OFFERED_TICKET.replace(STARTING))
@@ -129,10 +130,10 @@ impl Drop for Starting {
     }
 }
 
-/// Takes the ticket, if there is one, out of a builder's attributes, and gives the pending span.
+/// Removes the ticket from a builder's attributes, and returns the pending span.
 #[inline]
 pub(crate) fn take_pending(attributes: &mut Vec<KeyValue>) -> Option<PendingSpan> {
-    // The tracer makes the builder, so its ticket comes first.
+    // The tracer adds the ticket before any other attribute.
     let first = attributes.first()?;
     if !std::ptr::eq(first.key.as_str(), TICKET_KEY) {
         return None;
@@ -143,64 +144,51 @@ pub(crate) fn take_pending(attributes: &mut Vec<KeyValue>) -> Option<PendingSpan
     }
 }
 
-/// What a started span can be asked to do.
+/// A request to a started span.
 pub(crate) enum SpanCommand {
-    /// To open a scope from now on, inside the one that it is in.
+    /// Apply this session from now on, inside the span's scope.
     SetSession(Session),
-    /// To carry what it has no value of its own for.
+    /// Export the values of this session that the span lacks.
     Mark(Session),
-    /// Nothing: whether it hears is what is asked.
+    /// Do nothing: the sender asks whether the span is one of ours.
     Ping,
 }
 
 thread_local! {
-    static HAS_COMMAND: Cell<bool> = const { Cell::new(false) };
+    /// The command for the span whose status is being set to `Unset`. [`send`] writes it, and [`take_command`] empties
+    /// it. Empty at all other times.
     static COMMAND: RefCell<Option<SpanCommand>> = const { RefCell::new(None) };
 }
 
-/// Asks the span of `cx`. False if it is not a span of ours.
+/// Sends a command to the span of `cx`. False if it isn't a span of this crate.
 pub(crate) fn send(cx: &Context, command: SpanCommand) -> bool {
-    // A span that does not know us is foreign code, which may panic, or ask another span.
-    let _asking = Asking {
-        outer: swap(Some(command)),
-        was_waiting: HAS_COMMAND.replace(true),
-    };
-    // `Unset` is the lowest status, so setting it changes nothing in a span that does not know us.
-    cx.span().set_status(Status::Unset);
-    COMMAND
-        .try_with(|it| it.borrow().is_none())
-        .unwrap_or(false)
-}
+    /// Restores the outer command: a foreign span may panic, or send a command itself.
+    struct Sending(Option<SpanCommand>);
 
-struct Asking {
-    outer: Option<SpanCommand>,
-    was_waiting: bool,
-}
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        HAS_COMMAND.set(self.was_waiting);
-        swap(self.outer.take());
+    impl Drop for Sending {
+        fn drop(&mut self) {
+            swap(self.0.take());
+        }
     }
+
+    let _sending = Sending(swap(Some(command)));
+    // `Unset` is the lowest status, so setting it changes nothing on other spans.
+    cx.span().set_status(Status::Unset);
+    let is_taken = |command: &RefCell<Option<SpanCommand>>| command.borrow().is_none();
+    COMMAND.try_with(is_taken).unwrap_or(false)
 }
 
-/// Whether the span of `cx` is one of ours.
-pub(crate) fn is_ours(cx: &Context) -> bool {
+/// Whether the span of `cx` is a span of this crate.
+pub(crate) fn is_session_span(cx: &Context) -> bool {
     send(cx, SpanCommand::Ping)
 }
 
-/// The errand that waits for the span whose status is being set to `Unset`.
-#[inline]
+/// The command for the span whose status is being set to `Unset`.
 pub(crate) fn take_command() -> Option<SpanCommand> {
-    if HAS_COMMAND.get() { waiting() } else { None }
-}
-
-#[cold]
-fn waiting() -> Option<SpanCommand> {
     swap(None)
 }
 
 fn swap(command: Option<SpanCommand>) -> Option<SpanCommand> {
-    // While the thread ends there is nowhere to leave it.
+    // While the thread exits there is no thread-local, and the command is dropped.
     COMMAND.try_with(|it| it.replace(command)).ok().flatten()
 }

@@ -1,4 +1,4 @@
-//! Writes scopes on spans: when a span ends, each key that the span doesn't have.
+//! The span wrapper: when a span ends, it writes the attributes of its scope that it lacks.
 
 use crate::scope::Scope;
 use crate::scope::bridge::{self, SpanCommand};
@@ -23,28 +23,29 @@ use std::time::SystemTime;
 /// ```
 pub struct SessionSpan<S: Span> {
     inner: S,
-    /// The scope is found by the span's id, until the span is dropped.
-    bound: bool,
+    /// The map by span id contains the scope of this span. It is removed when the span is dropped.
+    has_scope_by_id: bool,
     ended: bool,
     own: SpanAttributes,
 }
 
 impl<S: Span> SessionSpan<S> {
     #[inline]
-    pub(crate) fn new(inner: S, bound: Option<Arc<Scope>>, own: SpanAttributes) -> Self {
+    pub(crate) fn new(inner: S, scope_by_id: Option<Arc<Scope>>, own: SpanAttributes) -> Self {
         Self {
-            bound: bound.is_some_and(|scope| bind(inner.span_context(), scope)),
+            has_scope_by_id: scope_by_id
+                .is_some_and(|scope| set_scope_by_id(inner.span_context(), scope)),
             inner,
             ended: false,
             own,
         }
     }
 
-    fn run(&mut self, errand: SpanCommand) {
-        match errand {
+    fn run(&mut self, command: SpanCommand) {
+        match command {
             SpanCommand::SetSession(session) => {
                 let scope = self.own.bind(&session);
-                self.bound = bind(self.inner.span_context(), scope);
+                self.has_scope_by_id = set_scope_by_id(self.inner.span_context(), scope);
             }
             SpanCommand::Mark(session) => self.own.mark(session),
             SpanCommand::Ping => {}
@@ -65,10 +66,10 @@ impl<S: Span> SessionSpan<S> {
     }
 }
 
-/// Lets a scope be found by the span's id. Where telemetry is suppressed spans have no id, and
-/// nothing below them is exported.
+/// Adds a scope to the map by span id. Where telemetry is suppressed, spans have no id, and their descendants aren't
+/// exported.
 #[cold]
-fn bind(span: &SpanContext, scope: Arc<Scope>) -> bool {
+fn set_scope_by_id(span: &SpanContext, scope: Arc<Scope>) -> bool {
     if span.is_valid() {
         context::set_scope_by_span_id(span, scope);
     }
@@ -109,8 +110,8 @@ impl<S: Span> Span for SessionSpan<S> {
     fn set_status(&mut self, status: Status) {
         if status != Status::Unset {
             self.inner.set_status(status);
-        } else if let Some(errand) = bridge::take_command() {
-            self.run(errand);
+        } else if let Some(command) = bridge::take_command() {
+            self.run(command);
         }
     }
 
@@ -132,7 +133,7 @@ impl<S: Span> Span for SessionSpan<S> {
     }
 }
 
-/// Attributes stay out of it: an id may be among them.
+/// Without attributes: an id may be among them.
 impl<S: Span> fmt::Debug for SessionSpan<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionSpan")
@@ -143,9 +144,9 @@ impl<S: Span> fmt::Debug for SessionSpan<S> {
 
 impl<S: Span> Drop for SessionSpan<S> {
     fn drop(&mut self) {
-        // A span that nobody ended ends itself when it is dropped, right after this.
+        // The inner span ends when it is dropped, right after this.
         self.write();
-        if self.bound {
+        if self.has_scope_by_id {
             context::remove_scope_by_span_id(self.inner.span_context());
         }
     }
