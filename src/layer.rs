@@ -1,4 +1,4 @@
-//! `SessionLayer`: how it is configured, and what it is where there is no OpenTelemetry layer.
+//! `SessionLayer`: its configuration, and the layer by itself, without an OpenTelemetry layer.
 
 /// The callbacks that a layer with the fields `inner` and `state` forwards unchanged.
 macro_rules! forward_to_inner {

@@ -1,4 +1,4 @@
-//! The tracer: gives each span that it starts the scope that the span is in.
+//! The tracer provider and its tracer: each span starts in the scope of its parent `Context`.
 
 pub(crate) mod attributes;
 pub(crate) mod span;
@@ -154,8 +154,8 @@ impl SessionTracerProvider<SdkTracerProvider> {
     ///
     /// # Errors
     ///
-    /// Those of the span processors, and when the provider was shut down before. Whether the last
-    /// spans could be exported, [`force_flush`](Self::force_flush) tells.
+    /// Those of the span processors, and when the provider was shut down before. To see whether the last
+    /// spans could be exported, call [`force_flush`](Self::force_flush) first.
     ///
     /// ```
     /// # use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -224,8 +224,8 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
     where
         N: Into<Cow<'static, str>>,
     {
-        // The layer adds about eight attributes, two more at the end, then ours: room for all of
-        // them saves more than it costs.
+        // The OpenTelemetry layer adds about eight attributes, two more at the end, and then come ours. Room for all
+        // of them costs less than growing.
         const ROOM: usize = 16;
         let mut attributes = Vec::with_capacity(ROOM);
         if let Some(ticket) = bridge::take_ticket() {
@@ -249,7 +249,7 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
             return self.start_opener(builder, parent, opened);
         }
         match CurrentScope::under(parent) {
-            CurrentScope::BySpanId(scope) => self.start_bound(builder, parent, scope),
+            CurrentScope::BySpanId(scope) => self.start_with_scope_by_id(builder, parent, scope),
             CurrentScope::EntryOfTurn(scope) => {
                 let own = self.attributes(&mut builder, Some(scope.clone()), false);
                 self.start_root(builder, parent, &scope, None, own)
@@ -278,25 +278,30 @@ impl<T: Tracer> SessionTracer<T> {
         let PendingSpan { mut scope, is_root } = opened;
         let mut is_root = is_root || starts_trace;
         let is_same = |it: &Arc<Scope>| is_entry && Arc::ptr_eq(it, &scope);
-        let (mut shown, mut bound) = (None, None);
+        let (mut entered, mut scope_by_id) = (None, None);
         if !around.as_ref().is_some_and(is_same) {
-            // Its parent `Context` was replaced, and with it the outer scope.
+            // `set_parent` replaced the parent `Context`, and with it the outer scope.
             is_root &= starts_trace || !is_in_turn(around.as_deref(), scope.id().as_ref());
             scope = scope.moved_into(around);
-            // For samplers and processors, which know the span only by its `Context`.
-            shown = Some(scope.clone().entered(parent));
-            bound = Some(scope.clone());
+            // Samplers and span processors read the scope from the `Context`.
+            entered = Some(scope.clone().entered(parent));
+            scope_by_id = Some(scope.clone());
         }
         let own = self.attributes(&mut builder, Some(scope.clone()), true);
         match is_root {
-            true => self.start_root(builder, parent, &scope, bound, own),
-            false => self.start(builder, shown.as_ref().unwrap_or(parent), bound, own),
+            true => self.start_root(builder, parent, &scope, scope_by_id, own),
+            false => self.start(
+                builder,
+                entered.as_ref().unwrap_or(parent),
+                scope_by_id,
+                own,
+            ),
         }
     }
 
-    /// Starts a span below one whose scope is found by its id. So is the scope of this one.
+    /// Starts a child of a span whose scope is in the map by span id. The map gets the scope of the child too.
     #[cold]
-    fn start_bound(
+    fn start_with_scope_by_id(
         &self,
         mut builder: SpanBuilder,
         parent: &Context,
@@ -313,14 +318,14 @@ impl<T: Tracer> SessionTracer<T> {
         mut builder: SpanBuilder,
         parent: &Context,
         scope: &Arc<Scope>,
-        bound: Option<Arc<Scope>>,
+        scope_by_id: Option<Arc<Scope>>,
         own: SpanAttributes,
     ) -> SessionSpan<T::Span> {
         if parent.is_telemetry_suppressed() {
-            return self.start(builder, parent, bound, own);
+            return self.start(builder, parent, scope_by_id, own);
         }
         let root = rooted(&mut builder, parent, scope);
-        self.start(builder, &root, bound, own)
+        self.start(builder, &root, scope_by_id, own)
     }
 
     /// Checks the attributes of a builder.
@@ -340,27 +345,26 @@ impl<T: Tracer> SessionTracer<T> {
         )
     }
 
-    /// Starts a span. `bound`: its scope, where the `Context` of the span has no entry with it.
+    /// Starts a span. `scope_by_id`: its scope, if the `Context` of the span has no entry with it.
     #[inline(always)]
     fn start(
         &self,
         builder: SpanBuilder,
         parent: &Context,
-        bound: Option<Arc<Scope>>,
+        scope_by_id: Option<Arc<Scope>>,
         own: SpanAttributes,
     ) -> SessionSpan<T::Span> {
         let _starting = bridge::starting();
         let inner = self.inner.build_with_context(builder, parent);
-        SessionSpan::new(inner, bound, own)
+        SessionSpan::new(inner, scope_by_id, own)
     }
 }
 
-/// Makes the span that is built the root of a trace, linked to the one that would be its parent.
+/// The `Context` to start a root under, with a link to the span that would be the parent.
 ///
-/// The `Context` to start it under has no span at all: one that is not valid would be a parent that
-/// is not sampled to `Sampler::ParentBased`. So it has of `parent` only what can be asked for: the
-/// scope and the baggage. What is started below the span inherits all the same: its `Context` is made of
-/// `parent`, which the tracer only gets to see.
+/// It has no span, because `Sampler::ParentBased` takes an invalid span for a parent that isn't sampled. Of `parent` it
+/// has the scope and the baggage, for samplers. Descendants inherit all of `parent`: the OpenTelemetry layer makes the
+/// `Context` of the span from `parent`.
 #[inline(never)]
 fn rooted(builder: &mut SpanBuilder, parent: &Context, scope: &Arc<Scope>) -> Context {
     let span = parent.span().span_context().clone();

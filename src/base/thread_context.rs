@@ -1,20 +1,20 @@
-//! The current `Context` of this thread, also where there is none any more.
+//! OpenTelemetry's current `Context`, safe during thread exit.
 //!
-//! OpenTelemetry keeps it in a thread local. Once that is gone, while the thread ends, it panics when it
-//! is asked for, and the destructor of another thread local must not panic: that ends the process. So
-//! whatever may run there asks by way of this module, and gets nothing.
+//! OpenTelemetry keeps it in a thread-local. Asking for it panics after its destructor has run, while the thread exits. A
+//! panic in the destructor of another thread-local aborts the process. So all code that may run there uses this module,
+//! which returns nothing then.
 
 use opentelemetry::{Context, ContextGuard};
 use std::cell::Cell;
 use std::panic::catch_unwind;
 
 thread_local! {
-    /// Thread locals go in the reverse of the order in which they were made. This one is made when that of
-    /// OpenTelemetry is there, so it goes before.
+    /// Dropped before OpenTelemetry's thread-local, because thread-locals are dropped in the reverse order of their first
+    /// use. Created on the first use of this module, and then only read.
     static SENTINEL: Sentinel = Sentinel {
         is_there: catch_unwind(|| Context::map_current(|_| ())).is_ok(),
     };
-    /// Whether the sentinel is there. To look at this costs less.
+    /// Whether the sentinel exists. Has no destructor, so it is cheap to read, and can be read during thread exit.
     static IS_THERE: Cell<bool> = const { Cell::new(false) };
 }
 

@@ -156,7 +156,7 @@ fn passed_to(set: &Session) -> Option<(Session, OtelContext)> {
         Some(all.filter(|it| it.session.id == set.id).collect::<Vec<_>>())
     })??;
     let is_exact = |passed: &&MacroSession| passed.session.user_id == set.user_id;
-    // A field `user.id` beside the session stands for its user.
+    // A field `user.id` of the macro replaces the user of the session.
     let found = only(all.iter().filter(is_exact)).or_else(|| only(all.iter()))?;
     Some((found.session.clone(), found.outer.clone()))
 }

@@ -105,7 +105,7 @@ impl fmt::Debug for SessionExtension {
 /// A span of `tracing`, by its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SpanKey {
-    /// The address of what a layer shares: subscribers number their spans alike.
+    /// The address of the layer's state: all subscribers count their spans from 1.
     pub(crate) layer: usize,
     pub(crate) span: u64,
 }

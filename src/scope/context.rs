@@ -1,16 +1,13 @@
-//! The current scope, and the `Context` that carries it.
+//! The scope of a `Context`.
 //!
-//! OpenTelemetry's [`Context`] is the carrier: child spans, samplers, log processors and propagators all
-//! read it. [`Scope::of`] is the one answer to "which scope applies under this `Context`". It looks in
-//! three places:
+//! OpenTelemetry's [`Context`] is the carrier: child spans, samplers, log processors and propagators read it.
+//! [`Scope::of`] returns the scope that applies under a `Context`. It looks in three places:
 //!
-//! - an [`Entry`] in the `Context`, put there by [`attach`] and inherited with the `Context`;
-//! - [`SCOPES_BY_SPAN_ID`], the map from OpenTelemetry span id to scope, for a span whose own `Context` has no entry: its
-//!   parent was replaced (`set_parent`), or the scope was set when the span had started already. A span
-//!   that is started under such a `Context` has no entry either, so it is in the map too;
-//! - [`DEFAULT`], the default session of the process, where there is neither.
-//!
-//! [`attach`]: Scope::attach
+//! - The [`Entry`] in the `Context`. [`Scope::attach`] adds it, and every `Context` made from this one has it too.
+//! - [`SCOPES_BY_SPAN_ID`], the map from OpenTelemetry span id to scope, for spans whose own `Context` has no entry:
+//!   `set_parent` replaced their parent `Context`, or the session was set after they had started. Their children's
+//!   `Context`s have no entry either, so the map contains the children too.
+//! - [`DEFAULT`], the default session of the process.
 
 use crate::base::shards::Shards;
 use crate::base::thread_context::{self, Attached};
@@ -42,41 +39,41 @@ impl Scope {
         DEFAULT.set(self).is_ok()
     }
 
-    /// `cx` with this scope.
+    /// `cx` with an entry for this scope.
     pub(crate) fn entered(self: Arc<Self>, cx: &Context) -> Context {
         let entry = cx.get::<Entry>();
-        let begins = entry.and_then(|it| it.starts_trace_under(cx.span().span_context().span_id()));
-        self.entered_to_start_a_trace(cx, begins.cloned())
+        let span = cx.span().span_context().span_id();
+        let starts_trace = entry.and_then(|it| it.starts_trace_under(span));
+        self.entered_to_start_a_trace(cx, starts_trace.cloned())
     }
 
-    /// `cx` with this scope, under which spans are roots of traces as long as `begins` is true.
+    /// `cx` with an entry for this scope. Spans that start under it are roots of traces while `starts_trace` is true.
     pub(crate) fn entered_to_start_a_trace(
         self: Arc<Self>,
         cx: &Context,
-        begins: Option<Arc<AtomicBool>>,
+        starts_trace: Option<Arc<AtomicBool>>,
     ) -> Context {
         cx.with_value(Entry {
             scope: self,
             under: cx.span().span_context().span_id(),
-            starts_trace: begins,
+            starts_trace,
         })
     }
 
-    /// Puts this scope in force on this thread, until the guard is dropped.
+    /// Makes this the current scope of this thread, until the guard is dropped.
     pub(crate) fn attach(self: Arc<Self>) -> Attached {
         thread_context::attach_changed(|cx| self.entered(cx))
     }
 }
 
-/// The scope in force under a `Context`, by where it was found.
+/// The scope that applies under a `Context`, by the place where it was found.
 pub(crate) enum CurrentScope {
     None,
-    /// It is the entry of the `Context`, and so that of every `Context` made from it. Or it is the default
-    /// session of the process, which every `Context` has.
+    /// In the entry of the `Context`, or it is the default session. So every `Context` made from this one has it too.
     Entry(Arc<Scope>),
-    /// The same, and a span that is started under the `Context` is the root of a trace.
+    /// The same, and a span that starts under the `Context` is the root of a trace.
     EntryOfTurn(Arc<Scope>),
-    /// It is bound to the span of the `Context`.
+    /// In the map by span id.
     BySpanId(Arc<Scope>),
 }
 
@@ -114,37 +111,36 @@ impl CurrentScope {
 /// A scope in a `Context`.
 struct Entry {
     scope: Arc<Scope>,
-    /// The span that was current where the scope was attached, if it was attached inside it. Under
-    /// that span the entry is the inner one, whatever is bound to the span; under a span below it,
-    /// the entry was inherited, and what is bound to that span is the inner one.
+    /// The current span when the entry was made, or an invalid id. Under this span, the entry shadows the map by span
+    /// id. Under its descendants the entry is inherited, so the map shadows the entry.
     under: SpanId,
-    /// True while a turn is being started: under that span, and not further down, it is a root.
+    /// True while a turn starts: directly under `under`, and not further down, the next span is a root.
     starts_trace: Option<Arc<AtomicBool>>,
 }
 
 impl Entry {
     #[inline]
     fn starts_trace_under(&self, span: SpanId) -> Option<&Arc<AtomicBool>> {
-        let begins = self.starts_trace.as_ref()?;
-        (self.under == span && begins.load(Ordering::Relaxed)).then_some(begins)
+        let starts_trace = self.starts_trace.as_ref()?;
+        (self.under == span && starts_trace.load(Ordering::Relaxed)).then_some(starts_trace)
     }
 }
 
-/// Whether a scope was attached inside the span of `cx`: it stands before whatever is bound there.
+/// Whether a scope was attached inside the span of `cx`. It shadows the map by span id.
 pub(crate) fn is_inside_span(cx: &Context) -> bool {
     let span = cx.span().span_context().span_id();
     span != SpanId::INVALID && cx.get::<Entry>().is_some_and(|entry| entry.under == span)
 }
 
-/// The scope that headers extracted_scope into `cx`, which was extracted from them on top of `outer`.
+/// The scope that `cx` was extracted with. `outer` is the `Context` that it was extracted on top of.
 pub(crate) fn extracted_scope(cx: &Context, outer: &Context) -> Option<Arc<Scope>> {
     let entry = cx.get::<Entry>()?;
     let is_new = Scope::of(outer).is_none_or(|outer| !Arc::ptr_eq(&outer, &entry.scope));
     is_new.then(|| entry.scope.clone())
 }
 
-/// `cx`, which was extracted from headers on top of `outer`, with the scope that applies under `outer`: even
-/// headers without a session can replace the span it is found by.
+/// `cx`, which was extracted from headers without a session, with the scope that applies under `outer`: extraction
+/// can replace the span whose id the scope is found by.
 pub(crate) fn with_outer_scope(cx: Context, outer: &Context) -> Context {
     let scope = Scope::of(outer);
     if Scope::of(&cx).as_ref().map(Arc::as_ptr) == scope.as_ref().map(Arc::as_ptr) {
@@ -152,7 +148,7 @@ pub(crate) fn with_outer_scope(cx: Context, outer: &Context) -> Context {
     }
     let under = match (CurrentScope::under(outer), outer.get::<Entry>()) {
         (CurrentScope::Entry(_) | CurrentScope::EntryOfTurn(_), Some(entry)) => entry.under,
-        // The scope of a span: it gives way to a scope that is set on the span later.
+        // The scope is set on a span. A scope that is set on this span later shadows it.
         _ => SpanId::INVALID,
     };
     cx.with_value(Entry {
@@ -162,17 +158,19 @@ pub(crate) fn with_outer_scope(cx: Context, outer: &Context) -> Context {
     })
 }
 
-/// The default session of the process. Written once, by [`Scope::set_global_default`].
+/// The default session of the process. [`Scope::set_global_default`] writes it once. Empty in most processes.
 static DEFAULT: OnceLock<Arc<Scope>> = OnceLock::new();
 
-/// Scopes of spans by span id, each with its trace id to tell a chance meeting of ids.
+/// The map from OpenTelemetry span id to scope, with the trace id, because two providers may count their span ids. Span
+/// wrappers write it when they start, when a session is set on them, and when they are dropped. Empty while no such span
+/// is open: see the top of this file.
 static SCOPES_BY_SPAN_ID: Shards<u64, (TraceId, Arc<Scope>)> = Shards::new();
 
 fn key(span: SpanId) -> u64 {
     u64::from_ne_bytes(span.to_bytes())
 }
 
-/// Binds `scope` to a span, until [`unbind`].
+/// Adds the scope of a span, until [`remove_scope_by_span_id`].
 pub(crate) fn set_scope_by_span_id(span: &SpanContext, scope: Arc<Scope>) {
     SCOPES_BY_SPAN_ID.insert(key(span.span_id()), (span.trace_id(), scope));
 }
@@ -181,8 +179,7 @@ pub(crate) fn remove_scope_by_span_id(span: &SpanContext) {
     SCOPES_BY_SPAN_ID.remove_if(key(span.span_id()), |(trace, _)| *trace == span.trace_id());
 }
 
-/// A span context that came from outside is not asked for, even if the id is that of a span here:
-/// the sender may be anybody, and what may come in with a request is not for us to decide.
+/// A remote span context finds nothing, even if its id is the id of a span of this process: any client can send it.
 #[inline]
 fn scope_by_span_id(span: &SpanContext) -> Option<Arc<Scope>> {
     SCOPES_BY_SPAN_ID.read(key(span.span_id()), |(trace, scope)| {

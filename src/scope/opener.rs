@@ -1,4 +1,4 @@
-//! An opener: a span whose fields set values of a scope, and may be recorded until it closes.
+//! An opener: a span whose fields set a session or user. They may be recorded until the span closes.
 
 use crate::base::diagnostic;
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,24 +9,24 @@ use crate::session::{IdKind, Session};
 use std::sync::{Arc, PoisonError};
 
 pub(crate) struct Opener {
-    /// What the fields set when the span was made.
+    /// The values that the fields set when the span was created.
     pub(crate) set: Session,
     pub(crate) fields: OpenerFields,
     is_closed: AtomicBool,
-    /// Counts what is recorded here.
+    /// Counts the records.
     version: AtomicU64,
     /// `None` until something is recorded.
     recorded: RwLock<Option<Box<Recorded>>>,
     /// The ids that its span started with. Empty until it starts.
     started_with: OnceLock<Parts>,
-    /// The count of the scopes inside. Empty until there is one.
+    /// Counts the records too, for live scopes inside this one. Empty until there is one.
     family: OnceLock<Arc<AtomicU64>>,
 }
 
 #[derive(Default)]
 struct Recorded {
     values: Session,
-    /// Further counts: of the openers around this one. An opener has at most two scopes, so at most two.
+    /// The counters of outer openers. An opener has at most two scopes, so at most two.
     families: Vec<Arc<AtomicU64>>,
 }
 
@@ -43,7 +43,7 @@ impl Opener {
         })
     }
 
-    /// Calls `f` with what the fields have set by now.
+    /// Calls `f` with the values that the fields have set by now.
     #[inline]
     pub(crate) fn with_values<T>(&self, f: impl FnOnce(&Session) -> T) -> T {
         match self.version() {
@@ -61,7 +61,7 @@ impl Opener {
         }
     }
 
-    /// Sets what was recorded at once: readers see all of it, or nothing.
+    /// Sets the recorded values at once: readers see all of them, or none.
     pub(crate) fn record(&self, record: Session) {
         if record.is_empty() {
             return;
@@ -72,14 +72,14 @@ impl Opener {
             .unwrap_or_else(PoisonError::into_inner);
         let recorded = recorded.get_or_insert_default();
         recorded.values = record.inside(&recorded.values);
-        // Under the lock, after the values: a reader that sees the count sees the values.
+        // Under the lock and after the values: a reader that sees the new count also sees the values.
         self.version.fetch_add(1, Ordering::Release);
         for family in self.family.get().into_iter().chain(&recorded.families) {
             family.fetch_add(1, Ordering::Release);
         }
     }
 
-    /// The span starts, and has these ids.
+    /// The span starts with these ids.
     pub(crate) fn start_with(&self, ids: Parts) {
         let _first = self.started_with.set(ids);
     }
@@ -97,7 +97,7 @@ impl Opener {
         }
     }
 
-    /// Counts what is recorded here for scopes that are inside others.
+    /// Counts the records in `family` too, the counter of an outer opener.
     pub(crate) fn join(&self, family: &Arc<AtomicU64>) {
         let mut recorded = self
             .recorded
@@ -107,7 +107,7 @@ impl Opener {
         recorded.families.push(family.clone());
     }
 
-    /// The count for the scopes inside.
+    /// The counter for live scopes inside this one.
     pub(crate) fn family(&self) -> Arc<AtomicU64> {
         self.family.get_or_init(Arc::default).clone()
     }
@@ -117,7 +117,7 @@ impl Opener {
         self.version.load(Ordering::Acquire)
     }
 
-    /// Nothing is recorded any more.
+    /// The span closes: no field is recorded any more.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
     }

@@ -302,7 +302,7 @@ impl SpanAttributes {
             opener.warn_of_kept_ids(session);
         }
         if let Some(details) = session.details.as_ref().filter(|_| !self.checks_every_key) {
-            // The span may have attributes with these keys, and can't tell.
+            // The span may already have attributes with these keys. Which ones isn't known, so it writes none of them.
             let keys = details.attributes.iter().map(|it| it.key.clone());
             self.more().keys.extend(keys);
         }
