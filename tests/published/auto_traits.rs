@@ -33,3 +33,15 @@ fn what_is_public_may_be_sent_and_shared() {
     may::<(reqwest::SessionMiddleware, tower::ServerLayer)>();
     may::<(tower::ClientLayer, tower::Server<()>, tower::Client<()>)>();
 }
+
+/// A glob import of the crate root leaves the crates `tower` and `reqwest` reachable.
+mod root {
+    #[allow(unused_imports)]
+    use tracing_session::*;
+
+    #[test]
+    fn hides_no_crate() {
+        let _tower = tower::ServiceBuilder::new();
+        let _reqwest: Option<reqwest::Client> = None;
+    }
+}
