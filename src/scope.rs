@@ -59,12 +59,12 @@ impl Scope {
         Self::make(outer, session, None, false)
     }
 
-    /// The scope in which a turn of `session` begins.
+    /// The scope in which a turn of `session` starts.
     pub(crate) fn of_turn(outer: Option<Arc<Scope>>, session: &Session) -> Arc<Self> {
         Self::make(outer, session, None, true)
     }
 
-    /// The scope that a span opens inside `outer`.
+    /// The scope of an opener inside `outer`.
     pub(crate) fn opened(
         outer: Option<Arc<Scope>>,
         opener: &Arc<Opener>,
@@ -73,7 +73,7 @@ impl Scope {
         Self::make(outer, &opener.set, Some(opener), is_turn)
     }
 
-    /// The scope of the same opener inside another scope, where the parent `Context` was replaced.
+    /// The scope of the same opener inside another scope, after `set_parent` replaced the parent `Context`.
     pub(crate) fn moved_into(self: &Arc<Self>, outer: Option<Arc<Scope>>) -> Arc<Self> {
         match self.opener() {
             Some(opener) => Self::opened(outer, opener, self.in_turn),
@@ -81,7 +81,7 @@ impl Scope {
         }
     }
 
-    /// The scope in which no value applies: not even a default session.
+    /// The scope in which no value applies, not even the default session.
     pub(crate) fn empty() -> Arc<Self> {
         Self::nested(None, &Session::default())
     }
@@ -99,7 +99,7 @@ impl Scope {
         let declared = opener.map_or(Parts::default(), |it| it.fields.declared);
         let parts = declared.and(inherited);
         let (fixed, outer) = match outer {
-            // A scope that declares nothing has no place of its own in the chain.
+            // Its own values are fixed. Those that it inherits may still be recorded in `outer`.
             Some(outer) if !parts.is_empty() && opener.is_none() => {
                 (Some(set.clone()), Some(outer))
             }
@@ -123,7 +123,7 @@ impl Scope {
         })
     }
 
-    /// Whether `set` names no other session.
+    /// Whether `set` leaves the session id as it is.
     fn keeps_session(&self, set: &Session) -> bool {
         match &set.id {
             Some(id) => self.with_values(|values| values.id.as_ref() == Some(id)),
@@ -182,7 +182,7 @@ impl Scope {
         self.with_values(|values| values.id.clone())
     }
 
-    /// Whether attributes of the application's own are among the values. No field can record one.
+    /// Whether the values include attributes of `Session::with_attribute`. No field can record one.
     #[inline]
     pub(crate) fn has_attributes(&self) -> bool {
         let details = self.snapshot.details.as_ref();
