@@ -28,7 +28,7 @@ use tracing_subscriber::registry::LookupSpan;
 ///
 /// These spans set a session or user:
 ///
-/// - the spans of [`session!`](crate::session) and [`user!`](crate::user);
+/// - the spans of [`session!`](crate::session!) and [`user!`](crate::user);
 /// - a span of any name with a field `session.id` or `user.id`. You can declare the field
 ///   [empty](tracing::field::Empty) and record it later;
 /// - a span named `session` with a field `id`, such as `info_span!("session", id = "chat-42")`. This name is
@@ -141,7 +141,7 @@ impl SessionLayer {
     }
 
     /// Drops the default names: only names that you add make a span set a session or user, and the macros
-    /// [`session!`](crate::session) and [`user!`](crate::user).
+    /// [`session!`](crate::session!) and [`user!`](crate::user).
     ///
     /// ```
     /// # use tracing_session::SessionLayer;
