@@ -42,7 +42,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// A span named `user` sets nothing by default: `#[instrument] fn user(id: u64)` is a look-up, not a login.
 /// You can add names and fields, drop the defaults, or choose spans
 /// [by callsite](Self::with_opener_filter). A span whose fields set a session or user has a
-/// [`SessionExtension`](crate::layer::SessionExtension) in its extensions, for other layers to read.
+/// [`SessionExtension`] in its extensions, for other layers to read.
 ///
 /// Descendants inherit whatever their parent is: a contextual one, or an explicit `parent: &span`. So does a span
 /// that sets a session or user itself: it inherits the values that it doesn't set. With `parent: None` it inherits
