@@ -151,7 +151,7 @@ impl Conversation {
     /// link. The trace counts as sampled.
     ///
     /// Ids are hexadecimal, in the form that [`trace_id`](Self::trace_id) and
-    /// [`last_span_id`](Self::last_span_id) display, or Tracia's: see [`link_context`](crate::conversation::link_context).
+    /// [`last_span_id`](Self::last_span_id) display, or Tracia's: see [`link_context`].
     ///
     /// # Errors
     ///
@@ -485,7 +485,7 @@ mod sealed {
     }
 }
 
-/// An unfinished turn of a [`Conversation`](crate::Conversation).
+/// An unfinished turn of a [`Conversation`].
 ///
 /// Dropping a turn without [`finish`](Self::finish) discards it: the next turn follows the turn before. Keep
 /// the turn of a streamed answer until the stream has ended.

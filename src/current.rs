@@ -255,7 +255,7 @@ impl Session {
     }
 
     /// The session that applies under `cx`, if there is one: for samplers, span processors and log processors,
-    /// which receive a [`Context`](Context). [`current_session`](crate::current_session) returns the current one.
+    /// which receive a [`Context`]. [`current_session`] returns the current one.
     ///
     /// ```
     /// use opentelemetry::Context;
@@ -274,7 +274,7 @@ impl Session {
     ///
     /// For a handler that learns the conversation while its span is running. It sets the whole session: ids,
     /// metadata, tags and the rest. The span keeps inherited values that this session doesn't have. Ancestors and
-    /// siblings of the span stay unchanged; see [`mark_trace`](crate::mark_trace) for ancestors. A span starts when it
+    /// siblings of the span stay unchanged; see [`mark_trace`] for ancestors. A span starts when it
     /// is first entered, so a child that you created before and enter afterwards is in the new session. A child whose
     /// own fields set a value is an exception: it inherits the session that applied where it was created.
     ///

@@ -75,7 +75,7 @@ use tracing_subscriber::registry::LookupSpan;
 ///
 /// These spans set a session or user:
 ///
-/// - the spans of [`session!`](crate::session) and [`user!`](crate::user);
+/// - the spans of [`session!`](crate::session!) and [`user!`](crate::user);
 /// - a span of any name with a field `session.id` or `user.id`. You can declare the field
 ///   [empty](tracing::field::Empty) and record it later;
 /// - a span named `session` with a field `id`, such as `info_span!("session", id = "chat-42")`. This name is
@@ -89,7 +89,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// A span named `user` sets nothing by default: `#[instrument] fn user(id: u64)` is a look-up, not a login.
 /// You can add names and fields, drop the defaults, or choose spans
 /// [by callsite](Self::with_opener_filter). A span whose fields set a session or user has a
-/// [`SessionExtension`](crate::layer::SessionExtension) in its extensions, for other layers to read.
+/// [`SessionExtension`] in its extensions, for other layers to read.
 ///
 /// Descendants inherit whatever their parent is: a contextual one, or an explicit `parent: &span`. So does a span
 /// that sets a session or user itself: it inherits the values that it doesn't set. With `parent: None` it inherits
@@ -188,7 +188,7 @@ impl SessionLayer {
     }
 
     /// Drops the default names: only names that you add make a span set a session or user, and the macros
-    /// [`session!`](crate::session) and [`user!`](crate::user).
+    /// [`session!`](crate::session!) and [`user!`](crate::user).
     ///
     /// ```
     /// # use tracing_session::SessionLayer;

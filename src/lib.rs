@@ -6,6 +6,7 @@
 [sampling]: https://docs.rs/crate/tracing-session/latest/source/docs/sampling.md
 [scaling]: https://docs.rs/crate/tracing-session/latest/source/docs/scaling.md
 [reliability]: https://docs.rs/crate/tracing-session/latest/source/docs/reliability.md
+[architecture]: https://docs.rs/crate/tracing-session/latest/source/docs/architecture.md
 [benches]: https://docs.rs/crate/tracing-session/latest/source/benches/README.md
 [mit]: https://docs.rs/crate/tracing-session/latest/source/LICENSE-MIT
 [apache]: https://docs.rs/crate/tracing-session/latest/source/LICENSE-APACHE
@@ -30,38 +31,24 @@
 //!
 //! # How it works
 //!
-//! OpenTelemetry's `Context` is the carrier: child spans, plain OpenTelemetry spans, samplers, log
-//! processors and propagators read it anyway.
+//! OpenTelemetry's `Context` carries the session: child spans, plain OpenTelemetry spans, samplers, log
+//! processors and propagators read the `Context` anyway.
 //!
-//! 1. [`SessionLayer`] finds *openers*: `tracing` spans whose fields set a session or user. For an opener it
-//!    makes a scope and attaches a `Context` that contains it while the OpenTelemetry layer creates the span.
-//!    That layer takes the current `Context` as the parent. So descendants inherit the scope with the
-//!    `Context`, without any work of this crate. An opener with an explicit `parent:` works the same way: the
-//!    layer attaches that parent's `Context`.
-//! 2. [`SessionTracerProvider`] wraps the tracer provider. Its spans read the scope from their parent
-//!    `Context` when they start, and append the missing attributes when they end. So values that are recorded
-//!    later are included. An opener writes the ids that its fields have set when it starts, so samplers
-//!    see them.
+//! 1. [`SessionLayer`] finds *openers*: `tracing` spans whose fields set a session or user. It makes a scope,
+//!    which is a snapshot of all values that apply, and attaches a `Context` that contains the scope while the
+//!    OpenTelemetry layer creates the span. That layer takes the current `Context` as the parent, so
+//!    descendants inherit the scope without any work of this crate.
+//! 2. [`SessionTracerProvider`] wraps the tracer provider. Its spans read the scope from their parent `Context`
+//!    when they start, and append the missing attributes when they end. So values that are recorded later are
+//!    included. An opener writes the ids that its fields have set when it starts, so samplers see them.
 //! 3. [`SessionExporter`] maps the finished attributes to the keys of other backends, off the hot path.
 //!
-//! A scope is a snapshot: one immutable [`Session`] with all inherited values merged in. Where fields may
-//! still be recorded, a scope also has one live part, which refers to the opener. When the opener closes, inner
-//! scopes copy its values and let go of it. So jobs that spawn one another don't form a chain.
+//! A `Context` can't cover three cases, and each has its own place: an opener whose parent `Context` is replaced
+//! with `set_parent` before it starts, a span whose session is set after it has started
+//! ([`Session::set_on_current_span`]), and an opener that is filtered out ([`SessionLayer::wrap_filtered`]).
+//! Where no place has a scope, the [default session](Session::set_global_default) of the process applies.
 //!
-//! A scope can be in four places. Each one covers a case that the one before can't:
-//!
-//! - An entry in the `Context`: the usual place.
-//! - The pending span: an opener whose parent `Context` may be replaced with `set_parent` before it
-//!   starts. The span builder contains a ticket, which is the number of the pending span.
-//! - A map from OpenTelemetry span id to scope: spans whose own `Context` has no entry, after `set_parent`
-//!   and [`Session::set_on_current_span`].
-//! - The tracked span, whose scope is attached whenever the span is entered: openers that are filtered out
-//!   ([`SessionLayer::wrap_filtered`]), and subscribers without an OpenTelemetry layer.
-//!
-//! Where none of them has a scope, the [default session](Session::set_global_default) of the process applies.
-//!
-//! Samplers, log processors and conversations use the same parts: a sampler and a log processor read the
-//! scope from the `Context`, and a [`Conversation`] creates each turn's span in a scope.
+//! [The architecture page][architecture] follows a session through the source, file by file.
 //!
 //! # In libraries, in applications
 //!

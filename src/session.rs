@@ -25,7 +25,7 @@ use std::sync::Arc;
 ///
 /// A `Session` is a plain value. Create it once per conversation, and clone it freely (three reference counts). It
 /// becomes the current session where you [attach](Session::attach) it, wrap a [closure](Session::in_scope) or a
-/// [future](crate::InSession::in_session) in it, pass it to [`session!`](crate::session), or
+/// [future](crate::InSession::in_session) in it, pass it to [`session!`](crate::session!), or
 /// [set it on the current span](Session::set_on_current_span). `Debug` shows which ids there are, and never a value.
 ///
 /// ```

@@ -58,7 +58,7 @@ fn set_up(exporter: SpanExporter) -> SessionTracerProvider<SdkTracerProvider> {
         .with(LevelFilter::INFO)
         // Mistakes in the set-up are told as warnings.
         .with(fmt::layer().with_writer(io::stderr))
-        // Sees which spans say a session. Around the OpenTelemetry layer, not beside it.
+        // Finds the spans that set a session. It wraps the OpenTelemetry layer, and is no layer beside it.
         .with(SessionLayer::new().wrap(otel))
         .init();
     provider

@@ -37,7 +37,7 @@ macro_rules! session {
 /// still inherit the session.
 ///
 /// The id may be anything that implements `Display`. Fields, `target:`, `parent:` and `level:` are the same as for
-/// [`session!`](crate::session). The span is named `user`.
+/// [`session!`](crate::session!). The span is named `user`.
 ///
 /// ```
 /// use tracing_session::{session, user};

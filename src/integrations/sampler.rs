@@ -58,7 +58,7 @@ use std::sync::{Arc, Once};
 /// # Which session
 ///
 /// The sampler reads the session from the `Context` that the span starts under. It may come from a `Session` value, an
-/// ancestor, incoming headers, the default session, or the fields of the span itself ([`session!`](crate::session), a
+/// ancestor, incoming headers, the default session, or the fields of the span itself ([`session!`](crate::session!), a
 /// field `session.id`), if they have a value when the span starts. An unsampled span still passes its session on.
 ///
 /// **An id that is learnt after the root has started is too late**, whether
