@@ -2,7 +2,7 @@
 //!
 //! A scope is a snapshot, made once. Where fields of a span may still be recorded, it also has one live
 //! part: the [`Opener`] of that span, or a link to the scope that it inherits such values from.
-//! How a `Context` carries a scope is in `in_force.rs`.
+//! How a `Context` carries a scope is in `scope/context.rs`.
 //!
 //! Scopes are locked one at a time, and no lock is held while a scope is dropped.
 

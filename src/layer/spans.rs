@@ -328,12 +328,15 @@ impl SpanAccess {
                 let found = dispatch.downcast_ref::<S>().and_then(|it| it.span(id));
                 let Some(span) = found else { return };
                 let mut extensions = span.extensions_mut();
-                if let Some(in_span) = extensions.get_mut::<SessionExtension>() {
-                    replace_tracked(key, scope.clone());
-                    in_span.scope = scope.clone();
-                } else {
+                let Some(extension) = extensions.get_mut::<SessionExtension>() else {
                     extensions.insert(SessionExtension::tracked(key, scope.clone(), None));
-                }
+                    return;
+                };
+                let replaced = std::mem::replace(&mut extension.scope, scope.clone());
+                // Dropped after the lock is released.
+                drop(extensions);
+                drop(replaced);
+                replace_tracked(key, scope.clone());
             },
         }
     }
