@@ -8,20 +8,18 @@
 
 #[path = "../../src"]
 mod library {
-    pub(crate) mod diagnostic;
-    pub(crate) mod error;
-    pub(crate) mod format;
-    pub(crate) mod here;
+    pub(crate) mod base {
+        pub(crate) mod diagnostic;
+        pub(crate) mod error;
+        pub(crate) mod setup;
+        pub(crate) mod shards;
+        pub(crate) mod thread_context;
+
+        pub(crate) use crate::sync;
+    }
+    pub(crate) mod export;
     pub(crate) mod scope;
     pub(crate) mod session;
-    pub(crate) mod shards;
-}
-
-/// In the place of `src/layer/`, to look for which needs its type alone.
-mod layer {
-    pub(crate) mod opening {
-        pub(crate) struct Shared;
-    }
 }
 
 mod models;

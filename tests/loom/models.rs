@@ -1,10 +1,11 @@
-use crate::base::setup::{AROUND, BESIDE, SetupCheck};
 use crate::base::diagnostic::{self, Once};
+use crate::base::setup::{AROUND, BESIDE, SetupCheck};
+use crate::base::shards::Shards;
+use crate::export::OpenerFields;
 use crate::scope::Scope;
-use crate::scope::opener::{Opener, OpenerFields};
+use crate::scope::opener::Opener;
 use crate::session::details::{Details, Part, Parts};
 use crate::session::{Id, Session};
-use crate::base::shards::Shards;
 use loom::thread::{self, JoinHandle};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -53,7 +54,7 @@ fn opener(set: Session, declared: Parts) -> Arc<Opener> {
 /// The scope of a span whose fields have set these, and may set others.
 fn late(session: Option<Id>, user: Option<Id>, outer: Option<Arc<Scope>>) -> Arc<Scope> {
     let declared = Parts::default().with(Part::Session).with(Part::User);
-    Scope::opened(outer, opener(ids(session, user), declared), false)
+    Scope::opened(outer, &opener(ids(session, user), declared), false)
 }
 
 /// The scope of something inside.
@@ -169,7 +170,7 @@ fn scope_that_awaits_its_ids_has_those_around_until_then() {
 /// The scope of a span with fields for metadata.
 fn late_details(outer: Option<Arc<Scope>>) -> Arc<Scope> {
     let declared = Parts::default().with(Part::Metadata).with(Part::Tags);
-    Scope::opened(outer, opener(Session::default(), declared), false)
+    Scope::opened(outer, &opener(Session::default(), declared), false)
 }
 
 fn metadata(scope: &Scope) -> Vec<String> {
@@ -224,7 +225,7 @@ fn session_of_a_span_below_is_whole_while_all_of_it_is_recorded() {
     in_every_order(|| {
         let declared = [Part::Session, Part::User, Part::Metadata];
         let declared = declared.into_iter().fold(Parts::default(), Parts::with);
-        let scope = Scope::opened(None, opener(Session::default(), declared), false);
+        let scope = Scope::opened(None, &opener(Session::default(), declared), false);
         let records = scope.clone();
         let recording = run(move || {
             records.record_metadata("plan");

@@ -1,4 +1,4 @@
-//! In the place of `src/sync.rs`: what loom has of it, and what it has not.
+//! Replaces `base::sync` of `src/lib.rs` with loom's types, and adds the ones that loom lacks.
 
 pub(crate) use loom::sync::{RwLock, RwLockWriteGuard};
 use std::ops::{Deref, DerefMut};

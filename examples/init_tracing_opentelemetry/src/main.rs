@@ -15,7 +15,9 @@ use opentelemetry::trace::{Tracer, TracerProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SpanData, TracerProviderBuilder};
 use std::error::Error;
 use tracing::instrument;
-use tracing_session::{Session, SessionLayer, SessionTracerProvider, session, processors::SessionSpanProcessor};
+use tracing_session::{
+    Session, SessionLayer, SessionTracerProvider, processors::SessionSpanProcessor, session,
+};
 use tracing_subscriber::prelude::*;
 
 fn main() -> Result<(), Box<dyn Error>> {
