@@ -419,7 +419,7 @@ pub(crate) fn not_while_a_span_starts() -> Result<(), Error> {
 /// needs_send(tracing_session::Session::generate().attach());
 /// ```
 #[derive(Debug)]
-#[must_use = "the session is current only until the guard is dropped"]
+#[must_use = "the session is current only until the guard is dropped: `let _guard = ...`"]
 pub struct SessionGuard {
     pub(crate) _attached: Attached,
 }
@@ -522,7 +522,7 @@ pin_project! {
     /// }
     /// ```
     #[derive(Clone, Debug)]
-    #[must_use = "futures and streams do nothing unless they are polled"]
+    #[must_use = "futures and streams do nothing unless you `.await` or poll them"]
     pub struct WithSession<T> {
         #[pin]
         inner: T,

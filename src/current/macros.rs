@@ -25,7 +25,7 @@
 /// session!(known, channel = "web").in_scope(|| { /* ... */ });
 ///
 /// let request = tracing::info_span!("request");
-/// session!(target: "chat", parent: &request, level: Level::DEBUG, 42_u64, channel = "web");
+/// let span = session!(target: "chat", parent: &request, level: Level::DEBUG, 42_u64, channel = "web");
 /// # Ok(()) }
 /// ```
 #[macro_export]
@@ -55,8 +55,8 @@ macro_rules! user {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __create_span {
-    ($kind:ident [$($options:tt)*] target: $target:expr, $($rest:tt)*) => {
-        $crate::__create_span!($kind [$($options)* [target: $target,]] $($rest)*)
+    ($kind:ident [] target: $target:expr, $($rest:tt)*) => {
+        $crate::__create_span!($kind [[target: $target,]] $($rest)*)
     };
     ($kind:ident [$($options:tt)*] parent: $parent:expr, $($rest:tt)*) => {
         $crate::__create_span!($kind [$($options)* [parent: $parent,]] $($rest)*)

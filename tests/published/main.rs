@@ -8,5 +8,6 @@
     feature = "tower"
 ))]
 mod auto_traits;
+mod compile_errors;
 mod public_api;
 mod rust_version;
