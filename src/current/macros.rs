@@ -70,13 +70,13 @@ macro_rules! __create_span {
     (@session [$($options:tt)*]) => {
         $crate::__create_span!(@session [$($options)*] $crate::Session::generate())
     };
+    // Mistakes: no expression starts with a sigil, an assignment has no value, and options have been taken off.
     (@$kind:ident [$($options:tt)*] % $($rest:tt)*) => {
         $crate::__create_span!(@sigil $kind $($rest)*)
     };
     (@$kind:ident [$($options:tt)*] ? $($rest:tt)*) => {
         $crate::__create_span!(@sigil $kind $($rest)*)
     };
-    // An assignment has no value, so it's no id.
     (@$kind:ident [$($options:tt)*] $field:tt $(.$part:tt)* = % $($rest:tt)*) => {
         $crate::__create_span!(@named $kind $($rest)*)
     };
@@ -89,7 +89,7 @@ macro_rules! __create_span {
     (@$kind:ident [$($options:tt)*] $option:ident : $($rest:tt)*) => {
         ::core::compile_error!(::core::concat!(
             "`", ::core::stringify!($option), ":` can't be here: `", ::core::stringify!($kind),
-            "!` takes `target:`, `parent:` and `level:`, in this order, each with a comma behind it, \
+            "!` takes `target:`, `parent:` and `level:`, in this order, each followed by a comma, \
             and then the id without a name",
         ))
     };
