@@ -104,7 +104,7 @@ impl Conversation {
     ///
     /// let chat = Conversation::new(Session::generate()).in_one_trace();
     /// ```
-    #[must_use = "it is the conversation"]
+    #[must_use = "it returns the changed conversation: `let chat = ...`"]
     pub fn in_one_trace(mut self) -> Self {
         self.in_one_trace = true;
         self
@@ -120,7 +120,7 @@ impl Conversation {
     ///
     /// let chat = Conversation::new(Session::generate()).with_lifecycle_events();
     /// ```
-    #[must_use = "it is the conversation"]
+    #[must_use = "it returns the changed conversation: `let chat = ...`"]
     pub fn with_lifecycle_events(mut self) -> Self {
         self.has_events = true;
         self
@@ -136,7 +136,7 @@ impl Conversation {
     ///     Ok(Conversation::resume(state).with_session(session))
     /// }
     /// ```
-    #[must_use = "it is the conversation"]
+    #[must_use = "it returns the changed conversation: `let chat = ...`"]
     pub fn with_session(mut self, session: Session) -> Self {
         let id = self.session.id.take();
         self.session = Session { id, ..session };
@@ -502,7 +502,7 @@ mod sealed {
 /// # take(&mut Conversation::new(Session::generate())).unwrap();
 /// ```
 #[derive(Debug)]
-#[must_use = "the conversation moves on when the turn is finished"]
+#[must_use = "the next turn follows this one only after `turn.finish()`: `let turn = ...`"]
 pub struct Turn {
     pub(crate) span: Span,
     pub(crate) context: SpanContext,

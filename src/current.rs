@@ -419,7 +419,7 @@ pub(crate) fn not_while_a_span_starts() -> Result<(), Error> {
 /// needs_send(tracing_session::Session::generate().attach());
 /// ```
 #[derive(Debug)]
-#[must_use = "the session is current only until the guard is dropped"]
+#[must_use = "the session is current only until the guard is dropped: `let _guard = ...`"]
 pub struct SessionGuard {
     pub(crate) _attached: Attached,
 }
@@ -435,7 +435,8 @@ pub struct SessionGuard {
 /// # Ok(()) }
 /// ```
 pub trait InSession: Sized {
-    /// Wraps the future or stream, so that `session` is current whenever it is polled.
+    /// Wraps the future or stream, so that `session` is current whenever it is polled. It takes a [`Session`] or a
+    /// `&Session`.
     ///
     /// The session moves with the future: into a spawned task, to another thread. A span that was created before, as in
     /// `future.instrument(span).in_session(session)`, keeps the session of the place where it was created.
@@ -449,15 +450,66 @@ pub trait InSession: Sized {
     /// tokio::spawn(async { /* in the session too */ }.in_session(session)).await.unwrap();
     /// # Ok(()) }
     /// ```
-    fn in_session(self, session: Session) -> WithSession<Self> {
+    fn in_session(self, session: impl IntoSession) -> WithSession<Self> {
         WithSession {
             inner: self,
-            session,
+            session: session.into_session(),
         }
     }
 }
 
 impl<T> InSession for T {}
+
+/// What [`InSession::in_session`] takes: a [`Session`] or a reference to one.
+///
+/// The trait is sealed.
+///
+/// ```
+/// use tracing_session::current::{InSession, IntoSession, WithSession};
+///
+/// fn in_chat<F: Future>(answer: F, session: impl IntoSession) -> WithSession<F> {
+///     answer.in_session(session)
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a session: write `Session::new(id)?`",
+    label = "expected a `Session` or `&Session`",
+    note = "an id becomes a session with `Session::new(id)?`, and a `Result<Session, Error>` with `?`",
+    note = "the current session is an `Option`: `current_session().unwrap_or_default()`"
+)]
+pub trait IntoSession: sealed::Sealed {
+    /// The session itself, or a clone of it.
+    ///
+    /// ```
+    /// use tracing_session::{Session, current::IntoSession};
+    ///
+    /// let session = Session::new("chat-42")?;
+    /// assert_eq!((&session).into_session(), session);
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    fn into_session(self) -> Session;
+}
+
+impl IntoSession for Session {
+    fn into_session(self) -> Session {
+        self
+    }
+}
+
+impl IntoSession for &Session {
+    fn into_session(self) -> Session {
+        self.clone()
+    }
+}
+
+mod sealed {
+    use crate::session::Session;
+
+    pub trait Sealed {}
+
+    impl Sealed for Session {}
+    impl Sealed for &Session {}
+}
 
 pin_project! {
     /// A future or stream with a session: see [`InSession::in_session`].
@@ -466,11 +518,11 @@ pin_project! {
     /// use tracing_session::{InSession, Session, current::WithSession};
     ///
     /// fn in_chat<F: Future>(answer: F, session: &Session) -> WithSession<F> {
-    ///     answer.in_session(session.clone())
+    ///     answer.in_session(session)
     /// }
     /// ```
     #[derive(Clone, Debug)]
-    #[must_use = "futures and streams do nothing unless they are polled"]
+    #[must_use = "futures and streams do nothing unless you `.await` or poll them"]
     pub struct WithSession<T> {
         #[pin]
         inner: T,

@@ -110,6 +110,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// # drop(subscriber);
 /// ```
 #[derive(Debug)]
+#[must_use = "a layer does nothing until a subscriber has it: `registry().with(SessionLayer::new().wrap(otel))`"]
 pub struct SessionLayer {
     pub(crate) state: Arc<LayerState>,
 }
@@ -290,6 +291,7 @@ impl SessionLayer {
     /// let subscriber = tracing_subscriber::registry().with(layer);
     /// # drop(subscriber);
     /// ```
+    #[must_use = "a layer does nothing until a subscriber has it: `registry().with(layer)`"]
     pub fn wrap_filtered<S, L, F>(self, otel: L, filter: F) -> impl Layer<S>
     where
         S: Subscriber + for<'span> LookupSpan<'span>,

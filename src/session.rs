@@ -81,6 +81,7 @@ impl Session {
     ///
     /// assert_ne!(Session::generate(), Session::generate());
     /// ```
+    #[must_use = "the session is current only where you set it: `session.in_scope(...)` or `future.in_session(session)`"]
     pub fn generate() -> Self {
         Self::with_id(Id::generate())
     }
@@ -167,7 +168,7 @@ impl Session {
     /// assert_eq!(here.id(), Some("chat-42"));
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
-    #[must_use = "it is another session"]
+    #[must_use = "it returns the changed session: `let session = ...`"]
     pub fn without(mut self, part: Part) -> Self {
         self.cleared = self.cleared.with(part);
         match part {
@@ -247,7 +248,7 @@ impl Session {
     ///     .with_prompt_template_variables(BTreeMap::from([("city", "Oslo")]))?;
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
-    #[must_use = "it is another session"]
+    #[must_use = "it returns the changed session: `let session = ...`"]
     pub fn with_prompt_template(self, template: impl AsRef<str>) -> Self {
         let template = details::shared(template.as_ref());
         self.change(|it| it.template = Some(template))
@@ -260,7 +261,7 @@ impl Session {
     /// let session = Session::default().with_prompt_template_version("v2");
     /// assert_eq!(session.prompt_template_version(), Some("v2"));
     /// ```
-    #[must_use = "it is another session"]
+    #[must_use = "it returns the changed session: `let session = ...`"]
     pub fn with_prompt_template_version(self, version: impl AsRef<str>) -> Self {
         let version = details::shared(version.as_ref());
         self.change(|it| it.template_version = Some(version))

@@ -78,6 +78,7 @@ impl<P> SessionTracerProvider<P> {
     /// # use tracing_session::SessionTracerProvider;
     /// let provider = SessionTracerProvider::new(SdkTracerProvider::default());
     /// ```
+    #[must_use = "only spans of this provider's tracers have a session: `let provider = SessionTracerProvider::new(...)`"]
     pub fn new(provider: P) -> Self {
         setup::begin();
         Self {
@@ -95,6 +96,7 @@ impl<P> SessionTracerProvider<P> {
     /// let provider = SessionTracerProvider::new(SdkTracerProvider::default())
     ///     .with_privacy(Privacy::new().with_user_ids(IdPolicy::omitted()));
     /// ```
+    #[must_use = "it returns the changed provider: `let provider = provider.with_privacy(...)`"]
     pub fn with_privacy(mut self, privacy: Privacy) -> Self {
         self.redaction = Redaction::of(privacy);
         self
@@ -115,6 +117,7 @@ impl<P> SessionTracerProvider<P> {
     /// let provider = SessionTracerProvider::new(SdkTracerProvider::default())
     ///     .without_renaming_plain_attributes();
     /// ```
+    #[must_use = "it returns the changed provider: `let provider = ...`"]
     pub fn without_renaming_plain_attributes(mut self) -> Self {
         self.renames_plain = false;
         self

@@ -168,6 +168,7 @@ pub(crate) fn has_processor() -> bool {
 }
 
 /// Checks the span of a macro.
+#[must_use = "the id is set only in this span: use it with `.entered()`, `.in_scope(...)` or `.instrument(...)`"]
 #[inline]
 pub fn checked(span: Span) -> Span {
     if span.is_disabled() || HAS_LAYER.get().is_none() {

@@ -25,7 +25,7 @@
 /// session!(known, channel = "web").in_scope(|| { /* ... */ });
 ///
 /// let request = tracing::info_span!("request");
-/// session!(target: "chat", parent: &request, level: Level::DEBUG, 42_u64, channel = "web");
+/// let span = session!(target: "chat", parent: &request, level: Level::DEBUG, 42_u64, channel = "web");
 /// # Ok(()) }
 /// ```
 #[macro_export]
@@ -55,8 +55,8 @@ macro_rules! user {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __create_span {
-    ($kind:ident [$($options:tt)*] target: $target:expr, $($rest:tt)*) => {
-        $crate::__create_span!($kind [$($options)* [target: $target,]] $($rest)*)
+    ($kind:ident [] target: $target:expr, $($rest:tt)*) => {
+        $crate::__create_span!($kind [[target: $target,]] $($rest)*)
     };
     ($kind:ident [$($options:tt)*] parent: $parent:expr, $($rest:tt)*) => {
         $crate::__create_span!($kind [$($options)* [parent: $parent,]] $($rest)*)
@@ -70,35 +70,76 @@ macro_rules! __create_span {
     (@session [$($options:tt)*]) => {
         $crate::__create_span!(@session [$($options)*] $crate::Session::generate())
     };
+    // Mistakes: no expression starts with a sigil, an assignment has no value, and options have been taken off.
+    (@$kind:ident [$($options:tt)*] % $($rest:tt)*) => {
+        $crate::__create_span!(@sigil $kind $($rest)*)
+    };
+    (@$kind:ident [$($options:tt)*] ? $($rest:tt)*) => {
+        $crate::__create_span!(@sigil $kind $($rest)*)
+    };
+    (@$kind:ident [$($options:tt)*] $field:tt $(.$part:tt)* = % $($rest:tt)*) => {
+        $crate::__create_span!(@named $kind $($rest)*)
+    };
+    (@$kind:ident [$($options:tt)*] $field:tt $(.$part:tt)* = ? $($rest:tt)*) => {
+        $crate::__create_span!(@named $kind $($rest)*)
+    };
+    (@$kind:ident [$($options:tt)*] $field:tt $(.$part:tt)* = $($rest:tt)*) => {
+        $crate::__create_span!(@named $kind $($rest)*)
+    };
+    (@$kind:ident [$($options:tt)*] $option:ident : $($rest:tt)*) => {
+        ::core::compile_error!(::core::concat!(
+            "`", ::core::stringify!($option), ":` can't be here: `", ::core::stringify!($kind),
+            "!` takes `target:`, `parent:` and `level:`, in this order, each followed by a comma, \
+            and then the id without a name",
+        ))
+    };
     (@session [$($options:tt)*] $id:expr $(, $($fields:tt)*)?) => {
-        match &$id {
+        $crate::__private::checked(match &$id {
             id => {
                 #[allow(unused_imports)]
                 use $crate::__private::Displayed as _;
                 let (session_id, user_id, _passing) = $crate::__private::Argument(id).ids();
-                $crate::__private::checked($crate::__private::span!(
+                $crate::__private::span!(
                     $($options)*
                     "session",
                     tracing_session = $crate::__private::Empty,
                     session.id = session_id.as_deref(),
                     user.id = user_id,
                     $($($fields)*)?
-                ))
+                )
             }
-        }
+        })
+    };
+    (@user [$($options:tt)*]) => {
+        ::core::compile_error!("`user!` needs an id: write `user!(\"u-7\")` or `user!(user_id)`")
     };
     (@user [$($options:tt)*] $id:expr $(, $($fields:tt)*)?) => {
-        match &$id {
-            id => {
-                $crate::__private::checked($crate::__private::span!(
-                    $($options)*
-                    "user",
-                    tracing_session = $crate::__private::Empty,
-                    user.id = $crate::__private::text(id).as_str(),
-                    $($($fields)*)?
-                ))
-            }
-        }
+        $crate::__private::checked(match &$id {
+            id => $crate::__private::span!(
+                $($options)*
+                "user",
+                tracing_session = $crate::__private::Empty,
+                user.id = $crate::__private::text(id).as_str(),
+                $($($fields)*)?
+            ),
+        })
+    };
+    (@named session $($rest:tt)*) => {
+        ::core::compile_error!(::core::concat!(
+            "`session!` takes the id first, without a name: write `session!(", ::core::stringify!($($rest)*),
+            ")`. For fields beside a new id, write `session!(Session::generate(), ...)`",
+        ))
+    };
+    (@named user $($rest:tt)*) => {
+        ::core::compile_error!(::core::concat!(
+            "`user!` takes the id first, without a name: write `user!(", ::core::stringify!($($rest)*), ")`",
+        ))
+    };
+    (@sigil $kind:ident $($rest:tt)*) => {
+        ::core::compile_error!(::core::concat!(
+            "`", ::core::stringify!($kind), "!` formats the id with `Display`, without a sigil: write `",
+            ::core::stringify!($kind), "!(", ::core::stringify!($($rest)*), ")`",
+        ))
     };
 }
 
@@ -123,12 +164,22 @@ pub mod __private {
     /// The ids that an argument sets, and a guard that passes the other values of a `Session` to the span.
     pub type Ids<'a, G> = (Option<Cow<'a, str>>, Option<&'a str>, G);
 
+    /// For all types, so that the compiler finds the method and names the bound that the type doesn't satisfy.
     pub trait Displayed<'a> {
-        fn ids(self) -> Ids<'a, ()>;
+        type Id: ?Sized;
+
+        fn ids(self) -> Ids<'a, ()>
+        where
+            Self::Id: MacroId;
     }
 
-    impl<'a, T: Display + ?Sized> Displayed<'a> for Argument<&'a T> {
-        fn ids(self) -> Ids<'a, ()> {
+    impl<'a, T: ?Sized> Displayed<'a> for Argument<&'a T> {
+        type Id = T;
+
+        fn ids(self) -> Ids<'a, ()>
+        where
+            T: MacroId,
+        {
             (Some(text(self.0).into()), None, ())
         }
     }
@@ -161,7 +212,24 @@ pub mod __private {
     #[must_use]
     pub struct Passing(#[expect(dead_code, reason = "it detaches when it is dropped")] Attached);
 
-    pub fn text(id: &(impl Display + ?Sized)) -> String {
-        id.to_string()
+    /// `Display`, with an error message of its own.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` is not an id: pass a value that implements `Display`, for example a `&str`",
+        note = "an id in an `Option` or a `Result` has to be unwrapped first: `session!(Session::new(id)?)`, for example",
+        note = "write `session!(id.to_string())` or `session!(format!(\"{{id:?}}\"))` to format the id yourself"
+    )]
+    pub trait MacroId {
+        fn text(&self) -> String;
+    }
+
+    #[diagnostic::do_not_recommend]
+    impl<T: Display + ?Sized> MacroId for T {
+        fn text(&self) -> String {
+            self.to_string()
+        }
+    }
+
+    pub fn text(id: &(impl MacroId + ?Sized)) -> String {
+        id.text()
     }
 }

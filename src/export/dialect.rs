@@ -26,6 +26,7 @@ use std::borrow::Cow;
 ///     .with_dialect(Dialect::OPENINFERENCE.and(Dialect::GEN_AI));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a dialect does nothing until an exporter has it: `.with_dialect(dialect)`"]
 pub struct Dialect {
     rules: Cow<'static, [Rule]>,
 }

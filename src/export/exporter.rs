@@ -64,6 +64,7 @@ use std::time::Duration;
 /// # Ok::<(), opentelemetry_sdk::error::OTelSdkError>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "an exporter does nothing until a provider has it: `.with_batch_exporter(exporter)`"]
 pub struct SessionExporter<E> {
     inner: E,
     translator: Translator,

@@ -71,6 +71,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// let provider = SessionTracerProvider::new(provider).with_privacy(privacy);
 /// ```
 #[derive(Clone, Debug, Default)]
+#[must_use = "it has no effect until a provider has it: `.with_privacy(privacy)`"]
 pub struct Privacy {
     pub(crate) user_ids: IdPolicy,
     pub(crate) session_ids: IdPolicy,
@@ -193,6 +194,7 @@ impl Privacy {
 /// let privacy = Privacy::new().with_user_ids(IdPolicy::omitted());
 /// ```
 #[derive(Clone, Default)]
+#[must_use = "it has no effect until a `Privacy` has it: `.with_user_ids(policy)` or `.with_session_ids(policy)`"]
 pub struct IdPolicy(Kind);
 
 #[derive(Clone, Default)]

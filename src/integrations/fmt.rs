@@ -89,6 +89,7 @@ pub fn with_session<F: Clone + 'static, T: Clone>(format: Format<F, T>) -> Sessi
 /// }
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "a format does nothing until a layer has it: `fmt::layer().map_event_format(with_session)`"]
 pub struct SessionFormat<F, T> {
     plain: Format<F, T>,
     /// The same with colours. `plain` doesn't know that the writer has colours, because it writes into a buffer.

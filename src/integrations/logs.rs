@@ -62,6 +62,7 @@ use std::time::Duration;
 /// # drop(subscriber);
 /// ```
 #[derive(Debug, Default)]
+#[must_use = "a processor does nothing until a provider has it: `.with_log_processor(processor)`"]
 pub struct SessionLogProcessor {
     redaction: Option<Arc<Redaction>>,
     /// `None` writes OpenInference's keys.

@@ -106,7 +106,7 @@ pub fn pipeline(service_name: impl Into<String>) -> Pipeline {
 ///     .install()?;
 /// # Ok::<(), tracing_session::Error>(())
 /// ```
-#[must_use = "nothing is set up until `install` or `build`"]
+#[must_use = "nothing is set up until you call `install()` or `build()`"]
 pub struct Pipeline {
     service_name: String,
     project: Option<String>,
@@ -386,7 +386,7 @@ impl fmt::Debug for Pipeline {
 ///     telemetry.shutdown()
 /// }
 /// ```
-#[must_use = "dropping it ends the export of spans"]
+#[must_use = "spans are exported only until it is dropped: keep it alive until the end of `main` with `let _telemetry = ...`"]
 pub struct Telemetry {
     provider: SessionTracerProvider<SdkTracerProvider>,
     /// The layer's state. Its setup check reports a guard that is dropped at once.

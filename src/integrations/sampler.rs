@@ -102,6 +102,7 @@ use std::sync::{Arc, Once};
 ///
 #[doc = include_str!("../../docs/sampling.md")]
 #[derive(Clone)]
+#[must_use = "a sampler does nothing until a provider has it: `.with_sampler(sampler)`"]
 pub struct SessionSampler {
     /// A span with a lower randomness is dropped.
     threshold: u64,

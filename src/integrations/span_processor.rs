@@ -73,6 +73,7 @@ use std::time::Duration;
 /// # drop(subscriber);
 /// ```
 #[derive(Debug)]
+#[must_use = "a processor does nothing until a provider has it: `.with_span_processor(processor)`"]
 pub struct SessionSpanProcessor {
     translator: Translator,
 }

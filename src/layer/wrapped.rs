@@ -26,6 +26,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// }
 /// ```
 #[derive(Debug)]
+#[must_use = "a layer does nothing until a subscriber has it: `registry().with(layer)`"]
 pub struct WrappedLayer<L> {
     state: Arc<LayerState>,
     inner: L,

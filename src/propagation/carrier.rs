@@ -21,6 +21,13 @@ use std::{fmt, slice};
 /// assert_eq!(headers.get_all("TRACEPARENT"), ["new"]);
 /// assert_eq!(headers.len(), 1);
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a carrier of headers: pass a `HashMap<String, String>`, for example",
+    label = "this type doesn't implement `Carrier`",
+    note = "carriers are `HashMap<String, String>`, `HashMap<String, Vec<String>>`, `BTreeMap<String, String>`, \
+            `TraceHeaders`, and `http::HeaderMap` with the feature `http` of `tracing-session`",
+    note = "for a type of your own implement `tracing_session::propagation::Carrier`"
+)]
 pub trait Carrier {
     /// Sets a header, and replaces its earlier values.
     ///

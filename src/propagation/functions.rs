@@ -64,6 +64,7 @@ pub fn inject_context(carrier: &mut (impl Carrier + ?Sized)) {
 /// request.in_scope(|| { /* in the session of the caller */ });
 /// # }
 /// ```
+#[must_use = "it applies only where you set it: `let _guard = context.attach()` or `span.set_parent(context)`"]
 pub fn extract_context(carrier: &(impl Carrier + ?Sized)) -> Context {
     extract_accepted(carrier, |_| true)
 }
@@ -116,7 +117,7 @@ pub fn propagated_context(carrier: &(impl Carrier + ?Sized)) -> PropagatedContex
 /// }
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "it is in force only where it is attached"]
+#[must_use = "it applies only where you attach it: `let _guard = context.attach()` or `context.in_scope(...)`"]
 pub struct PropagatedContext(Context);
 
 impl PropagatedContext {
@@ -168,6 +169,7 @@ pub trait WithPropagated: Sized {
     /// let task = async { /* ... */ }.with_propagated(&headers);
     /// # drop(task);
     /// ```
+    #[must_use = "futures do nothing unless you `.await` or poll them"]
     fn with_propagated(self, carrier: &(impl Carrier + ?Sized)) -> WithContext<Self> {
         self.with_context(extract_context(carrier))
     }

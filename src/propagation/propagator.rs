@@ -69,6 +69,7 @@ const NOT_IN_A_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 /// ]));
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "a propagator does nothing until you set it: `global::set_text_map_propagator(propagator)`"]
 pub struct SessionPropagator {
     baggage: bool,
     headers: Vec<String>,
@@ -371,6 +372,7 @@ impl TextMapPropagator for SessionPropagator {
 /// let ours = |id: &str, _: &()| id.starts_with("chat-");
 /// let propagator = SessionPropagator::new().with_inbound(InboundPolicy::verify(ours));
 /// ```
+#[must_use = "a policy does nothing until you set it: `.with_inbound(policy)`"]
 pub struct InboundPolicy<R: ?Sized = ()>(Policy<Arc<Verify<R>>>);
 
 /// Generic over the function, so that `Clone` can be derived although `R` need not be `Clone`.

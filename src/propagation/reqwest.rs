@@ -36,6 +36,7 @@ pub fn middleware() -> SessionMiddleware {
 /// let middleware: tracing_session::propagation::reqwest::SessionMiddleware = tracing_session::propagation::reqwest::middleware();
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "a middleware does nothing until a client has it: `ClientBuilder::new(client).with(middleware)`"]
 pub struct SessionMiddleware {
     hosts: AllowedHosts,
 }

@@ -56,6 +56,7 @@ pub fn server() -> ServerLayer {
 /// let layer: ServerLayer = server();
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "a layer does nothing until a service has it: `.layer(tower::server())`"]
 pub struct ServerLayer {
     inbound: InboundPolicy<Parts>,
 }
@@ -159,7 +160,7 @@ pin_project! {
     /// }
     /// ```
     #[derive(Debug)]
-    #[must_use = "futures do nothing unless they are polled"]
+    #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct ServerFuture<F> {
         #[pin]
         inner: F,
@@ -251,6 +252,7 @@ pub fn client() -> ClientLayer {
 /// let layer: ClientLayer = client();
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "a layer does nothing until a service has it: `.layer(tower::client())`"]
 pub struct ClientLayer {
     hosts: AllowedHosts,
 }

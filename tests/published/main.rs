@@ -8,6 +8,7 @@
     feature = "tower"
 ))]
 mod auto_traits;
+mod compile_errors;
 mod layers;
 mod public_api;
 mod rust_version;
