@@ -137,7 +137,10 @@ fn endpoint(configured: Option<String>, protocol: Protocol) -> Result<String, Er
         Some("http" | "https") => return Ok(endpoint),
         _ => ErrorKind::Endpoint,
     };
-    Err(Error::from(kind).of_variable(variable.as_deref()))
+    let error = Error::from(kind);
+    Err(variable
+        .iter()
+        .fold(error, |error, it| error.of_variable(it)))
 }
 
 fn http_exporter(
