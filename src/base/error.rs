@@ -1,5 +1,6 @@
 //! The crate's error: its kinds, and the text of each. No text contains an id.
 
+use std::env::VarError;
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
@@ -141,7 +142,6 @@ error_kinds! {
     /// assert!(pipeline.install().unwrap_err().is_invalid_setting());
     /// ```
     #[cfg(feature = "otlp")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "otlp")))]
     pub is_invalid_setting {
         Setting(valid: &'static str) => "no such value (valid: {valid})",
         Endpoint => "the endpoint is not a URL such as http://localhost:4318",
@@ -160,7 +160,6 @@ error_kinds! {
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
     #[cfg(feature = "otlp")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "otlp")))]
     pub is_subscriber_set {
         SubscriberSet =>
             "there is a global subscriber already; call install() in its place, or put the \
@@ -176,7 +175,6 @@ error_kinds! {
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
     #[cfg(feature = "otlp")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "otlp")))]
     pub is_export_failed {
         Export => "not all spans were exported",
     }
@@ -243,6 +241,17 @@ impl Error {
         let mut error = Self::from(kind);
         error.cause = Some(cause);
         error
+    }
+}
+
+/// The value of an environment variable, if it is set and not blank.
+pub(crate) fn variable(name: &str) -> Result<Option<String>, Error> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value).filter(|value| !value.trim().is_empty())),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => {
+            Err(Error::from(ErrorKind::VariableNotUnicode).of_variable(name))
+        }
     }
 }
 

@@ -101,9 +101,8 @@ impl Privacy {
     /// let privacy = Privacy::new().with_user_ids(IdPolicy::omitted());
     /// ```
     #[doc(alias = "UserIdPolicy")]
-    pub fn with_user_ids(mut self, user_ids: IdPolicy) -> Self {
-        self.user_ids = user_ids;
-        self
+    pub fn with_user_ids(self, user_ids: IdPolicy) -> Self {
+        Self { user_ids, ..self }
     }
 
     /// The policy for session ids. Default: [`IdPolicy::plain`].
@@ -247,7 +246,6 @@ impl IdPolicy {
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
     #[cfg(feature = "hash")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "hash")))]
     pub fn hashed(key: impl AsRef<[u8]>) -> Result<Self, Error> {
         use hmac::KeyInit;
 
@@ -272,7 +270,6 @@ impl IdPolicy {
     /// assert_eq!(error.to_string(), "`USER_ID_KEY`: the environment variable is not set");
     /// ```
     #[cfg(feature = "hash")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "hash")))]
     pub fn hashed_from_env(variable: &str) -> Result<Self, Error> {
         let hashed = match std::env::var_os(variable) {
             Some(key) => Self::hashed(key.as_encoded_bytes()),

@@ -46,13 +46,13 @@ mod exporter;
 pub use exporter::Protocol;
 
 use crate::base::diagnostic::{self, Message};
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind, variable};
 use crate::export::dialect::Dialect;
 use crate::export::exporter::SessionExporter;
 use crate::export::privacy::Privacy;
 use crate::layer::SessionLayer;
 use crate::layer::spans::LayerState;
-use crate::propagation::functions::{propagator_from_env, variable};
+use crate::propagation::functions::propagator_from_env;
 use crate::tracer::SessionTracerProvider;
 use exporter::{ExporterConfig, GrpcDriver, invalid_setting};
 use http::{HeaderName, HeaderValue};
