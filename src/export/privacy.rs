@@ -7,7 +7,7 @@ use crate::session::id::{Mac, hash};
 use crate::session::{Id, IdKind};
 use opentelemetry::KeyValue;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Which session ids, user ids and metadata are exported unchanged, hashed, or not at all.
@@ -373,9 +373,6 @@ pub(crate) fn id_field_kind(span: &str) -> Option<IdKind> {
 /// Empty until a provider redacts, or a name is registered.
 static FILTER: [AtomicU32; 64] = [const { AtomicU32::new(0) }; 64];
 
-/// A bit for each length in [`FILTER`].
-static LENGTHS: AtomicU64 = AtomicU64::new(0);
-
 /// The place of a key in [`FILTER`].
 #[inline(always)]
 fn place(key: &str) -> (usize, u32) {
@@ -386,7 +383,6 @@ fn place(key: &str) -> (usize, u32) {
 pub(crate) fn add_to_filter(key: &str) {
     let (length, first) = place(key);
     FILTER[length].fetch_or(first, Ordering::Relaxed);
-    LENGTHS.fetch_or(1 << length, Ordering::Relaxed);
 }
 
 /// False if an attribute with this key is certainly neither private, nor one that spans look at.
@@ -399,8 +395,5 @@ pub(crate) fn may_matter(key: &str) -> bool {
 /// The same for several attributes.
 #[inline]
 pub(crate) fn any_may_matter(attributes: &[KeyValue]) -> bool {
-    let lengths = LENGTHS.load(Ordering::Relaxed);
-    let has_length = |key: &str| lengths >> (key.len() % 64) & 1 != 0;
-    let mut keys = attributes.iter().map(|it| it.key.as_str());
-    keys.any(|key| has_length(key) && may_matter(key))
+    attributes.iter().any(|it| may_matter(it.key.as_str()))
 }

@@ -252,9 +252,8 @@ pub(super) struct GrpcDriver {
 
 impl GrpcDriver {
     fn start() -> io::Result<Self> {
-        let driver = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let mut driver = runtime::Builder::new_current_thread();
+        let driver = driver.enable_all().build()?;
         let runtime = driver.handle().clone();
         let (_alive, ended) = oneshot::channel();
         thread::Builder::new()
