@@ -16,14 +16,14 @@ use std::sync::Arc;
 /// assert!(error.is_invalid_id());
 /// assert_eq!(error.to_string(), "id has a control character");
 /// ```
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Error {
     kind: ErrorKind,
     /// The value that was refused: an id, a tag, a key.
     noun: &'static str,
     /// The environment variable or the name that the error is about, each with a colon. Never an id.
     subject: String,
-    cause: Option<Arc<DynError>>,
+    cause: Option<Cause>,
 }
 
 /// Declares [`ErrorKind`] from a table: the kinds with their texts, and the method that tells each group of them.
@@ -196,14 +196,17 @@ error_kinds! {
 /// With the auto traits that [`Error`] has without a cause.
 pub(crate) type DynError = dyn std::error::Error + Send + Sync + UnwindSafe + RefUnwindSafe;
 
-/// Errors of the same text are the same: causes can't be compared in another way.
-impl PartialEq for Error {
+/// The error that caused ours. `Arc`, because `Error` is `Clone`.
+#[derive(Clone)]
+struct Cause(Arc<DynError>);
+
+impl PartialEq for Cause {
     fn eq(&self, other: &Self) -> bool {
-        self.full_text() == other.full_text()
+        self.0.to_string() == other.0.to_string()
     }
 }
 
-impl Eq for Error {}
+impl Eq for Cause {}
 
 impl Error {
     /// The error for a value that is no id, such as a tag.
@@ -231,7 +234,7 @@ impl Error {
     /// The text, with the text of the cause.
     pub(crate) fn full_text(&self) -> String {
         match &self.cause {
-            Some(cause) => format!("{self}: {cause}"),
+            Some(Cause(cause)) => format!("{self}: {cause}"),
             None => self.to_string(),
         }
     }
@@ -239,7 +242,7 @@ impl Error {
     #[cfg(feature = "otlp")]
     pub(crate) fn caused_by(kind: ErrorKind, cause: Arc<DynError>) -> Self {
         let mut error = Self::from(kind);
-        error.cause = Some(cause);
+        error.cause = Some(Cause(cause));
         error
     }
 }
@@ -280,6 +283,6 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&**self.cause.as_ref()?)
+        Some(&*self.cause.as_ref()?.0)
     }
 }

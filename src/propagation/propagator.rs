@@ -193,7 +193,7 @@ impl SessionPropagator {
         Self { inbound, ..self }
     }
 
-    /// The headers of the session's own.
+    /// The separate headers for the session id.
     fn headers(&self) -> &[String] {
         &self.fields[usize::from(self.baggage)..]
     }

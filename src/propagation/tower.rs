@@ -158,7 +158,10 @@ pin_project! {
     }
 }
 
-impl<F: Future<Output = Result<Response<A>, E>>, A, E> Future for ServerFuture<F> {
+impl<F, A, E> Future for ServerFuture<F>
+where
+    F: Future<Output = Result<Response<A>, E>>,
+{
     type Output = Result<Response<ServerBody<A>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
@@ -258,7 +261,10 @@ impl ClientLayer {
     /// ```
     /// let layer = tracing_session::propagation::tower::client().only_to(["agents.internal", ".corp.internal"]);
     /// ```
-    pub fn only_to<H: Into<String>>(self, hosts: impl IntoIterator<Item = H>) -> Self {
+    pub fn only_to<H>(self, hosts: impl IntoIterator<Item = H>) -> Self
+    where
+        H: Into<String>,
+    {
         let hosts = AllowedHosts::only(hosts);
         Self { hosts }
     }
@@ -291,7 +297,10 @@ pub struct Client<S> {
     hosts: AllowedHosts,
 }
 
-impl<S: Service<Request<B>>, B> Service<Request<B>> for Client<S> {
+impl<S, B> Service<Request<B>> for Client<S>
+where
+    S: Service<Request<B>>,
+{
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;
