@@ -12,7 +12,7 @@ use crate::session::{Id, Session};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
@@ -78,11 +78,8 @@ impl Conversation {
     /// assert_eq!(chat.session().id(), Some("chat-42"));
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
-    pub fn new(session: Session) -> Self {
-        let session = match session.id {
-            Some(_) => session,
-            None => session.or(Session::generate()),
-        };
+    pub fn new(mut session: Session) -> Self {
+        session.id.get_or_insert_with(Id::generate);
         Self {
             session,
             previous_id: None,
@@ -165,19 +162,14 @@ impl Conversation {
     /// assert_eq!(chat.trace_id().unwrap().to_string(), trace_id);
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
-    pub fn resume_trace(
-        mut self,
-        trace_id: &str,
-        last_span_id: Option<&str>,
-    ) -> Result<Self, Error> {
+    pub fn resume_trace(self, trace_id: &str, last_span_id: Option<&str>) -> Result<Self, Error> {
         let trace = state::trace_id(trace_id)?;
         let last = last_span_id.map_or(Ok(SpanId::INVALID), state::span_id)?;
-        self.resume_at(state::sampled(trace, last));
-        Ok(self)
+        Ok(self.resumed_at(state::sampled(trace, last)))
     }
 
     /// The id of the span is invalid where only the trace is known.
-    fn resume_at(&mut self, at: SpanContext) {
+    fn resumed_at(mut self, at: SpanContext) -> Self {
         self.last = Arc::default();
         self.origin = None;
         if at.is_valid() {
@@ -186,6 +178,7 @@ impl Conversation {
             self.origin = Some(state::resumable(&at, stand_in(at.trace_id())));
         }
         self.has_started = true;
+        self
     }
 
     /// Creates the span of the next turn and starts it.
@@ -253,15 +246,14 @@ impl Conversation {
                 self.origin.get_or_insert_with(|| context.clone());
             }
         }
-        let turn = Turn {
+        if self.has_events && !std::mem::replace(&mut self.has_started, true) {
+            span.in_scope(|| self.with_previous_id().emit_start());
+        }
+        Turn {
             span,
             context,
             last: self.last.clone(),
-        };
-        if self.has_events && !std::mem::replace(&mut self.has_started, true) {
-            turn.span.in_scope(|| self.with_previous_id().emit_start());
         }
-        turn
     }
 
     /// The trace of the turn that was finished last; with [one trace](Self::in_one_trace), that of all
@@ -324,11 +316,9 @@ impl Conversation {
         let last = self.last.get();
         let span = last.as_ref().map_or(SpanId::INVALID, SpanContext::span_id);
         let at = last.or_else(|| self.origin.clone());
+        let id = self.session.id.clone();
         ConversationState {
-            session: Session {
-                id: self.session.id.clone(),
-                ..Session::default()
-            },
+            session: id.map(Session::with_id).unwrap_or_default(),
             previous_id: self.previous_id.clone(),
             in_one_trace: self.in_one_trace,
             has_started: self.has_started,
@@ -368,7 +358,7 @@ impl Conversation {
     pub fn reset(&mut self) {
         self.emit_end();
         self.previous_id = self.session.id.take();
-        self.session.id = Session::generate().id;
+        self.session.id = Some(Id::generate());
         self.origin = None;
         self.last = Arc::default();
         self.has_started = false;
@@ -403,14 +393,12 @@ impl From<ConversationState> for Conversation {
     fn from(state: ConversationState) -> Self {
         let mut conversation = Self::new(state.session);
         if let Some(at) = state.at {
-            conversation.resume_at(at);
+            conversation = conversation.resumed_at(at);
         }
-        Self {
-            previous_id: state.previous_id,
-            in_one_trace: state.in_one_trace,
-            has_started: state.has_started,
-            ..conversation
-        }
+        conversation.previous_id = state.previous_id;
+        conversation.in_one_trace = state.in_one_trace;
+        conversation.has_started = state.has_started;
+        conversation
     }
 }
 
@@ -422,19 +410,16 @@ fn stand_in(trace: TraceId) -> SpanId {
 
 /// The turn that was finished last.
 #[derive(Debug, Default)]
-pub(crate) struct Last(Mutex<Option<SpanContext>>);
+struct Last(Mutex<Option<SpanContext>>);
 
 impl Last {
-    fn lock(&self) -> MutexGuard<'_, Option<SpanContext>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn get(&self) -> Option<SpanContext> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.clone()
     }
 
-    pub(crate) fn get(&self) -> Option<SpanContext> {
-        self.lock().clone()
-    }
-
-    pub(crate) fn set(&self, turn: SpanContext) {
-        *self.lock() = Some(turn);
+    fn set(&self, turn: SpanContext) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(turn);
     }
 }
 
@@ -504,9 +489,9 @@ mod sealed {
 #[derive(Debug)]
 #[must_use = "the next turn follows this one only after `turn.finish()`: `let turn = ...`"]
 pub struct Turn {
-    pub(crate) span: Span,
-    pub(crate) context: SpanContext,
-    pub(crate) last: Arc<Last>,
+    span: Span,
+    context: SpanContext,
+    last: Arc<Last>,
 }
 
 impl Turn {

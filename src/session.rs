@@ -10,13 +10,12 @@ pub use self::details::Part;
 
 pub(crate) use crate::session::id::{Id, IdKind};
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind, variable};
 use crate::session::details::{Details, Parts};
 use crate::session::keys::{METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, VALUE_KEYS};
 use opentelemetry::{Key, KeyValue, StringValue, Value};
 use serde::Serialize;
 use serde_json::Value as Json;
-use std::env::VarError;
 use std::fmt::{self, Display};
 use std::sync::Arc;
 
@@ -103,14 +102,11 @@ impl Session {
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
     pub fn from_env_or_generate() -> Result<Self, Error> {
-        for variable in ["TRACING_SESSION_ID", "TRACECTRL_SESSION_ID"] {
-            let session = match std::env::var(variable) {
-                Ok(value) if value.trim().is_empty() => continue,
-                Ok(value) => Self::new(value),
-                Err(VarError::NotPresent) => continue,
-                Err(VarError::NotUnicode(_)) => Err(ErrorKind::NotUnicode.into()),
-            };
-            return session.map_err(|error| error.of_variable(variable));
+        for name in ["TRACING_SESSION_ID", "TRACECTRL_SESSION_ID"] {
+            let not_unicode = |_| Error::from(ErrorKind::NotUnicode).of_variable(name);
+            if let Some(id) = variable(name).map_err(not_unicode)? {
+                return Self::new(id).map_err(|error| error.of_variable(name));
+            }
         }
         Ok(Self::generate())
     }
@@ -312,10 +308,8 @@ impl Session {
     /// ```
     pub fn with_attribute(self, key: &str, value: impl Into<Value>) -> Result<Self, Error> {
         let key = Id::check(key).map_err(|error| Error::of("attribute key", error))?;
-        if VALUE_KEYS.contains(&key)
-            || [PLAIN_SESSION, PLAIN_USER].contains(&key)
-            || key.starts_with(METADATA_FIELD)
-        {
+        let is_plain = [PLAIN_SESSION, PLAIN_USER].contains(&key);
+        if VALUE_KEYS.contains(&key) || is_plain || key.starts_with(METADATA_FIELD) {
             return Err(Error::from(ErrorKind::ReservedKey).about(key));
         }
         // Spans share the texts.
@@ -511,6 +505,13 @@ impl IdKind {
         match self {
             Self::Session => &session.id,
             Self::User => &session.user_id,
+        }
+    }
+
+    pub(crate) fn part(self) -> Part {
+        match self {
+            Self::Session => Part::Session,
+            Self::User => Part::User,
         }
     }
 

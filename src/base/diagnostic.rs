@@ -230,10 +230,8 @@ pub(crate) fn emit_once(message: Message) {
 /// Inside a callback `tracing`'s macros find no subscriber, so this makes the event by hand.
 fn dispatch_event(dispatch: &Dispatch, message: &Message) -> bool {
     let fields = METADATA.fields();
-    let Some(field) = fields
-        .field("message")
-        .filter(|_| dispatch.enabled(&METADATA))
-    else {
+    let field = fields.field("message");
+    let Some(field) = field.filter(|_| dispatch.enabled(&METADATA)) else {
         return false;
     };
     let message = format!("tracing-session: {message}");

@@ -1,5 +1,6 @@
 //! The crate's error: its kinds, and the text of each. No text contains an id.
 
+use std::env::VarError;
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
@@ -25,40 +26,47 @@ pub struct Error {
     cause: Option<Cause>,
 }
 
-/// Declares [`ErrorKind`] and [`Category`] from a table: the kinds of each category, and their texts.
+/// Declares [`ErrorKind`] from a table: the kinds with their texts, and the method that tells each group of them.
 macro_rules! error_kinds {
-    ($($category:ident { $($kind:ident $(($data:ident: $type:ty))? => $text:literal,)* })*) => {
+    ($(
+        $(#[$attribute:meta])*
+        $visibility:vis $method:ident { $($kind:ident $(($data:ident: $type:ty))? => $text:literal,)* }
+    )*) => {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[allow(dead_code, reason = "some kinds belong to a feature")]
         pub(crate) enum ErrorKind {
             $($($kind $(($type))?,)*)*
         }
 
-        /// One for each public `is_` method.
-        #[derive(PartialEq)]
-        enum Category {
-            $($category,)*
-        }
-
         impl ErrorKind {
-            fn category(self) -> Category {
-                match self {
-                    $($(Self::$kind { .. } => Category::$category,)*)*
-                }
-            }
-
             fn write_text(self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self {
                     $($(Self::$kind $(($data))? => write!(f, $text),)*)*
                 }
             }
         }
+
+        impl Error {
+            $(
+                $(#[$attribute])*
+                $visibility fn $method(&self) -> bool {
+                    matches!(self.kind, $(ErrorKind::$kind { .. })|*)
+                }
+            )*
+        }
     };
 }
 
 error_kinds! {
-    // `Display` writes the name of the value before these texts.
-    InvalidId {
+    /// The id is blank, longer than 1,024 bytes, not UTF-8, or has a control character; or a tag or
+    /// a key is, which obey the same rule.
+    ///
+    /// ```
+    /// # use tracing_session::Session;
+    /// assert!(Session::new("  ").unwrap_err().is_invalid_id());
+    /// ```
+    pub is_invalid_id {
+        // `Display` writes the name of the value before these texts.
         Blank => "is blank",
         Placeholder =>
             "is a placeholder for a missing value, such as None or null: leave it out until the \
@@ -67,7 +75,13 @@ error_kinds! {
         ControlCharacter => "has a control character",
         NotUnicode => "is not valid UTF-8",
     }
-    NoSpan {
+    /// There is no current span that a value can be set on.
+    ///
+    /// ```
+    /// let error = tracing_session::set_session_id("chat-42").unwrap_err();
+    /// assert!(error.is_no_span());
+    /// ```
+    pub is_no_span {
         NoSpan =>
             "no span here to set the session or user on; call it inside a span, attach a \
              Session, or set a default session for the process (Session::set_global_default)",
@@ -86,21 +100,49 @@ error_kinds! {
             "a span is being started here, by a sampler or a span processor: nothing can be set on \
              it from inside; a Session can be attached around the span, or be recorded on it later",
     }
-    InvalidState {
+    /// The state of a conversation, or the id of a trace or span, is invalid, so nothing can continue from it.
+    ///
+    /// ```
+    /// # use tracing_session::conversation::link_context;
+    /// let error = link_context("tr_0123", "sp_0123456789abcdef").unwrap_err();
+    /// assert!(error.is_invalid_state());
+    /// ```
+    pub is_invalid_state {
         NotATraceId => "not a trace id: 32 hexadecimal digits, or Tracia's `tr_` and 16",
         NotASpanId => "not a span id: 16 hexadecimal digits, or Tracia's `sp_` and 16",
         MalformedState => "missing or malformed in the state of the conversation",
         StateVersion(version: u64) =>
             "conversation state is of version {version}, and 1 is what this release reads",
     }
-    InvalidJson {
+    /// A value can't be serialised as JSON, or has to be a JSON object and isn't one.
+    ///
+    /// ```
+    /// # use tracing_session::Session;
+    /// let error = Session::default().with_prompt_template_variables(["Oslo"]).unwrap_err();
+    /// assert!(error.is_invalid_json());
+    /// ```
+    pub is_invalid_json {
         Serialize => "the value cannot be serialised as JSON",
         NotAnObject => "the value is not a JSON object",
     }
-    UnknownPropagator {
+    /// The environment names a propagator that doesn't exist.
+    ///
+    /// ```
+    /// # use tracing_session::Session;
+    /// assert!(!Session::new("  ").unwrap_err().is_unknown_propagator());
+    /// ```
+    pub is_unknown_propagator {
         Propagator(valid: &'static str) => "no such propagator (valid: {valid})",
     }
-    InvalidSetting {
+    /// The code or the environment has an invalid setting, such as a protocol, an endpoint or a header. The error names
+    /// the setting and the valid values.
+    ///
+    /// ```
+    /// let pipeline = tracing_session::otlp::pipeline("my-app").with_endpoint("localhost");
+    /// assert!(pipeline.install().unwrap_err().is_invalid_setting());
+    /// ```
+    #[cfg(feature = "otlp")]
+    pub is_invalid_setting {
         Setting(valid: &'static str) => "no such value (valid: {valid})",
         Endpoint => "the endpoint is not a URL such as http://localhost:4318",
         Tls =>
@@ -109,15 +151,35 @@ error_kinds! {
         Header => "not the name or not the value of a header",
         Exporter => "the exporter cannot be made",
     }
-    SubscriberSet {
+    /// There is a global subscriber already.
+    ///
+    /// ```no_run
+    /// # use tracing_session::otlp::pipeline;
+    /// let _telemetry = pipeline("my-app").install()?;
+    /// assert!(pipeline("my-app").install().unwrap_err().is_subscriber_set());
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    #[cfg(feature = "otlp")]
+    pub is_subscriber_set {
         SubscriberSet =>
             "there is a global subscriber already; call install() in its place, or put the \
              layer that build() gives on it",
     }
-    ExportFailed {
+    /// Spans could not be exported. The [source](std::error::Error::source) says why.
+    ///
+    /// ```no_run
+    /// let telemetry = tracing_session::otlp::pipeline("my-app").install()?;
+    /// if let Err(error) = telemetry.shutdown() {
+    ///     assert!(error.is_export_failed());
+    /// }
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    #[cfg(feature = "otlp")]
+    pub is_export_failed {
         Export => "not all spans were exported",
     }
-    Other {
+    #[allow(dead_code, reason = "nobody has to tell these from others")]
+    is_other {
         NothingToMark => "no session or user is in force here to mark the trace with",
         DefaultIsSet =>
             "the process has a default session already; set it once, at the start of main",
@@ -147,59 +209,6 @@ impl PartialEq for Cause {
 impl Eq for Cause {}
 
 impl Error {
-    /// The id is blank, longer than 1,024 bytes, not UTF-8, or has a control character; or a tag or
-    /// a key is, which obey the same rule.
-    ///
-    /// ```
-    /// # use tracing_session::Session;
-    /// assert!(Session::new("  ").unwrap_err().is_invalid_id());
-    /// ```
-    pub fn is_invalid_id(&self) -> bool {
-        self.kind.category() == Category::InvalidId
-    }
-
-    /// There is no current span that a value can be set on.
-    ///
-    /// ```
-    /// let error = tracing_session::set_session_id("chat-42").unwrap_err();
-    /// assert!(error.is_no_span());
-    /// ```
-    pub fn is_no_span(&self) -> bool {
-        self.kind.category() == Category::NoSpan
-    }
-
-    /// The environment names a propagator that doesn't exist.
-    ///
-    /// ```
-    /// # use tracing_session::Session;
-    /// assert!(!Session::new("  ").unwrap_err().is_unknown_propagator());
-    /// ```
-    pub fn is_unknown_propagator(&self) -> bool {
-        self.kind.category() == Category::UnknownPropagator
-    }
-
-    /// A value can't be serialised as JSON, or has to be a JSON object and isn't one.
-    ///
-    /// ```
-    /// # use tracing_session::Session;
-    /// let error = Session::default().with_prompt_template_variables(["Oslo"]).unwrap_err();
-    /// assert!(error.is_invalid_json());
-    /// ```
-    pub fn is_invalid_json(&self) -> bool {
-        self.kind.category() == Category::InvalidJson
-    }
-
-    /// The state of a conversation, or the id of a trace or span, is invalid, so nothing can continue from it.
-    ///
-    /// ```
-    /// # use tracing_session::conversation::link_context;
-    /// let error = link_context("tr_0123", "sp_0123456789abcdef").unwrap_err();
-    /// assert!(error.is_invalid_state());
-    /// ```
-    pub fn is_invalid_state(&self) -> bool {
-        self.kind.category() == Category::InvalidState
-    }
-
     /// The error for a value that is no id, such as a tag.
     pub(crate) fn of(noun: &'static str, kind: ErrorKind) -> Self {
         Self {
@@ -217,10 +226,8 @@ impl Error {
     }
 
     /// Adds the environment variable that has the wrong value.
-    pub(crate) fn of_variable<'a>(mut self, variable: impl Into<Option<&'a str>>) -> Self {
-        let variable = variable.into();
-        self.subject
-            .extend(variable.into_iter().flat_map(|name| [name, ": "]));
+    pub(crate) fn of_variable(mut self, variable: &str) -> Self {
+        self.subject.extend([variable, ": "]);
         self
     }
 
@@ -231,53 +238,22 @@ impl Error {
             None => self.to_string(),
         }
     }
+
+    #[cfg(feature = "otlp")]
+    pub(crate) fn caused_by(kind: ErrorKind, cause: Arc<DynError>) -> Self {
+        let mut error = Self::from(kind);
+        error.cause = Some(Cause(cause));
+        error
+    }
 }
 
-/// What [`otlp`](crate::otlp) can run into.
-#[cfg(feature = "otlp")]
-#[cfg_attr(docsrs, doc(cfg(feature = "otlp")))]
-impl Error {
-    /// The code or the environment has an invalid setting, such as a protocol, an endpoint or a header. The error names
-    /// the setting and the valid values.
-    ///
-    /// ```
-    /// let pipeline = tracing_session::otlp::pipeline("my-app").with_endpoint("localhost");
-    /// assert!(pipeline.install().unwrap_err().is_invalid_setting());
-    /// ```
-    pub fn is_invalid_setting(&self) -> bool {
-        self.kind.category() == Category::InvalidSetting
-    }
-
-    /// There is a global subscriber already.
-    ///
-    /// ```no_run
-    /// # use tracing_session::otlp::pipeline;
-    /// let _telemetry = pipeline("my-app").install()?;
-    /// assert!(pipeline("my-app").install().unwrap_err().is_subscriber_set());
-    /// # Ok::<(), tracing_session::Error>(())
-    /// ```
-    pub fn is_subscriber_set(&self) -> bool {
-        self.kind.category() == Category::SubscriberSet
-    }
-
-    /// Spans could not be exported. The [source](std::error::Error::source) says why.
-    ///
-    /// ```no_run
-    /// let telemetry = tracing_session::otlp::pipeline("my-app").install()?;
-    /// if let Err(error) = telemetry.shutdown() {
-    ///     assert!(error.is_export_failed());
-    /// }
-    /// # Ok::<(), tracing_session::Error>(())
-    /// ```
-    pub fn is_export_failed(&self) -> bool {
-        self.kind.category() == Category::ExportFailed
-    }
-
-    pub(crate) fn caused_by(kind: ErrorKind, cause: Arc<DynError>) -> Self {
-        let cause = Some(Cause(cause));
-        Self {
-            cause,
-            ..kind.into()
+/// The value of an environment variable, if it is set and not blank.
+pub(crate) fn variable(name: &str) -> Result<Option<String>, Error> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value).filter(|value| !value.trim().is_empty())),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => {
+            Err(Error::from(ErrorKind::VariableNotUnicode).of_variable(name))
         }
     }
 }

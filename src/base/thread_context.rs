@@ -11,16 +11,13 @@ use std::panic::catch_unwind;
 thread_local! {
     /// Dropped before OpenTelemetry's thread-local, because thread-locals are dropped in the reverse order of their first
     /// use. Created on the first use of this module, and then only read.
-    static SENTINEL: Sentinel = Sentinel {
-        is_there: catch_unwind(|| Context::map_current(|_| ())).is_ok(),
-    };
+    static SENTINEL: Sentinel = Sentinel(catch_unwind(|| Context::map_current(|_| ())).is_ok());
     /// Whether the sentinel exists. Has no destructor, so it is cheap to read, and can be read during thread exit.
     static IS_THERE: Cell<bool> = const { Cell::new(false) };
 }
 
-struct Sentinel {
-    is_there: bool,
-}
+/// Whether OpenTelemetry's was there when this was made.
+struct Sentinel(bool);
 
 impl Drop for Sentinel {
     fn drop(&mut self) {
@@ -35,7 +32,7 @@ fn is_there() -> bool {
 
 #[cold]
 fn look() -> bool {
-    let is_there = SENTINEL.try_with(|it| it.is_there).unwrap_or(false);
+    let is_there = SENTINEL.try_with(|it| it.0).unwrap_or(false);
     IS_THERE.set(is_there);
     is_there
 }

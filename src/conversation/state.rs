@@ -93,27 +93,21 @@ pub(crate) fn resumable(context: &SpanContext, span: SpanId) -> SpanContext {
 impl From<ConversationState> for Json {
     fn from(state: ConversationState) -> Self {
         let at = state.at.as_ref();
+        let previous_id = state.previous_id.as_ref().map(Id::as_str);
         let last = at.filter(|at| at.is_valid());
+        let last_span_id = last.map(|last| last.span_id().to_string());
         let trace_state = at.map(|at| at.trace_state().header());
+        let trace_state = trace_state.filter(|it| !it.is_empty());
         let fields: [(&str, Json); 9] = [
             ("version", VERSION.into()),
             ("session_id", state.session_id().into()),
-            (
-                "previous_id",
-                state.previous_id.as_ref().map(Id::as_str).into(),
-            ),
+            ("previous_id", previous_id.into()),
             ("in_one_trace", state.in_one_trace.then_some(true).into()),
             ("started", state.has_started.then_some(true).into()),
             ("trace_id", at.map(|at| at.trace_id().to_string()).into()),
-            (
-                "last_span_id",
-                last.map(|at| at.span_id().to_string()).into(),
-            ),
+            ("last_span_id", last_span_id.into()),
             ("trace_flags", at.map(|at| at.trace_flags().to_u8()).into()),
-            (
-                "trace_state",
-                trace_state.filter(|it| !it.is_empty()).into(),
-            ),
+            ("trace_state", trace_state.into()),
         ];
         let present = fields.into_iter().filter(|(_, value)| !value.is_null());
         present.collect()
@@ -134,23 +128,19 @@ impl TryFrom<Json> for ConversationState {
         let session_id = stored.parse("session_id", Id::new)?;
         let session_id = session_id.ok_or_else(|| malformed("session_id"))?;
         let flags = stored.read("trace_flags")?;
+        let flags = flags.map_or(TraceFlags::SAMPLED, TraceFlags::new);
         let state = stored.parse("trace_state", |state| {
             let fits = state.len() <= MAX_TRACE_STATE_BYTES;
             let state = fits.then(|| TraceState::from_str(state).ok()).flatten();
             state.ok_or(ErrorKind::MalformedState)
         })?;
         let last = stored.parse("last_span_id", span_id)?;
-        let at = match stored.parse("trace_id", trace_id)? {
-            Some(trace) => Some(SpanContext::new(
-                trace,
-                last.unwrap_or(SpanId::INVALID),
-                flags.map_or(TraceFlags::SAMPLED, TraceFlags::new),
-                true,
-                state.unwrap_or_default(),
-            )),
-            None if last.is_some() => return Err(malformed("trace_id")),
-            None => None,
-        };
+        let trace = stored.parse("trace_id", trace_id)?;
+        if trace.is_none() && last.is_some() {
+            return Err(malformed("trace_id"));
+        }
+        let (span, state) = (last.unwrap_or(SpanId::INVALID), state.unwrap_or_default());
+        let at = trace.map(|trace| SpanContext::new(trace, span, flags, true, state));
         Ok(Self {
             session: Session::with_id(session_id),
             previous_id: stored.parse("previous_id", Id::new)?,

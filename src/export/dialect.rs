@@ -335,7 +335,7 @@ impl Dialect {
         &self,
         value: Content,
         is_authors: bool,
-    ) -> impl Iterator<Item = &Rule> + Clone {
+    ) -> impl Iterator<Item = &Rule> {
         let other = if is_authors { Trace } else { Span };
         let rules = self.rules.iter();
         rules.filter(move |rule| rule.content.value() == value && rule.level != other)

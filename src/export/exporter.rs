@@ -1,6 +1,6 @@
 //! `SessionExporter`: sends spans to one backend, with the keys of its dialect.
 
-use crate::export::dialect::{Content, Dialect, Rule};
+use crate::export::dialect::{Content, Dialect};
 use crate::session::id::Id;
 use crate::session::keys::{
     PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID, USER_HASH,
@@ -10,8 +10,7 @@ use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
-use serde_json::Map;
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -206,19 +205,15 @@ impl Translator {
         for (content, key, at) in sources.map(|(content, key)| (content, key, position(key))) {
             let Some(at) = at else { continue };
             let is_authors = !is_ours(&attributes[at].key, key);
-            let rules = self.dialect.rules_for(content, is_authors);
-            let (added, stays) = self.added(rules, is_authors, &attributes[at]);
-            let mut is_added = false;
+            let (added, stays) = self.added(content, is_authors, &attributes[at]);
+            let (is_id, mut is_added) = (content.id_kind().is_some(), false);
             for attribute in added {
                 match attributes.iter_mut().find(|own| own.key == attribute.key) {
                     // In the place of the attribute itself, if that one goes.
                     None if !stays && !is_added => attributes[at] = attribute,
                     None => attributes.push(attribute),
                     // A value that is no id counts as not set.
-                    Some(own)
-                        if content.id_kind().is_some()
-                            && Id::check(&own.value.as_str()).is_err() =>
-                    {
+                    Some(own) if is_id && Id::check(&own.value.as_str()).is_err() => {
                         own.value = attribute.value;
                     }
                     // The author's own attribute wins.
@@ -237,19 +232,15 @@ impl Translator {
     }
 
     /// The value of an attribute under each key of the dialect, and whether the attribute stays as well.
-    fn added<'a>(
-        &self,
-        rules: impl Iterator<Item = &'a Rule>,
-        is_authors: bool,
-        KeyValue { key, value, .. }: &KeyValue,
-    ) -> (Vec<KeyValue>, bool) {
+    fn added(&self, of: Content, is_authors: bool, attribute: &KeyValue) -> (Vec<KeyValue>, bool) {
+        let (key, value) = (&attribute.key, &attribute.value);
         let mut added = Vec::new();
         let (mut stays, mut has_entries) = (false, false);
         let tags = match value {
             Value::Array(Array::String(tags)) => Some(tags),
             _ => None,
         };
-        for rule in rules {
+        for rule in self.dialect.rules_for(of, is_authors) {
             match rule.content {
                 // The dialect has a key for the hash too, if it has one for the user.
                 Content::UserId if rule.key == USER_ID => stays = true,

@@ -7,7 +7,7 @@ use crate::session::id::{Mac, hash};
 use crate::session::{Id, IdKind};
 use opentelemetry::KeyValue;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// Which session ids, user ids and metadata are exported unchanged, hashed, or not at all.
@@ -102,9 +102,8 @@ impl Privacy {
     /// let privacy = Privacy::new().with_user_ids(IdPolicy::omitted());
     /// ```
     #[doc(alias = "UserIdPolicy")]
-    pub fn with_user_ids(mut self, user_ids: IdPolicy) -> Self {
-        self.user_ids = user_ids;
-        self
+    pub fn with_user_ids(self, user_ids: IdPolicy) -> Self {
+        Self { user_ids, ..self }
     }
 
     /// The policy for session ids. Default: [`IdPolicy::plain`].
@@ -249,7 +248,6 @@ impl IdPolicy {
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
     #[cfg(feature = "hash")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "hash")))]
     pub fn hashed(key: impl AsRef<[u8]>) -> Result<Self, Error> {
         use hmac::KeyInit;
 
@@ -274,7 +272,6 @@ impl IdPolicy {
     /// assert_eq!(error.to_string(), "`USER_ID_KEY`: the environment variable is not set");
     /// ```
     #[cfg(feature = "hash")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "hash")))]
     pub fn hashed_from_env(variable: &str) -> Result<Self, Error> {
         let hashed = match std::env::var_os(variable) {
             Some(key) => Self::hashed(key.as_encoded_bytes()),
@@ -378,9 +375,6 @@ pub(crate) fn id_field_kind(span: &str) -> Option<IdKind> {
 /// Empty until a provider redacts, or a name is registered.
 static FILTER: [AtomicU32; 64] = [const { AtomicU32::new(0) }; 64];
 
-/// A bit for each length in [`FILTER`].
-static LENGTHS: AtomicU64 = AtomicU64::new(0);
-
 /// The place of a key in [`FILTER`].
 #[inline(always)]
 fn place(key: &str) -> (usize, u32) {
@@ -391,7 +385,6 @@ fn place(key: &str) -> (usize, u32) {
 pub(crate) fn add_to_filter(key: &str) {
     let (length, first) = place(key);
     FILTER[length].fetch_or(first, Ordering::Relaxed);
-    LENGTHS.fetch_or(1 << length, Ordering::Relaxed);
 }
 
 /// False if an attribute with this key is certainly neither private, nor one that spans look at.
@@ -404,8 +397,5 @@ pub(crate) fn may_matter(key: &str) -> bool {
 /// The same for several attributes.
 #[inline]
 pub(crate) fn any_may_matter(attributes: &[KeyValue]) -> bool {
-    let lengths = LENGTHS.load(Ordering::Relaxed);
-    let has_length = |key: &str| lengths >> (key.len() % 64) & 1 != 0;
-    let mut keys = attributes.iter().map(|it| it.key.as_str());
-    keys.any(|key| has_length(key) && may_matter(key))
+    attributes.iter().any(|it| may_matter(it.key.as_str()))
 }

@@ -185,22 +185,18 @@ fn redact_entry(policy: &IdPolicy, attribute: &mut KeyValue) -> bool {
         Value::F64(number) => Some(Json::from(*number).to_string().into()),
         value => single(value),
     };
-    let redacted = text.and_then(|text| policy.redact_text(&text));
-    match redacted {
-        Some(text) => attribute.value = text.into(),
-        None => return false,
-    }
+    let Some(redacted) = text.and_then(|text| policy.redact_text(&text)) else {
+        return false;
+    };
+    attribute.value = redacted.into();
     true
 }
 
 /// The text of a value that is no list.
 fn single(value: &Value) -> Option<Cow<'_, str>> {
-    match value {
-        Value::String(_) | Value::I64(_) | Value::F64(_) | Value::Bool(_) => {
-            Some(without_quotes(value.as_str()))
-        }
-        _ => None,
-    }
+    use Value::{Bool, F64, I64, String};
+    let is_single = matches!(value, String(_) | I64(_) | F64(_) | Bool(_));
+    is_single.then(|| without_quotes(value.as_str()))
 }
 
 /// The key of the marker in the builder of a span whose field `id` contains an id. The builder needs it, because

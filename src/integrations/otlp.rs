@@ -46,13 +46,13 @@ mod exporter;
 pub use exporter::Protocol;
 
 use crate::base::diagnostic::{self, Message};
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind, variable};
 use crate::export::dialect::Dialect;
 use crate::export::exporter::SessionExporter;
 use crate::export::privacy::Privacy;
 use crate::layer::SessionLayer;
 use crate::layer::spans::LayerState;
-use crate::propagation::functions::{propagator_from_env, variable};
+use crate::propagation::functions::propagator_from_env;
 use crate::tracer::SessionTracerProvider;
 use exporter::{ExporterConfig, GrpcDriver, invalid_setting};
 use http::{HeaderName, HeaderValue};
@@ -339,9 +339,8 @@ impl Pipeline {
             }
         }
         let provider = SessionTracerProvider::new(sdk.build()).with_privacy(self.privacy);
-        let scope = InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
-            .with_version(env!("CARGO_PKG_VERSION"))
-            .build();
+        let scope = InstrumentationScope::builder(env!("CARGO_PKG_NAME"));
+        let scope = scope.with_version(env!("CARGO_PKG_VERSION")).build();
         let tracer = provider.tracer_with_scope(scope);
         let otel = (!disabled).then(|| tracing_opentelemetry::layer().with_tracer(tracer));
         let state = self.layer.state.clone();

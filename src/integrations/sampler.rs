@@ -216,12 +216,12 @@ impl ShouldSample for SessionSampler {
             None => &TraceState::NONE,
         };
         let of_state = state_randomness(state);
-        let of_session = id.map(|id| session_randomness(id.as_str()));
+        let of_session = id.map(|id| randomness(&Sha256::digest(id.as_str())));
         // OpenTelemetry forbids replacing the randomness in the `tracestate`. But the session decides.
         let written = of_state.or(of_session);
         let deciding = of_session.or(of_state);
         let threshold = if always { 0 } else { self.threshold };
-        let sampled = deciding.unwrap_or_else(|| trace_randomness(trace_id)) >= threshold;
+        let sampled = deciding.unwrap_or_else(|| randomness(&trace_id.to_bytes())) >= threshold;
         // A threshold beside another randomness would claim that this one decided.
         let has_threshold = sampled && (always || deciding == written);
         SamplingResult {
@@ -263,19 +263,11 @@ fn threshold(ratio: f64) -> u64 {
     VALUES - sampled.max(least)
 }
 
-/// The randomness of a session: the end of its id's hash.
-fn session_randomness(id: &str) -> u64 {
-    let hash: [u8; 32] = Sha256::digest(id).into();
-    let [.., a, b, c, d, e, f, g] = hash;
-    u64::from_be_bytes([0, a, b, c, d, e, f, g])
+/// The randomness of a session or a trace: the end of the id's hash, or of the trace id.
+fn randomness(bytes: &[u8]) -> u64 {
+    let last = bytes.last_chunk().copied().unwrap_or_default();
+    u64::from_be_bytes(last) % VALUES
 }
-
-/// The randomness of a trace: the end of its id.
-fn trace_randomness(id: TraceId) -> u64 {
-    let [.., a, b, c, d, e, f, g] = id.to_bytes();
-    u64::from_be_bytes([0, a, b, c, d, e, f, g])
-}
-
 /// The randomness in a `tracestate`: 14 hexadecimal digits.
 fn state_randomness(state: &TraceState) -> Option<u64> {
     let is_valid = |(key, value): &(&str, &str)| *key == "rv" && value.len() == 14;
@@ -303,11 +295,7 @@ fn parts(member: &str) -> impl Iterator<Item = (&str, &str)> {
 }
 
 /// `state` with this randomness and threshold in OpenTelemetry's member, and with all its other parts.
-fn with_decision(
-    state: &TraceState,
-    randomness: Option<u64>,
-    threshold: Option<u64>,
-) -> TraceState {
+fn with_decision(state: &TraceState, rv: Option<u64>, th: Option<u64>) -> TraceState {
     let before = state.get(MEMBER);
     let others = before.into_iter().flat_map(parts);
     let others = others.filter(|(key, _)| !["rv", "th"].contains(key));
@@ -316,10 +304,10 @@ fn with_decision(
         let separator = if member.is_empty() { "" } else { ";" };
         member.extend([separator, key, ":", value]);
     };
-    if let Some(value) = randomness {
+    if let Some(value) = rv {
         push("rv", &digits(value));
     }
-    if let Some(value) = threshold {
+    if let Some(value) = th {
         let digits = digits(value);
         let digits = digits.trim_end_matches('0');
         push("th", if digits.is_empty() { "0" } else { digits });

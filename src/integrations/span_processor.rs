@@ -4,8 +4,7 @@ use crate::base::setup;
 use crate::export;
 use crate::export::dialect::Dialect;
 use crate::export::exporter::Translator;
-use crate::scope::Scope;
-use crate::scope::bridge;
+use crate::scope::{Scope, bridge};
 use opentelemetry::trace::Span as _;
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::error::OTelSdkResult;
@@ -92,9 +91,8 @@ impl SessionSpanProcessor {
     /// ```
     pub fn new() -> Self {
         setup::processor_created();
-        Self {
-            translator: Translator::new(Dialect::default()),
-        }
+        let translator = Translator::new(Dialect::default());
+        Self { translator }
     }
 
     /// Sets the keys that are written. Default: [`Dialect::OPENINFERENCE`].
@@ -110,9 +108,8 @@ impl SessionSpanProcessor {
     /// let processor = SessionSpanProcessor::new().with_dialect(dialect);
     /// ```
     pub fn with_dialect(self, dialect: Dialect) -> Self {
-        Self {
-            translator: Translator::new(dialect),
-        }
+        let translator = Translator::new(dialect);
+        Self { translator }
     }
 }
 

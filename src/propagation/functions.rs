@@ -2,7 +2,7 @@
 //! extract one from it. The propagators are in `propagation/`.
 
 use crate::base::diagnostic::NO_PROPAGATOR;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind, variable};
 use crate::base::{diagnostic, thread_context};
 use crate::current::SessionGuard;
 use crate::propagation::carrier::{Adapter, Carrier};
@@ -18,7 +18,6 @@ use opentelemetry::trace::{
 use opentelemetry::{Context, global};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use percent_encoding::percent_decode_str;
-use std::env::VarError;
 use std::sync::LazyLock;
 
 /// Injects the current context into the headers of a call or a message: the trace, the session, and everything else
@@ -129,9 +128,8 @@ impl PropagatedContext {
     /// let guard = tracing_session::propagation::propagated_context(&headers).attach();
     /// ```
     pub fn attach(self) -> SessionGuard {
-        SessionGuard {
-            _attached: thread_context::attach(self.0),
-        }
+        let _attached = thread_context::attach(self.0);
+        SessionGuard { _attached }
     }
 
     /// Runs `f` with it as the current context.
@@ -190,10 +188,8 @@ impl<T> WithPropagated for T {}
 /// assert_eq!(extract_session_id(&headers).as_deref(), Some("chat-42"));
 /// ```
 pub fn extract_session_id(carrier: &(impl Carrier + ?Sized)) -> Option<String> {
-    let reader = SessionPropagator::new()
-        .with_header(SESSION_HEADER_NAME)
-        .ok()?;
-    let cx = reader.extract_with_context(&Context::new(), &Adapter(carrier));
+    let reader = SessionPropagator::new().with_header(SESSION_HEADER_NAME);
+    let cx = (reader.ok()?).extract_with_context(&Context::new(), &Adapter(carrier));
     let id = Scope::of(&cx)?.id()?;
     Some(id.as_str().to_owned())
 }
@@ -276,22 +272,10 @@ pub fn propagator_from_env() -> Result<TextMapCompositePropagator, Error> {
     Ok(TextMapCompositePropagator::new(propagators))
 }
 
-/// The value of a variable, if it is set and not blank.
-pub(crate) fn variable(name: &str) -> Result<Option<String>, Error> {
-    match std::env::var(name) {
-        Ok(value) => Ok(Some(value).filter(|value| !value.trim().is_empty())),
-        Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => {
-            Err(Error::from(ErrorKind::VariableNotUnicode).of_variable(name))
-        }
-    }
-}
-
 const B3: &str = "b3";
 const B3_TRACE_ID: &str = "x-b3-traceid";
 const B3_SPAN_ID: &str = "x-b3-spanid";
 const B3_SAMPLED: &str = "x-b3-sampled";
-const B3_FLAGS: &str = "x-b3-flags";
 const JAEGER: &str = "uber-trace-id";
 
 /// Injects and extracts the current span. Of [B3's two forms](https://github.com/openzipkin/b3-propagation) it injects
@@ -353,7 +337,7 @@ fn b3_single(extractor: &dyn Extractor) -> Option<SpanContext> {
 }
 
 fn b3_multi(extractor: &dyn Extractor) -> Option<SpanContext> {
-    let debug = (extractor.get(B3_FLAGS) == Some("1")).then_some("d");
+    let debug = (extractor.get("x-b3-flags") == Some("1")).then_some("d");
     let sampled = debug.or_else(|| extractor.get(B3_SAMPLED));
     let (trace, span) = (extractor.get(B3_TRACE_ID)?, extractor.get(B3_SPAN_ID)?);
     b3(trace, span, sampled)
@@ -375,7 +359,6 @@ fn b3(trace: &str, span: &str, sampled: Option<&str>) -> Option<SpanContext> {
 fn jaeger(header: &str) -> Option<SpanContext> {
     /// More than any sender writes, even percent-encoded.
     const MAX_BYTES: usize = 256;
-    const SAMPLED: u8 = 1;
     if header.len() > MAX_BYTES {
         return None;
     }
@@ -385,26 +368,20 @@ fn jaeger(header: &str) -> Option<SpanContext> {
     let [trace, span, _parent, flags] = parts[..] else {
         return None;
     };
-    let flags = u8::from_str_radix(flags, 16).ok()?;
-    remote(trace, span, flags & SAMPLED != 0)
+    let flags = TraceFlags::new(u8::from_str_radix(flags, 16).ok()?);
+    remote(trace, span, flags.is_sampled())
 }
 
 /// The span context in a header. Its ids may lack leading zeros.
 fn remote(trace: &str, span: &str, is_sampled: bool) -> Option<SpanContext> {
     // `from_hex` would accept a sign.
-    let is_id = |digits: &str, most: usize| {
-        digits.len() <= most && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
-    };
-    if !is_id(trace, 32) || !is_id(span, 16) {
+    let may_be_id = |digits: &str, most| digits.len() <= most && !digits.starts_with('+');
+    if !may_be_id(trace, 32) || !may_be_id(span, 16) {
         return None;
     }
-    let span = SpanContext::new(
-        TraceId::from_hex(trace).ok()?,
-        SpanId::from_hex(span).ok()?,
-        TraceFlags::default().with_sampled(is_sampled),
-        true,
-        TraceState::NONE,
-    );
+    let (trace, span) = (TraceId::from_hex(trace).ok()?, SpanId::from_hex(span).ok()?);
+    let flags = TraceFlags::default().with_sampled(is_sampled);
+    let span = SpanContext::new(trace, span, flags, true, TraceState::NONE);
     span.is_valid().then_some(span)
 }
 
@@ -473,10 +450,8 @@ pub(crate) mod hosts {
     fn without_session(cx: &Context) -> Context {
         let is_id = |key: &Key| [SESSION_ID, USER_ID].contains(&key.as_str());
         let others = cx.baggage().iter().filter(|(key, _)| !is_id(key));
-        let baggage: Baggage = others
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect();
-        Scope::empty().entered(&cx.with_baggage(baggage))
+        let others = others.map(|(key, value)| (key.clone(), value.clone()));
+        Scope::empty().entered(&cx.with_baggage(others.collect::<Baggage>()))
     }
 
     #[cfg(test)]

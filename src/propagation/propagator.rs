@@ -1,7 +1,6 @@
 //! The propagator: it injects the session of a `Context` into headers, and extracts it from headers.
 
-use crate::base::diagnostic;
-use crate::base::diagnostic::{BAGGAGE_TOO_LARGE, Message};
+use crate::base::diagnostic::{self, BAGGAGE_TOO_LARGE, Message};
 use crate::base::error::{Error, ErrorKind};
 use crate::export::privacy::Privacy;
 use crate::scope::Scope;
@@ -33,9 +32,6 @@ pub const SESSION_HEADER_NAME: &str = "Mirascope-Session-Id";
 
 /// The name of this header in Mirascope's documentation.
 const X_SESSION_HEADER_NAME: &str = "X-Mirascope-Session-Id";
-
-/// The characters of a header's name, besides letters and digits.
-const TOKEN_SYMBOLS: &[u8] = b"!#$%&'*+-.^_`|~";
 
 /// The characters that a percent-encoded header encodes: all but visible ASCII, and `%`.
 const NOT_IN_A_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
@@ -72,7 +68,6 @@ const NOT_IN_A_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 #[must_use = "a propagator does nothing until you set it: `global::set_text_map_propagator(propagator)`"]
 pub struct SessionPropagator {
     baggage: bool,
-    headers: Vec<String>,
     percent_encoded: bool,
     user: bool,
     privacy: Privacy,
@@ -91,7 +86,6 @@ impl SessionPropagator {
     pub fn new() -> Self {
         Self {
             baggage: true,
-            headers: Vec::new(),
             percent_encoded: false,
             user: false,
             privacy: Privacy::new(),
@@ -115,8 +109,9 @@ impl SessionPropagator {
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
     pub fn without_baggage(mut self) -> Self {
+        self.fields.retain(|field| field != BAGGAGE_HEADER);
         self.baggage = false;
-        self.name_fields()
+        self
     }
 
     /// Adds a separate header for the session id. You can add several. Default: none.
@@ -135,13 +130,14 @@ impl SessionPropagator {
     /// ```
     pub fn with_header(mut self, name: impl Into<String>) -> Result<Self, Error> {
         let name = name.into();
-        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || TOKEN_SYMBOLS.contains(&byte);
+        let symbols = b"!#$%&'*+-.^_`|~";
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || symbols.contains(&byte);
         let is_baggage = name.eq_ignore_ascii_case(BAGGAGE_HEADER);
         if name.is_empty() || is_baggage || !name.bytes().all(is_token) {
             return Err(ErrorKind::HeaderName.into());
         }
-        self.headers.push(name);
-        Ok(self.name_fields())
+        self.fields.push(name);
+        Ok(self)
     }
 
     /// Percent-encodes ids in [separate headers](Self::with_header). Then every id can be sent, but the
@@ -198,10 +194,9 @@ impl SessionPropagator {
         Self { inbound, ..self }
     }
 
-    fn name_fields(mut self) -> Self {
-        let baggage = self.baggage.then(|| BAGGAGE_HEADER.to_owned());
-        self.fields = baggage.into_iter().chain(self.headers.clone()).collect();
-        self
+    /// The separate headers for the session id.
+    fn headers(&self) -> &[String] {
+        &self.fields[usize::from(self.baggage)..]
     }
 
     /// Whether a member of the application's own baggage contains an id that the privacy settings redact.
@@ -226,6 +221,35 @@ impl SessionPropagator {
         }
     }
 
+    /// The header with the session, and the other baggage of `cx` except members that are redacted. `None` if it would be
+    /// empty. Reports members that don't fit.
+    fn baggage_header(&self, cx: &Context, session: &Session, id: Option<&str>) -> Option<String> {
+        let user = self.user.then(|| self.user(session)).flatten();
+        let user = user.as_ref().map(|(key, user)| (*key, &**user, ""));
+        let id = id.map(|id| (SESSION_ID, id, ""));
+        let own: Vec<_> = id.into_iter().chain(user).collect();
+        let others = cx.baggage().iter();
+        let others = others.map(|(key, (value, it))| (key.as_str(), value.as_str(), it.as_str()));
+        let others = others.filter(|(key, value, _)| {
+            own.iter().all(|(own, ..)| own != key) && !self.redacts(key, value, session)
+        });
+        let mut header = String::new();
+        let mut members = 0;
+        for (key, value, metadata) in own.iter().copied().chain(others) {
+            let before = header.len();
+            header.extend([if before > 0 { "," } else { "" }, key, "="]);
+            header.extend(utf8_percent_encode(value, ENCODED));
+            header.extend(properties(metadata).flat_map(|property| [";", property]));
+            if header.len() <= MAX_BAGGAGE_BYTES && members < MAX_MEMBERS {
+                members += 1;
+            } else {
+                header.truncate(before);
+                diagnostic::emit_once(BAGGAGE_TOO_LARGE);
+            }
+        }
+        (members > 0).then_some(header)
+    }
+
     /// The session in the headers, or the diagnostic why it is ignored.
     fn read(&self, extractor: &dyn Extractor, baggage: &[&str]) -> Result<Session, Message> {
         let mut session = Session::default();
@@ -244,7 +268,7 @@ impl SessionPropagator {
             };
             set_id(id, member.value()).map_err(ignored(BAGGAGE_HEADER, what))?;
         }
-        for header in &self.headers {
+        for header in self.headers() {
             let is_mirascopes = header.eq_ignore_ascii_case(SESSION_HEADER_NAME);
             let other = is_mirascopes.then_some(X_SESSION_HEADER_NAME);
             for name in [header.as_str()].into_iter().chain(other) {
@@ -308,18 +332,12 @@ impl TextMapPropagator for SessionPropagator {
         let session = session.unwrap_or_default();
         let id = session.id.as_ref();
         let id = id.and_then(|id| self.privacy.session_ids.redact_id(id));
-        if self.baggage {
-            let user = self.user.then(|| self.user(&session)).flatten();
-            let id = id.as_deref().map(|id| (SESSION_ID, id));
-            let user = user.as_ref().map(|(key, user)| (*key, &**user));
-            let own: Vec<_> = id.into_iter().chain(user).collect();
-            let is_redacted = |key: &str, value: &str| self.redacts(key, value, &session);
-            if let Some(header) = header(cx, &own, is_redacted) {
-                injector.set(BAGGAGE_HEADER, header);
-            }
+        let baggage = (self.baggage).then(|| self.baggage_header(cx, &session, id.as_deref()));
+        if let Some(header) = baggage.flatten() {
+            injector.set(BAGGAGE_HEADER, header);
         }
         let Some(id) = id else { return };
-        for header in &self.headers {
+        for header in self.headers() {
             if self.percent_encoded {
                 let value = utf8_percent_encode(&id, NOT_IN_A_HEADER).to_string();
                 injector.set(header, value);
@@ -337,9 +355,15 @@ impl TextMapPropagator for SessionPropagator {
         let mut cx = cx.clone();
         if !headers.is_empty() {
             let own = [SESSION_ID, USER_ID, USER_HASH];
-            let is_own = |member: &Member<'_>| own.iter().any(|key| member.is(key));
-            let others = members(&headers).filter(|member| !is_own(member));
-            cx = with_baggage(&cx, others);
+            let mut others = Baggage::new();
+            for member in members(&headers).filter(|it| !own.iter().any(|key| it.is(key))) {
+                if let Some(value) = member.value() {
+                    // Ignores members with an invalid key, and members over the limits.
+                    let (key, value) = (member.key.to_owned(), value.into_owned());
+                    others.insert_with_metadata(key, value, member.metadata);
+                }
+            }
+            cx = cx.with_baggage(others);
         }
         match self.read(extractor, &headers) {
             Ok(session) if !session.is_empty() && self.inbound.accepts(session.id(), &()) => {
@@ -449,52 +473,20 @@ impl<R: ?Sized> fmt::Debug for InboundPolicy<R> {
     }
 }
 
-pub(crate) const BAGGAGE_HEADER: &str = "baggage";
+const BAGGAGE_HEADER: &str = "baggage";
 
 /// The limits of the recommendation, for the whole header.
-pub(crate) const MAX_BAGGAGE_BYTES: usize = 8192;
+const MAX_BAGGAGE_BYTES: usize = 8192;
 const MAX_MEMBERS: usize = 64;
 
 /// Encodes every character that some reader misreads: Python reads `+` as a space, and for others `=` ends a value.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~')
-    .remove(b':')
-    .remove(b'/')
-    .remove(b'@')
-    .remove(b'!')
-    .remove(b'$')
-    .remove(b'*');
+const ENCODED: &AsciiSet = &without(NON_ALPHANUMERIC.remove(b'-'), b"._~:/@!$*");
 
-/// The header with these `own` members, and the other baggage of `cx` except members that `is_redacted`. `None` if it
-/// would be empty. Reports members that don't fit.
-pub(crate) fn header(
-    cx: &Context,
-    own: &[(&str, &str)],
-    is_redacted: impl Fn(&str, &str) -> bool,
-) -> Option<String> {
-    let is_own = |key: &str| own.iter().any(|(own, _)| *own == key);
-    let others = cx.baggage().iter();
-    let others = others.map(|(key, (value, it))| (key.as_str(), value.as_str(), it.as_str()));
-    let others = others.filter(|(key, value, _)| !is_own(key) && !is_redacted(key, value));
-    let own = own.iter().map(|(key, value)| (*key, *value, ""));
-    let mut header = String::new();
-    let mut members = 0;
-    for (key, value, metadata) in own.chain(others) {
-        let before = header.len();
-        header.extend([if before > 0 { "," } else { "" }, key, "="]);
-        header.extend(utf8_percent_encode(value, ENCODED));
-        header.extend(properties(metadata).flat_map(|property| [";", property]));
-        if header.len() <= MAX_BAGGAGE_BYTES && members < MAX_MEMBERS {
-            members += 1;
-        } else {
-            header.truncate(before);
-            diagnostic::emit_once(BAGGAGE_TOO_LARGE);
-        }
+const fn without(set: AsciiSet, bytes: &[u8]) -> AsciiSet {
+    match bytes.split_first() {
+        Some((first, others)) => without(set.remove(*first), others),
+        None => set,
     }
-    (members > 0).then_some(header)
 }
 
 /// The properties in a member's metadata, without those that would break the header.
@@ -505,7 +497,7 @@ fn properties(metadata: &str) -> impl Iterator<Item = &str> {
 }
 
 /// A member of a header.
-pub(crate) struct Member<'a> {
+struct Member<'a> {
     key: &'a str,
     encoded: &'a str,
     metadata: &'a str,
@@ -513,17 +505,17 @@ pub(crate) struct Member<'a> {
 
 impl<'a> Member<'a> {
     /// Whether this is the member `key`. Some readers decode keys, so an encoded key counts too.
-    pub(crate) fn is(&self, key: &str) -> bool {
+    fn is(&self, key: &str) -> bool {
         percent_decode_str(self.key).eq(key.bytes())
     }
 
     /// `None` if the value is not UTF-8.
-    pub(crate) fn value(&self) -> Option<Cow<'a, str>> {
+    fn value(&self) -> Option<Cow<'a, str>> {
         percent_decode_str(self.encoded).decode_utf8().ok()
     }
 
     /// The value if its sender writes a space as `+`, as Python's OpenTelemetry does. The header doesn't tell.
-    pub(crate) fn value_with_spaces(&self) -> Option<String> {
+    fn value_with_spaces(&self) -> Option<String> {
         let encoded = self.encoded.replace('+', " ");
         let value = percent_decode_str(&encoded).decode_utf8().ok()?;
         Some(value.into_owned())
@@ -531,7 +523,7 @@ impl<'a> Member<'a> {
 }
 
 /// The members of the headers, up to the limits.
-pub(crate) fn members<'a>(headers: &'a [&'a str]) -> impl Iterator<Item = Member<'a>> {
+fn members<'a>(headers: &'a [&'a str]) -> impl Iterator<Item = Member<'a>> {
     let mut bytes = 0;
     let fitting = headers.iter().take_while(move |header| {
         bytes += header.len();
@@ -548,17 +540,4 @@ pub(crate) fn members<'a>(headers: &'a [&'a str]) -> impl Iterator<Item = Member
         })
     });
     members.take(MAX_MEMBERS)
-}
-
-/// `cx` with these members instead of its own baggage.
-pub(crate) fn with_baggage<'a>(cx: &Context, members: impl Iterator<Item = Member<'a>>) -> Context {
-    let mut baggage = Baggage::new();
-    for member in members {
-        if let Some(value) = member.value() {
-            // Ignores members with an invalid key, and members over the limits.
-            let (key, value) = (member.key.to_owned(), value.into_owned());
-            baggage.insert_with_metadata(key, value, member.metadata);
-        }
-    }
-    cx.with_baggage(baggage)
 }

@@ -7,16 +7,15 @@
 use crate::propagation::functions::extract_accepted;
 use crate::propagation::functions::hosts::{AllowedHosts, inject_for_host};
 use crate::propagation::propagator::InboundPolicy;
+use crate::scope::Scope;
 use http::request::Parts;
 use http::uri::Authority;
 use http::{Request, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use opentelemetry::Context;
 use pin_project_lite::pin_project;
-use std::future::Future;
 use std::pin::Pin;
-use std::task;
-use std::task::{Poll, ready};
+use std::task::{self, Poll, ready};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -43,9 +42,8 @@ use tower_service::Service;
 ///     .layer(tracing_session::propagation::tower::server());
 /// ```
 pub fn server() -> ServerLayer {
-    ServerLayer {
-        inbound: InboundPolicy::accept(),
-    }
+    let inbound = InboundPolicy::accept();
+    ServerLayer { inbound }
 }
 
 /// See [`server`].
@@ -90,10 +88,8 @@ impl<S> Layer<S> for ServerLayer {
     type Service = Server<S>;
 
     fn layer(&self, inner: S) -> Server<S> {
-        Server {
-            inner,
-            inbound: self.inbound.clone(),
-        }
+        let inbound = self.inbound.clone();
+        Server { inner, inbound }
     }
 }
 
@@ -129,18 +125,13 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (parts, inner) = request.into_parts();
-        let session = extract_accepted(&parts.headers, |scope| {
-            self.inbound.accepts(scope.to_session().id(), &parts)
-        });
-        let body = ServerBody {
-            inner,
-            session: session.clone(),
-        };
-        let _attached = session.clone().attach();
-        ServerFuture {
-            inner: self.inner.call(Request::from_parts(parts, body)),
-            session,
-        }
+        let is_accepted = |scope: &Scope| self.inbound.accepts(scope.to_session().id(), &parts);
+        let cx = extract_accepted(&parts.headers, is_accepted);
+        let session = cx.clone();
+        let body = ServerBody { inner, session };
+        let _attached = cx.clone().attach();
+        let inner = self.inner.call(Request::from_parts(parts, body));
+        ServerFuture { inner, session: cx }
     }
 }
 
@@ -239,9 +230,8 @@ impl<B: Body> Body for ServerBody<B> {
 /// # drop(client);
 /// ```
 pub fn client() -> ClientLayer {
-    ClientLayer {
-        hosts: AllowedHosts::default(),
-    }
+    let hosts = AllowedHosts::default();
+    ClientLayer { hosts }
 }
 
 /// See [`client`].
@@ -277,9 +267,8 @@ impl ClientLayer {
     where
         H: Into<String>,
     {
-        Self {
-            hosts: AllowedHosts::only(hosts),
-        }
+        let hosts = AllowedHosts::only(hosts);
+        Self { hosts }
     }
 }
 
@@ -287,10 +276,8 @@ impl<S> Layer<S> for ClientLayer {
     type Service = Client<S>;
 
     fn layer(&self, inner: S) -> Client<S> {
-        Client {
-            inner,
-            hosts: self.hosts.clone(),
-        }
+        let hosts = self.hosts.clone();
+        Client { inner, hosts }
     }
 }
 

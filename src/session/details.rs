@@ -2,7 +2,7 @@
 
 use crate::base::error::ErrorKind;
 use crate::base::sync::OnceLock;
-use crate::session::id::{Id, IdKind, unquoted};
+use crate::session::id::{Id, unquoted};
 use crate::session::keys::{
     PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, ours,
 };
@@ -44,15 +44,6 @@ pub enum Part {
     PromptTemplate,
     /// All [attributes](crate::Session::with_attribute) of your own.
     Attributes,
-}
-
-impl IdKind {
-    pub(crate) fn part(self) -> Part {
-        match self {
-            Self::Session => Part::Session,
-            Self::User => Part::User,
-        }
-    }
 }
 
 /// A set of parts.
@@ -174,19 +165,15 @@ impl Details {
     /// The same, redacted with `redact`, by the provider with this number. They are made once for the first
     /// provider that asks, and each time for others.
     #[inline]
-    pub(crate) fn redacted(
-        &self,
-        provider: u64,
-        redact: impl Fn(&mut Self),
-    ) -> Cow<'_, [KeyValue]> {
+    pub(crate) fn redacted(&self, number: u64, redact: impl Fn(&mut Self)) -> Cow<'_, [KeyValue]> {
         let encode = || {
             let mut redacted = self.clone();
             redact(&mut redacted);
             redacted.encode()
         };
-        let first = || Box::new((provider, encode()));
+        let first = || Box::new((number, encode()));
         match &**self.encoded.redacted.get_or_init(first) {
-            (first, redacted) if *first == provider => Cow::Borrowed(redacted),
+            (first, redacted) if *first == number => Cow::Borrowed(redacted),
             _ => Cow::Owned(encode().into()),
         }
     }
@@ -204,9 +191,8 @@ impl Details {
             (PROMPT_TEMPLATE_VERSION, text(&self.template_version)),
             (PROMPT_TEMPLATE_VARIABLES, text(&variables)),
         ];
-        let values = values
-            .into_iter()
-            .filter_map(|(key, value)| Some(KeyValue::new(key, value?)));
+        let values = values.into_iter();
+        let values = values.filter_map(|(key, value)| Some(KeyValue::new(key, value?)));
         values.chain(self.attributes.iter().cloned()).collect()
     }
 }
@@ -217,14 +203,13 @@ pub(crate) fn merged(
     inner: Option<&Arc<Details>>,
     cleared: Parts,
 ) -> Option<Arc<Details>> {
-    let merged = match (outer, inner) {
-        (None, inner) => return inner.cloned(),
-        (Some(outer), None) if cleared.without(Parts::IDS).is_empty() => {
-            return Some(outer.clone());
-        }
-        (Some(outer), None) => Details::default().inside(outer, cleared),
-        (Some(outer), Some(inner)) => inner.inside(outer, cleared),
+    let Some(outer) = outer else {
+        return inner.cloned();
     };
+    if inner.is_none() && cleared.without(Parts::IDS).is_empty() {
+        return Some(outer.clone());
+    }
+    let merged = inner.cloned().unwrap_or_default().inside(outer, cleared);
     (!merged.is_empty()).then(|| Arc::new(merged))
 }
 

@@ -5,8 +5,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::base::sync::OnceLock;
 use crate::session::keys::ours;
 use std::borrow::Cow;
-use std::fmt;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -83,11 +82,9 @@ impl Id {
     }
 
     /// The same id. An id that is set implicitly replaces it.
-    pub(crate) fn replaceable(self) -> Self {
-        Self {
-            is_replaceable: true,
-            ..self
-        }
+    pub(crate) fn replaceable(mut self) -> Self {
+        self.is_replaceable = true;
+        self
     }
 
     pub(crate) fn is_replaceable(&self) -> bool {
@@ -204,28 +201,23 @@ pub(crate) fn is_placeholder(text: &str) -> bool {
     text.as_bytes().first().is_some_and(may_be) && PLACEHOLDERS.contains(&text.trim())
 }
 
-/// The id that an attribute with this text contains, if it contains one.
-pub(crate) fn id_text(text: &str) -> Option<Cow<'_, str>> {
-    fn id(text: &str) -> Option<&str> {
-        Id::check(text).ok().filter(|id| !is_placeholder(id))
-    }
-    match without_quotes(text) {
-        Cow::Borrowed(text) => id(text).map(Cow::Borrowed),
-        Cow::Owned(text) => id(&text).map(|id| id.to_owned().into()),
-    }
+/// Whether an attribute with this text contains an id.
+pub(crate) fn has_id(text: &str) -> bool {
+    has_id_that(text, |_| true)
 }
 
 /// Whether an attribute with this text contains this id.
 pub(crate) fn is_id(text: &str, id: &str) -> bool {
-    text == id || id_text(text).is_some_and(|text| text == id)
+    text == id || has_id_that(text, |text| text == id)
+}
+
+fn has_id_that(text: &str, condition: impl FnOnce(&str) -> bool) -> bool {
+    Id::check(&without_quotes(text)).is_ok_and(|id| !is_placeholder(id) && condition(id))
 }
 
 /// Whether an attribute with this text contains a value that is no id: neither blank nor a placeholder.
 pub(crate) fn is_invalid(text: &str) -> bool {
-    !matches!(
-        Id::check(&without_quotes(text)),
-        Ok(_) | Err(ErrorKind::Blank)
-    )
+    Id::check(&without_quotes(text)).is_err_and(|error| error != ErrorKind::Blank)
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ pub(crate) const VALUE_KEYS: [&str; 7] = [
 pub(crate) const FURTHER_KEYS: [&str; 4] = [USER_HASH, PLAIN_SESSION, PLAIN_USER, ID];
 
 /// The keys that spans look at.
-pub(crate) const OURS: KeyFilter = KeyFilter::of(&VALUE_KEYS).or(KeyFilter::of(&FURTHER_KEYS));
+pub(crate) const OURS: KeyFilter = KeyFilter::of(&VALUE_KEYS).and_all(&FURTHER_KEYS);
 
 /// Whether this crate wrote the attribute with this key, which has the text of `ours`. Otherwise the span's
 /// author did.
@@ -102,27 +102,21 @@ pub(crate) struct KeyFilter {
 
 impl KeyFilter {
     pub(crate) const fn of(keys: &[&str]) -> Self {
+        let (lengths, ends) = (0, 0);
+        Self { lengths, ends }.and_all(keys)
+    }
+
+    const fn and_all(self, keys: &[&str]) -> Self {
         match keys.split_first() {
-            Some((first, others)) => Self::of(others).and(first),
-            None => Self {
-                lengths: 0,
-                ends: 0,
-            },
+            Some((first, others)) => self.and(first).and_all(others),
+            None => self,
         }
     }
 
-    const fn or(self, other: Self) -> Self {
-        Self {
-            lengths: self.lengths | other.lengths,
-            ends: self.ends | other.ends,
-        }
-    }
-
-    pub(crate) const fn and(self, key: &str) -> Self {
-        self.or(Self {
-            lengths: Self::length(key),
-            ends: Self::end(key),
-        })
+    pub(crate) const fn and(mut self, key: &str) -> Self {
+        self.lengths |= Self::length(key);
+        self.ends |= Self::end(key);
+        self
     }
 
     /// False if the key is certainly none of the set.

@@ -13,7 +13,7 @@ use crate::export::redaction::{self, Redaction};
 use crate::scope::Scope;
 use crate::scope::opener::Opener;
 use crate::session::details::{Part, Parts};
-use crate::session::id::{id_text, is_id, is_invalid};
+use crate::session::id::{has_id, is_id, is_invalid};
 use crate::session::keys::{
     ID, OURS, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID,
     USER_HASH, USER_ID, VALUE_KEYS,
@@ -192,7 +192,7 @@ impl SpanAttributes {
     /// An invalid id gives way to the inherited one.
     fn admit_id(&mut self, kind: IdKind, attribute: &KeyValue) -> bool {
         let text = attribute.value.as_str();
-        if id_text(&text).is_none() && self.scope_has(&[kind]) {
+        if !has_id(&text) && self.scope_has(&[kind]) {
             let error = Id::check(&text).err().unwrap_or(ErrorKind::Placeholder);
             diagnostic::own_attribute_ignored(kind.key(), error);
             return false;
@@ -207,7 +207,7 @@ impl SpanAttributes {
         let Some(kind) = self.id_field(attribute.key.as_str()) else {
             return true;
         };
-        let is_valid = id_text(&attribute.value.as_str()).is_some();
+        let is_valid = has_id(&attribute.value.as_str());
         if is_valid && self.recorded(kind, attribute).is_none() {
             self.ids = self.ids.with(kind.part());
             return true;

@@ -4,8 +4,7 @@
 //! connection failed, and it needs the application's runtime for gRPC.
 
 use crate::base::diagnostic::{self, Message};
-use crate::base::error::{Error, ErrorKind};
-use crate::propagation::functions::variable;
+use crate::base::error::{Error, ErrorKind, variable};
 use async_trait::async_trait;
 use http::{HeaderMap, Uri};
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
@@ -13,6 +12,7 @@ use opentelemetry_otlp::{
     ExporterBuildError, OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
     SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
 };
+use std::error::Error as StdError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{io, thread};
@@ -50,10 +50,7 @@ pub(super) struct ExporterConfig {
 
 impl ExporterConfig {
     pub(super) fn build(self) -> Result<(SpanExporter, Option<GrpcDriver>), Error> {
-        let protocol = match self.protocol {
-            Some(protocol) => protocol,
-            None => protocol_from_env()?,
-        };
+        let protocol = self.protocol.map_or_else(protocol_from_env, Ok)?;
         let timeout = timeout_from_env()?;
         let endpoint = endpoint(self.endpoint, protocol)?;
         let built = match protocol {
@@ -137,7 +134,8 @@ fn endpoint(configured: Option<String>, protocol: Protocol) -> Result<String, Er
         Some("http" | "https") => return Ok(endpoint),
         _ => ErrorKind::Endpoint,
     };
-    Err(Error::from(kind).of_variable(variable.as_deref()))
+    let variable = variable.as_deref().into_iter();
+    Err(variable.fold(Error::from(kind), Error::of_variable))
 }
 
 fn http_exporter(
@@ -198,15 +196,13 @@ fn grpc_exporter(
     Ok((exporter, Some(driver)))
 }
 
-fn build_error(cause: &(dyn std::error::Error + 'static)) -> ExporterBuildError {
+fn build_error(cause: &(dyn StdError + 'static)) -> ExporterBuildError {
     ExporterBuildError::InternalFailure(root_cause(cause).to_string())
 }
 
 /// The innermost error. The outer errors only mean that a request failed.
-fn root_cause<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> &'a (dyn std::error::Error + 'static) {
-    let chain = std::iter::successors(Some(error), |error| error.source());
+fn root_cause<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+    let chain = std::iter::successors(Some(error), |&error| error.source());
     chain.last().unwrap_or(error)
 }
 
@@ -256,22 +252,18 @@ pub(super) struct GrpcDriver {
 
 impl GrpcDriver {
     fn start() -> io::Result<Self> {
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let handle = runtime.handle().clone();
-        let (alive, ended) = oneshot::channel();
+        let mut driver = runtime::Builder::new_current_thread();
+        let driver = driver.enable_all().build()?;
+        let runtime = driver.handle().clone();
+        let (_alive, ended) = oneshot::channel();
         thread::Builder::new()
             .name("tracing-session.otlp".to_owned())
             .spawn(move || {
                 // The connection creates spans. Some have no parent, so OpenTelemetry's own suppression misses them,
                 // and exporting them would create more.
                 let _no_spans = dispatcher::set_default(&Dispatch::none());
-                let _ended = runtime.block_on(ended);
+                let _ended = driver.block_on(ended);
             })?;
-        Ok(Self {
-            runtime: handle,
-            _alive: alive,
-        })
+        Ok(Self { runtime, _alive })
     }
 }
