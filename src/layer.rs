@@ -56,7 +56,7 @@ pub(crate) mod wrapped;
 pub use self::spans::SessionExtension;
 pub use self::wrapped::WrappedLayer;
 
-use crate::export::privacy::{KEYS, SPANS};
+use crate::export::privacy::{self, NameOf};
 use crate::layer::spans::LayerState;
 use crate::session::IdKind;
 use std::any::TypeId;
@@ -145,7 +145,7 @@ impl SessionLayer {
     /// ```
     pub fn with_session_span(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        SPANS.register(&name, IdKind::Session);
+        privacy::register(NameOf::Span, &name, IdKind::Session);
         self.configure(|state| state.openers.names.add_span(IdKind::Session, name))
     }
 
@@ -160,7 +160,7 @@ impl SessionLayer {
     /// ```
     pub fn with_session_field(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        KEYS.register(&name, IdKind::Session);
+        privacy::register(NameOf::Key, &name, IdKind::Session);
         self.configure(|state| state.openers.names.add_field(IdKind::Session, name))
     }
 
@@ -172,7 +172,7 @@ impl SessionLayer {
     /// ```
     pub fn with_user_span(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        SPANS.register(&name, IdKind::User);
+        privacy::register(NameOf::Span, &name, IdKind::User);
         self.configure(|state| state.openers.names.add_span(IdKind::User, name))
     }
 
@@ -184,7 +184,7 @@ impl SessionLayer {
     /// ```
     pub fn with_user_field(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        KEYS.register(&name, IdKind::User);
+        privacy::register(NameOf::Key, &name, IdKind::User);
         self.configure(|state| state.openers.names.add_field(IdKind::User, name))
     }
 

@@ -96,8 +96,7 @@ pub(crate) fn implicit_opener_ignored(span: &Metadata<'_>) {
 
 /// An attribute that an author set with OpenTelemetry's API contains no valid id.
 pub(crate) fn own_attribute_ignored(key: &'static str, error: ErrorKind) {
-    static REPORTED: LazyLock<Once<(&str, ErrorKind)>> = LazyLock::new(Once::default);
-    if is_first(&REPORTED, (key, error)) {
+    if is_first(&REPORTED, Mistake::OwnAttribute(key, error)) {
         let error = Error::from(error);
         defer(format!(
             "an attribute `{key}` set on a span is ignored: {error}"
@@ -107,8 +106,7 @@ pub(crate) fn own_attribute_ignored(key: &'static str, error: ErrorKind) {
 
 /// An id is recorded or set on a span that has started with another one.
 pub(crate) fn id_kept(span: &'static Metadata<'static>, key: &'static str) {
-    static REPORTED: LazyLock<Once<(Identifier, &str)>> = LazyLock::new(Once::default);
-    if is_first(&REPORTED, (span.callsite(), key)) {
+    if is_first(&REPORTED, Mistake::KeptId(span.callsite(), key)) {
         let (name, at) = (span.name(), location(span));
         defer(format!(
             "span `{name}` at {at} has started with another `{key}` and is exported with that one: \
@@ -154,7 +152,19 @@ pub(crate) fn not_reached(address: &str, cause: &dyn std::error::Error) -> Messa
 /// The keys of the mistakes that were reported. The callsites and the configuration bound their number.
 pub(crate) type Once<K> = Mutex<HashSet<K>>;
 
-/// Whether nobody has reported this mistake before. It counts as reported afterwards.
+/// A mistake that is reported once per process.
+#[derive(PartialEq, Eq, Hash)]
+enum Mistake {
+    OwnAttribute(&'static str, ErrorKind),
+    KeptId(Identifier, &'static str),
+    Message(Message),
+}
+
+/// The mistakes that were reported once per process. The functions of this file add to it and read it. Empty until the
+/// first one.
+static REPORTED: LazyLock<Once<Mistake>> = LazyLock::new(Once::default);
+
+/// Whether this mistake is reported for the first time. It counts as reported afterwards.
 pub(crate) fn is_first<K: Eq + Hash>(reported: &Once<K>, key: K) -> bool {
     let mut reported = reported.lock().unwrap_or_else(PoisonError::into_inner);
     reported.insert(key)
@@ -219,10 +229,17 @@ pub(crate) fn emit_or_print(message: &Message) {
     }
 }
 
+/// Defers `message` unless it was deferred or emitted once before.
+#[cfg(feature = "sampler")]
+pub(crate) fn defer_once(message: Message) {
+    if is_first(&REPORTED, Mistake::Message(message.clone())) {
+        defer(message);
+    }
+}
+
 /// Emits `message` unless it was emitted with this function before.
 pub(crate) fn emit_once(message: Message) {
-    static EMITTED: LazyLock<Once<Message>> = LazyLock::new(Once::default);
-    if is_first(&EMITTED, message.clone()) {
+    if is_first(&REPORTED, Mistake::Message(message.clone())) {
         emit(&message);
     }
 }

@@ -7,7 +7,7 @@ use crate::base::diagnostic::{
 };
 use crate::base::sync::atomic::AtomicU8;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use tracing::{Dispatch, Span, dispatcher};
 
 /// What a layer has found out about its setup by now: a state machine, which starts in [`ANY_SPAN`].
@@ -141,30 +141,44 @@ impl<const TRIES: u8> SetupCheck<TRIES> {
 /// The macros read it: that costs less than asking the subscriber.
 static HAS_LAYER: OnceLock<fn(&Dispatch) -> bool> = OnceLock::new();
 
-/// Whether the application uses a part of this crate that a library doesn't use. Set when such a part is made, and
-/// read before a warning about a missing layer: a library's spans are fine without one.
-static HAS_SETUP: AtomicBool = AtomicBool::new(false);
+/// The facts about the process that the checks need: bits that are set once. Empty until the application makes a part of
+/// its setup.
+static FACTS: AtomicU8 = AtomicU8::new(0);
 
-/// Whether there is a `SessionSpanProcessor`. Set when one is made, read by the setup checks: with a processor, spans
-/// carry the session without our tracer.
-static HAS_PROCESSOR: AtomicBool = AtomicBool::new(false);
+/// The application uses a part of this crate that a library doesn't use. Otherwise a missing layer is no mistake.
+const HAS_SETUP: u8 = 1;
+/// There is a `SessionSpanProcessor`. With it, spans carry the session without our tracer.
+const HAS_PROCESSOR: u8 = 1 << 1;
+/// [`NO_LAYER`], [`SPAN_FILTERED`] and [`TURN_FILTERED`] were reported.
+const NO_LAYER_REPORTED: u8 = 1 << 2;
+const SPAN_FILTERED_REPORTED: u8 = 1 << 3;
+const TURN_FILTERED_REPORTED: u8 = 1 << 4;
+
+#[inline]
+fn has(fact: u8) -> bool {
+    FACTS.load(Ordering::Relaxed) & fact != 0
+}
+
+/// Sets a fact. False if it was set before.
+fn set(fact: u8) -> bool {
+    FACTS.fetch_or(fact, Ordering::Relaxed) & fact == 0
+}
 
 pub(crate) fn layer_added(has_layer: fn(&Dispatch) -> bool) {
     let _is_same = HAS_LAYER.set(has_layer);
 }
 
 pub(crate) fn begin() {
-    HAS_SETUP.store(true, Ordering::Relaxed);
+    set(HAS_SETUP);
 }
 
 pub(crate) fn processor_created() {
-    HAS_PROCESSOR.store(true, Ordering::Relaxed);
-    begin();
+    set(HAS_PROCESSOR | HAS_SETUP);
 }
 
 #[inline]
 pub(crate) fn has_processor() -> bool {
-    HAS_PROCESSOR.load(Ordering::Relaxed)
+    has(HAS_PROCESSOR)
 }
 
 /// Checks the span of a macro.
@@ -179,31 +193,24 @@ pub fn checked(span: Span) -> Span {
 
 #[cold]
 fn report_lost_span(span: &Span) {
-    static FILTERED_REPORTED: AtomicBool = AtomicBool::new(false);
-    static NO_LAYER_REPORTED: AtomicBool = AtomicBool::new(false);
     if span.is_disabled() {
-        report_filtered(&FILTERED_REPORTED, &SPAN_FILTERED);
-    } else if HAS_SETUP.load(Ordering::Relaxed) && !NO_LAYER_REPORTED.swap(true, Ordering::Relaxed)
-    {
+        report_filtered(SPAN_FILTERED_REPORTED, &SPAN_FILTERED);
+    } else if has(HAS_SETUP) && set(NO_LAYER_REPORTED) {
         diagnostic::emit(&NO_LAYER);
     }
 }
 
 /// Checks the span of a turn.
 pub(crate) fn check_turn(span: &Span) {
-    static REPORTED: AtomicBool = AtomicBool::new(false);
     if span.is_disabled() {
-        report_filtered(&REPORTED, &TURN_FILTERED);
+        report_filtered(TURN_FILTERED_REPORTED, &TURN_FILTERED);
     }
 }
 
 /// Emits `message` once, and only if the current subscriber has a `SessionLayer`.
-fn report_filtered(reported: &AtomicBool, message: &Message) {
+fn report_filtered(reported: u8, message: &Message) {
     // The load comes first: with the spans filtered out, every call gets here.
-    if !reported.load(Ordering::Relaxed)
-        && HAS_LAYER.get().is_some_and(dispatcher::get_default)
-        && !reported.swap(true, Ordering::Relaxed)
-    {
+    if !has(reported) && HAS_LAYER.get().is_some_and(dispatcher::get_default) && set(reported) {
         // A filter that disables such spans often disables this crate's warnings too.
         diagnostic::emit_or_print(message);
     }

@@ -5,6 +5,7 @@ use crate::base::sync::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
 
 const SHARDS: usize = 64;
 
@@ -168,6 +169,14 @@ impl Hasher for Unhashed {
         // The shard was chosen by the low bits, so the map takes its bucket from the others.
         self.0.rotate_right(SHARDS.trailing_zeros())
     }
+}
+
+/// The last unique number. Only [`unique_number`] uses it.
+static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// A number above 0 that no other call in this process returns: a key of a map, or of a cache.
+pub(crate) fn unique_number() -> u64 {
+    LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 #[cfg(test)]

@@ -5,42 +5,32 @@
 //! which returns nothing then.
 
 use opentelemetry::{Context, ContextGuard};
-use std::cell::Cell;
 use std::panic::catch_unwind;
 
 thread_local! {
-    /// Dropped before OpenTelemetry's thread-local, because thread-locals are dropped in the reverse order of their first
-    /// use. Created on the first use of this module, and then only read.
+    /// Whether OpenTelemetry's thread-local existed on the first use of this module. That use writes it, and it can't be
+    /// read any more when the thread exits: it is dropped before OpenTelemetry's, because thread-locals are dropped in
+    /// the reverse order of their first use.
     static SENTINEL: Sentinel = Sentinel(catch_unwind(|| Context::map_current(|_| ())).is_ok());
-    /// Whether the sentinel exists. Has no destructor, so it is cheap to read, and can be read during thread exit.
-    static IS_THERE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether OpenTelemetry's was there when this was made.
 struct Sentinel(bool);
 
+/// A thread-local without a destructor could be read until the very end.
 impl Drop for Sentinel {
-    fn drop(&mut self) {
-        IS_THERE.set(false);
-    }
+    fn drop(&mut self) {}
 }
 
+/// Whether OpenTelemetry's current `Context` can be asked for.
 #[inline]
 fn is_there() -> bool {
-    IS_THERE.get() || look()
+    SENTINEL.try_with(|it| it.0).unwrap_or(false)
 }
 
-#[cold]
-fn look() -> bool {
-    let is_there = SENTINEL.try_with(|it| it.0).unwrap_or(false);
-    IS_THERE.set(is_there);
-    is_there
-}
-
-/// What `look` makes of the current `Context`. `None` if the thread is ending.
+/// Calls `f` with the current `Context`. `None` if the thread is exiting.
 #[inline]
-pub(crate) fn map<T>(look: impl FnOnce(&Context) -> T) -> Option<T> {
-    is_there().then(|| Context::map_current(look))
+pub(crate) fn map<T>(f: impl FnOnce(&Context) -> T) -> Option<T> {
+    is_there().then(|| Context::map_current(f))
 }
 
 /// The current `Context`, or an empty one.
@@ -53,7 +43,7 @@ pub(crate) fn attach(cx: Context) -> Attached {
     Attached(is_there().then(|| cx.attach()))
 }
 
-/// Makes what `change` makes of the current one the current one.
+/// Makes the `Context` that `change` returns for the current one the current one.
 pub(crate) fn attach_changed(change: impl FnOnce(&Context) -> Context) -> Attached {
     Attached(map(change).map(Context::attach))
 }

@@ -1,6 +1,6 @@
 //! The keys of each backend: a table of rules.
 
-use crate::export::privacy::KEYS;
+use crate::export::privacy::{self, NameOf};
 use crate::session::IdKind;
 use crate::session::keys::{METADATA, SESSION_ID, TAGS, USER_ID};
 use std::borrow::Cow;
@@ -324,7 +324,7 @@ impl Dialect {
         if self.rules.iter().all(|rule| rule.key != added.key) {
             self.rules.to_mut().push(added);
             if let Some(kind) = added.content.id_kind() {
-                KEYS.register(added.key, kind);
+                privacy::register(NameOf::Key, added.key, kind);
             }
         }
         self

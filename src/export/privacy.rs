@@ -324,36 +324,37 @@ impl fmt::Debug for IdPolicy {
     }
 }
 
-/// The keys of attributes that contain an id: fields that layers of this process are configured with, and keys of
-/// dialects that are not built in. Every provider of the process redacts attributes with these keys.
-///
-/// Layers and dialects register names when they are configured. Names are looked up when a key passes the
-/// filter. Empty where only the built-in names and dialects are used.
-pub(crate) static KEYS: PrivateNames = PrivateNames(RwLock::new(Vec::new()));
+/// Where a private name is used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NameOf {
+    /// The attribute with this key contains an id.
+    Key,
+    /// The field `id` of spans with this name contains an id.
+    Span,
+}
 
-/// The names of spans whose field `id` contains an id, besides `session` and `user`. Written, read and empty as
-/// [`KEYS`].
-pub(crate) static SPANS: PrivateNames = PrivateNames(RwLock::new(Vec::new()));
+/// The names that layers of this process are configured with, and the keys of dialects that are not built in. Layers and
+/// dialects write it when they are configured. Every provider that redacts reads it when a key passes the filter.
+/// Empty where only the built-in names and dialects are used.
+static PRIVATE_NAMES: RwLock<Vec<(NameOf, String, IdKind)>> = RwLock::new(Vec::new());
 
-/// Names, each with the kind of the id.
-pub(crate) struct PrivateNames(RwLock<Vec<(String, IdKind)>>);
-
-impl PrivateNames {
-    pub(crate) fn register(&self, name: &str, kind: IdKind) {
-        let mut names = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let added = (name.to_owned(), kind);
-        // A program may configure layers again and again: the list grows by new names only.
-        if !names.contains(&added) {
-            add_to_filter(name);
-            names.push(added);
-        }
+pub(crate) fn register(of: NameOf, name: &str, kind: IdKind) {
+    let mut names = PRIVATE_NAMES
+        .write()
+        .unwrap_or_else(PoisonError::into_inner);
+    let added = (of, name.to_owned(), kind);
+    // A program may configure layers again and again: the list grows by new names only.
+    if !names.contains(&added) {
+        add_to_filter(name);
+        names.push(added);
     }
+}
 
-    pub(crate) fn kind(&self, name: &str) -> Option<IdKind> {
-        let names = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let found = names.iter().find(|(registered, _)| registered == name);
-        found.map(|(_, kind)| *kind)
-    }
+/// The kind of id that a registered name is for.
+pub(crate) fn registered(of: NameOf, name: &str) -> Option<IdKind> {
+    let names = PRIVATE_NAMES.read().unwrap_or_else(PoisonError::into_inner);
+    let found = names.iter().find(|it| it.0 == of && it.1 == name);
+    found.map(|(_, _, kind)| *kind)
 }
 
 /// The kind of id that the field `id` of spans with this name contains.
@@ -363,7 +364,7 @@ pub(crate) fn id_field_kind(span: &str) -> Option<IdKind> {
         "session" => Some(IdKind::Session),
         "user" => Some(IdKind::User),
         _ if !may_matter(span) => None,
-        _ => SPANS.kind(span),
+        _ => registered(NameOf::Span, span),
     }
 }
 
@@ -371,7 +372,7 @@ pub(crate) fn id_field_kind(span: &str) -> Option<IdKind> {
 /// checked.
 ///
 /// It has one word per length of a key, with a bit for each first letter. [`add_to_filter`] adds the keys that a
-/// provider of the process redacts, the names in [`KEYS`] and [`SPANS`], and the keys that spans look at anyway.
+/// provider of the process redacts, the names in [`PRIVATE_NAMES`], and the keys that spans look at anyway.
 /// Empty until a provider redacts, or a name is registered.
 static FILTER: [AtomicU32; 64] = [const { AtomicU32::new(0) }; 64];
 

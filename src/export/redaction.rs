@@ -2,9 +2,10 @@
 //!
 //! It runs before a sampler, a span processor or an exporter receives an attribute.
 
+use crate::base::shards::unique_number;
 use crate::export::dialect::{Content, all_rules};
 use crate::export::privacy::{
-    IdPolicy, KEYS, Privacy, add_to_filter, any_may_matter, id_field_kind, may_matter,
+    IdPolicy, NameOf, Privacy, add_to_filter, any_may_matter, id_field_kind, may_matter, registered,
 };
 use crate::session::details::{Details, Entries, entries, object};
 use crate::session::id::without_quotes;
@@ -17,7 +18,6 @@ use opentelemetry::{Key, KeyValue, Value};
 use serde_json::Value as Json;
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A `Privacy` that redacts something. A provider, its tracers and their spans share one.
 #[derive(Debug)]
@@ -37,9 +37,6 @@ enum Private {
     /// All metadata, as one JSON object.
     Metadata,
 }
-
-/// The last number of a redaction. Each new redaction takes the next.
-static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
 
 impl Redaction {
     /// `None` if nothing is redacted.
@@ -66,7 +63,7 @@ impl Redaction {
         let looked_at = VALUE_KEYS.into_iter().chain(FURTHER_KEYS);
         private.chain(looked_at).for_each(add_to_filter);
         Some(Arc::new(Self {
-            number: LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1,
+            number: unique_number(),
             privacy,
             keys,
         }))
@@ -108,7 +105,7 @@ impl Redaction {
             Some(Private::Entry(policy)) => return redact_entry(policy, attribute),
             Some(Private::Metadata) => return self.redact_metadata(attribute),
             None if key == ID => id_field,
-            None => KEYS.kind(key),
+            None => registered(NameOf::Key, key),
         };
         id_kind.is_none_or(|kind| redact_id(self.privacy.id_policy(kind), attribute))
     }

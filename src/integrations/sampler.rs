@@ -10,7 +10,7 @@ use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 /// Keeps a share of all sessions: a conversation is kept whole or dropped whole.
 ///
@@ -187,8 +187,7 @@ impl SessionSampler {
         // a span while the panic unwinds.
         let kept = panic::catch_unwind(AssertUnwindSafe(|| always_keep(&session)));
         kept.unwrap_or_else(|_| {
-            static REPORTED: Once = Once::new();
-            REPORTED.call_once(|| diagnostic::defer(diagnostic::KEEPS_PANICKED));
+            diagnostic::defer_once(diagnostic::KEEPS_PANICKED);
             false
         })
     }

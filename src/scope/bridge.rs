@@ -8,14 +8,13 @@
 //! - A *span command* is a request to a started span. A `Context` hides the type of its span, so [`send`] puts the
 //!   command into a thread-local and calls `set_status(Unset)`, which does nothing on any other span.
 
-use crate::base::shards::Shards;
+use crate::base::shards::{Shards, unique_number};
 use crate::scope::Scope;
 use crate::session::Session;
 use opentelemetry::trace::{Status, TraceContextExt};
 use opentelemetry::{Context, Key as Name, KeyValue, Value};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// An opener that the tracer hasn't started.
 #[derive(Clone)]
@@ -39,9 +38,6 @@ const NO_TICKET: Ticket = 0;
 /// No ticket is offered, and a span is being started. No ticket has this number.
 const STARTING: Ticket = Ticket::MAX;
 
-/// The last ticket. Only [`offer_ticket`] uses it.
-static LAST_TICKET: AtomicU64 = AtomicU64::new(NO_TICKET);
-
 /// The pending spans. The layer adds them. The tracer removes them when the span starts, and otherwise a
 /// [`PendingGuard`] when the span closes. Empty while no opener is between the two.
 static PENDING_SPANS: Shards<Ticket, PendingSpan> = Shards::new();
@@ -52,7 +48,7 @@ static TICKET_KEY: &str = "tracing_session.ticket";
 
 /// Offers a pending span to the next builder that is made on this thread, until the offer is dropped.
 pub(crate) fn offer_ticket(span: PendingSpan) -> OfferedTicket {
-    let ticket = LAST_TICKET.fetch_add(1, Ordering::Relaxed) + 1;
+    let ticket = unique_number();
     PENDING_SPANS.insert(ticket, span);
     OfferedTicket {
         pending: Some(PendingGuard(ticket)),
