@@ -40,7 +40,7 @@ const NOT_IN_A_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 ///
 /// By default it injects and extracts the member `session.id` of W3C baggage. It replaces `BaggagePropagator`, because
 /// only one propagator can write a header, and carries the other baggage of the `Context` too. You can
-/// [add](Self::with_header) separate headers, and [turn the baggage off](Self::with_baggage).
+/// [add](Self::with_header) separate headers, and [turn the baggage off](Self::without_baggage).
 ///
 /// Only the session id leaves the process, unless you [send the user](Self::with_user) too.
 ///
