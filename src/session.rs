@@ -1,6 +1,6 @@
 //! `Session`: the values that spans carry, as one plain value.
 //!
-//! Methods of `Session` that need the current scope are in `attach.rs`.
+//! Methods of `Session` that need the current scope are in `current.rs`.
 
 pub(crate) mod details;
 pub(crate) mod id;

@@ -213,21 +213,25 @@ impl LayerState {
         }
     }
 
-    /// Records later values of an opener's fields.
-    pub(crate) fn record<S>(&self, id: &Id, record: &Record<'_>, ctx: &Context<'_, S>)
+    /// Records later values of an opener's fields. False if the span is no opener.
+    pub(crate) fn record<S>(&self, id: &Id, record: &Record<'_>, ctx: &Context<'_, S>) -> bool
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
-        let Some(span) = ctx.span(id) else { return };
+        let Some(span) = ctx.span(id) else {
+            return false;
+        };
         let Some(fields) = self.openers.names.opener_fields(span.metadata()) else {
-            return;
+            return false;
         };
         // Recording runs the application's `Debug`: not under the lock of the extensions.
         let opened = |span: &SessionExtension| span.opened.clone();
         let opened = span.extensions().get::<SessionExtension>().and_then(opened);
-        if let Some(opener) = opened.as_ref().and_then(|it| it.opener()) {
+        let opener = opened.as_ref().and_then(|it| it.opener());
+        if let Some(opener) = opener {
             self.openers.record(fields, span.metadata(), opener, record);
         }
+        opener.is_some()
     }
 
     /// Identifies a span. Subscribers count their spans from 1, so the layer's address is part of the key.

@@ -217,8 +217,10 @@ where
 
     fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
         // First: the inner layer sets the value as an attribute, which the span compares with the recorded one.
-        self.state.record(id, values, &ctx);
+        let is_opener = self.state.record(id, values, &ctx);
+        let recording = is_opener.then(bridge::recording);
         self.inner.on_record(id, values, ctx);
+        drop(recording);
         self.state.subscriber.flush_diagnostics();
     }
 

@@ -1,5 +1,5 @@
 //! Sessions in the headers of calls and messages: the functions that inject the current context into a carrier, and
-//! extract one from it. The propagators are in `propagation/`.
+//! extract one from it, and the propagators for spans that `propagator_from_env` combines with `SessionPropagator`.
 
 use crate::base::diagnostic::NO_PROPAGATOR;
 use crate::base::error::{Error, ErrorKind, variable};

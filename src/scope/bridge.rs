@@ -29,14 +29,16 @@ pub(crate) struct PendingSpan {
 type Ticket = u64;
 
 thread_local! {
-    /// The ticket that is offered on this thread, or [`NO_TICKET`], or [`STARTING`]. The layer writes it while the
-    /// OpenTelemetry layer creates an opener, and the tracer while it starts a span.
+    /// The ticket that is offered on this thread, or [`NO_TICKET`], [`STARTING`] or [`RECORDING`]. The layer writes it
+    /// while the OpenTelemetry layer creates an opener or records its fields, and the tracer while it starts a span.
     static OFFERED_TICKET: Cell<Ticket> = const { Cell::new(NO_TICKET) };
 }
 
 const NO_TICKET: Ticket = 0;
 /// No ticket is offered, and a span is being started. No ticket has this number.
 const STARTING: Ticket = Ticket::MAX;
+/// No ticket is offered, and fields of an opener are being recorded. No ticket has this number.
+const RECORDING: Ticket = Ticket::MAX - 1;
 
 /// The pending spans. The layer adds them. The tracer removes them when the span starts, and otherwise a
 /// [`PendingGuard`] when the span closes. Empty while no opener is between the two.
@@ -94,7 +96,7 @@ impl Drop for PendingGuard {
 #[inline]
 pub(crate) fn take_ticket() -> Option<KeyValue> {
     match OFFERED_TICKET.get() {
-        NO_TICKET | STARTING => None,
+        NO_TICKET | STARTING | RECORDING => None,
         ticket => {
             OFFERED_TICKET.set(NO_TICKET);
             Some(KeyValue::new(
@@ -108,8 +110,18 @@ pub(crate) fn take_ticket() -> Option<KeyValue> {
 /// Marks this thread as starting a span, until the guard is dropped. Samplers and span processors run meanwhile. They may
 /// create spans, which must not take the ticket, and must send no commands: the OpenTelemetry layer has locked the span.
 #[inline]
-pub(crate) fn starting() -> Starting {
-    Starting(OFFERED_TICKET.replace(STARTING))
+pub(crate) fn starting() -> Marked {
+    Marked(OFFERED_TICKET.replace(STARTING))
+}
+
+/// Marks this thread as recording fields of an opener, until the guard is dropped. An attribute that the OpenTelemetry
+/// layer sets on a started span meanwhile is a field, even if another thread has recorded another value since.
+pub(crate) fn recording() -> Marked {
+    Marked(OFFERED_TICKET.replace(RECORDING))
+}
+
+pub(crate) fn is_recording() -> bool {
+    OFFERED_TICKET.get() == RECORDING
 }
 
 #[inline]
@@ -117,9 +129,9 @@ pub(crate) fn is_starting() -> bool {
     OFFERED_TICKET.get() == STARTING
 }
 
-pub(crate) struct Starting(Ticket);
+pub(crate) struct Marked(Ticket);
 
-impl Drop for Starting {
+impl Drop for Marked {
     #[inline]
     fn drop(&mut self) {
         OFFERED_TICKET.set(self.0);

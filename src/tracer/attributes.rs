@@ -10,8 +10,8 @@ use crate::export;
 use crate::export::OpenerFields;
 use crate::export::privacy;
 use crate::export::redaction::{self, Redaction};
-use crate::scope::Scope;
 use crate::scope::opener::Opener;
+use crate::scope::{Scope, bridge};
 use crate::session::details::{Part, Parts};
 use crate::session::id::{has_id, is_id, is_invalid};
 use crate::session::keys::{
@@ -164,55 +164,51 @@ impl SpanAttributes {
     /// Whether an attribute stays on the span. It may be redacted or renamed.
     #[inline(never)]
     pub(crate) fn admit(&mut self, attribute: &mut KeyValue) -> bool {
-        let renamed = self.renamed(&attribute.key);
-        let is_admitted = match attribute.key.as_str() {
-            ID => match self.fields().and_then(|it| it.id) {
-                Some(kind) => self.consume(kind, attribute),
-                None => true,
-            },
-            key if self.id_field(key).is_some() => self.admit_id_field(attribute),
-            SESSION_ID => self.admit_id(IdKind::Session, attribute),
-            USER_ID => self.admit_id(IdKind::User, attribute),
-            _ if renamed.is_some() => true,
-            key if self.fields().is_some_and(|it| it.have_detail(key)) => false,
-            key => {
-                if VALUE_KEYS.contains(&key) || key == USER_HASH || self.checks_every_key {
-                    self.more().keys.push(attribute.key.clone());
-                }
-                true
-            }
+        let key = attribute.key.as_str();
+        let kind = match key {
+            SESSION_ID => Some(IdKind::Session),
+            USER_ID => Some(IdKind::User),
+            _ => None,
         };
-        let is_admitted = is_admitted && self.redact(attribute);
+        if let Some(kind) = kind {
+            return self.admit_id(kind, attribute) && self.redact(attribute);
+        }
+        if let Some(kind) = self.fields().and_then(|it| it.id).filter(|_| key == ID) {
+            return self.consume(kind, attribute);
+        }
+        let renamed = self.renamed(&attribute.key);
+        let is_detail = self.fields().is_some_and(|it| it.have_detail(key));
+        if is_detail || !self.redact(attribute) {
+            return false;
+        }
         if let Some(renamed) = renamed {
             attribute.key = Key::from_static_str(renamed);
         }
-        is_admitted
+        let key = attribute.key.as_str();
+        if VALUE_KEYS.contains(&key) || key == USER_HASH || self.checks_every_key {
+            self.more().keys.push(attribute.key.clone());
+        }
+        true
     }
 
-    /// An invalid id gives way to the inherited one.
+    /// Whether `session.id` or `user.id` stays: a field of the opener is consumed, and an invalid id gives way to the
+    /// inherited one.
     fn admit_id(&mut self, kind: IdKind, attribute: &KeyValue) -> bool {
         let text = attribute.value.as_str();
-        if !has_id(&text) && self.scope_has(&[kind]) {
+        let is_valid = has_id(&text);
+        if self.id_field(attribute.key.as_str()).is_some() {
+            // A valid id that wasn't recorded is the author's, set with OpenTelemetry's API.
+            let is_recorded = bridge::is_recording() || self.recorded(kind, attribute).is_some();
+            if !is_valid || is_recorded {
+                return self.consume(kind, attribute);
+            }
+        } else if !is_valid && self.scope_has(&[kind]) {
             let error = Id::check(&text).err().unwrap_or(ErrorKind::Placeholder);
             diagnostic::own_attribute_ignored(kind.key(), error);
             return false;
         }
         self.ids = self.ids.with(kind.part());
         true
-    }
-
-    /// Consumes `session.id` or `user.id` if it is a field of the opener. An id that the author set with OpenTelemetry's
-    /// API stays.
-    fn admit_id_field(&mut self, attribute: &KeyValue) -> bool {
-        let Some(kind) = self.id_field(attribute.key.as_str()) else {
-            return true;
-        };
-        let is_valid = has_id(&attribute.value.as_str());
-        if is_valid && self.recorded(kind, attribute).is_none() {
-            self.ids = self.ids.with(kind.part());
-            return true;
-        }
-        self.consume(kind, attribute)
     }
 
     /// Consumes a field of the opener. An invalid value is kept for the end.

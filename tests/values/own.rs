@@ -14,7 +14,7 @@ use std::time::Duration;
 use tracing::field::Empty;
 use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::{SessionLayer, session};
+use tracing_session::{Session, SessionLayer, session};
 
 #[test]
 fn field_recorded_again_before_the_span_starts_is_exported_once() {
@@ -204,4 +204,42 @@ fn samplers_and_processors_receive_ids_that_are_set_before_the_start() {
         found,
         [("field", true), ("attribute", true), ("built", true)]
     );
+}
+
+#[test]
+fn field_that_two_threads_record_at_once_is_exported_once() {
+    for _ in 0..400 {
+        let app = App::new();
+        let span = info_span!("session", session.id = "first");
+        span.in_scope(|| {});
+        std::thread::scope(|threads| {
+            for thread in 0..3 {
+                let span = &span;
+                threads.spawn(move || {
+                    for number in 0..20 {
+                        span.record("session.id", format!("{thread}-{number}"));
+                    }
+                });
+            }
+        });
+        drop(span);
+        assert_eq!(values(&app.span("session"), "session.id"), ["first"]);
+    }
+}
+
+#[test]
+fn attribute_of_a_session_gives_way_to_the_spans_own_whatever_its_key() {
+    let session = Session::new("chat-42").unwrap();
+    let session = session.with_attribute("id", "ours").unwrap();
+    let session = session.with_attribute("session.name", "ours").unwrap();
+    let app = App::new();
+    session.in_scope(|| {
+        info_span!("own", id = "own", session = "own").in_scope(|| {});
+        info_span!("none").in_scope(|| {});
+    });
+    for (span, expected) in [("own", "own"), ("none", "ours")] {
+        for key in ["id", "session.name"] {
+            assert_eq!(values(&app.span(span), key), [expected], "{key}");
+        }
+    }
 }
