@@ -293,7 +293,7 @@ fn integer_ids_are_hidden() {
 #[test]
 fn keys_that_libraries_set_for_any_dialect_are_hidden() {
     // Another test's dialect would register the keys for the whole process.
-    if !crate::support::alone(crate::test_name!(), &[]) {
+    if !crate::support::alone(test_name!(), &[]) {
         return;
     }
     let of_user = [

@@ -290,7 +290,7 @@ fn fields_of_events_are_redacted_before_and_after_the_start() {
 #[test]
 fn keys_of_every_dialect_are_redacted_in_a_builder_and_later() {
     // Another test's dialect would register the keys for the whole process.
-    if !crate::support::alone(crate::test_name!(), &[]) {
+    if !crate::support::alone(test_name!(), &[]) {
         return;
     }
     let of_user = [
