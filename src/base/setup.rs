@@ -7,7 +7,7 @@ use crate::base::diagnostic::{
 };
 use crate::base::sync::atomic::AtomicU8;
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{self, Ordering};
 use tracing::{Dispatch, Span, dispatcher};
 
 /// What a layer has found out about its setup by now: a state machine, which starts in [`ANY_SPAN`].
@@ -143,7 +143,7 @@ static HAS_LAYER: OnceLock<fn(&Dispatch) -> bool> = OnceLock::new();
 
 /// The facts about the process that the checks need: bits that are set once. Empty until the application makes a part of
 /// its setup.
-static FACTS: AtomicU8 = AtomicU8::new(0);
+static FACTS: atomic::AtomicU8 = atomic::AtomicU8::new(0);
 
 /// The application uses a part of this crate that a library doesn't use. Otherwise a missing layer is no mistake.
 const HAS_SETUP: u8 = 1;
