@@ -29,8 +29,9 @@ pub(crate) struct PendingSpan {
 type Ticket = u64;
 
 thread_local! {
-    /// The ticket that is offered on this thread, or [`NO_TICKET`], [`STARTING`] or [`RECORDING`]. The layer writes it
-    /// while the OpenTelemetry layer creates an opener or records its fields, and the tracer while it starts a span.
+    /// The ticket that is offered on this thread, or [`NO_TICKET`], [`STARTING`], [`RECORDING`] or [`SENDING`]. The layer
+    /// writes it while the OpenTelemetry layer creates an opener or records its fields, the tracer while it starts a
+    /// span, and [`send`].
     static OFFERED_TICKET: Cell<Ticket> = const { Cell::new(NO_TICKET) };
 }
 
@@ -39,6 +40,8 @@ const NO_TICKET: Ticket = 0;
 const STARTING: Ticket = Ticket::MAX;
 /// No ticket is offered, and fields of an opener are being recorded. No ticket has this number.
 const RECORDING: Ticket = Ticket::MAX - 1;
+/// No ticket is offered, and a command is being sent. No ticket has this number.
+const SENDING: Ticket = Ticket::MAX - 2;
 
 /// The pending spans. The layer adds them. The tracer removes them when the span starts, and otherwise a
 /// [`PendingGuard`] when the span closes. Empty while no opener is between the two.
@@ -96,7 +99,7 @@ impl Drop for PendingGuard {
 #[inline]
 pub(crate) fn take_ticket() -> Option<KeyValue> {
     match OFFERED_TICKET.get() {
-        NO_TICKET | STARTING | RECORDING => None,
+        NO_TICKET | STARTING | RECORDING | SENDING => None,
         ticket => {
             OFFERED_TICKET.set(NO_TICKET);
             Some(KeyValue::new(
@@ -179,6 +182,7 @@ pub(crate) fn send(cx: &Context, command: SpanCommand) -> bool {
         }
     }
 
+    let _marked = Marked(OFFERED_TICKET.replace(SENDING));
     let _sending = Sending(swap(Some(command)));
     // `Unset` is the lowest status, so setting it changes nothing on other spans.
     cx.span().set_status(Status::Unset);
@@ -191,9 +195,15 @@ pub(crate) fn is_session_span(cx: &Context) -> bool {
     send(cx, SpanCommand::Ping)
 }
 
-/// The command for the span whose status is being set to `Unset`.
+/// The command for the span whose status is being set to `Unset`. The OpenTelemetry layer sets it on every span, so the
+/// cheap thread-local is read first.
+#[inline]
 pub(crate) fn take_command() -> Option<SpanCommand> {
-    swap(None)
+    #[cold]
+    fn take() -> Option<SpanCommand> {
+        swap(None)
+    }
+    (OFFERED_TICKET.get() == SENDING).then(take).flatten()
 }
 
 fn swap(command: Option<SpanCommand>) -> Option<SpanCommand> {
