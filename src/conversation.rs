@@ -433,6 +433,10 @@ impl Last {
 ///     chat.turn(span)
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't start a turn: pass its name, or a closure that creates its span",
+    note = "write `chat.turn(\"weather\")`, or `chat.turn(|| info_span!(\"weather\"))`: the turn has to create the span itself"
+)]
 pub trait TurnSpan: sealed::MakeSpan {}
 
 impl<T: sealed::MakeSpan> TurnSpan for T {}
@@ -441,6 +445,9 @@ mod sealed {
     use tracing::field::Empty;
     use tracing::{Span, info_span};
 
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` can't start a turn: pass its name, or a closure that creates its span"
+    )]
     pub trait MakeSpan {
         fn make(self) -> Span;
     }

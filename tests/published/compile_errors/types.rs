@@ -53,3 +53,9 @@ fn carriers(map: &mut HashMap<String, String>, list: &mut Vec<u8>) {
     drop(async {}.with_propagated(&"x"));
     //~ `&str` is not a carrier of headers
 }
+
+fn turns(chat: &mut tracing_session::Conversation) {
+    chat.turn("weather").finish();
+    chat.turn(String::from("weather")).finish();
+    //~ `String` can't start a turn: pass its name, or a closure that creates its span
+}
