@@ -170,7 +170,7 @@ pub(crate) fn is_first<K: Eq + Hash>(reported: &Once<K>, key: K) -> bool {
     reported.insert(key)
 }
 
-/// Whether any thread has ever deferred a message. [`defer`] sets it, and [`has_deferred`] reads it in hot callbacks,
+/// Whether a thread has deferred a message in this process. [`defer`] sets it, and [`has_deferred`] reads it in hot callbacks,
 /// so that a process without mistakes doesn't touch the thread-local.
 static ANY_DEFERRED: AtomicBool = AtomicBool::new(false);
 
@@ -184,7 +184,7 @@ pub(crate) fn defer(message: impl Into<Message>) {
     let message = message.into();
     let add = |deferred: &RefCell<Vec<Message>>| {
         let mut deferred = deferred.borrow_mut();
-        // Without a layer nobody flushes, so repeated messages would pile up.
+        // Without a layer no code flushes, so repeated messages would pile up.
         if !deferred.contains(&message) {
             deferred.push(message);
         }

@@ -306,7 +306,7 @@ fn set_json(span: &Span, [key, mime_type]: Keys, value: &impl Serialize) -> Resu
     Ok(())
 }
 
-/// Sealed, so that a new method breaks nobody.
+/// Sealed, so that a new method is no breaking change.
 mod sealed {
     pub trait Sealed {}
 
