@@ -47,7 +47,6 @@ macro_rules! forward_to_inner {
 }
 
 pub(crate) mod fields;
-pub(crate) mod filtered;
 pub(crate) mod openers;
 pub(crate) mod spans;
 pub(crate) mod tracked;
@@ -56,9 +55,9 @@ pub(crate) mod wrapped;
 pub use self::spans::SessionExtension;
 pub use self::wrapped::WrappedLayer;
 
-use crate::export::privacy::{self, NameOf};
 use crate::layer::spans::LayerState;
 use crate::session::IdKind;
+use crate::session::keys::{self, NameOf};
 use std::any::TypeId;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -145,7 +144,7 @@ impl SessionLayer {
     /// ```
     pub fn with_session_span(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        privacy::register(NameOf::Span, &name, IdKind::Session);
+        keys::register(NameOf::Span, &name, IdKind::Session);
         self.configure(|state| state.openers.names.add_span(IdKind::Session, name))
     }
 
@@ -160,7 +159,7 @@ impl SessionLayer {
     /// ```
     pub fn with_session_field(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        privacy::register(NameOf::Key, &name, IdKind::Session);
+        keys::register(NameOf::Key, &name, IdKind::Session);
         self.configure(|state| state.openers.names.add_field(IdKind::Session, name))
     }
 
@@ -172,7 +171,7 @@ impl SessionLayer {
     /// ```
     pub fn with_user_span(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        privacy::register(NameOf::Span, &name, IdKind::User);
+        keys::register(NameOf::Span, &name, IdKind::User);
         self.configure(|state| state.openers.names.add_span(IdKind::User, name))
     }
 
@@ -184,7 +183,7 @@ impl SessionLayer {
     /// ```
     pub fn with_user_field(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
-        privacy::register(NameOf::Key, &name, IdKind::User);
+        keys::register(NameOf::Key, &name, IdKind::User);
         self.configure(|state| state.openers.names.add_field(IdKind::User, name))
     }
 
@@ -298,7 +297,7 @@ impl SessionLayer {
         L: Layer<S>,
         F: Filter<S> + 'static,
     {
-        filtered::wrap_filtered(self.state, otel, filter)
+        wrapped::wrap_filtered(self.state, otel, filter)
     }
 
     fn configure(mut self, change: impl FnOnce(&mut LayerState)) -> Self {

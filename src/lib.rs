@@ -67,7 +67,6 @@ mod base {
     pub(crate) mod error;
     pub(crate) mod setup;
     pub(crate) mod shards;
-    pub(crate) mod thread_context;
 
     /// Locks and atomics of data that threads share. `tests/loom/` replaces them to try every order.
     pub(crate) mod sync {
@@ -90,22 +89,24 @@ pub mod current;
 pub mod propagation {
     //! Sessions in the headers of calls and messages, and layers for HTTP servers and clients.
 
-    pub(crate) mod carrier;
+    #[cfg(any(feature = "reqwest", feature = "tower"))]
+    pub(crate) mod clients;
     pub(crate) mod functions;
+    pub(crate) mod headers;
     pub(crate) mod propagator;
-    #[cfg(feature = "reqwest")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
-    pub mod reqwest;
     #[cfg(feature = "tower")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
     pub mod tower;
 
-    pub use carrier::{Carrier, TraceHeaders};
+    #[cfg(feature = "reqwest")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
+    pub use clients::reqwest;
     pub use functions::{
         PropagatedContext, WithPropagated, extract_context, extract_session_id, inject_context,
         propagated_context,
     };
-    pub use propagator::{InboundPolicy, SESSION_HEADER_NAME};
+    pub use headers::{Carrier, InboundPolicy, TraceHeaders};
+    pub use propagator::SESSION_HEADER_NAME;
 }
 
 pub mod conversation;
@@ -113,23 +114,21 @@ pub mod conversation;
 mod integrations {
     #[cfg(feature = "fmt")]
     pub mod fmt;
-    #[cfg(feature = "logs")]
-    pub(crate) mod logs;
     pub mod openinference;
     #[cfg(feature = "otlp")]
     pub mod otlp;
+    pub(crate) mod processors;
     #[cfg(feature = "sampler")]
     pub(crate) mod sampler;
-    pub(crate) mod span_processor;
 }
 
 pub mod processors {
     //! Processors that add the session to log records, and to the spans of a provider that you can't wrap.
 
+    pub use crate::integrations::processors::SessionSpanProcessor;
     #[cfg(feature = "logs")]
     #[cfg_attr(docsrs, doc(cfg(feature = "logs")))]
-    pub use crate::integrations::logs::SessionLogProcessor;
-    pub use crate::integrations::span_processor::SessionSpanProcessor;
+    pub use crate::integrations::processors::logs::SessionLogProcessor;
 }
 
 #[doc(inline)]

@@ -13,7 +13,7 @@ pub(crate) mod opener;
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Mutex, MutexGuard};
 use crate::scope::opener::Opener;
-use crate::session::details::{Part, Parts};
+use crate::session::keys::{Part, Parts};
 use crate::session::{Id, Session};
 use std::fmt;
 use std::sync::{Arc, PoisonError};

@@ -1,19 +1,22 @@
 //! `Session`: the values that spans carry, as one plain value.
 //!
-//! Methods of `Session` that need the current scope are in `current.rs`.
+//! The methods that read or combine values are in `values.rs`, and those that need a scope in `current.rs` and
+//! `current/attach.rs`.
 
 pub(crate) mod details;
 pub(crate) mod id;
 pub(crate) mod keys;
+pub(crate) mod values;
 
-pub use self::details::Part;
+pub use self::keys::Part;
 
-pub(crate) use crate::session::id::{Id, IdKind};
+pub(crate) use crate::session::id::Id;
+pub(crate) use crate::session::keys::IdKind;
 
 use crate::base::error::{Error, ErrorKind, variable};
-use crate::session::details::{Details, Parts};
-use crate::session::keys::{METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, VALUE_KEYS};
-use opentelemetry::{Key, KeyValue, StringValue, Value};
+use crate::session::details::Details;
+use crate::session::keys::{METADATA_FIELD, PLAIN_SESSION, PLAIN_USER, Parts, VALUE_KEYS};
+use opentelemetry::{Key, KeyValue, Value};
 use serde::Serialize;
 use serde_json::Value as Json;
 use std::fmt::{self, Display};
@@ -319,204 +322,6 @@ impl Session {
         };
         let attribute = KeyValue::new(Key::from(Arc::<str>::from(key)), value);
         Ok(self.change(|it| it.set_attribute(attribute)))
-    }
-
-    /// The metadata with this key.
-    ///
-    /// ```
-    /// # use tracing_session::Session;
-    /// let session = Session::default().with_metadata("tenant", "acme")?;
-    /// assert_eq!(session.metadata("tenant").unwrap(), "acme");
-    /// # Ok::<(), tracing_session::Error>(())
-    /// ```
-    pub fn metadata(&self, key: &str) -> Option<&Json> {
-        let mut metadata = self.all_metadata();
-        Some(metadata.find(|(own, _)| *own == key)?.1)
-    }
-
-    /// All metadata, in the order in which it was set.
-    ///
-    /// ```
-    /// # use tracing_session::Session;
-    /// let session = Session::default().with_metadata("tenant", "acme")?;
-    /// for (key, value) in session.all_metadata() {
-    ///     println!("{key}: {value}");
-    /// }
-    /// # Ok::<(), tracing_session::Error>(())
-    /// ```
-    pub fn all_metadata(&self) -> impl Iterator<Item = (&str, &Json)> {
-        let metadata = self.details.iter().flat_map(|details| &details.metadata);
-        metadata.map(|(key, value)| (key.as_str(), value))
-    }
-
-    /// The tags, in the order in which they were set.
-    ///
-    /// ```
-    /// # use tracing_session::Session;
-    /// assert_eq!(Session::default().tags().count(), 0);
-    /// ```
-    pub fn tags(&self) -> impl Iterator<Item = &str> {
-        let tags = self.details.iter().flat_map(|details| &details.tags);
-        tags.map(StringValue::as_str)
-    }
-
-    /// The prompt template.
-    ///
-    /// ```
-    /// # use tracing_session::Session;
-    /// let session = Session::default().with_prompt_template("Say {word}");
-    /// assert_eq!(session.prompt_template(), Some("Say {word}"));
-    /// ```
-    pub fn prompt_template(&self) -> Option<&str> {
-        Some(self.details.as_ref()?.template.as_ref()?.as_str())
-    }
-
-    /// The version of the prompt template.
-    ///
-    /// ```
-    /// # use tracing_session::Session;
-    /// assert_eq!(Session::default().prompt_template_version(), None);
-    /// ```
-    pub fn prompt_template_version(&self) -> Option<&str> {
-        Some(self.details.as_ref()?.template_version.as_ref()?.as_str())
-    }
-
-    /// The variables of the prompt template: a JSON object.
-    ///
-    /// ```
-    /// # use tracing_session::Session;
-    /// assert_eq!(Session::default().prompt_template_variables(), None);
-    /// ```
-    pub fn prompt_template_variables(&self) -> Option<&Json> {
-        self.details.as_ref()?.template_variables.as_ref()
-    }
-
-    /// Your own attribute with this key, set by [`with_attribute`](Self::with_attribute).
-    ///
-    /// ```
-    /// # use tracing_session::Session;
-    /// let session = Session::default().with_attribute("deployment.ring", 2)?;
-    /// assert_eq!(session.attribute("deployment.ring"), Some(&2.into()));
-    /// # Ok::<(), tracing_session::Error>(())
-    /// ```
-    pub fn attribute(&self, key: &str) -> Option<&Value> {
-        let mut attributes = self.details.iter().flat_map(|details| &details.attributes);
-        Some(&attributes.find(|it| it.key.as_str() == key)?.value)
-    }
-
-    /// All values of the session as OpenInference's attributes, for your own spans, logs and requests. They are
-    /// neither redacted nor mapped to a [`Dialect`](crate::Dialect): [`Privacy`](crate::Privacy) belongs to a tracer provider,
-    /// and dialects belong to exporters.
-    ///
-    /// ```
-    /// use tracing_session::{Session, current_session};
-    ///
-    /// let session = Session::new("chat-42")?.with_metadata("tenant", "acme")?;
-    /// session.in_scope(|| {
-    ///     let attributes = current_session().unwrap().attributes();
-    ///     let keys = attributes.map(|attribute| attribute.key.to_string());
-    ///     assert!(keys.eq(["session.id", "metadata"]));
-    /// });
-    /// # Ok::<(), tracing_session::Error>(())
-    /// ```
-    pub fn attributes(&self) -> impl Iterator<Item = KeyValue> + use<> {
-        let ids = IdKind::BOTH.into_iter().filter_map(|kind| {
-            let id = kind.id(self).as_ref()?;
-            Some(KeyValue::new(kind.key(), id.shared()))
-        });
-        let details = self.details.iter().flat_map(|it| it.encoded());
-        let attributes: Vec<_> = ids.chain(details.cloned()).collect();
-        attributes.into_iter()
-    }
-}
-
-/// Combining sessions.
-impl Session {
-    pub(crate) fn with_id(id: Id) -> Self {
-        Self {
-            id: Some(id),
-            ..Self::default()
-        }
-    }
-
-    /// Sets metadata, tags, the prompt template or attributes.
-    pub(crate) fn change(mut self, change: impl FnOnce(&mut Details)) -> Self {
-        Details::change(&mut self.details, change);
-        self.details.take_if(|details| details.is_empty());
-        self
-    }
-
-    /// This session, with the values of `other` where it has none.
-    pub(crate) fn or(self, other: Session) -> Self {
-        let cleared = self.cleared;
-        let all = self.uncleared().inside(&other);
-        Self { cleared, ..all }
-    }
-
-    /// The values that apply where this session is set inside `outer`.
-    pub(crate) fn inside(&self, outer: &Session) -> Self {
-        let nearest = |own: &Option<Id>, outer: &Option<Id>, part| match own {
-            None if !self.cleared.have(part) => outer.clone(),
-            own => own.clone(),
-        };
-        Self {
-            id: nearest(&self.id, &outer.id, Part::Session),
-            user_id: nearest(&self.user_id, &outer.user_id, Part::User),
-            details: details::merged(outer.details.as_ref(), self.details.as_ref(), self.cleared),
-            cleared: self.cleared.and(outer.cleared),
-        }
-    }
-
-    /// The same values for a place where no outer session is left to clear values of.
-    pub(crate) fn uncleared(mut self) -> Self {
-        self.cleared = Parts::default();
-        self
-    }
-
-    /// The parts of an outer session that don't apply where this session is set.
-    pub(crate) fn shadows(&self) -> Parts {
-        let set = IdKind::BOTH.into_iter().filter(|it| it.id(self).is_some());
-        set.fold(self.cleared, |shadows, kind| shadows.with(kind.part()))
-    }
-
-    /// The same session without attributes of [`with_attribute`](Self::with_attribute).
-    pub(crate) fn without_attributes(self) -> Self {
-        let details = self.details.as_ref();
-        match details.is_some_and(|it| !it.attributes.is_empty()) {
-            true => self.change(|it| it.attributes.clear()),
-            false => self,
-        }
-    }
-
-    /// The same session. An id that is set implicitly replaces its id.
-    pub(crate) fn replaceable(mut self) -> Self {
-        self.id = self.id.map(Id::replaceable);
-        self
-    }
-
-    /// Whether it has no value.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.id.is_none() && self.user_id.is_none() && self.details.is_none()
-    }
-}
-
-impl IdKind {
-    pub(crate) fn id(self, session: &Session) -> &Option<Id> {
-        match self {
-            Self::Session => &session.id,
-            Self::User => &session.user_id,
-        }
-    }
-
-    pub(crate) fn part(self) -> Part {
-        match self {
-            Self::Session => Part::Session,
-            Self::User => Part::User,
-        }
-    }
-
-    pub(crate) fn text(self, session: &Session) -> Option<&str> {
-        self.id(session).as_ref().map(Id::as_str)
     }
 }
 

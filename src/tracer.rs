@@ -7,10 +7,10 @@ pub use self::span::SessionSpan;
 
 use crate::base::setup;
 use crate::export::privacy::Privacy;
-use crate::export::redaction::{self, Redaction};
-use crate::scope::bridge::{self, PendingSpan};
+use crate::export::{self, Redaction};
+use crate::scope::bridge::PendingSpan;
 use crate::scope::context::CurrentScope;
-use crate::scope::{Scope, is_in_turn};
+use crate::scope::{Scope, bridge, is_in_turn};
 use crate::tracer::attributes::SpanAttributes;
 use opentelemetry::baggage::{Baggage, BaggageExt, BaggageMetadata};
 use opentelemetry::trace::{Link, SpanBuilder, TraceContextExt, Tracer, TracerProvider};
@@ -236,7 +236,7 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
         }
         let name = name.into();
         if self.redaction.is_some() {
-            attributes.extend(redaction::id_field_marker(&name));
+            attributes.extend(export::id_field_marker(&name));
         }
         let mut builder = self.inner.span_builder(name);
         if let Some(given) = builder.attributes.take() {

@@ -2,9 +2,8 @@
 //! entered, with [`SetupCheck`]. `session!`, `user!` and the turns of a conversation check whether a layer receives
 //! their spans.
 
-use crate::base::diagnostic::{
-    self, GUARD_DROPPED, Message, NO_LAYER, SPAN_FILTERED, TURN_FILTERED,
-};
+use crate::base::diagnostic;
+use crate::base::diagnostic::{GUARD_DROPPED, Message, NO_LAYER, SPAN_FILTERED, TURN_FILTERED};
 use crate::base::sync::atomic::AtomicU8;
 use std::sync::OnceLock;
 use std::sync::atomic::{self, Ordering};

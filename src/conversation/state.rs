@@ -1,7 +1,8 @@
 //! What outlives a turn: the state of a conversation between requests, and spans known by their ids alone.
 
 use crate::base::error::{Error, ErrorKind};
-use crate::base::thread_context;
+use crate::conversation::Conversation;
+use crate::scope::context;
 use crate::session::{Id, Session};
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
@@ -223,7 +224,7 @@ pub fn link_context(trace_id: &str, span_id: &str) -> Result<SpanContext, Error>
 ///
 /// [parent]: tracing_opentelemetry::OpenTelemetrySpanExt::set_parent
 pub fn parent_context(trace_id: &str, span_id: &str) -> Result<Context, Error> {
-    Ok(thread_context::get().with_remote_span_context(link_context(trace_id, span_id)?))
+    Ok(context::current().with_remote_span_context(link_context(trace_id, span_id)?))
 }
 
 /// A span of another process, in a trace that counts as sampled.
@@ -256,4 +257,17 @@ fn digits<'a>(text: &'a str, lengths: &[usize]) -> Option<&'a str> {
     // OpenTelemetry's parser would accept a sign.
     let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     (is_hex && lengths.contains(&digits.len())).then_some(digits)
+}
+
+impl From<ConversationState> for Conversation {
+    fn from(state: ConversationState) -> Self {
+        let mut conversation = Self::new(state.session);
+        if let Some(at) = state.at {
+            conversation = conversation.resumed_at(at);
+        }
+        conversation.previous_id = state.previous_id;
+        conversation.in_one_trace = state.in_one_trace;
+        conversation.has_started = state.has_started;
+        conversation
+    }
 }

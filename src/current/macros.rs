@@ -147,8 +147,8 @@ macro_rules! __create_span {
 #[doc(hidden)]
 pub mod __private {
     pub use crate::base::setup::checked;
-    use crate::base::thread_context::Attached;
     use crate::layer::openers;
+    use crate::scope::context::Attached;
     use crate::session::Session;
     use std::borrow::Cow;
     use std::fmt::Display;

@@ -1,8 +1,7 @@
 //! The keys of each backend: a table of rules.
 
-use crate::export::privacy::{self, NameOf};
 use crate::session::IdKind;
-use crate::session::keys::{METADATA, SESSION_ID, TAGS, USER_ID};
+use crate::session::keys::{self, METADATA, NameOf, SESSION_ID, TAGS, USER_ID};
 use std::borrow::Cow;
 
 /// The keys under which one backend reads session, user, metadata and tags.
@@ -324,7 +323,7 @@ impl Dialect {
         if self.rules.iter().all(|rule| rule.key != added.key) {
             self.rules.to_mut().push(added);
             if let Some(kind) = added.content.id_kind() {
-                privacy::register(NameOf::Key, added.key, kind);
+                keys::register(NameOf::Key, added.key, kind);
             }
         }
         self

@@ -1,14 +1,12 @@
-//! `Privacy`: which ids and metadata are redacted, and how. And the process's list of private names.
+//! `Privacy`: which ids and metadata are redacted, and how.
 
 #[cfg(feature = "hash")]
 use crate::base::error::{Error, ErrorKind};
 #[cfg(feature = "hash")]
 use crate::session::id::{Mac, hash};
 use crate::session::{Id, IdKind};
-use opentelemetry::KeyValue;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 /// Which session ids, user ids and metadata are exported unchanged, hashed, or not at all.
 ///
@@ -322,81 +320,4 @@ impl fmt::Debug for IdPolicy {
             Kind::Hashed(_) => "hashed",
         })
     }
-}
-
-/// Where a private name is used.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NameOf {
-    /// The attribute with this key contains an id.
-    Key,
-    /// The field `id` of spans with this name contains an id.
-    Span,
-}
-
-/// The names that layers of this process are configured with, and the keys of dialects that are not built in. Layers and
-/// dialects write it when they are configured. Every provider that redacts reads it when a key passes the filter.
-/// Empty where only the built-in names and dialects are used.
-static PRIVATE_NAMES: RwLock<Vec<(NameOf, String, IdKind)>> = RwLock::new(Vec::new());
-
-pub(crate) fn register(of: NameOf, name: &str, kind: IdKind) {
-    let mut names = PRIVATE_NAMES
-        .write()
-        .unwrap_or_else(PoisonError::into_inner);
-    let added = (of, name.to_owned(), kind);
-    // A program may configure layers again and again: the list grows by new names only.
-    if !names.contains(&added) {
-        add_to_filter(name);
-        names.push(added);
-    }
-}
-
-/// The kind of id that a registered name is for.
-pub(crate) fn registered(of: NameOf, name: &str) -> Option<IdKind> {
-    let names = PRIVATE_NAMES.read().unwrap_or_else(PoisonError::into_inner);
-    let found = names.iter().find(|it| it.0 == of && it.1 == name);
-    found.map(|(_, _, kind)| *kind)
-}
-
-/// The kind of id that the field `id` of spans with this name contains.
-#[inline]
-pub(crate) fn id_field_kind(span: &str) -> Option<IdKind> {
-    match span {
-        "session" => Some(IdKind::Session),
-        "user" => Some(IdKind::User),
-        _ if !may_matter(span) => None,
-        _ => registered(NameOf::Span, span),
-    }
-}
-
-/// A key filter: nearly every key is not private, and each attribute of each span of a provider that redacts is
-/// checked.
-///
-/// It has one word per length of a key, with a bit for each first letter. [`add_to_filter`] adds the keys that a
-/// provider of the process redacts, the names in [`PRIVATE_NAMES`], and the keys that spans look at anyway.
-/// Empty until a provider redacts, or a name is registered.
-static FILTER: [AtomicU32; 64] = [const { AtomicU32::new(0) }; 64];
-
-/// The place of a key in [`FILTER`].
-#[inline(always)]
-fn place(key: &str) -> (usize, u32) {
-    let first = key.as_bytes().first().copied().unwrap_or_default();
-    (key.len() % 64, 1 << (first % 32))
-}
-
-pub(crate) fn add_to_filter(key: &str) {
-    let (length, first) = place(key);
-    FILTER[length].fetch_or(first, Ordering::Relaxed);
-}
-
-/// False if an attribute with this key is certainly neither private, nor one that spans look at.
-#[inline(always)]
-pub(crate) fn may_matter(key: &str) -> bool {
-    let (length, first) = place(key);
-    FILTER[length].load(Ordering::Relaxed) & first != 0
-}
-
-/// The same for several attributes.
-#[inline]
-pub(crate) fn any_may_matter(attributes: &[KeyValue]) -> bool {
-    attributes.iter().any(|it| may_matter(it.key.as_str()))
 }

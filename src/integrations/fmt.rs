@@ -14,8 +14,8 @@
 
 use crate::base::setup;
 use crate::export;
+use crate::export::Redaction;
 use crate::export::privacy::Privacy;
-use crate::export::redaction::Redaction;
 use crate::scope::Scope;
 use crate::session::keys::{SESSION_ID, USER_HASH, USER_ID};
 use opentelemetry::KeyValue;

@@ -42,34 +42,30 @@
 //! certificates.
 
 mod exporter;
+mod telemetry;
 
 pub use exporter::Protocol;
+pub use telemetry::Telemetry;
 
-use crate::base::diagnostic::{self, Message};
+use crate::base::diagnostic;
 use crate::base::error::{Error, ErrorKind, variable};
 use crate::export::dialect::Dialect;
 use crate::export::exporter::SessionExporter;
 use crate::export::privacy::Privacy;
+use crate::integrations::otlp::telemetry::{StderrWarnings, levels};
 use crate::layer::SessionLayer;
-use crate::layer::spans::LayerState;
 use crate::propagation::functions::propagator_from_env;
 use crate::tracer::SessionTracerProvider;
-use exporter::{ExporterConfig, GrpcDriver, invalid_setting};
+use exporter::{ExporterConfig, check_queue, invalid_setting};
 use http::{HeaderName, HeaderValue};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry::{InstrumentationScope, KeyValue, global};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, ShouldSample};
-use std::fmt::{self, Debug, Write as _};
-use std::io::{self, Write as _};
-use std::sync::Arc;
-use tracing::field::{Field, Visit};
-use tracing::level_filters::LevelFilter;
-use tracing::{Event, Level, Subscriber};
+use std::fmt::{self};
+use tracing::Subscriber;
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
 /// Begins the setup of an application that exports spans to an OTLP endpoint.
@@ -366,114 +362,6 @@ impl fmt::Debug for Pipeline {
     }
 }
 
-/// Exports the last spans when it is dropped, and shuts the exporter down.
-///
-/// Keep it until the end of `main`, in a named variable: `let _telemetry = ..`. (`let _ = ..` drops it at once, and a
-/// warning says so.) Spans that have not ended by then aren't exported. If the process ends with
-/// [`std::process::exit`], the last spans are lost.
-///
-/// Dropping it blocks the thread until the spans have arrived, for at most ten seconds, also inside an async runtime and
-/// while a panic unwinds. If they don't arrive, it emits a warning (target `tracing_session`), or prints to standard error
-/// if there is no subscriber. [`shutdown`](Self::shutdown) returns the error instead.
-///
-/// ```no_run
-/// use tracing_session::otlp::{Telemetry, pipeline};
-///
-/// fn main() -> Result<(), tracing_session::Error> {
-///     let telemetry: Telemetry = pipeline("my-app").install()?;
-///     // ...
-///     telemetry.shutdown()
-/// }
-/// ```
-#[must_use = "spans are exported only until it is dropped: keep it alive until the end of `main` with `let _telemetry = ...`"]
-pub struct Telemetry {
-    provider: SessionTracerProvider<SdkTracerProvider>,
-    /// The layer's state. Its setup check reports a guard that is dropped at once.
-    state: Arc<LayerState>,
-    is_shut_down: bool,
-    /// Drives the exporter's connection, so it has to outlive the shutdown in `drop`.
-    _driver: Option<GrpcDriver>,
-}
-
-impl Telemetry {
-    /// The provider, for tracers of the plain OpenTelemetry API.
-    ///
-    /// ```no_run
-    /// use opentelemetry::trace::{Tracer, TracerProvider};
-    ///
-    /// let telemetry = tracing_session::otlp::pipeline("my-app").install()?;
-    /// let tracer = telemetry.provider().tracer("library");
-    /// tracer.in_span("carries the session too", |_cx| {});
-    /// # Ok::<(), tracing_session::Error>(())
-    /// ```
-    pub fn provider(&self) -> &SessionTracerProvider<SdkTracerProvider> {
-        &self.provider
-    }
-
-    /// Exports the spans that have ended so far. Blocks the thread for at most five seconds.
-    ///
-    /// # Errors
-    ///
-    /// If the spans did not arrive: [`Error::is_export_failed`].
-    ///
-    /// ```no_run
-    /// let telemetry = tracing_session::otlp::pipeline("my-app").install()?;
-    /// telemetry.force_flush()?;
-    /// # Ok::<(), tracing_session::Error>(())
-    /// ```
-    pub fn force_flush(&self) -> Result<(), Error> {
-        export_result(self.provider.force_flush())
-    }
-
-    /// Does the same as dropping, and returns the result.
-    ///
-    /// # Errors
-    ///
-    /// If the last spans did not arrive: [`Error::is_export_failed`].
-    ///
-    /// ```no_run
-    /// let telemetry = tracing_session::otlp::pipeline("my-app").install()?;
-    /// telemetry.shutdown()?;
-    /// # Ok::<(), tracing_session::Error>(())
-    /// ```
-    pub fn shutdown(mut self) -> Result<(), Error> {
-        self.end()
-    }
-
-    fn end(&mut self) -> Result<(), Error> {
-        self.is_shut_down = true;
-        // `shutdown` returns no error for spans that did not arrive.
-        let flushed = self.provider.force_flush();
-        match self.provider.shutdown() {
-            // The application has called `shutdown` on the provider, and got its result.
-            Err(OTelSdkError::AlreadyShutdown) => Ok(()),
-            stopped => export_result(flushed.and(stopped)),
-        }
-    }
-}
-
-fn export_result(result: OTelSdkResult) -> Result<(), Error> {
-    result.map_err(|error| Error::caused_by(ErrorKind::Export, Arc::new(error)))
-}
-
-impl Drop for Telemetry {
-    fn drop(&mut self) {
-        if self.is_shut_down {
-            return;
-        }
-        self.state.setup.wrapped.guard_dropped();
-        if let Err(error) = self.end() {
-            diagnostic::emit_or_print(&error.full_text().into());
-        }
-    }
-}
-
-impl fmt::Debug for Telemetry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Telemetry").finish_non_exhaustive()
-    }
-}
-
 fn resource(service_name: String, project: Option<String>) -> Result<Resource, Error> {
     let name = match service_name.trim() {
         // Read here, because in the SDK `service.name` in `OTEL_RESOURCE_ATTRIBUTES` overrides this variable.
@@ -497,80 +385,5 @@ fn is_exported() -> Result<bool, Error> {
         None | Some("otlp") => Ok(true),
         Some("none") => Ok(false),
         Some(value) => Err(invalid_setting(NAME, value, "otlp, none")),
-    }
-}
-
-/// The SDK allocates the whole queue at once, and the process aborts if there isn't enough memory.
-fn check_queue() -> Result<(), Error> {
-    const NAME: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
-    const MOST: usize = 1_000_000;
-    match variable(NAME)? {
-        Some(value) if value.parse().is_ok_and(|spans: usize| spans > MOST) => Err(
-            invalid_setting(NAME, &value, "a number of spans up to 1000000"),
-        ),
-        _ => Ok(()),
-    }
-}
-
-const OWN_TARGET: &str = "tracing_session";
-/// The targets of OpenTelemetry's crates begin with this.
-const OTEL_TARGETS: &str = "opentelemetry";
-
-/// The levels in `RUST_LOG`, and a warning about directives that are ignored.
-///
-/// Warnings, and the turns of a `Conversation`, pass unless a directive names their target: a directive for one crate
-/// must not hide mistakes or turns.
-fn levels() -> (Targets, Option<Message>) {
-    let directives = std::env::var("RUST_LOG").unwrap_or_default();
-    let directives = directives.split(',').map(str::trim);
-    // `Targets` would take the name of a span for the name of a target.
-    let is_valid = |it: &&str| !it.contains('[') && it.parse::<Targets>().is_ok();
-    let (valid, ignored): (Vec<_>, Vec<_>) =
-        directives.filter(|it| !it.is_empty()).partition(is_valid);
-    let mut levels = match valid.join(",").parse() {
-        Ok(levels) if !valid.is_empty() => levels,
-        _ => Targets::new().with_default(LevelFilter::INFO),
-    };
-    let default = levels.default_level().unwrap_or(LevelFilter::INFO);
-    let turns = default.clamp(LevelFilter::WARN, LevelFilter::INFO);
-    for (target, level) in [(OWN_TARGET, turns), (OTEL_TARGETS, LevelFilter::WARN)] {
-        if !levels.iter().any(|(named, _)| named == target) {
-            levels = levels.with_target(target, level);
-        }
-    }
-    let ignored = ignored.first();
-    (levels, ignored.map(|it| diagnostic::directive_ignored(it)))
-}
-
-/// Writes the warnings of this crate and of OpenTelemetry to standard error.
-///
-/// Not a `fmt` layer with a filter: that one would look up each span whenever it is entered and left.
-struct StderrWarnings;
-
-impl<S: Subscriber> Layer<S> for StderrWarnings {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let (level, target) = (event.metadata().level(), event.metadata().target());
-        if *level > Level::WARN || !(target == OWN_TARGET || target.starts_with(OTEL_TARGETS)) {
-            return;
-        }
-        let mut line = format!("{level} {target}:");
-        event.record(&mut Line(&mut line));
-        // `eprintln!` would panic if standard error is closed.
-        let _closed = writeln!(io::stderr(), "{line}");
-    }
-}
-
-struct Line<'a>(&'a mut String);
-
-impl Visit for Line<'_> {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.record_debug(field, &format_args!("{value}"));
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let _infallible = match field.name() {
-            "message" => write!(self.0, " {value:?}"),
-            name => write!(self.0, " {name}={value:?}"),
-        };
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::base::error::ErrorKind;
 use crate::export::{OpenerFields, is_detail};
-use crate::session::details::{Details, Part, tags};
+use crate::session::details::{Details, tags};
 use crate::session::id::{is_placeholder, unquoted};
-use crate::session::keys::{ID, KeyFilter, METADATA_FIELD, SESSION_ID, TAGS_FIELD, USER_ID};
+use crate::session::keys::{ID, KeyFilter, METADATA_FIELD, Part, SESSION_ID, TAGS_FIELD, USER_ID};
 use crate::session::{Id, IdKind, Session};
 use serde_json::Value as Json;
 use std::borrow::Cow;

@@ -1,15 +1,16 @@
 //! Openers: the spans whose fields set a session or user, and the scopes that they open.
 
-use crate::base::diagnostic::{self, Once};
+use crate::base::diagnostic;
+use crate::base::diagnostic::Once;
 use crate::base::error::ErrorKind;
-use crate::base::thread_context::{self, Attached};
 use crate::export::OpenerFields;
 use crate::layer::fields::{FieldVisitor, Names};
 use crate::scope::bridge::PendingSpan;
+use crate::scope::context::Attached;
 use crate::scope::opener::Opener;
-use crate::scope::{Scope, is_in_turn};
-use crate::session::details::{self, Parts};
-use crate::session::{Id, Session};
+use crate::scope::{Scope, context, is_in_turn};
+use crate::session::keys::Parts;
+use crate::session::{Id, Session, details};
 use opentelemetry::Context as OtelContext;
 use std::sync::Arc;
 use tracing::Metadata;
@@ -139,7 +140,7 @@ struct MacroSession {
 
 /// Passes `session` to the span that is created until the guard is dropped.
 pub(crate) fn pass(session: &Session) -> Attached {
-    thread_context::attach_changed(|cx| {
+    context::attach_changed(|cx| {
         cx.with_value(MacroSession {
             session: session.clone(),
             outer: cx.clone(),
@@ -149,7 +150,7 @@ pub(crate) fn pass(session: &Session) -> Attached {
 
 /// The session passed to the macro whose fields set `set`, and the `Context` that the macro was called in.
 fn passed_to(set: &Session) -> Option<(Session, OtelContext)> {
-    let all = thread_context::map(|cx| {
+    let all = context::map_current(|cx| {
         let innermost = cx.get::<MacroSession>()?;
         let outer = |passed: &MacroSession| passed.outer.get::<MacroSession>().cloned();
         let all = std::iter::successors(Some(innermost.clone()), outer);

@@ -1,11 +1,11 @@
 //! Tracked spans: the layer attaches their scope whenever they are entered, because the OpenTelemetry layer doesn't know
 //! them. Either it is filtered out for that layer, or there is no such layer.
 
-use crate::base::thread_context::Attached;
-use crate::base::{diagnostic, setup, thread_context};
+use crate::base::{diagnostic, setup};
 use crate::layer::spans::{LayerState, SessionExtension, SpanKey, tracked_scope};
-use crate::scope::Scope;
 use crate::scope::bridge::PendingSpan;
+use crate::scope::context::Attached;
+use crate::scope::{Scope, context};
 use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::TraceContextExt;
 use std::cell::RefCell;
@@ -108,7 +108,7 @@ impl LayerState {
     fn is_after_opentelemetry_layer(&self, id: &Id) -> bool {
         let span_id = |cx: &OtelContext| cx.span().span_context().span_id();
         let own = self.subscriber.otel_context(id).as_ref().map(span_id);
-        let is_after = own.is_some() && own == thread_context::map(span_id);
+        let is_after = own.is_some() && own == context::map_current(span_id);
         if is_after {
             self.setup.beside.finish(None);
         }

@@ -1,18 +1,19 @@
 //! The wrapper around the OpenTelemetry layer: it attaches the scope of an opener while that layer creates the span.
 
-use crate::base::{diagnostic, setup, thread_context};
+use crate::base::{diagnostic, setup};
 use crate::layer::spans::{LayerState, SessionExtension};
 use crate::layer::{spans, tracked};
 use crate::scope::bridge::PendingSpan;
-use crate::scope::{Scope, bridge};
+use crate::scope::{Scope, bridge, context};
 use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::{SpanId, TraceContextExt};
 use std::sync::Arc;
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Dispatch, Subscriber};
+use tracing::subscriber::Interest;
+use tracing::{Dispatch, Metadata, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::layer::Context;
+use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
 
 /// An OpenTelemetry layer wrapped in a [`SessionLayer`](crate::SessionLayer): see
@@ -64,7 +65,7 @@ impl<L> WrappedLayer<L> {
         match scope.filter(|_| self.state.setup.wrapped.is_activation_on()) {
             None => self.inner.on_new_span(attrs, id, ctx.clone()),
             Some(scope) => {
-                let _attached = thread_context::attach(scope.entered(&OtelContext::new()));
+                let _attached = context::attach(scope.entered(&OtelContext::new()));
                 self.inner.on_new_span(&contextual, id, ctx.clone());
             }
         }
@@ -83,7 +84,7 @@ impl<L> WrappedLayer<L> {
     {
         let scope = pending_span.scope.clone();
         let offer = bridge::offer_ticket(pending_span);
-        let attached = parent.map(|parent| thread_context::attach(scope.clone().entered(&parent)));
+        let attached = parent.map(|parent| context::attach(scope.clone().entered(&parent)));
         self.inner.on_new_span(attrs, id, ctx.clone());
         drop(attached);
         let pending = offer.taken();
@@ -111,7 +112,7 @@ impl<L> WrappedLayer<L> {
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         if attrs.is_contextual() {
-            return Some(called_in.unwrap_or_else(thread_context::get));
+            return Some(called_in.unwrap_or_else(context::current));
         }
         if !self.state.setup.wrapped.is_activation_on() {
             return None;
@@ -178,7 +179,7 @@ impl<L> WrappedLayer<L> {
 
 /// The span id of the current `Context`. It is invalid where telemetry is suppressed.
 fn current_span() -> Option<SpanId> {
-    thread_context::map(|cx| {
+    context::map_current(|cx| {
         cx.has_active_span()
             .then(|| cx.span().span_context().span_id())
     })
@@ -242,6 +243,130 @@ where
     fn on_close(&self, id: Id, ctx: Context<'_, S>) {
         self.inner.on_close(id, ctx);
         self.state.subscriber.flush_diagnostics();
+    }
+
+    forward_to_inner!(S);
+}
+
+/// See [`SessionLayer::wrap_filtered`](crate::SessionLayer::wrap_filtered).
+pub(crate) fn wrap_filtered<S, L, F>(state: Arc<LayerState>, otel: L, filter: F) -> impl Layer<S>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    L: Layer<S>,
+    F: Filter<S> + 'static,
+{
+    state.setup.beside.finish(None);
+    let exported = WrappedLayer::new(state.clone(), otel).with_filter(filter);
+    let filtered_out = FilteredOutOpeners(state.clone()).with_filter(OpenersOnly(state.clone()));
+    // The layer that is joined last is called last: it sees which spans the other one has received.
+    exported.and_then(TrackedOnly {
+        inner: filtered_out,
+        state,
+    })
+}
+
+/// Enables openers of every level, and no events.
+#[derive(Debug)]
+struct OpenersOnly(Arc<LayerState>);
+
+impl<S> Filter<S> for OpenersOnly {
+    fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        metadata.is_span() && self.0.openers.names.opener_fields(metadata).is_some()
+    }
+
+    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if metadata.is_span() && self.0.openers.names.opener_fields(metadata).is_some() {
+            Interest::always()
+        } else {
+            Interest::never()
+        }
+    }
+}
+
+/// Tracks the openers that the OpenTelemetry layer doesn't know.
+#[derive(Debug)]
+struct FilteredOutOpeners(Arc<LayerState>);
+
+impl<S> Layer<S> for FilteredOutOpeners
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
+        // An implicit opener that opens nothing, because the outer session was set explicitly, isn't tracked.
+        let _ignored = self.0.track_opener(attrs, id, &ctx);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
+        self.0.record(id, values, &ctx);
+        self.0.subscriber.flush_diagnostics();
+    }
+
+    fn on_enter(&self, id: &Id, _: Context<'_, S>) {
+        self.0.enter_if_tracked(id);
+    }
+
+    fn on_exit(&self, id: &Id, _: Context<'_, S>) {
+        self.0.track_exit(id);
+    }
+
+    fn on_close(&self, _: Id, _: Context<'_, S>) {
+        self.0.subscriber.flush_diagnostics();
+    }
+}
+
+/// Skips the callbacks for untracked spans. The filtered layer inside would look each of them up in the registry, to see
+/// whether its filter enabled it.
+#[derive(Debug)]
+struct TrackedOnly<L> {
+    inner: L,
+    state: Arc<LayerState>,
+}
+
+impl<L> TrackedOnly<L> {
+    fn may_be_tracked(&self, id: &Id) -> bool {
+        spans::may_track(self.state.key(id))
+    }
+}
+
+impl<S, L> Layer<S> for TrackedOnly<L>
+where
+    S: Subscriber,
+    L: Layer<S>,
+{
+    fn on_register_dispatch(&self, dispatch: &Dispatch) {
+        self.inner.on_register_dispatch(dispatch);
+    }
+
+    fn on_layer(&mut self, subscriber: &mut S) {
+        self.inner.on_layer(subscriber);
+    }
+
+    fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
+        self.inner.on_new_span(attrs, id, ctx);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
+        if self.may_be_tracked(id) {
+            self.inner.on_record(id, values, ctx);
+        }
+    }
+
+    fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
+        if self.may_be_tracked(id) {
+            self.inner.on_enter(id, ctx);
+        }
+    }
+
+    fn on_exit(&self, id: &Id, ctx: Context<'_, S>) {
+        if tracked::is_any_entered() && self.may_be_tracked(id) {
+            self.inner.on_exit(id, ctx);
+        }
+    }
+
+    fn on_close(&self, id: Id, ctx: Context<'_, S>) {
+        if self.may_be_tracked(&id) {
+            self.inner.on_close(id, ctx);
+        }
     }
 
     forward_to_inner!(S);

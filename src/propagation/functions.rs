@@ -1,11 +1,11 @@
 //! Sessions in the headers of calls and messages: the functions that inject the current context into a carrier, and
 //! extract one from it, and the propagators for spans that `propagator_from_env` combines with `SessionPropagator`.
 
+use crate::base::diagnostic;
 use crate::base::diagnostic::NO_PROPAGATOR;
 use crate::base::error::{Error, ErrorKind, variable};
-use crate::base::{diagnostic, thread_context};
 use crate::current::SessionGuard;
-use crate::propagation::carrier::{Adapter, Carrier};
+use crate::propagation::headers::{Adapter, Carrier};
 use crate::propagation::propagator::{SESSION_HEADER_NAME, SessionPropagator};
 use crate::scope::{Scope, context};
 use opentelemetry::propagation::text_map_propagator::FieldIter;
@@ -39,7 +39,7 @@ use std::sync::LazyLock;
 /// # Ok::<(), tracing_session::Error>(())
 /// ```
 pub fn inject_context(carrier: &mut (impl Carrier + ?Sized)) {
-    let Some(cx) = thread_context::map(Context::clone) else {
+    let Some(cx) = context::map_current(Context::clone) else {
         return;
     };
     let mut carrier = Adapter(carrier);
@@ -73,7 +73,7 @@ pub(crate) fn extract_accepted(
     carrier: &(impl Carrier + ?Sized),
     is_accepted: impl FnOnce(&Scope) -> bool,
 ) -> Context {
-    let Some(outer) = thread_context::map(Context::clone) else {
+    let Some(outer) = context::map_current(Context::clone) else {
         return Context::new();
     };
     let cx =
@@ -128,7 +128,7 @@ impl PropagatedContext {
     /// let guard = tracing_session::propagation::propagated_context(&headers).attach();
     /// ```
     pub fn attach(self) -> SessionGuard {
-        let _attached = thread_context::attach(self.0);
+        let _attached = context::attach(self.0);
         SessionGuard { _attached }
     }
 
@@ -383,124 +383,4 @@ fn remote(trace: &str, span: &str, is_sampled: bool) -> Option<SpanContext> {
     let flags = TraceFlags::default().with_sampled(is_sampled);
     let span = SpanContext::new(trace, span, flags, true, TraceState::NONE);
     span.is_valid().then_some(span)
-}
-
-#[cfg(any(feature = "reqwest", feature = "tower"))]
-pub(crate) mod hosts {
-    //! The hosts that get the session, for the layers of HTTP clients.
-
-    use super::inject_context;
-    use crate::base::thread_context;
-    use crate::scope::Scope;
-    use crate::session::keys::{SESSION_ID, USER_ID};
-    use http::HeaderMap;
-    use http::uri::Authority;
-    use opentelemetry::baggage::{Baggage, BaggageExt};
-    use opentelemetry::{Context, Key};
-    use std::sync::Arc;
-
-    /// The hosts that get the session: by default all.
-    #[derive(Clone, Debug, Default)]
-    pub(crate) struct AllowedHosts(Option<Arc<[String]>>);
-
-    impl AllowedHosts {
-        pub(crate) fn only<H: Into<String>>(hosts: impl IntoIterator<Item = H>) -> Self {
-            let hosts = hosts.into_iter().map(|host| {
-                let host = host.into().trim().to_ascii_lowercase();
-                match host.parse::<Authority>() {
-                    Ok(authority) => bare(authority.host()).to_owned(),
-                    Err(_) => host,
-                }
-            });
-            // An entry without a name, such as one after a trailing comma, allows no host.
-            let has_name = |host: &String| !host.trim_matches('.').is_empty();
-            Self(Some(hosts.filter(has_name).collect()))
-        }
-
-        /// A request without a host is not allowed.
-        pub(crate) fn allow(&self, host: impl FnOnce() -> Option<String>) -> bool {
-            let Some(hosts) = &self.0 else { return true };
-            let Some(host) = host() else { return false };
-            let host = host.to_ascii_lowercase();
-            hosts.iter().any(|entry| matches_host(entry, bare(&host)))
-        }
-    }
-
-    /// Whether an entry of the list matches `host`. Both are in lower case.
-    fn matches_host(entry: &str, host: &str) -> bool {
-        match entry.strip_prefix('.') {
-            Some(domain) => host == domain || host.ends_with(entry),
-            None => host == entry,
-        }
-    }
-
-    /// The host without the brackets that an IPv6 address has in a URI.
-    fn bare(host: &str) -> &str {
-        let inside = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
-        inside.unwrap_or(host)
-    }
-
-    /// Writes the current context into `headers`, without the session unless the host is allowed.
-    pub(crate) fn inject_for_host(headers: &mut HeaderMap, is_allowed: bool) {
-        let _attached = (!is_allowed).then(|| thread_context::attach_changed(without_session));
-        inject_context(headers);
-    }
-
-    /// `cx` without the session, neither in the scope nor in the baggage.
-    fn without_session(cx: &Context) -> Context {
-        let is_id = |key: &Key| [SESSION_ID, USER_ID].contains(&key.as_str());
-        let others = cx.baggage().iter().filter(|(key, _)| !is_id(key));
-        let others = others.map(|(key, value)| (key.clone(), value.clone()));
-        Scope::empty().entered(&cx.with_baggage(others.collect::<Baggage>()))
-    }
-
-    #[cfg(test)]
-    mod tests {
-        use super::AllowedHosts;
-
-        fn allows(hosts: &[&str], host: &str) -> bool {
-            AllowedHosts::only(hosts.iter().copied()).allow(|| Some(host.to_owned()))
-        }
-
-        #[test]
-        fn an_entry_names_one_host_and_with_a_dot_those_below_it_too() {
-            for (entry, host, expected) in [
-                ("agents.internal", "agents.internal", true),
-                ("agents.internal", "AGENTS.Internal", true),
-                ("Agents.Internal", "agents.internal", true),
-                ("agents.internal", "a.agents.internal", false),
-                ("agents.internal", "evil-agents.internal", false),
-                ("agents.internal", "agents.internal.evil.com", false),
-                ("agents.internal", "agents", false),
-                (".agents.internal", "agents.internal", true),
-                (".agents.internal", "a.agents.internal", true),
-                (".agents.internal", "a.b.Agents.internal", true),
-                (".agents.internal", "evil-agents.internal", false),
-                (".agents.internal", "agents.internal.evil.com", false),
-                (".agents.internal", "internal", false),
-                (".agents.internal", "é", false),
-                ("::1", "[::1]", true),
-                ("[::1]:80", "[::1]", true),
-                ("127.0.0.1:80", "127.0.0.1", true),
-                (" agents.internal ", "agents.internal", true),
-            ] {
-                assert_eq!(allows(&[entry], host), expected, "{entry} {host}");
-            }
-        }
-
-        #[test]
-        fn a_list_without_names_allows_no_host() {
-            for hosts in [&[][..], &[""], &["."], &[" ", "agents.internal"]] {
-                assert!(!allows(hosts, ""), "{hosts:?}");
-                assert!(!allows(hosts, "evil.com"), "{hosts:?}");
-                assert!(!allows(hosts, "evil.com."), "{hosts:?}");
-            }
-        }
-
-        #[test]
-        fn a_request_without_a_host_is_not_allowed() {
-            assert!(!AllowedHosts::only(["agents.internal"]).allow(|| None));
-            assert!(AllowedHosts::default().allow(|| None));
-        }
-    }
 }

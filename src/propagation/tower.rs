@@ -4,9 +4,9 @@
 //! Both use OpenTelemetry's global propagator, which does nothing until you set it: see
 //! [`inject_context`](crate::propagation::inject_context).
 
+use crate::propagation::clients::{AllowedHosts, inject_for_host};
 use crate::propagation::functions::extract_accepted;
-use crate::propagation::functions::hosts::{AllowedHosts, inject_for_host};
-use crate::propagation::propagator::InboundPolicy;
+use crate::propagation::headers::InboundPolicy;
 use crate::scope::Scope;
 use http::request::Parts;
 use http::uri::Authority;

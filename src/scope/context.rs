@@ -8,12 +8,16 @@
 //!   `set_parent` replaced their parent `Context`, or the session was set after they had started. Their children's
 //!   `Context`s have no entry either, so the map contains the children too.
 //! - [`DEFAULT`], the default session of the process.
+//!
+//! The functions for the current `Context` are safe during thread exit. OpenTelemetry keeps the current `Context` in a
+//! thread-local, and asking for it panics after its destructor has run. A panic in the destructor of another thread-local
+//! aborts the process. So all code uses these functions, which return nothing then.
 
 use crate::base::shards::Shards;
-use crate::base::thread_context::{self, Attached};
 use crate::scope::Scope;
-use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
+use opentelemetry::{Context, ContextGuard};
+use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -25,7 +29,7 @@ impl Scope {
 
     /// The current scope.
     pub(crate) fn current() -> Option<Arc<Scope>> {
-        thread_context::map(Scope::of).flatten()
+        map_current(Scope::of).flatten()
     }
 
     /// The default session of the process.
@@ -62,7 +66,7 @@ impl Scope {
 
     /// Makes this the current scope of this thread, until the guard is dropped.
     pub(crate) fn attach(self: Arc<Self>) -> Attached {
-        thread_context::attach_changed(|cx| self.entered(cx))
+        attach_changed(|cx| self.entered(cx))
     }
 }
 
@@ -185,4 +189,57 @@ fn scope_by_span_id(span: &SpanContext) -> Option<Arc<Scope>> {
     SCOPES_BY_SPAN_ID.read(key(span.span_id()), |(trace, scope)| {
         (*trace == span.trace_id() && !span.is_remote()).then(|| scope.clone())
     })
+}
+
+thread_local! {
+    /// Whether OpenTelemetry's thread-local existed on the first use of this module. That use writes it, and it can't be
+    /// read any more when the thread exits: it is dropped before OpenTelemetry's, because thread-locals are dropped in
+    /// the reverse order of their first use.
+    static SENTINEL: Sentinel = Sentinel(catch_unwind(|| Context::map_current(|_| ())).is_ok());
+}
+
+struct Sentinel(bool);
+
+/// A thread-local without a destructor could be read until the very end.
+impl Drop for Sentinel {
+    fn drop(&mut self) {}
+}
+
+/// Whether OpenTelemetry's current `Context` can be asked for.
+#[inline]
+fn is_there() -> bool {
+    SENTINEL.try_with(|it| it.0).unwrap_or(false)
+}
+
+/// Calls `f` with the current `Context`. `None` if the thread is exiting.
+#[inline]
+pub(crate) fn map_current<T>(f: impl FnOnce(&Context) -> T) -> Option<T> {
+    is_there().then(|| Context::map_current(f))
+}
+
+/// The current `Context`, or an empty one.
+pub(crate) fn current() -> Context {
+    map_current(Context::clone).unwrap_or_default()
+}
+
+/// Makes `cx` the current one.
+pub(crate) fn attach(cx: Context) -> Attached {
+    Attached(is_there().then(|| cx.attach()))
+}
+
+/// Makes the `Context` that `change` returns for the current one the current one.
+pub(crate) fn attach_changed(change: impl FnOnce(&Context) -> Context) -> Attached {
+    Attached(map_current(change).map(Context::attach))
+}
+
+/// Keeps a `Context` the current one of this thread until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Attached(Option<ContextGuard>);
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        if !is_there() {
+            std::mem::forget(self.0.take());
+        }
+    }
 }

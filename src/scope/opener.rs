@@ -4,7 +4,7 @@ use crate::base::diagnostic;
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{OnceLock, RwLock};
 use crate::export::OpenerFields;
-use crate::session::details::Parts;
+use crate::session::keys::Parts;
 use crate::session::{IdKind, Session};
 use std::sync::{Arc, PoisonError};
 

@@ -4,7 +4,7 @@ use crate::base::error::ErrorKind;
 use crate::base::sync::OnceLock;
 use crate::session::id::{Id, unquoted};
 use crate::session::keys::{
-    PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, ours,
+    PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, Part, Parts, ours,
 };
 use opentelemetry::{Array, KeyValue, StringValue, Value};
 use serde::Serializer as _;
@@ -13,66 +13,6 @@ use serde_json::Value as Json;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-
-/// A part of a session: [`Session::without`](crate::Session::without) stops its inheritance.
-///
-/// Each part is inherited separately. Inside another session, metadata and attributes are merged by key, tags are
-/// joined, and of all other values the inner one wins. This concerns sessions only. If a span has your own attribute
-/// with the same key, such as `metadata`, that attribute replaces the session's on the span.
-///
-/// ```
-/// use tracing_session::{Session, current_session, session::Part};
-///
-/// let outer = Session::new("chat-42")?.with_user("u-7")?;
-/// let inner = Session::default().without(Part::User);
-/// let here = outer.in_scope(|| inner.in_scope(current_session)).unwrap();
-/// assert_eq!((here.id(), here.user_id()), (Some("chat-42"), None));
-/// # Ok::<(), tracing_session::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Part {
-    /// The session's id.
-    Session,
-    /// The user's id.
-    User,
-    /// All metadata.
-    Metadata,
-    /// All tags.
-    Tags,
-    /// The prompt template, its version and its variables.
-    PromptTemplate,
-    /// All [attributes](crate::Session::with_attribute) of your own.
-    Attributes,
-}
-
-/// A set of parts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Parts(u8);
-
-impl Parts {
-    const IDS: Self = Self(1 << Part::Session as u8 | 1 << Part::User as u8);
-
-    pub(crate) fn have(self, part: Part) -> bool {
-        self.0 & 1 << part as u8 != 0
-    }
-
-    pub(crate) fn with(self, part: Part) -> Self {
-        Self(self.0 | 1 << part as u8)
-    }
-
-    pub(crate) fn and(self, others: Self) -> Self {
-        Self(self.0 | others.0)
-    }
-
-    pub(crate) fn without(self, others: Self) -> Self {
-        Self(self.0 & !others.0)
-    }
-
-    pub(crate) fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-}
 
 /// Each list is in the order in which its values were set.
 #[derive(Clone, Default, PartialEq)]

@@ -1,32 +1,12 @@
-//! `Id`: the one type of a valid id, and the two kinds of ids.
+//! `Id`: the one type of a valid id.
 
 use crate::base::error::{Error, ErrorKind};
 #[cfg(feature = "hash")]
 use crate::base::sync::OnceLock;
-use crate::session::keys::ours;
 use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::sync::Arc;
 use uuid::Uuid;
-
-/// Which of the two ids of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum IdKind {
-    Session,
-    User,
-}
-
-impl IdKind {
-    pub(crate) const BOTH: [Self; 2] = [Self::Session, Self::User];
-
-    /// The key of the attribute that contains the id.
-    pub(crate) fn key(self) -> &'static str {
-        match self {
-            Self::Session => ours::SESSION_ID,
-            Self::User => ours::USER_ID,
-        }
-    }
-}
 
 /// An id that obeys the rule of [`Session::new`](crate::Session::new). The crate keeps ids in this type only.
 #[derive(Clone)]

@@ -1,8 +1,11 @@
-//! The keys of the attributes that contain a session's values, and a cheap pre-check for keys.
+//! The parts of a session, the keys of the attributes that contain them, and key filters: cheap pre-checks of keys. The
+//! private names are the further keys and span names that the application registers.
 //!
 //! Source: OpenInference's semantic conventions, "Context Attributes", where nothing else is named.
 
-use opentelemetry::Key;
+use opentelemetry::{Key, KeyValue};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{PoisonError, RwLock};
 
 /// Declares the keys that the crate itself writes, each twice: as a constant, to compare texts with, and in
 /// [`ours`], to write.
@@ -142,4 +145,160 @@ impl KeyFilter {
             None => 0,
         }
     }
+}
+
+/// A part of a session: [`Session::without`](crate::Session::without) stops its inheritance.
+///
+/// Each part is inherited separately. Inside another session, metadata and attributes are merged by key, tags are
+/// joined, and of all other values the inner one wins. This concerns sessions only. If a span has your own attribute
+/// with the same key, such as `metadata`, that attribute replaces the session's on the span.
+///
+/// ```
+/// use tracing_session::{Session, current_session, session::Part};
+///
+/// let outer = Session::new("chat-42")?.with_user("u-7")?;
+/// let inner = Session::default().without(Part::User);
+/// let here = outer.in_scope(|| inner.in_scope(current_session)).unwrap();
+/// assert_eq!((here.id(), here.user_id()), (Some("chat-42"), None));
+/// # Ok::<(), tracing_session::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Part {
+    /// The session's id.
+    Session,
+    /// The user's id.
+    User,
+    /// All metadata.
+    Metadata,
+    /// All tags.
+    Tags,
+    /// The prompt template, its version and its variables.
+    PromptTemplate,
+    /// All [attributes](crate::Session::with_attribute) of your own.
+    Attributes,
+}
+
+/// A set of parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Parts(u8);
+
+impl Parts {
+    pub(crate) const IDS: Self = Self(1 << Part::Session as u8 | 1 << Part::User as u8);
+
+    pub(crate) fn have(self, part: Part) -> bool {
+        self.0 & 1 << part as u8 != 0
+    }
+
+    pub(crate) fn with(self, part: Part) -> Self {
+        Self(self.0 | 1 << part as u8)
+    }
+
+    pub(crate) fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    pub(crate) fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// Which of the two ids of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum IdKind {
+    Session,
+    User,
+}
+
+impl IdKind {
+    pub(crate) const BOTH: [Self; 2] = [Self::Session, Self::User];
+
+    /// The key of the attribute that contains the id.
+    pub(crate) fn key(self) -> &'static str {
+        match self {
+            Self::Session => ours::SESSION_ID,
+            Self::User => ours::USER_ID,
+        }
+    }
+}
+
+/// Where a private name is used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NameOf {
+    /// The attribute with this key contains an id.
+    Key,
+    /// The field `id` of spans with this name contains an id.
+    Span,
+}
+
+/// The names that layers of this process are configured with, and the keys of dialects that are not built in. Layers and
+/// dialects write it when they are configured. Every provider that redacts reads it when a key passes the filter.
+/// Empty where only the built-in names and dialects are used.
+static PRIVATE_NAMES: RwLock<Vec<(NameOf, String, IdKind)>> = RwLock::new(Vec::new());
+
+pub(crate) fn register(of: NameOf, name: &str, kind: IdKind) {
+    let mut names = PRIVATE_NAMES
+        .write()
+        .unwrap_or_else(PoisonError::into_inner);
+    let added = (of, name.to_owned(), kind);
+    // A program may configure layers again and again: the list grows by new names only.
+    if !names.contains(&added) {
+        add_to_filter(name);
+        names.push(added);
+    }
+}
+
+/// The kind of id that a registered name is for.
+pub(crate) fn registered(of: NameOf, name: &str) -> Option<IdKind> {
+    let names = PRIVATE_NAMES.read().unwrap_or_else(PoisonError::into_inner);
+    let found = names.iter().find(|it| it.0 == of && it.1 == name);
+    found.map(|(_, _, kind)| *kind)
+}
+
+/// The kind of id that the field `id` of spans with this name contains.
+#[inline]
+pub(crate) fn id_field_kind(span: &str) -> Option<IdKind> {
+    match span {
+        "session" => Some(IdKind::Session),
+        "user" => Some(IdKind::User),
+        _ if !may_matter(span) => None,
+        _ => registered(NameOf::Span, span),
+    }
+}
+
+/// A key filter: nearly every key is not private, and each attribute of each span of a provider that redacts is
+/// checked.
+///
+/// It has one word per length of a key, with a bit for each first letter. [`add_to_filter`] adds the keys that a
+/// provider of the process redacts, the names in [`PRIVATE_NAMES`], and the keys that spans look at anyway.
+/// Empty until a provider redacts, or a name is registered.
+static FILTER: [AtomicU32; 64] = [const { AtomicU32::new(0) }; 64];
+
+/// The place of a key in [`FILTER`].
+#[inline(always)]
+fn place(key: &str) -> (usize, u32) {
+    let first = key.as_bytes().first().copied().unwrap_or_default();
+    (key.len() % 64, 1 << (first % 32))
+}
+
+pub(crate) fn add_to_filter(key: &str) {
+    let (length, first) = place(key);
+    FILTER[length].fetch_or(first, Ordering::Relaxed);
+}
+
+/// False if an attribute with this key is certainly neither private, nor one that spans look at.
+#[inline(always)]
+pub(crate) fn may_matter(key: &str) -> bool {
+    let (length, first) = place(key);
+    FILTER[length].load(Ordering::Relaxed) & first != 0
+}
+
+/// The same for several attributes.
+#[inline]
+pub(crate) fn any_may_matter(attributes: &[KeyValue]) -> bool {
+    attributes.iter().any(|it| may_matter(it.key.as_str()))
 }

@@ -7,16 +7,13 @@
 use crate::base::diagnostic;
 use crate::base::error::ErrorKind;
 use crate::export;
-use crate::export::OpenerFields;
-use crate::export::privacy;
-use crate::export::redaction::{self, Redaction};
+use crate::export::{OpenerFields, Redaction};
 use crate::scope::opener::Opener;
 use crate::scope::{Scope, bridge};
-use crate::session::details::{Part, Parts};
 use crate::session::id::{has_id, is_id, is_invalid};
 use crate::session::keys::{
-    ID, OURS, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID,
-    USER_HASH, USER_ID, VALUE_KEYS,
+    self, ID, OURS, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, Part,
+    Parts, SESSION_ID, USER_HASH, USER_ID, VALUE_KEYS,
 };
 use crate::session::{Id, IdKind, Session};
 use opentelemetry::trace::{Span, SpanBuilder};
@@ -100,9 +97,9 @@ impl SpanAttributes {
     fn redact_builder(&mut self, builder: &mut SpanBuilder, redaction: &Redaction) -> bool {
         redaction.redact_builder(builder);
         let attributes = builder.attributes.get_or_insert_default();
-        let marked = redaction::take_id_field_marker(attributes);
-        self.id_field_kind = marked.or_else(|| privacy::id_field_kind(&builder.name));
-        privacy::any_may_matter(attributes)
+        let marked = export::take_id_field_marker(attributes);
+        self.id_field_kind = marked.or_else(|| keys::id_field_kind(&builder.name));
+        keys::any_may_matter(attributes)
     }
 
     #[inline(never)]
@@ -157,7 +154,7 @@ impl SpanAttributes {
         self.checks_every_key
             || match &self.redaction {
                 None => OURS.may_match(key.as_str()),
-                Some(_) => privacy::may_matter(key.as_str()),
+                Some(_) => keys::may_matter(key.as_str()),
             }
     }
 

@@ -1,8 +1,7 @@
 //! The span wrapper: when a span ends, it writes the attributes of its scope that it lacks.
 
-use crate::scope::Scope;
-use crate::scope::bridge::{self, SpanCommand};
-use crate::scope::context;
+use crate::scope::bridge::SpanCommand;
+use crate::scope::{Scope, bridge, context};
 use crate::tracer::attributes::SpanAttributes;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Span, SpanContext, Status};

@@ -13,7 +13,6 @@ mod library {
         pub(crate) mod error;
         pub(crate) mod setup;
         pub(crate) mod shards;
-        pub(crate) mod thread_context;
 
         pub(crate) use crate::sync;
     }

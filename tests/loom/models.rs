@@ -1,10 +1,12 @@
-use crate::base::diagnostic::{self, Once};
+use crate::base::diagnostic;
+use crate::base::diagnostic::Once;
 use crate::base::setup::{AROUND, BESIDE, SetupCheck};
 use crate::base::shards::Shards;
 use crate::export::OpenerFields;
 use crate::scope::Scope;
 use crate::scope::opener::Opener;
-use crate::session::details::{Details, Part, Parts};
+use crate::session::details::Details;
+use crate::session::keys::{Part, Parts};
 use crate::session::{Id, Session};
 use loom::thread::{self, JoinHandle};
 use std::sync::Arc;

@@ -3,7 +3,8 @@
 //! `opentelemetry-otlp` reads the environment too. But its headers override those of the code, it doesn't report why a
 //! connection failed, and it needs the application's runtime for gRPC.
 
-use crate::base::diagnostic::{self, Message};
+use crate::base::diagnostic;
+use crate::base::diagnostic::Message;
 use crate::base::error::{Error, ErrorKind, variable};
 use async_trait::async_trait;
 use http::{HeaderMap, Uri};
@@ -265,5 +266,17 @@ impl GrpcDriver {
                 let _ended = driver.block_on(ended);
             })?;
         Ok(Self { runtime, _alive })
+    }
+}
+
+/// The SDK allocates the whole queue at once, and the process aborts if there isn't enough memory.
+pub(crate) fn check_queue() -> Result<(), Error> {
+    const NAME: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
+    const MOST: usize = 1_000_000;
+    match variable(NAME)? {
+        Some(value) if value.parse().is_ok_and(|spans: usize| spans > MOST) => Err(
+            invalid_setting(NAME, &value, "a number of spans up to 1000000"),
+        ),
+        _ => Ok(()),
     }
 }

@@ -1,11 +1,14 @@
-//! Carriers: the maps and types that contain headers.
+//! Headers: the carriers that have them, the policy for extracted sessions, and the text of the baggage header.
 
 use opentelemetry::propagation::{Extractor, Injector};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::convert::identity;
 use std::hash::BuildHasher;
+use std::sync::Arc;
 use std::{fmt, slice};
 
 /// A type that contains the headers of a call or a message.
@@ -179,4 +182,164 @@ impl<C: Carrier + ?Sized> Extractor for Adapter<&C> {
     fn get_all(&self, key: &str) -> Option<Vec<&str>> {
         Some(self.0.get_all(key)).filter(|values| !values.is_empty())
     }
+}
+
+/// Decides whether to accept the session in the headers of a request.
+///
+/// A sender can write any session id into a request. If that matters, [verify](Self::verify) the ids, or
+/// [ignore](Self::ignore) them all. A refused id leaves the current session as it is.
+///
+/// `R` is the type that the id is verified with: `()` in a [`SessionPropagator`](crate::SessionPropagator), and the
+/// request in a server.
+///
+/// ```
+/// use tracing_session::{SessionPropagator, propagation::InboundPolicy};
+///
+/// let ours = |id: &str, _: &()| id.starts_with("chat-");
+/// let propagator = SessionPropagator::new().with_inbound(InboundPolicy::verify(ours));
+/// ```
+#[must_use = "a policy does nothing until you set it: `.with_inbound(policy)`"]
+pub struct InboundPolicy<R: ?Sized = ()>(Policy<Arc<Verify<R>>>);
+
+/// Generic over the function, so that `Clone` can be derived although `R` need not be `Clone`.
+#[derive(Clone)]
+enum Policy<V> {
+    Accept,
+    Ignore,
+    Verify(V),
+}
+
+type Verify<R> = dyn Fn(&str, &R) -> bool + Send + Sync;
+
+impl<R: ?Sized> InboundPolicy<R> {
+    /// Accepts every valid id. This is the default.
+    ///
+    /// ```
+    /// # use tracing_session::{SessionPropagator, propagation::InboundPolicy};
+    /// let propagator = SessionPropagator::new().with_inbound(InboundPolicy::accept());
+    /// ```
+    pub fn accept() -> Self {
+        Self(Policy::Accept)
+    }
+
+    /// Ignores every id: for a service that anybody can call.
+    ///
+    /// ```
+    /// # use tracing_session::{SessionPropagator, propagation::InboundPolicy};
+    /// let propagator = SessionPropagator::new().with_inbound(InboundPolicy::ignore());
+    /// ```
+    pub fn ignore() -> Self {
+        Self(Policy::Ignore)
+    }
+
+    /// Accepts an id if `verify` returns true, for example if it belongs to the authenticated user.
+    ///
+    /// ```
+    /// # use tracing_session::{SessionPropagator, propagation::InboundPolicy};
+    /// let policy = InboundPolicy::verify(|id: &str, _: &()| id.starts_with("chat-"));
+    /// let propagator = SessionPropagator::new().with_inbound(policy);
+    /// ```
+    pub fn verify(verify: impl Fn(&str, &R) -> bool + Send + Sync + 'static) -> Self {
+        Self(Policy::Verify(Arc::new(verify)))
+    }
+
+    /// Whether to use a session with this id. `Verify` refuses a session without an id.
+    pub(crate) fn accepts(&self, id: Option<&str>, with: &R) -> bool {
+        match &self.0 {
+            Policy::Accept => true,
+            Policy::Ignore => false,
+            Policy::Verify(verify) => id.is_some_and(|id| verify(id, with)),
+        }
+    }
+}
+
+impl<R: ?Sized> Clone for InboundPolicy<R> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<R: ?Sized> Default for InboundPolicy<R> {
+    fn default() -> Self {
+        Self::accept()
+    }
+}
+
+impl<R: ?Sized> fmt::Debug for InboundPolicy<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Policy::Accept => "InboundPolicy::accept()",
+            Policy::Ignore => "InboundPolicy::ignore()",
+            Policy::Verify(_) => "InboundPolicy::verify(..)",
+        })
+    }
+}
+
+pub(crate) const BAGGAGE_HEADER: &str = "baggage";
+
+/// The limits of the recommendation, for the whole header.
+pub(crate) const MAX_BAGGAGE_BYTES: usize = 8192;
+pub(crate) const MAX_MEMBERS: usize = 64;
+
+/// Encodes every character that some reader misreads: Python reads `+` as a space, and for others `=` ends a value.
+pub(crate) const ENCODED: &AsciiSet = &without(NON_ALPHANUMERIC.remove(b'-'), b"._~:/@!$*");
+
+const fn without(set: AsciiSet, bytes: &[u8]) -> AsciiSet {
+    match bytes.split_first() {
+        Some((first, others)) => without(set.remove(*first), others),
+        None => set,
+    }
+}
+
+/// The properties in a member's metadata, without those that would break the header.
+pub(crate) fn properties(metadata: &str) -> impl Iterator<Item = &str> {
+    let is_octet = |byte: u8| matches!(byte, b'\t' | b' '..=b'~') && byte != b',';
+    let properties = metadata.split(';').map(str::trim);
+    properties.filter(move |it| !it.is_empty() && it.bytes().all(is_octet))
+}
+
+/// A member of a header.
+pub(crate) struct Member<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) encoded: &'a str,
+    pub(crate) metadata: &'a str,
+}
+
+impl<'a> Member<'a> {
+    /// Whether this is the member `key`. Some readers decode keys, so an encoded key counts too.
+    pub(crate) fn is(&self, key: &str) -> bool {
+        percent_decode_str(self.key).eq(key.bytes())
+    }
+
+    /// `None` if the value is not UTF-8.
+    pub(crate) fn value(&self) -> Option<Cow<'a, str>> {
+        percent_decode_str(self.encoded).decode_utf8().ok()
+    }
+
+    /// The value if its sender writes a space as `+`, as Python's OpenTelemetry does. The header doesn't tell.
+    pub(crate) fn value_with_spaces(&self) -> Option<String> {
+        let encoded = self.encoded.replace('+', " ");
+        let value = percent_decode_str(&encoded).decode_utf8().ok()?;
+        Some(value.into_owned())
+    }
+}
+
+/// The members of the headers, up to the limits.
+pub(crate) fn members<'a>(headers: &'a [&'a str]) -> impl Iterator<Item = Member<'a>> {
+    let mut bytes = 0;
+    let fitting = headers.iter().take_while(move |header| {
+        bytes += header.len();
+        bytes <= MAX_BAGGAGE_BYTES
+    });
+    let members = fitting.flat_map(|header| header.split(','));
+    let members = members.filter_map(|member| {
+        let (pair, metadata) = member.split_once(';').unwrap_or((member, ""));
+        let (key, encoded) = pair.split_once('=')?;
+        Some(Member {
+            key: key.trim(),
+            encoded: encoded.trim(),
+            metadata: metadata.trim(),
+        })
+    });
+    members.take(MAX_MEMBERS)
 }

@@ -1,0 +1,157 @@
+//! A turn of a conversation, and what its span may be made from.
+
+use opentelemetry::trace::{SpanContext, SpanId, TraceId};
+use std::sync::{Arc, Mutex, PoisonError};
+use tracing::Span;
+
+/// The turn that was finished last.
+#[derive(Debug, Default)]
+pub(crate) struct Last(Mutex<Option<SpanContext>>);
+
+impl Last {
+    pub(crate) fn get(&self) -> Option<SpanContext> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.clone()
+    }
+
+    pub(crate) fn set(&self, turn: SpanContext) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(turn);
+    }
+}
+
+/// The argument of [`Conversation::turn`](crate::Conversation::turn): the name of the turn, as `&str` or
+/// `&String`, or a closure that creates its span. You can't implement it for other types.
+///
+/// ```
+/// use tracing_session::{Conversation, conversation::{Turn, TurnSpan}};
+///
+/// fn next(chat: &mut Conversation, span: impl TurnSpan) -> Turn {
+///     chat.turn(span)
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't start a turn: pass its name, or a closure that creates its span",
+    note = "write `chat.turn(\"weather\")`, or `chat.turn(|| info_span!(\"weather\"))`: the turn has to create the span itself"
+)]
+pub trait TurnSpan: sealed::MakeSpan {}
+
+impl<T: sealed::MakeSpan> TurnSpan for T {}
+
+mod sealed {
+    use tracing::field::Empty;
+    use tracing::{Span, info_span};
+
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` can't start a turn: pass its name, or a closure that creates its span"
+    )]
+    pub trait MakeSpan {
+        fn make(self) -> Span;
+    }
+
+    impl MakeSpan for &str {
+        fn make(self) -> Span {
+            info_span!(
+                target: "tracing_session",
+                "turn",
+                tracing_session = Empty,
+                otel.name = self,
+                user.id = Empty,
+            )
+        }
+    }
+
+    impl MakeSpan for &String {
+        fn make(self) -> Span {
+            self.as_str().make()
+        }
+    }
+
+    impl<F: FnOnce() -> Span> MakeSpan for F {
+        fn make(self) -> Span {
+            self()
+        }
+    }
+}
+
+/// An unfinished turn of a [`Conversation`](crate::Conversation).
+///
+/// Dropping a turn without [`finish`](Self::finish) discards it: the next turn follows the turn before. Keep
+/// the turn of a streamed answer until the stream has ended.
+///
+/// ```
+/// # use tracing_session::{Conversation, Session, conversation::Turn};
+/// # fn answer() -> Result<(), std::io::Error> { Ok(()) }
+/// fn take(chat: &mut Conversation) -> Result<(), std::io::Error> {
+///     let turn: Turn = chat.turn("weather");
+///     turn.span().in_scope(answer)?; // an error leaves the conversation where it was
+///     turn.finish();
+///     Ok(())
+/// }
+/// # take(&mut Conversation::new(Session::generate())).unwrap();
+/// ```
+#[derive(Debug)]
+#[must_use = "the next turn follows this one only after `turn.finish()`: `let turn = ...`"]
+pub struct Turn {
+    pub(super) span: Span,
+    pub(super) context: SpanContext,
+    pub(super) last: Arc<Last>,
+}
+
+impl Turn {
+    /// The span of the turn. Run the turn's work in it: with `in_scope`, or a future with
+    /// [`Instrument`](tracing::Instrument). A span that stays entered across an `await` is entered for other
+    /// tasks too.
+    ///
+    /// ```
+    /// # use tracing_session::{Conversation, Session};
+    /// use tracing_session::openinference::{OpenInferenceSpanExt, SpanKind};
+    ///
+    /// let turn = Conversation::new(Session::generate()).turn("weather");
+    /// turn.span().set_span_kind(SpanKind::Agent);
+    /// turn.span().in_scope(|| { /* ... */ });
+    /// ```
+    pub fn span(&self) -> Span {
+        self.span.clone()
+    }
+
+    /// The id of the span. `None` without an OpenTelemetry layer, or if a filter disables the span. An
+    /// unsampled span has an id.
+    ///
+    /// ```
+    /// # use tracing_session::{Conversation, Session};
+    /// let turn = Conversation::new(Session::generate()).turn("weather");
+    /// assert_eq!(turn.span_id(), None); // no subscriber here
+    /// ```
+    pub fn span_id(&self) -> Option<SpanId> {
+        self.context.is_valid().then(|| self.context.span_id())
+    }
+
+    /// The id of the turn's trace. `None` in the same cases as [`span_id`](Self::span_id).
+    ///
+    /// ```
+    /// # use tracing_session::{Conversation, Session};
+    /// let turn = Conversation::new(Session::generate()).turn("weather");
+    /// assert_eq!(turn.trace_id(), None); // no subscriber here
+    /// ```
+    pub fn trace_id(&self) -> Option<TraceId> {
+        self.context.is_valid().then(|| self.context.trace_id())
+    }
+
+    /// Finishes the turn: turns that start from now on follow it.
+    ///
+    /// ```
+    /// # use tracing_session::{Conversation, Session};
+    /// Conversation::new(Session::generate()).turn("weather").finish();
+    /// ```
+    pub fn finish(self) {
+        if self.context.is_valid() {
+            self.last.set(self.context);
+        }
+    }
+}
+
+/// The id of the parent that a span needs to be in `trace`, where no span is known: the same one in every process.
+pub(crate) fn stand_in(trace: TraceId) -> SpanId {
+    let [high, low] = [64, 0].map(|shift| (u128::from_be_bytes(trace.to_bytes()) >> shift) as u64);
+    SpanId::from(if low == 0 { high } else { low })
+}
