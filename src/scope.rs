@@ -284,7 +284,7 @@ impl Live {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn current_version(&self) -> u64 {
         match (&self.family, &self.opener) {
             (Some(family), _) => family.load(Ordering::Acquire),

@@ -112,7 +112,7 @@ impl Opener {
         self.family.get_or_init(Arc::default).clone()
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
