@@ -219,7 +219,12 @@ impl Conversation {
             false => (None, last),
         };
         let here = context::current();
-        let scope = Scope::of_turn(Scope::of(&here), &self.session);
+        // Of another session, the turn inherits nothing.
+        let outer = Scope::of(&here).filter(|outer| {
+            let id = outer.id();
+            id.is_none() || id == self.session.id
+        });
+        let scope = Scope::of_turn(outer, &self.session);
         // True until the turn's span has started: spans under the `Context` are roots of traces meanwhile.
         let begins = Arc::new(AtomicBool::new(true));
         let under = match parent {

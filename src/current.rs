@@ -173,10 +173,11 @@ pub fn mark_trace() -> Result<(), Error> {
                 true
             });
         }
+        let trace_id = |cx: &Context| cx.span().span_context().trace_id();
         let exported = spans.iter().filter_map(|id| get_otel_context(id, dispatch));
-        let mut trace = None;
+        let mut trace = is_marked.then(|| trace_id(&context::current()));
         for cx in exported {
-            let id = cx.span().span_context().trace_id();
+            let id = trace_id(&cx);
             if *trace.get_or_insert(id) != id {
                 break;
             }
@@ -191,7 +192,8 @@ impl Session {
     ///
     /// For a command-line agent, where one process is one session. Every root span carries it, also those made
     /// with OpenTelemetry's own API, and so does work whose headers contain no session. Inside another
-    /// session, values of the default session don't apply. Default: none.
+    /// session, values of the default session don't apply. Nothing is outside of it, so it makes no difference whether
+    /// this session is [exact](Self::exact). Default: none.
     ///
     /// Libraries must not call this: the session belongs to the application.
     ///
@@ -224,7 +226,7 @@ impl Session {
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
     pub fn of(cx: &Context) -> Option<Self> {
-        let session = Scope::of(cx)?.to_session();
+        let session = Scope::of(cx)?.to_session().exact();
         (!session.is_empty()).then_some(session)
     }
 
@@ -240,6 +242,9 @@ impl Session {
     /// under it get the new id. Attributes of [`Session::with_attribute`] are written on spans that start under the current
     /// span, and not on the current span, which may have attributes with the same keys.
     ///
+    /// An [exact](Self::exact) session, such as one that you read back, replaces all values of the span: values that it
+    /// doesn't have are no longer inherited.
+    ///
     /// Cost: about 1 µs.
     ///
     /// # Errors
@@ -247,7 +252,8 @@ impl Session {
     /// - When there is no current span.
     /// - When the current span is filtered out, unless [`SessionLayer::wrap_filtered`](crate::SessionLayer::wrap_filtered) or a
     ///   subscriber without an OpenTelemetry layer tracks it.
-    /// - When a [`Session`] is attached inside the current span, because it would shadow the new one.
+    /// - When a [`Session`], or another OpenTelemetry `Context`, is attached inside the current span, because it would
+    ///   shadow the new session.
     /// - In a sampler or span processor, while a span starts, because the OpenTelemetry layer has locked that span.
     ///
     /// ```
@@ -295,14 +301,14 @@ impl Session {
             let is_set = shared.is_some_and(|it| tracked::set_scope(it, dispatch, span, scope));
             return ensure(is_set, ErrorKind::FilteredOut);
         };
-        let own = cx.span().span_context().span_id();
-        // A remote span context that is attached inside the span shadows it too.
+        // If the `Context` of another span is attached inside this one, or an empty one, it shadows this span.
         let shadows = |here: &Context| {
-            let span = here.span().span_context().clone();
-            span.is_remote() || span.span_id() == own && context::is_inside_span(here)
+            here.span().span_context() != cx.span().span_context() || context::is_inside_span(here)
         };
+        let is_activated =
+            LayerState::of(dispatch).is_none_or(|it| it.setup.wrapped.is_activation_on());
         ensure(
-            context::map_current(shadows) != Some(true),
+            !is_activated || context::map_current(shadows) != Some(true),
             ErrorKind::InsideValue,
         )?;
         self.set_in(&cx, ErrorKind::NoProvider)

@@ -9,6 +9,7 @@
 pub(crate) mod bridge;
 pub(crate) mod context;
 pub(crate) mod opener;
+pub(crate) mod polled;
 
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Mutex, MutexGuard};
@@ -94,6 +95,8 @@ impl Scope {
     ) -> Arc<Self> {
         let around = outer.as_deref();
         let in_turn = is_turn || around.is_some_and(|it| it.in_turn && it.keeps_session(set));
+        let outer = outer.filter(|_| !set.is_exact);
+        let around = outer.as_deref();
         let inherited = around.map_or(Parts::default(), Scope::open_parts);
         let inherited = inherited.without(set.shadows());
         let declared = opener.map_or(Parts::default(), |it| it.fields.declared);

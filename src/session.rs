@@ -40,13 +40,22 @@ use std::sync::Arc;
 /// });
 /// # Ok::<(), tracing_session::Error>(())
 /// ```
-#[derive(Clone, Default, PartialEq)]
+#[derive(Clone, Default)]
 pub struct Session {
     pub(crate) id: Option<Id>,
     pub(crate) user_id: Option<Id>,
     pub(crate) details: Option<Arc<Details>>,
     /// The parts that are not inherited from an outer session.
     pub(crate) cleared: Parts,
+    /// Nothing is inherited from an outer session. It is about the place, and no part of the value.
+    pub(crate) is_exact: bool,
+}
+
+impl PartialEq for Session {
+    fn eq(&self, other: &Self) -> bool {
+        let ids = |it: &Self| (it.id.clone(), it.user_id.clone(), it.cleared);
+        ids(self) == ids(other) && self.details == other.details
+    }
 }
 
 impl Session {
@@ -176,6 +185,48 @@ impl Session {
             part => return self.change(|it| it.clear(Parts::default().with(part))),
         }
         self
+    }
+
+    /// The same session, which inherits nothing: where it is current, no value of an outer session applies, and neither
+    /// does the [default session](Self::set_global_default).
+    ///
+    /// Use it for work that belongs to this session only, such as a job of another conversation. A session that you read
+    /// back with [`current_session`](crate::current_session) or [`Session::of`] is exact already, because it contains
+    /// everything that applied where you read it. So is a session in headers. Whether a session is exact isn't
+    /// a part of its value: `==`, `Debug` and headers ignore it.
+    ///
+    /// ```
+    /// use tracing_session::{Session, current_session};
+    ///
+    /// let request = Session::new("chat-42")?.with_user("u-7")?;
+    /// let job = Session::new("chat-43")?.exact();
+    /// let here = request.in_scope(|| job.in_scope(current_session)).unwrap();
+    /// assert_eq!((here.id(), here.user_id()), (Some("chat-43"), None));
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    #[must_use = "it returns the changed session: `let session = session.exact()`"]
+    pub fn exact(self) -> Self {
+        Self {
+            is_exact: true,
+            ..self
+        }
+    }
+
+    /// The [exact](Self::exact) session without any value: where it is current, no session applies.
+    ///
+    /// Use it to carry the current session to a thread or a queue, also if there is none:
+    ///
+    /// ```
+    /// use tracing_session::{InSession, Session, current_session};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let session = current_session().unwrap_or_else(Session::nothing);
+    /// tokio::spawn(async { /* in the same session, or in none */ }.in_session(session)).await.unwrap();
+    /// # }
+    /// ```
+    #[must_use = "it applies only where you set it: `session.in_scope(...)` or `future.in_session(session)`"]
+    pub fn nothing() -> Self {
+        Self::default().exact()
     }
 
     /// The same session with this metadata. If you set a key twice, the last value wins.

@@ -10,6 +10,7 @@ use crate::export::privacy::Privacy;
 use crate::export::{self, Redaction};
 use crate::scope::bridge::PendingSpan;
 use crate::scope::context::CurrentScope;
+use crate::scope::polled::PolledScope;
 use crate::scope::{Scope, bridge, is_in_turn};
 use crate::tracer::attributes::SpanAttributes;
 use opentelemetry::baggage::{Baggage, BaggageExt, BaggageMetadata};
@@ -248,9 +249,20 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
 
     fn build_with_context(&self, mut builder: SpanBuilder, parent: &Context) -> Self::Span {
         let opened = builder.attributes.as_mut().and_then(bridge::take_pending);
-        if let Some(opened) = opened {
-            return self.start_opener(builder, parent, opened);
+        if let Some(future) = bridge::take_scope() {
+            return self.start_in_future(builder, parent, opened, &future);
         }
+        match opened {
+            Some(opened) => self.start_opener(builder, parent, opened),
+            None => self.start_other(builder, parent),
+        }
+    }
+}
+
+impl<T: Tracer> SessionTracer<T> {
+    /// Starts a span that is no opener.
+    #[inline(always)]
+    fn start_other(&self, mut builder: SpanBuilder, parent: &Context) -> SessionSpan<T::Span> {
         match CurrentScope::under(parent) {
             CurrentScope::BySpanId(scope) => self.start_with_scope_by_id(builder, parent, scope),
             CurrentScope::EntryOfTurn(scope) => {
@@ -263,9 +275,41 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
             }
         }
     }
-}
 
-impl<T: Tracer> SessionTracer<T> {
+    /// Starts a span when it is entered in a future. If the future adopts the span, the sampler receives the session of the
+    /// future.
+    #[cold]
+    fn start_in_future(
+        &self,
+        mut builder: SpanBuilder,
+        parent: &Context,
+        opened: Option<PendingSpan>,
+        future: &PolledScope,
+    ) -> SessionSpan<T::Span> {
+        let around = CurrentScope::under(parent);
+        let (own, scope_by_id) = match (&opened, around) {
+            (Some(opened), around) if around.is_entry(&opened.scope) => {
+                (Some(opened.scope.clone()), None)
+            }
+            (Some(opened), around) => {
+                let moved = Some(opened.scope.moved_into(around.scope()));
+                (moved.clone(), moved)
+            }
+            (None, CurrentScope::BySpanId(scope)) => (Some(scope.clone()), Some(scope)),
+            (None, around) => (around.scope(), None),
+        };
+        let Some(scope) = future.adopt(own.as_ref()) else {
+            return match opened {
+                Some(opened) => self.start_opener(builder, parent, opened),
+                None => self.start_other(builder, parent),
+            };
+        };
+        let mut attributes = self.attributes(&mut builder, Some(scope.clone()), opened.is_some());
+        attributes.set_adopted(own);
+        let entered = scope.entered(parent);
+        self.start(builder, &entered, scope_by_id, attributes)
+    }
+
     /// Starts an opener.
     #[cold]
     fn start_opener(
@@ -276,14 +320,12 @@ impl<T: Tracer> SessionTracer<T> {
     ) -> SessionSpan<T::Span> {
         let around = CurrentScope::under(parent);
         let starts_trace = matches!(around, CurrentScope::EntryOfTurn(_));
-        let is_entry = starts_trace || matches!(around, CurrentScope::Entry(_));
-        let around = around.scope();
         let PendingSpan { mut scope, is_root } = opened;
         let mut is_root = is_root || starts_trace;
-        let is_same = |it: &Arc<Scope>| is_entry && Arc::ptr_eq(it, &scope);
         let (mut entered, mut scope_by_id) = (None, None);
-        if !around.as_ref().is_some_and(is_same) {
+        if !around.is_entry(&scope) {
             // `set_parent` replaced the parent `Context`, and with it the outer scope.
+            let around = around.scope();
             is_root &= starts_trace || !is_in_turn(around.as_deref(), scope.id().as_ref());
             scope = scope.moved_into(around);
             // Samplers and span processors read the scope from the `Context`.

@@ -1,5 +1,6 @@
 //! Conversations: which turn follows which, and what is kept between requests.
 
+mod finished;
 mod hostile;
 mod lifecycle;
 mod links;

@@ -1,10 +1,13 @@
 //! Who inherits a scope (B).
 
+mod dropped;
 mod edges;
+mod equal_ids;
 mod hidden;
 mod left_behind;
 mod opentelemetry_spans;
 mod parents;
+mod reloaded;
 mod set_ups;
 
 use crate::support::{App, remote, values};

@@ -93,9 +93,9 @@ error_kinds! {
             "the current span's tracer does not come from a SessionTracerProvider, so nothing \
              can be set on it (use SessionTracerProvider::new(provider).tracer(\"..\"))",
         InsideValue =>
-            "a Session is attached inside the current span, or what came in with headers is, \
-             which would hide what is set on the span; attach a Session with the other value \
-             too, or call it in a span inside",
+            "a Session or another OpenTelemetry Context is attached inside the current span, and \
+             shadows every value that is set on the span; attach a Session with the new value, or \
+             set it in a span that is created here",
         Starting =>
             "a span is being started here, by a sampler or a span processor: nothing can be set on \
              it from inside; a Session can be attached around the span, or be recorded on it later",

@@ -32,12 +32,18 @@ struct Entries<K, V> {
 impl<K: Copy + Eq + Hash, V> Entries<K, V> {
     fn insert(&mut self, key: K, value: V) -> Option<V> {
         match &mut self.first {
-            Some(first) if first.0 == key => Some(std::mem::replace(&mut first.1, value)),
             None if self.others.is_empty() => {
                 self.first = Some((key, value));
                 None
             }
             _ => self.others.insert(key, value),
+        }
+    }
+
+    fn get_mut(&mut self, key: K) -> Option<&mut V> {
+        match &mut self.first {
+            Some(first) if first.0 == key => Some(&mut first.1),
+            _ => self.others.get_mut(&key),
         }
     }
 
@@ -49,8 +55,10 @@ impl<K: Copy + Eq + Hash, V> Entries<K, V> {
         }
     }
 
-    fn remove_if(&mut self, key: K, condition: impl FnOnce(&V) -> bool) -> Option<V> {
-        self.get(key).filter(|value| condition(value))?;
+    fn remove_if(&mut self, key: K, condition: impl FnOnce(&mut V) -> bool) -> Option<V> {
+        if !condition(self.get_mut(key)?) {
+            return None;
+        }
         if let Some(first) = self.first.take_if(|first| first.0 == key) {
             return Some(first.1);
         }
@@ -73,8 +81,19 @@ impl<K: Copy + Eq + Hash, V> Shards<K, V> {
     }
 
     pub(crate) fn insert(&self, key: K, value: V) {
+        self.insert_or(key, value, |there, value| {
+            Some(std::mem::replace(there, value))
+        });
+    }
+
+    /// Inserts a value, or calls `merge` with the value that is there. It returns what is to be dropped, after the
+    /// unlock.
+    pub(crate) fn insert_or(&self, key: K, value: V, merge: impl FnOnce(&mut V, V) -> Option<V>) {
         let shard = self.shard(key);
-        let _replaced = shard.update(|entries| entries.insert(key, value));
+        let _dropped = shard.update(|entries| match entries.get_mut(key) {
+            Some(there) => merge(there, value),
+            None => entries.insert(key, value),
+        });
     }
 
     #[inline]
@@ -83,7 +102,7 @@ impl<K: Copy + Eq + Hash, V> Shards<K, V> {
     }
 
     #[inline]
-    pub(crate) fn remove_if(&self, key: K, condition: impl FnOnce(&V) -> bool) -> Option<V> {
+    pub(crate) fn remove_if(&self, key: K, condition: impl FnOnce(&mut V) -> bool) -> Option<V> {
         let shard = self.shard(key);
         if shard.is_empty() {
             return None;

@@ -1,8 +1,9 @@
 //! A turn of a conversation, and what its span may be made from.
 
-use opentelemetry::trace::{SpanContext, SpanId, TraceId};
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
 use std::sync::{Arc, Mutex, PoisonError};
 use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// The turn that was finished last.
 #[derive(Debug, Default)]
@@ -137,7 +138,10 @@ impl Turn {
         self.context.is_valid().then(|| self.context.trace_id())
     }
 
-    /// Finishes the turn: turns that start from now on follow it.
+    /// Finishes the turn: its span ends and is exported now, and turns that start from now on follow it.
+    ///
+    /// The span ends even if a library holds a clone of it, such as a connection that was opened in the turn. Spans that
+    /// start under it later are still in the session. Fields recorded on it later are lost.
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};
@@ -146,6 +150,13 @@ impl Turn {
     pub fn finish(self) {
         if self.context.is_valid() {
             self.last.set(self.context);
+        }
+        let otel_context = self.span.context();
+        // If this is the last handle, the OpenTelemetry layer ends the span here, and adds its busy and idle times.
+        drop(self.span);
+        let span = otel_context.span();
+        if span.is_recording() {
+            span.end();
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Attaching a session: for a block, a closure, a future or a stream.
 
 use crate::scope::Scope;
-use crate::scope::context::Attached;
+use crate::scope::context::{self, Attached};
+use crate::scope::polled::Polling;
 use crate::session::Session;
 use futures_core::Stream;
+use opentelemetry::Context;
 use pin_project_lite::pin_project;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task;
 use std::task::Poll;
 
@@ -79,8 +82,13 @@ pub trait InSession: Sized {
     /// Wraps the future or stream, so that `session` is current whenever it is polled. It takes a [`Session`] or a
     /// `&Session`.
     ///
-    /// The session moves with the future: into a spawned task, to another thread. A span that was created before, as in
-    /// `future.instrument(span).in_session(session)`, keeps the session of the place where it was created.
+    /// The session moves with the future: into a spawned task, to another thread. It is current too while the future is
+    /// dropped, for the destructors of a future that was cancelled.
+    ///
+    /// A span that was created before in no session, as in `future.instrument(span).in_session(session)`, is in the session
+    /// too. It is exported with the session in which it is first entered. It keeps nothing: entered elsewhere, it is in
+    /// no session, and if it is entered in another session later, it is exported without any. A span that was created in
+    /// another session keeps that one.
     ///
     /// Cost: about 0.5 µs for each poll.
     ///
@@ -93,8 +101,11 @@ pub trait InSession: Sized {
     /// ```
     fn in_session(self, session: impl IntoSession) -> WithSession<Self> {
         WithSession {
-            inner: self,
-            session: session.into_session(),
+            inner: Some(self),
+            place: Place::Session {
+                session: session.into_session(),
+                polled: None,
+            },
         }
     }
 }
@@ -153,7 +164,8 @@ mod sealed {
 }
 
 pin_project! {
-    /// A future or stream with a session: see [`InSession::in_session`].
+    /// A future or stream in a session: see [`InSession::in_session`]. Or in the context in headers: see
+    /// [`WithPropagated::with_propagated`](crate::propagation::WithPropagated::with_propagated).
     ///
     /// ```
     /// use tracing_session::{InSession, Session, current::WithSession};
@@ -165,9 +177,118 @@ pin_project! {
     #[derive(Clone, Debug)]
     #[must_use = "futures and streams do nothing unless you `.await` or poll them"]
     pub struct WithSession<T> {
+        // `None` once the future is ready.
         #[pin]
-        inner: T,
+        inner: Option<T>,
+        place: Place,
+    }
+
+    impl<T> PinnedDrop for WithSession<T> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if this.inner.is_some() {
+                let _attached = this.place.attach_to_drop();
+                this.inner.set(None);
+            }
+        }
+    }
+}
+
+impl<T> WithSession<T> {
+    /// A future in a `Context` that was extracted from headers, on top of the current one.
+    pub(crate) fn in_context(inner: T, cx: &Context) -> Self {
+        Self {
+            inner: Some(inner),
+            place: Place::Context(context::to_poll(cx, Scope::current())),
+        }
+    }
+
+    /// Another future in the same place.
+    #[cfg(feature = "tower")]
+    pub(crate) fn with<U>(self: Pin<&mut Self>, inner: U) -> WithSession<U> {
+        WithSession {
+            inner: Some(inner),
+            place: self.project().place.clone(),
+        }
+    }
+
+    #[cfg(feature = "tower")]
+    pub(crate) fn inner(&self) -> Option<&T> {
+        self.inner.as_ref()
+    }
+
+    /// Calls `poll` in the session. `None`: the future was ready before.
+    pub(crate) fn poll_with<R>(
+        self: Pin<&mut Self>,
+        poll: impl FnOnce(Pin<&mut T>) -> R,
+    ) -> Option<R> {
+        let this = self.project();
+        let inner = this.inner.as_pin_mut()?;
+        let _attached = this.place.attach_to_poll();
+        Some(poll(inner))
+    }
+}
+
+/// Where a future runs.
+#[derive(Clone, Debug)]
+enum Place {
+    /// In this session, inside the one that is current where the future is polled.
+    Session {
         session: Session,
+        /// The scope of the last poll, and the scope outside: the next poll is usually in the same one.
+        polled: Option<(Option<Arc<Scope>>, Arc<Scope>)>,
+    },
+    /// In this `Context`, wherever the future is polled.
+    Context(Context),
+}
+
+impl Place {
+    fn attach_to_poll(&mut self) -> Polling {
+        let (session, polled) = match self {
+            Self::Context(cx) => return Polling::new(context::attach(cx.clone())),
+            Self::Session { session, polled } => (session, polled),
+        };
+        let address = |scope: &Option<Arc<Scope>>| scope.as_ref().map(Arc::as_ptr);
+        Polling::new(context::attach_changed(|cx| {
+            let outer = Scope::of(cx);
+            let last = polled
+                .as_ref()
+                .filter(|it| address(&it.0) == address(&outer));
+            let scope = match last {
+                Some((_, scope)) => scope.clone(),
+                None => {
+                    let scope = Scope::nested(outer.clone(), session);
+                    *polled = Some((outer.clone(), scope.clone()));
+                    scope
+                }
+            };
+            scope.entered_to_poll(cx, outer, session.shadows())
+        }))
+    }
+
+    /// Attaches the session of the last poll while the future is dropped, wherever that is. If that place is in another
+    /// session, nothing of it applies: neither values nor the parent span.
+    fn attach_to_drop(&self) -> Polling {
+        let (session, polled) = match self {
+            Self::Context(cx) => return Polling::new(context::attach(cx.clone())),
+            Self::Session { session, polled } => (session, polled),
+        };
+        let own = polled.as_ref().map(|(_, scope)| scope.clone());
+        let own_id = own.as_ref().map_or(session.id.clone(), |it| it.id());
+        Polling::new(context::attach_changed(|cx| {
+            let here = Scope::of(cx);
+            let id_here = here.as_ref().and_then(|it| it.id());
+            let here = here.filter(|_| id_here.is_none() || id_here == own_id);
+            let scope = own.unwrap_or_else(|| Scope::nested(here.clone(), session));
+            if id_here.is_none() || here.is_some() {
+                return scope.entered_to_poll(cx, here, session.shadows());
+            }
+            let outside = match cx.is_telemetry_suppressed() {
+                true => Context::new().with_telemetry_suppressed(),
+                false => Context::new(),
+            };
+            scope.entered_to_poll(&outside, None, session.shadows())
+        }))
     }
 }
 
@@ -175,9 +296,18 @@ impl<T: Future> Future for WithSession<T> {
     type Output = T::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let _attached = this.session.attach();
-        this.inner.poll(cx)
+        let mut this = self.project();
+        // Polled after it was ready, which the contract of futures forbids.
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
+            return Poll::Pending;
+        };
+        let _attached = this.place.attach_to_poll();
+        let output = inner.poll(cx);
+        if output.is_ready() {
+            // Dropped in the session, so that no session has to be attached for it later.
+            this.inner.set(None);
+        }
+        output
     }
 }
 
@@ -185,12 +315,11 @@ impl<T: Stream> Stream for WithSession<T> {
     type Item = T::Item;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = self.project();
-        let _attached = this.session.attach();
-        this.inner.poll_next(cx)
+        let next = self.poll_with(|inner| inner.poll_next(cx));
+        next.unwrap_or(Poll::Ready(None))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or((0, Some(0)), T::size_hint)
     }
 }

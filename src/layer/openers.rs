@@ -49,6 +49,7 @@ impl Openers {
         let inner = set.details.as_ref();
         let session = Session {
             cleared: passed.cleared,
+            is_exact: passed.is_exact,
             details: details::merged(passed.details.as_ref(), inner, Parts::default()),
             ..set
         };

@@ -80,7 +80,7 @@ impl SessionExtension {
     /// }
     /// ```
     pub fn session(&self) -> Session {
-        self.scope.to_session()
+        self.scope.to_session().exact()
     }
 
     /// The session of a span that the OpenTelemetry layer doesn't know.

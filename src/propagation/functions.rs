@@ -4,7 +4,7 @@
 use crate::base::diagnostic;
 use crate::base::diagnostic::NO_PROPAGATOR;
 use crate::base::error::{Error, ErrorKind, variable};
-use crate::current::SessionGuard;
+use crate::current::{SessionGuard, WithSession};
 use crate::propagation::headers::{Adapter, Carrier};
 use crate::propagation::propagator::{SESSION_HEADER_NAME, SessionPropagator};
 use crate::scope::{Scope, context};
@@ -12,9 +12,7 @@ use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{
     Extractor, Injector, TextMapCompositePropagator, TextMapPropagator,
 };
-use opentelemetry::trace::{
-    FutureExt, SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, WithContext,
-};
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use opentelemetry::{Context, global};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use percent_encoding::percent_decode_str;
@@ -157,8 +155,11 @@ impl PropagatedContext {
 /// # }
 /// ```
 pub trait WithPropagated: Sized {
-    /// Wraps this future so that the context in the headers is current whenever it is polled. A span inside it, such as
-    /// one of an inner `.instrument(span)`, keeps the session that it was created in.
+    /// Wraps this future or stream so that the context in the headers is current whenever it is polled, and while it is
+    /// dropped.
+    ///
+    /// A span that was created before in no session, such as that of an inner `.instrument(span)`, is in the session too:
+    /// see [`in_session`](crate::InSession::in_session). But it isn't in the trace of the caller, and one warning says so.
     ///
     /// ```
     /// # use std::collections::HashMap;
@@ -168,8 +169,8 @@ pub trait WithPropagated: Sized {
     /// # drop(task);
     /// ```
     #[must_use = "futures do nothing unless you `.await` or poll them"]
-    fn with_propagated(self, carrier: &(impl Carrier + ?Sized)) -> WithContext<Self> {
-        self.with_context(extract_context(carrier))
+    fn with_propagated(self, carrier: &(impl Carrier + ?Sized)) -> WithSession<Self> {
+        WithSession::in_context(self, &extract_context(carrier))
     }
 }
 

@@ -4,15 +4,15 @@
 //! Both use OpenTelemetry's global propagator, which does nothing until you set it: see
 //! [`inject_context`](crate::propagation::inject_context).
 
+use crate::current::WithSession;
 use crate::propagation::clients::{AllowedHosts, inject_for_host};
 use crate::propagation::functions::extract_accepted;
 use crate::propagation::headers::InboundPolicy;
-use crate::scope::Scope;
+use crate::scope::{Scope, context};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{Request, Response, header};
 use http_body::{Body, Frame, SizeHint};
-use opentelemetry::Context;
 use pin_project_lite::pin_project;
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
@@ -21,7 +21,7 @@ use tower_service::Service;
 
 /// Layer for a server: the session in the headers of a request is the current session while the service answers it.
 ///
-/// It is current while the service runs, and while the bodies of the request and of the response are read, so a
+/// It is current while the service runs, and while the bodies of the request and of the response are read or dropped, so a
 /// streamed response stays in the session to its end. Tasks that the service spawns need
 /// [`in_session`](crate::InSession::in_session) or a span, like any other task.
 ///
@@ -127,11 +127,15 @@ where
         let (parts, inner) = request.into_parts();
         let is_accepted = |scope: &Scope| self.inbound.accepts(scope.to_session().id(), &parts);
         let cx = extract_accepted(&parts.headers, is_accepted);
-        let session = cx.clone();
-        let body = ServerBody { inner, session };
-        let _attached = cx.clone().attach();
+        let body = ServerBody {
+            inner: WithSession::in_context(inner, &cx),
+        };
+        let attached = context::attach(cx.clone());
         let inner = self.inner.call(Request::from_parts(parts, body));
-        ServerFuture { inner, session: cx }
+        drop(attached);
+        ServerFuture {
+            inner: WithSession::in_context(inner, &cx),
+        }
     }
 }
 
@@ -154,8 +158,7 @@ pin_project! {
     #[must_use = "futures do nothing unless you `.await` or poll them"]
     pub struct ServerFuture<F> {
         #[pin]
-        inner: F,
-        session: Context,
+        inner: WithSession<F>,
     }
 }
 
@@ -166,16 +169,17 @@ where
     type Output = Result<Response<ServerBody<A>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let _attached = this.session.clone().attach();
-        let response = ready!(this.inner.poll(cx))?;
-        let session = this.session.clone();
-        Poll::Ready(Ok(response.map(|inner| ServerBody { inner, session })))
+        let mut inner = self.project().inner;
+        let response = ready!(inner.as_mut().poll(cx))?;
+        Poll::Ready(Ok(response.map(|body| ServerBody {
+            inner: inner.with(body),
+        })))
     }
 }
 
 pin_project! {
-    /// The body of a request or response of a [`Server`]. The session is current whenever it is polled.
+    /// The body of a request or response of a [`Server`]. The session is current whenever it is polled, and while it is
+    /// dropped.
     ///
     /// ```
     /// use http::{Request, Response};
@@ -188,8 +192,7 @@ pin_project! {
     #[derive(Debug)]
     pub struct ServerBody<B> {
         #[pin]
-        inner: B,
-        session: Context,
+        inner: WithSession<B>,
     }
 }
 
@@ -201,17 +204,16 @@ impl<B: Body> Body for ServerBody<B> {
         self: Pin<&mut Self>,
         cx: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let this = self.project();
-        let _attached = this.session.clone().attach();
-        this.inner.poll_frame(cx)
+        let frame = self.project().inner.poll_with(|body| body.poll_frame(cx));
+        frame.unwrap_or(Poll::Ready(None))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.inner().is_none_or(B::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.inner().map(B::size_hint).unwrap_or_default()
     }
 }
 

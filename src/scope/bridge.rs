@@ -10,6 +10,7 @@
 
 use crate::base::shards::{Shards, unique_number};
 use crate::scope::Scope;
+use crate::scope::polled::PolledScope;
 use crate::session::Session;
 use opentelemetry::trace::{Status, TraceContextExt};
 use opentelemetry::{Context, Key as Name, KeyValue, Value};
@@ -29,12 +30,17 @@ pub(crate) struct PendingSpan {
 type Ticket = u64;
 
 thread_local! {
-    /// The ticket that is offered on this thread, or [`NO_TICKET`], [`STARTING`], [`RECORDING`] or [`SENDING`]. The layer
+    /// The scope of the future in which a span is being entered. If the span starts now, the tracer takes it.
+    static OFFERED_SCOPE: RefCell<Option<PolledScope>> = const { RefCell::new(None) };
+
+    /// The ticket that is offered on this thread, or [`NO_TICKET`], [`STARTING`], [`RECORDING`], [`SENDING`] or [`ENTERING`]. The layer
     /// writes it while the OpenTelemetry layer creates an opener or records its fields, the tracer while it starts a
     /// span, and [`send`].
     static OFFERED_TICKET: Cell<Ticket> = const { Cell::new(NO_TICKET) };
 }
 
+/// No ticket is offered, but [`OFFERED_SCOPE`] is. No ticket has this number.
+const ENTERING: Ticket = Ticket::MAX - 3;
 const NO_TICKET: Ticket = 0;
 /// No ticket is offered, and a span is being started. No ticket has this number.
 const STARTING: Ticket = Ticket::MAX;
@@ -99,7 +105,7 @@ impl Drop for PendingGuard {
 #[inline]
 pub(crate) fn take_ticket() -> Option<KeyValue> {
     match OFFERED_TICKET.get() {
-        NO_TICKET | STARTING | RECORDING | SENDING => None,
+        NO_TICKET | STARTING | RECORDING | SENDING | ENTERING => None,
         ticket => {
             OFFERED_TICKET.set(NO_TICKET);
             Some(KeyValue::new(
@@ -115,6 +121,39 @@ pub(crate) fn take_ticket() -> Option<KeyValue> {
 #[inline]
 pub(crate) fn starting() -> Marked {
     Marked(OFFERED_TICKET.replace(STARTING))
+}
+
+/// Offers the scope of a future to a span that starts before the guard is dropped: the span is being entered.
+pub(crate) fn offer_scope(scope: PolledScope) -> OfferedScope {
+    let outer = OFFERED_SCOPE.try_with(|it| it.replace(Some(scope)));
+    OfferedScope {
+        outer: outer.ok().flatten(),
+        _marked: Marked(OFFERED_TICKET.replace(ENTERING)),
+    }
+}
+
+/// Callbacks nest, so the outer offer is restored.
+pub(crate) struct OfferedScope {
+    outer: Option<PolledScope>,
+    _marked: Marked,
+}
+
+impl Drop for OfferedScope {
+    fn drop(&mut self) {
+        let outer = self.outer.take();
+        let _offered = OFFERED_SCOPE.try_with(|it| it.replace(outer));
+    }
+}
+
+/// Takes the offered scope.
+#[inline]
+pub(crate) fn take_scope() -> Option<PolledScope> {
+    #[cold]
+    fn take() -> Option<PolledScope> {
+        OFFERED_TICKET.set(NO_TICKET);
+        OFFERED_SCOPE.try_with(RefCell::take).ok().flatten()
+    }
+    (OFFERED_TICKET.get() == ENTERING).then(take).flatten()
 }
 
 /// Marks this thread as recording fields of an opener, until the guard is dropped. An attribute that the OpenTelemetry
@@ -161,6 +200,8 @@ pub(crate) enum SpanCommand {
     SetSession(Session),
     /// Export the values of this session that the span lacks.
     Mark(Session),
+    /// A future has adopted the span, and this is the scope inside: see `scope/polled.rs`.
+    Adopt(Arc<Scope>),
     /// Do nothing: the sender asks whether the span is one of ours.
     Ping,
 }

@@ -15,6 +15,8 @@
 
 use crate::base::shards::Shards;
 use crate::scope::Scope;
+use crate::scope::polled::Poll;
+use crate::session::keys::Parts;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
 use opentelemetry::{Context, ContextGuard};
 use std::panic::catch_unwind;
@@ -57,16 +59,79 @@ impl Scope {
         cx: &Context,
         starts_trace: Option<Arc<AtomicBool>>,
     ) -> Context {
+        let under = cx.span().span_context().span_id();
         cx.with_value(Entry {
             scope: self,
-            under: cx.span().span_context().span_id(),
+            under,
             starts_trace,
+            origin: Origin::Attached,
         })
     }
 
     /// Makes this the current scope of this thread, until the guard is dropped.
     pub(crate) fn attach(self: Arc<Self>) -> Attached {
         attach_changed(|cx| self.entered(cx))
+    }
+
+    /// `cx` with an entry for this scope, while a future is polled. `replaced`: the scope that applies outside the future.
+    /// `shadows`: the parts of it that don't apply inside.
+    pub(crate) fn entered_to_poll(
+        self: Arc<Self>,
+        cx: &Context,
+        replaced: Option<Arc<Scope>>,
+        shadows: Parts,
+    ) -> Context {
+        let under = cx.span().span_context().span_id();
+        let starts_trace = cx
+            .get::<Entry>()
+            .and_then(|it| it.starts_trace_under(under));
+        cx.with_value(Entry {
+            scope: self,
+            under,
+            starts_trace: starts_trace.cloned(),
+            origin: Origin::Poll(Poll {
+                replaced,
+                shadows,
+                under,
+            }),
+        })
+    }
+}
+
+/// `cx`, which was extracted from headers, to be current while a future is polled.
+pub(crate) fn to_poll(cx: &Context, replaced: Option<Arc<Scope>>) -> Context {
+    let Some(entry) = cx.get::<Entry>() else {
+        return cx.clone();
+    };
+    cx.with_value(Entry {
+        scope: entry.scope.clone(),
+        under: entry.under,
+        starts_trace: entry.starts_trace.clone(),
+        origin: Origin::Poll(Poll {
+            replaced,
+            shadows: Parts::ALL,
+            under: cx.span().span_context().span_id(),
+        }),
+    })
+}
+
+/// `cx`, whose span is adopted by a future, with the scope that applies inside.
+pub(crate) fn adopted(cx: &Context, scope: Arc<Scope>, poll: Poll) -> Context {
+    let under = cx.span().span_context().span_id();
+    cx.with_value(Entry {
+        scope,
+        under,
+        starts_trace: None,
+        origin: Origin::Adopted(Poll { under, ..poll }),
+    })
+}
+
+/// The scope of the future under whose `Context` a span is entered.
+pub(crate) fn poll_of(cx: &Context) -> Option<(&Arc<Scope>, &Poll)> {
+    let entry = cx.get::<Entry>()?;
+    match &entry.origin {
+        Origin::Attached => None,
+        Origin::Poll(poll) | Origin::Adopted(poll) => Some((&entry.scope, poll)),
     }
 }
 
@@ -103,6 +168,14 @@ impl CurrentScope {
         }
     }
 
+    /// Whether every `Context` made from this one has this scope.
+    pub(crate) fn is_entry(&self, scope: &Arc<Scope>) -> bool {
+        match self {
+            Self::Entry(it) | Self::EntryOfTurn(it) => Arc::ptr_eq(it, scope),
+            Self::None | Self::BySpanId(_) => false,
+        }
+    }
+
     #[inline]
     pub(crate) fn scope(self) -> Option<Arc<Scope>> {
         match self {
@@ -120,6 +193,16 @@ struct Entry {
     under: SpanId,
     /// True while a turn starts: directly under `under`, and not further down, the next span is a root.
     starts_trace: Option<Arc<AtomicBool>>,
+    origin: Origin,
+}
+
+enum Origin {
+    /// By a guard, for a closure, or for a span.
+    Attached,
+    /// While a future is polled.
+    Poll(Poll),
+    /// Inside a span that the future adopted: see `scope/polled.rs`.
+    Adopted(Poll),
 }
 
 impl Entry {
@@ -133,7 +216,8 @@ impl Entry {
 /// Whether a scope was attached inside the span of `cx`. It shadows the map by span id.
 pub(crate) fn is_inside_span(cx: &Context) -> bool {
     let span = cx.span().span_context().span_id();
-    span != SpanId::INVALID && cx.get::<Entry>().is_some_and(|entry| entry.under == span)
+    let is_inside = |it: &Entry| it.under == span && !matches!(it.origin, Origin::Adopted(_));
+    span != SpanId::INVALID && cx.get::<Entry>().is_some_and(is_inside)
 }
 
 /// The scope that `cx` was extracted with. `outer` is the `Context` that it was extracted on top of.
@@ -159,35 +243,98 @@ pub(crate) fn with_outer_scope(cx: Context, outer: &Context) -> Context {
         scope: scope.unwrap_or_else(Scope::empty),
         under,
         starts_trace: None,
+        origin: Origin::Attached,
     })
 }
 
 /// The default session of the process. [`Scope::set_global_default`] writes it once. Empty in most processes.
 static DEFAULT: OnceLock<Arc<Scope>> = OnceLock::new();
 
-/// The map from OpenTelemetry span id to scope, with the trace id, because two providers may count their span ids. Span
-/// wrappers write it when they start, when a session is set on them, and when they are dropped. Empty while no such span
-/// is open: see the top of this file.
-static SCOPES_BY_SPAN_ID: Shards<u64, (TraceId, Arc<Scope>)> = Shards::new();
+/// The map from OpenTelemetry span id to scope. Span wrappers write it when they start, when a session is set on them,
+/// and when they are dropped. Empty while no such span is open: see the top of this file.
+static SCOPES_BY_SPAN_ID: Shards<u64, SpansWithId> = Shards::new();
+
+/// The open spans with one span id: usually one. Two providers that count their ids have equal ones.
+struct SpansWithId {
+    first: SpanScope,
+    others: Vec<SpanScope>,
+}
+
+struct SpanScope {
+    /// A number of the span that no other span of the process has.
+    number: u64,
+    trace: TraceId,
+    /// `None`: the entry of the span's `Context` applies.
+    scope: Option<Arc<Scope>>,
+}
 
 fn key(span: SpanId) -> u64 {
     u64::from_ne_bytes(span.to_bytes())
 }
 
-/// Adds the scope of a span, until [`remove_scope_by_span_id`].
-pub(crate) fn set_scope_by_span_id(span: &SpanContext, scope: Arc<Scope>) {
-    SCOPES_BY_SPAN_ID.insert(key(span.span_id()), (span.trace_id(), scope));
+/// Whether the id of a span looks like a counted one, which a span of another provider may have too. Random ids don't meet.
+#[inline]
+pub(crate) fn is_counted(span: SpanId) -> bool {
+    u64::from_be_bytes(span.to_bytes()) <= u64::from(u32::MAX)
 }
 
-pub(crate) fn remove_scope_by_span_id(span: &SpanContext) {
-    SCOPES_BY_SPAN_ID.remove_if(key(span.span_id()), |(trace, _)| *trace == span.trace_id());
+/// Adds the scope of the span with this number, until [`remove_scope_by_span_id`].
+pub(crate) fn set_scope_by_span_id(span: &SpanContext, number: u64, scope: Option<Arc<Scope>>) {
+    let trace = span.trace_id();
+    let added = SpansWithId {
+        first: SpanScope {
+            number,
+            trace,
+            scope,
+        },
+        others: Vec::new(),
+    };
+    SCOPES_BY_SPAN_ID.insert_or(key(span.span_id()), added, |there, mut added| {
+        let earlier = match there.first.number == number {
+            true => Some(&mut there.first),
+            false => there.others.iter_mut().find(|it| it.number == number),
+        };
+        if let Some(earlier) = earlier {
+            std::mem::swap(earlier, &mut added.first);
+            return Some(added);
+        }
+        there.others.push(added.first);
+        None
+    });
+}
+
+pub(crate) fn remove_scope_by_span_id(span: &SpanContext, number: u64) {
+    // Dropped after the unlock.
+    let mut removed = None;
+    SCOPES_BY_SPAN_ID.remove_if(key(span.span_id()), |there| {
+        match there.others.iter().position(|it| it.number == number) {
+            Some(at) => removed = Some(there.others.swap_remove(at)),
+            None if there.first.number != number => {}
+            None => match there.others.pop() {
+                Some(other) => removed = Some(std::mem::replace(&mut there.first, other)),
+                None => return true,
+            },
+        }
+        false
+    });
+}
+
+impl SpansWithId {
+    /// The scope of the span with this trace id, unless there are two of them.
+    fn scope(&self, trace: TraceId) -> Option<Arc<Scope>> {
+        let all = std::iter::once(&self.first).chain(&self.others);
+        let mut with_id = all.filter(|it| it.trace == trace);
+        let only = with_id.next().filter(|_| with_id.next().is_none())?;
+        only.scope.clone()
+    }
 }
 
 /// A remote span context finds nothing, even if its id is the id of a span of this process: any client can send it.
 #[inline]
 fn scope_by_span_id(span: &SpanContext) -> Option<Arc<Scope>> {
-    SCOPES_BY_SPAN_ID.read(key(span.span_id()), |(trace, scope)| {
-        (*trace == span.trace_id() && !span.is_remote()).then(|| scope.clone())
+    let scope = |spans: &SpansWithId| spans.scope(span.trace_id());
+    SCOPES_BY_SPAN_ID.read(key(span.span_id()), |spans| {
+        (!span.is_remote()).then(|| scope(spans)).flatten()
     })
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct Opener {
     recorded: RwLock<Option<Box<Recorded>>>,
     /// The ids that its span started with. Empty until it starts.
     started_with: OnceLock<Parts>,
+    /// Its span is exported with an id that isn't the last one.
+    has_kept_id: AtomicBool,
     /// Counts the records too, for live scopes inside this one. Empty until there is one.
     family: OnceLock<Arc<AtomicU64>>,
 }
@@ -39,6 +41,7 @@ impl Opener {
             version: AtomicU64::new(0),
             recorded: RwLock::default(),
             started_with: OnceLock::new(),
+            has_kept_id: AtomicBool::new(false),
             family: OnceLock::new(),
         })
     }
@@ -92,9 +95,14 @@ impl Opener {
         for kind in IdKind::BOTH.into_iter().filter(|it| ids.have(it.part())) {
             let is_same = self.with_values(|values| kind.id(values) == kind.id(set));
             if !is_same && kind.id(set).is_some() {
+                self.has_kept_id.store(true, Ordering::Relaxed);
                 diagnostic::id_kept(span, kind.key());
             }
         }
+    }
+
+    pub(crate) fn has_kept_id(&self) -> bool {
+        self.has_kept_id.load(Ordering::Relaxed)
     }
 
     /// Counts the records in `family` too, the counter of an outer opener.

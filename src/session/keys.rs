@@ -184,6 +184,8 @@ pub enum Part {
 pub(crate) struct Parts(u8);
 
 impl Parts {
+    pub(crate) const ALL: Self = Self((1 << (Part::Attributes as u8 + 1)) - 1);
+
     pub(crate) const IDS: Self = Self(1 << Part::Session as u8 | 1 << Part::User as u8);
 
     pub(crate) fn have(self, part: Part) -> bool {

@@ -152,17 +152,22 @@ impl Session {
             user_id: nearest(&self.user_id, &outer.user_id, Part::User),
             details: details::merged(outer.details.as_ref(), self.details.as_ref(), self.cleared),
             cleared: self.cleared.and(outer.cleared),
+            is_exact: self.is_exact,
         }
     }
 
     /// The same values for a place where no outer session is left to clear values of.
     pub(crate) fn uncleared(mut self) -> Self {
         self.cleared = Parts::default();
+        self.is_exact = false;
         self
     }
 
     /// The parts of an outer session that don't apply where this session is set.
     pub(crate) fn shadows(&self) -> Parts {
+        if self.is_exact {
+            return Parts::ALL;
+        }
         let set = IdKind::BOTH.into_iter().filter(|it| it.id(self).is_some());
         set.fold(self.cleared, |shadows, kind| shadows.with(kind.part()))
     }

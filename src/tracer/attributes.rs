@@ -46,6 +46,15 @@ struct More {
     marked: Session,
     /// Fields that hold no id, by kind. They are exported if the span ends without an id.
     invalid: [Option<KeyValue>; 2],
+    /// A future has adopted the span.
+    adopted: Option<Adopted>,
+}
+
+struct Adopted {
+    /// The scope that the span has outside the future.
+    own: Option<Arc<Scope>>,
+    /// The session inside the future in which the span was entered first.
+    first: Session,
 }
 
 /// The form of a field that holds an id.
@@ -300,28 +309,75 @@ impl SpanAttributes {
             self.more().keys.extend(keys);
         }
         let scope = Scope::nested(self.scope.take(), session);
-        self.scope.insert(scope).clone()
+        self.scope = Some(scope.clone());
+        match self.more.as_mut().and_then(|more| more.adopted.as_mut()) {
+            None => scope,
+            Some(Adopted { own, .. }) => {
+                let scope = Scope::nested(own.take(), session);
+                own.insert(scope).clone()
+            }
+        }
+    }
+
+    /// A future has adopted the span, and `scope` applies inside. The span is exported with the session of the first such
+    /// future, and with no session if it is entered in another one later.
+    pub(crate) fn adopt(&mut self, scope: Arc<Scope>) {
+        let session = scope.to_session();
+        let Some(Adopted { own, first }) = &self.more().adopted else {
+            let own = self.scope.replace(scope);
+            self.set_adopted(own);
+            return;
+        };
+        self.scope = match first.id == session.id {
+            true if first.user_id == session.user_id => return,
+            true => {
+                let id = Session {
+                    id: session.id,
+                    ..Session::default()
+                };
+                Some(Scope::nested(own.clone(), &id.without(Part::User)))
+            }
+            false => own.clone(),
+        };
+    }
+
+    /// The span is adopted, and `own` is the scope that it has outside the future.
+    pub(crate) fn set_adopted(&mut self, own: Option<Arc<Scope>>) {
+        let first = self.scope_values();
+        self.more().adopted = Some(Adopted { own, first });
     }
 
     /// Marks the span with the values of `session` that it lacks, if it has no other session and no other user.
     pub(crate) fn mark(&mut self, session: Session) {
         let marked = self.more().marked.clone();
-        let present = self
-            .scope
-            .as_ref()
-            .map(|it| it.to_session())
-            .unwrap_or_default();
-        let present = present.or(marked.clone());
-        let agrees = |kind: IdKind| {
-            // The value of an attribute that the author set is not known here.
-            let is_unknown = self.opener.is_none() && self.ids.have(kind.part());
-            let present = kind.id(&present);
-            !is_unknown && (present.is_none() || present == kind.id(&session))
-        };
-        if IdKind::BOTH.into_iter().all(agrees) {
-            // Nor is it known which other keys the span has.
+        let present = self.scope_values().or(marked.clone());
+        if self.agrees(&present, &session) {
+            // It isn't known which other keys the span has.
             self.more().marked = marked.or(session.without_attributes());
         }
+    }
+
+    /// Whether a mark has no other session and no other user than the span. Asked again when the span ends: its ids may
+    /// have been set since.
+    fn agrees(&self, present: &Session, mark: &Session) -> bool {
+        IdKind::BOTH.into_iter().all(|kind| {
+            let opener = self.opener.as_ref().filter(|it| !it.has_kept_id());
+            let own = match opener {
+                _ if !self.ids.have(kind.part()) => kind.id(present).clone(),
+                Some(opener) => match opener.with_values(|set| kind.id(set).clone()) {
+                    None => return false,
+                    own => own,
+                },
+                // The value of an attribute that the author set is not known here.
+                None => return false,
+            };
+            own.is_none() || own == *kind.id(mark)
+        })
+    }
+
+    fn scope_values(&self) -> Session {
+        let scope = self.scope.as_ref();
+        scope.map(|it| it.to_session()).unwrap_or_default()
     }
 
     /// Writes the attributes that the span lacks.
@@ -334,9 +390,11 @@ impl SpanAttributes {
                 scope.with_values(|it| export::encode(it, self.redaction.as_ref(), &mut write));
             }
             (None, Some(scope)) => scope.with_values(|values| self.write(values, &mut write)),
-            (Some(more), scope) => {
-                let values = scope.as_ref().map(|it| it.to_session()).unwrap_or_default();
-                let values = values.or(more.marked.clone());
+            (Some(more), _) => {
+                let mut values = self.scope_values();
+                if self.agrees(&values, &more.marked) {
+                    values = values.or(more.marked.clone());
+                }
                 self.write(&values, &mut write);
                 self.write_invalid(more, &values, &mut write);
             }

@@ -1,5 +1,6 @@
 //! The span wrapper: when a span ends, it writes the attributes of its scope that it lacks.
 
+use crate::base::shards::unique_number;
 use crate::scope::bridge::SpanCommand;
 use crate::scope::{Scope, bridge, context};
 use crate::tracer::attributes::SpanAttributes;
@@ -22,8 +23,8 @@ use std::time::SystemTime;
 /// ```
 pub struct SessionSpan<S: Span> {
     inner: S,
-    /// The map by span id contains the scope of this span. It is removed when the span is dropped.
-    has_scope_by_id: bool,
+    /// The number of this span in the map by span id, or 0. It is removed from there when it is dropped.
+    number: u64,
     ended: bool,
     own: SpanAttributes,
 }
@@ -32,8 +33,10 @@ impl<S: Span> SessionSpan<S> {
     #[inline]
     pub(crate) fn new(inner: S, scope_by_id: Option<Arc<Scope>>, own: SpanAttributes) -> Self {
         Self {
-            has_scope_by_id: scope_by_id
-                .is_some_and(|scope| set_scope_by_id(inner.span_context(), scope)),
+            number: match scope_by_id {
+                None if !context::is_counted(inner.span_context().span_id()) => 0,
+                scope => add_by_id(inner.span_context(), 0, scope),
+            },
             inner,
             ended: false,
             own,
@@ -44,9 +47,11 @@ impl<S: Span> SessionSpan<S> {
         match command {
             SpanCommand::SetSession(session) => {
                 let scope = self.own.bind(&session);
-                self.has_scope_by_id = set_scope_by_id(self.inner.span_context(), scope);
+                let span = self.inner.span_context();
+                self.number = add_by_id(span, self.number, Some(scope));
             }
             SpanCommand::Mark(session) => self.own.mark(session),
+            SpanCommand::Adopt(scope) => self.own.adopt(scope),
             SpanCommand::Ping => {}
         }
     }
@@ -65,14 +70,16 @@ impl<S: Span> SessionSpan<S> {
     }
 }
 
-/// Adds a scope to the map by span id. Where telemetry is suppressed, spans have no id, and their descendants aren't
-/// exported.
+/// Adds a span to the map by span id, and returns its number there. Where telemetry is suppressed, spans have no id, and
+/// their descendants aren't exported.
 #[cold]
-fn set_scope_by_id(span: &SpanContext, scope: Arc<Scope>) -> bool {
-    if span.is_valid() {
-        context::set_scope_by_span_id(span, scope);
+fn add_by_id(span: &SpanContext, number: u64, scope: Option<Arc<Scope>>) -> u64 {
+    if !span.is_valid() {
+        return 0;
     }
-    span.is_valid()
+    let number = if number == 0 { unique_number() } else { number };
+    context::set_scope_by_span_id(span, number, scope);
+    number
 }
 
 impl<S: Span> Span for SessionSpan<S> {
@@ -145,8 +152,8 @@ impl<S: Span> Drop for SessionSpan<S> {
     fn drop(&mut self) {
         // The inner span ends when it is dropped, right after this.
         self.write();
-        if self.has_scope_by_id {
-            context::remove_scope_by_span_id(self.inner.span_context());
+        if self.number != 0 {
+            context::remove_scope_by_span_id(self.inner.span_context(), self.number);
         }
     }
 }

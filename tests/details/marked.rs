@@ -6,7 +6,7 @@ use opentelemetry::Value;
 use opentelemetry_sdk::trace::SpanData;
 use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::{Session, mark_trace};
+use tracing_session::{Session, mark_trace, session, set_session_id, set_user_id};
 
 #[test]
 fn marked_spans_carry_it_and_pass_nothing_on() {
@@ -123,4 +123,84 @@ fn second_mark_adds_what_it_knows_and_takes_nothing_back() {
 
 fn span_that_marks() {
     info_span!("handler").in_scope(|| mark_trace().unwrap());
+}
+
+#[test]
+fn mark_is_not_combined_with_an_id_that_is_set_later() {
+    type Set = fn(&tracing::Span);
+    let later: [(&str, Set); 4] = [
+        ("user.id", |span| {
+            span.in_scope(|| set_user_id("u-2").unwrap())
+        }),
+        ("session.id", |span| {
+            span.in_scope(|| set_session_id("chat-2").unwrap())
+        }),
+        ("user.id", |span| span.set_attribute("user.id", "u-2")),
+        ("user.id", |span| {
+            span.record("user.id", "u-2");
+        }),
+    ];
+    for (at, (key, set)) in later.into_iter().enumerate() {
+        let app = App::new();
+        let request = info_span!("request", user.id = tracing::field::Empty);
+        request.in_scope(|| {
+            let session = Session::new("chat-1").unwrap().with_user("u-1").unwrap();
+            session.in_scope(span_that_marks);
+        });
+        set(&request);
+        drop(request);
+        let request = app.span("request");
+        let ids = ["session.id", "user.id"].map(|key| values(&request, key));
+        let own = values(&request, key);
+        // Only the id of its own: nothing of the mark.
+        assert_eq!(ids.concat(), own, "{at}");
+        assert!(own[0].ends_with("-2"), "{at}: {own:?}");
+    }
+}
+
+#[test]
+fn mark_is_not_combined_with_another_id_of_the_spans_own_field() {
+    let app = App::new();
+    let request = session!("chat-2");
+    request.in_scope(|| {
+        let session = Session::new("chat-1").unwrap().with_user("u-1").unwrap();
+        session.in_scope(span_that_marks);
+        // The span started with another id, and keeps it.
+        request.record("session.id", "chat-1");
+        session.in_scope(span_that_marks);
+    });
+    drop(request);
+    let request = app.span("request");
+    assert_eq!(values(&request, "session.id"), ["chat-2"]);
+    assert_eq!(values(&request, "user.id"), [""; 0]);
+}
+
+#[test]
+fn mark_adds_the_user_to_a_span_of_the_same_session() {
+    let app = App::new();
+    session!("chat-1").in_scope(|| {
+        let session = Session::new("chat-1").unwrap().with_user("u-1").unwrap();
+        session.in_scope(span_that_marks);
+    });
+    let request = app.span("session");
+    assert_eq!(values(&request, "user.id"), ["u-1"]);
+}
+
+#[test]
+fn root_that_two_tasks_mark_has_the_session_and_user_of_one() {
+    let app = App::new();
+    info_span!("request").in_scope(|| {
+        info_span!("task").in_scope(|| {
+            set_session_id("chat-a").unwrap();
+            mark_trace().unwrap();
+        });
+        info_span!("task").in_scope(|| {
+            set_session_id("chat-b").unwrap();
+            set_user_id("user-b").unwrap();
+            mark_trace().unwrap();
+        });
+    });
+    let request = app.span("request");
+    assert_eq!(values(&request, "session.id"), ["chat-a"]);
+    assert_eq!(values(&request, "user.id"), [""; 0]);
 }

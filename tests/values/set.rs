@@ -301,7 +301,7 @@ fn value_that_a_session_inside_the_span_would_hide_is_not_set() {
             let error = set_user_id("u-7").unwrap_err();
             assert!(error.is_no_span());
             assert!(
-                error.to_string().starts_with("a Session is attached"),
+                error.to_string().starts_with("a Session or another"),
                 "{error}"
             );
             info_span!("inside").in_scope(|| {
@@ -326,11 +326,75 @@ fn value_that_a_session_inside_a_plain_opentelemetry_span_would_hide_is_not_set(
         let session = Session::new("chat-42").unwrap();
         let error = session.in_scope(|| set_user_id("u-7").unwrap_err());
         assert!(
-            error.to_string().starts_with("a Session is attached"),
+            error.to_string().starts_with("a Session or another"),
             "{error}"
         );
     });
     app.exports("plain");
+}
+
+/// Each setter, in a place where another `Context` is attached inside the current span.
+fn set_all(set: impl Fn() -> Result<(), tracing_session::Error>) {
+    match set() {
+        Err(error) => assert!(
+            error.to_string().starts_with("a Session or another"),
+            "{error}"
+        ),
+        Ok(()) => assert!(
+            current_session().is_some(),
+            "it said Ok, and is not current"
+        ),
+    }
+}
+
+#[test]
+fn value_that_another_context_inside_the_span_would_shadow_is_not_set() {
+    use opentelemetry::Context;
+
+    let app = App::new();
+    let tracer = app.provider.tracer("library");
+    let other = info_span!("other");
+    let contexts: [&dyn Fn() -> Context; 4] = [
+        &Context::new,
+        &|| other.context(),
+        &|| Context::current_with_span(tracer.start("plain")),
+        &|| Context::new().with_span(tracer.start("plain root")),
+    ];
+    for context in contexts {
+        info_span!("handler").in_scope(|| {
+            let _attached = context().attach();
+            set_all(|| set_session_id("chat-42"));
+            set_all(|| set_user_id("u-7"));
+            set_all(|| new_session().map(|_| ()));
+            set_all(|| Session::new("chat-42").unwrap().set_on_current_span());
+            info_span!("below").in_scope(|| {});
+        });
+    }
+    // Without a layer around the OpenTelemetry layer too.
+    drop(other);
+    let spans = app.spans();
+    assert_eq!(
+        spans.iter().filter(|span| span.name == "handler").count(),
+        4
+    );
+    for span in spans {
+        assert_eq!(values(&span, "session.id"), [""; 0], "{}", span.name);
+    }
+}
+
+#[test]
+fn mark_of_another_trace_that_is_attached_inside_marks_no_ancestor() {
+    let app = App::new();
+    let other = session!("other");
+    info_span!("request").in_scope(|| {
+        info_span!("handler").in_scope(|| {
+            let _attached = other.context().attach();
+            mark_trace().unwrap();
+        });
+    });
+    drop(other);
+    assert_eq!(values(&app.span("request"), "session.id"), [""; 0]);
+    assert_eq!(values(&app.span("handler"), "session.id"), [""; 0]);
 }
 
 #[test]

@@ -1,0 +1,140 @@
+//! Sessions of futures, and spans that were created before.
+//!
+//! `future.instrument(span).in_session(session)` creates the span before the session is attached. Whenever the span is
+//! entered, the OpenTelemetry layer makes the span's own `Context` the current one, which has no session. So the layer
+//! *adopts* a span that was created in no session: it attaches the session again inside the span, until the span is
+//! exited. The span itself keeps nothing.
+//!
+//! Only the session of a future that is being polled does so, and only spans that are entered directly below it. A
+//! session that is attached for a closure would adopt the spans of other tasks, if the closure blocks on a runtime.
+
+use crate::scope::Scope;
+use crate::scope::context::{self, Attached};
+use crate::session::keys::{Part, Parts};
+use crate::session::{Session, details};
+use opentelemetry::Context;
+use opentelemetry::trace::{SpanId, TraceContextExt};
+use std::cell::Cell;
+use std::sync::Arc;
+
+/// How the scope of a future relates to the place where the future is polled.
+#[derive(Clone)]
+pub(crate) struct Poll {
+    /// The scope that applies outside the future.
+    pub(crate) replaced: Option<Arc<Scope>>,
+    /// The parts of outer sessions that don't apply inside the future.
+    pub(crate) shadows: Parts,
+    /// The current span outside the future, or an invalid id.
+    pub(crate) under: SpanId,
+}
+
+/// The scope of a future that is being polled.
+#[derive(Clone)]
+pub(crate) struct PolledScope {
+    pub(crate) scope: Arc<Scope>,
+    pub(crate) poll: Poll,
+    /// The parent of the future is a span of another process.
+    pub(crate) has_remote_parent: bool,
+}
+
+impl PolledScope {
+    /// The scope of the future in which a span is entered now. `None`: another span or session is in between.
+    pub(crate) fn current() -> Option<Self> {
+        context::map_current(|cx| {
+            let (scope, poll) = context::poll_of(cx)?;
+            let span = cx.span();
+            let span = span.span_context();
+            (poll.under == span.span_id()).then(|| Self {
+                scope: scope.clone(),
+                poll: poll.clone(),
+                has_remote_parent: span.is_remote(),
+            })
+        })
+        .flatten()
+    }
+
+    /// The scope that applies inside a span whose own scope is `own`, if the future adopts the span: it was created in no
+    /// session, or in the very scope that the future's session replaced.
+    pub(crate) fn adopt(&self, own: Option<&Arc<Scope>>) -> Option<Arc<Scope>> {
+        let Some(own) = own else {
+            return Some(self.scope.clone());
+        };
+        let is_replaced = self
+            .poll
+            .replaced
+            .as_ref()
+            .is_some_and(|it| Arc::ptr_eq(it, own));
+        if Arc::ptr_eq(own, &self.scope) || !is_replaced && own.id().is_some() {
+            return None;
+        }
+        let kept = match is_replaced {
+            true => Session::default(),
+            false => self.kept_of(&own.to_session()),
+        };
+        let inside = match kept.is_empty() {
+            true => self.scope.clone(),
+            false => Scope::nested(Some(self.scope.clone()), &kept),
+        };
+        Some(match own.opener() {
+            Some(_) if !is_replaced => own.moved_into(Some(inside)),
+            _ => inside,
+        })
+    }
+
+    /// The values of a span's own scope that still apply inside it: those that the future's session doesn't have.
+    fn kept_of(&self, own: &Session) -> Session {
+        self.scope.with_values(|values| {
+            let lacks_user = values.user_id.is_none() && !self.poll.shadows.have(Part::User);
+            let details = own.details.as_ref().map(|own| {
+                let shadows = self.poll.shadows;
+                details::merged(Some(own), values.details.as_ref(), shadows)
+            });
+            Session {
+                user_id: own.user_id.clone().filter(|_| lacks_user),
+                details: details.flatten(),
+                ..Session::default()
+            }
+        })
+    }
+
+    /// Attaches the scope of an adopted span inside the span, which is the current one.
+    pub(crate) fn attach_inside(&self, adopted: Arc<Scope>) -> Attached {
+        context::attach_changed(|cx| context::adopted(cx, adopted, self.poll.clone()))
+    }
+}
+
+thread_local! {
+    /// How many futures of a session are being polled on this thread. [`Polling`] writes it, and the layer reads it
+    /// whenever a span is entered.
+    static POLLED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Whether a future is being polled in a session.
+#[inline(always)]
+pub(crate) fn is_polling() -> bool {
+    POLLED.get() > 0
+}
+
+/// Keeps the session of a future current while the future is polled or dropped.
+pub(crate) struct Polling {
+    _attached: Attached,
+}
+
+impl Polling {
+    pub(crate) fn attach(cx: Context) -> Self {
+        Self::new(context::attach(cx))
+    }
+
+    pub(crate) fn new(attached: Attached) -> Self {
+        POLLED.set(POLLED.get() + 1);
+        Self {
+            _attached: attached,
+        }
+    }
+}
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        POLLED.set(POLLED.get() - 1);
+    }
+}
