@@ -105,7 +105,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// When [`Session::new`] refuses the id in the variable. The error names the variable.
+    /// When [`Session::new`] refuses the id in the variable, or when it is a placeholder such as `null`. The error names
+    /// the variable.
     ///
     /// ```
     /// use tracing_session::Session;
@@ -117,7 +118,8 @@ impl Session {
         for name in ["TRACING_SESSION_ID", "TRACECTRL_SESSION_ID"] {
             let not_unicode = |_| Error::from(ErrorKind::NotUnicode).of_variable(name);
             if let Some(id) = variable(name).map_err(not_unicode)? {
-                return Self::new(id).map_err(|error| error.of_variable(name));
+                let id = Id::received(&id).map_err(|kind| Error::from(kind).of_variable(name));
+                return id.map(Self::with_id);
             }
         }
         Ok(Self::generate())

@@ -363,6 +363,11 @@ fn default_session_comes_from_the_environment() {
             &[(ours, "two\nlines"), (theirs, "d")],
             "TRACING_SESSION_ID: id has a control character",
         ),
+        (
+            &[(theirs, "null")],
+            "TRACECTRL_SESSION_ID: id is a placeholder for a missing value, such as None or null: leave it \
+             out until the value is known, and declare a field Empty",
+        ),
     ];
     if let Ok(case) = std::env::var("CASE") {
         let (_, expected) = cases[case.parse::<usize>().unwrap()];

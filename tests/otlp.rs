@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "the modules are parts of one test")]
 
 mod environment;
+mod propagation;
 mod receiver;
 
 use crate::support::{self, Diagnostics};

@@ -27,7 +27,8 @@ use tracing_session::{InSession, Session, propagator_from_env};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Outcome<ExitCode> {
-    // In each process, once. OpenTelemetry's global propagator does nothing until it is set.
+    // In each process, once. OpenTelemetry's global propagator does nothing until it is set. After `install` of the
+    // one-call set-up, `with_session_propagation` does the same.
     opentelemetry::global::set_text_map_propagator(propagator_from_env()?);
 
     let backend = Backend::default();
@@ -66,7 +67,7 @@ async fn main() -> Outcome<ExitCode> {
 async fn ask(gateway: SocketAddr, question: &'static str) -> Outcome<String> {
     let client = reqwest::Client::builder().no_proxy().build()?;
     let client = reqwest_middleware::ClientBuilder::new(client)
-        .with(tracing_session::propagation::reqwest::middleware())
+        .with(tracing_session::propagation::reqwest_client::middleware())
         .build();
     let url = format!("http://{gateway}/chat");
     let response = client.post(url).body(question).send().await?;

@@ -27,7 +27,8 @@ use std::str::FromStr;
 /// # Errors
 ///
 /// Deserializing fails if the state is malformed, has another version, or contains an id that [`Session::new`]
-/// refuses. The error names the field and contains no value. Unknown fields are ignored.
+/// refuses or that is a placeholder such as `undefined`. The error names the field and contains no value. Unknown
+/// fields are ignored.
 ///
 /// ```
 /// use tracing_session::conversation::ConversationState;
@@ -126,7 +127,7 @@ impl TryFrom<Json> for ConversationState {
             Some(other) => return Err(ErrorKind::StateVersion(other).into()),
             None => return Err(malformed("version")),
         }
-        let session_id = stored.parse("session_id", Id::new)?;
+        let session_id = stored.parse("session_id", Id::received)?;
         let session_id = session_id.ok_or_else(|| malformed("session_id"))?;
         let flags = stored.read("trace_flags")?;
         let flags = flags.map_or(TraceFlags::SAMPLED, TraceFlags::new);
@@ -144,7 +145,7 @@ impl TryFrom<Json> for ConversationState {
         let at = trace.map(|trace| SpanContext::new(trace, span, flags, true, state));
         Ok(Self {
             session: Session::with_id(session_id),
-            previous_id: stored.parse("previous_id", Id::new)?,
+            previous_id: stored.parse("previous_id", Id::received)?,
             in_one_trace: stored.read("in_one_trace")?.unwrap_or(false),
             has_started: stored.read("started")?.unwrap_or(false),
             at,

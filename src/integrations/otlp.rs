@@ -35,7 +35,7 @@
 //! | `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT`, `_EVENT_`, `_LINK_` | 128 | ignored |
 //! | `OTEL_TRACES_EXPORTER`: `otlp`, or `none`, when spans are made and go nowhere | `otlp` | error |
 //! | `OTEL_SDK_DISABLED`: `true`, when no spans are made; sessions still propagate | `false` | ignored |
-//! | `OTEL_PROPAGATORS`, `MIRASCOPE_PROPAGATOR`: see [`propagator_from_env`], `install` alone | `tracecontext,baggage` | error |
+//! | `OTEL_PROPAGATORS`, `MIRASCOPE_PROPAGATOR`: see [`propagator_from_env`](crate::propagator_from_env), `install` alone | `tracecontext,baggage` | error |
 //! | `RUST_LOG`: which spans are exported, `install` alone | `info` | warning |
 //!
 //! Not read are `OTEL_BSP_EXPORT_TIMEOUT`, `OTEL_LOG_LEVEL`, and the variables that name
@@ -51,12 +51,13 @@ use crate::base::diagnostic;
 use crate::base::error::{Error, ErrorKind, variable};
 use crate::export::dialect::Dialect;
 use crate::export::exporter::SessionExporter;
-use crate::export::privacy::Privacy;
+use crate::export::privacy::{IdPolicy, Privacy};
 use crate::integrations::otlp::telemetry::{StderrWarnings, levels};
 use crate::layer::SessionLayer;
-use crate::propagation::functions::propagator_from_env;
+use crate::propagation::functions::with_propagators_from_env;
+use crate::propagation::propagator::SessionPropagator;
 use crate::tracer::SessionTracerProvider;
-use exporter::{ExporterConfig, check_queue, invalid_setting};
+use exporter::{ExporterConfig, check_queue, is_disabled, is_exported};
 use http::{HeaderName, HeaderValue};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry::{InstrumentationScope, KeyValue, global};
@@ -85,6 +86,7 @@ pub fn pipeline(service_name: impl Into<String>) -> Pipeline {
         dialect: Dialect::OPENINFERENCE,
         privacy: Privacy::new(),
         sampler: None,
+        sends_session: false,
         error: None,
     }
 }
@@ -111,6 +113,7 @@ pub struct Pipeline {
     dialect: Dialect,
     privacy: Privacy,
     sampler: Option<Box<dyn ShouldSample>>,
+    sends_session: bool,
     /// The first error in the configuration.
     error: Option<Error>,
 }
@@ -247,8 +250,23 @@ impl Pipeline {
         self
     }
 
-    /// Sets everything up for the whole process: a subscriber, OpenTelemetry's tracer provider, and its propagator
-    /// (see [`propagator_from_env`]).
+    /// Sends the session id to other services: the global propagator that [`install`](Self::install) sets injects it into
+    /// outgoing headers. Default: that propagator sends the trace and other baggage, but no session and no user.
+    ///
+    /// Every client that uses the global propagator sends the id to each host that it calls, such as a model vendor's.
+    /// The propagator extracts the session from incoming headers with and without this setting.
+    ///
+    /// ```
+    /// # use tracing_session::otlp::pipeline;
+    /// let pipeline = pipeline("my-app").with_session_propagation();
+    /// ```
+    pub fn with_session_propagation(mut self) -> Self {
+        self.sends_session = true;
+        self
+    }
+
+    /// Sets everything up for the whole process: a subscriber, OpenTelemetry's tracer provider, and its propagator. The
+    /// propagator sends no session unless you call [`with_session_propagation`](Self::with_session_propagation).
     ///
     /// It exports spans of the level INFO and above, unless `RUST_LOG` contains other directives, such as
     /// `info,my_app=debug`. It also exports the turns of a [`Conversation`](crate::Conversation), unless `RUST_LOG` sets
@@ -266,7 +284,13 @@ impl Pipeline {
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
     pub fn install(self) -> Result<Telemetry, Error> {
-        let propagator = propagator_from_env()?;
+        let mut session = SessionPropagator::new();
+        if !self.sends_session {
+            let ids = IdPolicy::omitted();
+            let privacy = Privacy::new().with_session_ids(ids.clone());
+            session = session.with_privacy(privacy.with_user_ids(ids));
+        }
+        let propagator = with_propagators_from_env(session)?;
         // OpenTelemetry warns about variables while the provider is built.
         let temporary = tracing_subscriber::registry().with(StderrWarnings);
         let built = tracing::subscriber::with_default(temporary, || self.build());
@@ -304,8 +328,9 @@ impl Pipeline {
     /// let (telemetry, layer) = otlp::pipeline("my-app").build()?;
     /// let subscriber = tracing_subscriber::registry().with(layer);
     /// subscriber.with(fmt::layer()).with(LevelFilter::INFO).init();
-    /// // For libraries that use OpenTelemetry's global tracer, and for other services.
+    /// // For libraries that use OpenTelemetry's global tracer.
     /// global::set_tracer_provider(telemetry.provider().clone());
+    /// // Sends the session to every host that a client with this propagator calls.
     /// global::set_text_map_propagator(propagator_from_env()?);
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
@@ -372,18 +397,4 @@ fn resource(service_name: String, project: Option<String>) -> Result<Resource, E
     let project = project.map(|name| KeyValue::new("openinference.project.name", name));
     let attributes = name.into_iter().chain(project);
     Ok(Resource::builder().with_attributes(attributes).build())
-}
-
-fn is_disabled() -> Result<bool, Error> {
-    let value = variable("OTEL_SDK_DISABLED")?;
-    Ok(value.is_some_and(|value| value.trim().eq_ignore_ascii_case("true")))
-}
-
-fn is_exported() -> Result<bool, Error> {
-    const NAME: &str = "OTEL_TRACES_EXPORTER";
-    match variable(NAME)?.as_deref().map(str::trim) {
-        None | Some("otlp") => Ok(true),
-        Some("none") => Ok(false),
-        Some(value) => Err(invalid_setting(NAME, value, "otlp, none")),
-    }
 }

@@ -3,7 +3,7 @@
 use crate::base::error::ErrorKind;
 use crate::export::{OpenerFields, is_detail};
 use crate::session::details::{Details, tags};
-use crate::session::id::{is_placeholder, unquoted};
+use crate::session::id::unquoted;
 use crate::session::keys::{ID, KeyFilter, METADATA_FIELD, Part, SESSION_ID, TAGS_FIELD, USER_ID};
 use crate::session::{Id, IdKind, Session};
 use serde_json::Value as Json;
@@ -205,8 +205,7 @@ impl<F: FnMut(&Field, ErrorKind)> FieldVisitor<'_, F> {
 
     fn set_text(&mut self, field: &Field, kind: FieldKind, text: &str) {
         let is_set = match kind {
-            FieldKind::Id(_) if is_placeholder(text) => Err(ErrorKind::Placeholder),
-            FieldKind::Id(kind) => Id::new(text).map(|id| self.set_id(field, kind, id)),
+            FieldKind::Id(kind) => Id::received(text).map(|id| self.set_id(field, kind, id)),
             FieldKind::Tags => tags(text).map(|tags| self.set_details(|it| it.add_tags(tags))),
             FieldKind::Metadata(key) => {
                 self.set_details(|it| it.set_metadata(key, text.into()));

@@ -65,7 +65,7 @@ fn without_session(cx: &Context) -> Context {
 }
 
 #[cfg(feature = "reqwest")]
-pub mod reqwest {
+pub mod reqwest_client {
     //! Middleware for `reqwest-middleware`: requests carry the session.
     //!
     //! It uses OpenTelemetry's global propagator, which does nothing until you set it: see
@@ -87,7 +87,7 @@ pub mod reqwest {
     /// use reqwest_middleware::ClientBuilder;
     ///
     /// # fn build(client: reqwest::Client) {
-    /// let client = ClientBuilder::new(client).with(tracing_session::propagation::reqwest::middleware()).build();
+    /// let client = ClientBuilder::new(client).with(tracing_session::propagation::reqwest_client::middleware()).build();
     /// # }
     /// ```
     pub fn middleware() -> SessionMiddleware {
@@ -101,7 +101,7 @@ pub mod reqwest {
     /// Cost: the propagator's.
     ///
     /// ```
-    /// let middleware: tracing_session::propagation::reqwest::SessionMiddleware = tracing_session::propagation::reqwest::middleware();
+    /// let middleware: tracing_session::propagation::reqwest_client::SessionMiddleware = tracing_session::propagation::reqwest_client::middleware();
     /// ```
     #[derive(Clone, Debug)]
     #[must_use = "a middleware does nothing until a client has it: `ClientBuilder::new(client).with(middleware)`"]
@@ -116,11 +116,17 @@ pub mod reqwest {
         /// port make no difference. Others get the trace and the other baggage. A header that the
         /// application put on the request itself is left to it.
         ///
-        /// `reqwest` follows redirects below its middleware, with the same headers. So a listed host can redirect
-        /// the session anywhere: build the client with [`Policy::none`](reqwest::redirect::Policy::none) to prevent that.
+        /// `reqwest` follows redirects below its middleware, and repeats the headers. So a listed host can redirect the
+        /// session to any host. Build the client with [`Policy::none`](reqwest::redirect::Policy::none) to prevent that.
         ///
         /// ```
-        /// let middleware = tracing_session::propagation::reqwest::middleware().only_to(["agents.internal"]);
+        /// use reqwest::redirect::Policy;
+        /// use reqwest_middleware::ClientBuilder;
+        /// use tracing_session::propagation::reqwest_client::middleware;
+        ///
+        /// let client = reqwest::Client::builder().redirect(Policy::none()).build()?;
+        /// let client = ClientBuilder::new(client).with(middleware().only_to(["agents.internal"])).build();
+        /// # Ok::<(), reqwest::Error>(())
         /// ```
         pub fn only_to<H>(self, hosts: impl IntoIterator<Item = H>) -> Self
         where

@@ -178,7 +178,7 @@ impl<T> WithPropagated for T {}
 
 /// The session id in headers: in [`SESSION_HEADER_NAME`], or in W3C baggage.
 ///
-/// `None` if the headers contain no id, an invalid one, or several that differ. Use it in code without a propagator.
+/// `None` if the headers contain no id, an invalid one or a placeholder, or several that differ. Use it in code without a propagator.
 /// With one, [`extract_context`] finds the session.
 ///
 /// ```
@@ -219,6 +219,8 @@ fn with_propagator<T>(mut f: impl FnMut(&dyn TextMapPropagator) -> T) -> T {
 /// The session's propagator is always added. It uses W3C baggage if `baggage` is in the list, and otherwise
 /// [`SESSION_HEADER_NAME`]. A blank variable counts as not set.
 ///
+/// Every client that uses the global propagator then sends the session id to each host that it calls.
+///
 /// # Errors
 ///
 /// If a variable names another propagator. The error lists the valid names.
@@ -231,6 +233,13 @@ fn with_propagator<T>(mut f: impl FnMut(&dyn TextMapPropagator) -> T) -> T {
 /// # Ok::<(), tracing_session::Error>(())
 /// ```
 pub fn propagator_from_env() -> Result<TextMapCompositePropagator, Error> {
+    with_propagators_from_env(SessionPropagator::new())
+}
+
+/// The same, with this propagator of the session.
+pub(crate) fn with_propagators_from_env(
+    mut session: SessionPropagator,
+) -> Result<TextMapCompositePropagator, Error> {
     const OTEL: &str = "OTEL_PROPAGATORS";
     const MIRASCOPE: &str = "MIRASCOPE_PROPAGATOR";
     let (source, value) = if let Some(list) = variable(OTEL)? {
@@ -265,7 +274,6 @@ pub fn propagator_from_env() -> Result<TextMapCompositePropagator, Error> {
             }
         }
     }
-    let mut session = SessionPropagator::new();
     if !baggage {
         session = session.without_baggage().with_header(SESSION_HEADER_NAME)?;
     }

@@ -140,11 +140,15 @@ impl fmt::Debug for TraceHeaders {
 
 /// Needs the feature `http`, which `tower` and `reqwest` enable. The metadata of a `tonic` request contains such a map:
 /// `request.metadata_mut().as_mut()`.
+///
+/// It marks each value that it sets as [sensitive](http::HeaderValue::set_sensitive), because the value may contain an id:
+/// `Debug` doesn't print it, and HTTP/2 doesn't keep it in its compression table.
 #[cfg(feature = "http")]
 impl Carrier for http::HeaderMap {
     fn set(&mut self, name: &str, value: String) {
         let name = http::HeaderName::try_from(name);
-        if let (Ok(name), Ok(value)) = (name, http::HeaderValue::try_from(value)) {
+        if let (Ok(name), Ok(mut value)) = (name, http::HeaderValue::try_from(value)) {
+            value.set_sensitive(true);
             self.insert(name, value);
         }
     }

@@ -46,8 +46,8 @@ const NOT_IN_A_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 /// Only the session id leaves the process, unless you [send the user](Self::with_user) too.
 ///
 /// Extracted ids have to follow the rules of [`Session::new`](crate::Session::new). The propagator ignores ids that
-/// differ from one another, and ids that [`with_inbound`](Self::with_inbound) refuses. Under the extracted `Context`, an
-/// accepted session replaces the current one.
+/// differ from one another, placeholders such as `None` or `null`, and ids that [`with_inbound`](Self::with_inbound)
+/// refuses. Under the extracted `Context`, an accepted session replaces the current one.
 ///
 /// OpenTelemetry's global propagator does nothing until it is set.
 /// [`propagator_from_env`](crate::propagator_from_env) makes one of this and of those that the
@@ -311,7 +311,7 @@ fn set_id(id: &mut Option<Id>, value: Option<Cow<'_, str>>) -> Result<(), ErrorK
     if id.as_ref().is_some_and(|id| id.as_str() == value) {
         return Ok(());
     }
-    match Id::new(value) {
+    match Id::received(value) {
         Err(ErrorKind::Blank) => Ok(()),
         Ok(new) if id.as_ref().is_some_and(|id| *id != new) => Err(ErrorKind::Conflict),
         new => {

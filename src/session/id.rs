@@ -28,6 +28,15 @@ impl Id {
         Self::check(text).map(Self::unchecked)
     }
 
+    /// An id that code of this process didn't choose: a field, a header, a client or the environment sets it. It isn't a
+    /// placeholder.
+    pub(crate) fn received(text: &str) -> Result<Self, ErrorKind> {
+        match is_placeholder(text) {
+            true => Err(ErrorKind::Placeholder),
+            false => Self::new(text),
+        }
+    }
+
     pub(crate) fn display(id: impl Display) -> Result<Self, Error> {
         Ok(Self::new(&id.to_string())?)
     }

@@ -1,7 +1,7 @@
 //! What is kept between requests, and what is refused of it.
 
 use super::{chat, id, is_root, linked, take, trace};
-use crate::support::{App, values};
+use crate::support::{App, PLACEHOLDERS, values};
 use opentelemetry::trace::TraceId;
 use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult};
 use serde_json::{Value as Json, json};
@@ -201,6 +201,16 @@ fn malformed_state_is_refused_by_the_name_of_its_field_and_without_its_value() {
             "`session_id`: id is longer than 1024 bytes",
         ),
         (
+            json!({ "session_id": "undefined" }),
+            "`session_id`: id is a placeholder for a missing value, such as None or null: leave it out \
+             until the value is known, and declare a field Empty",
+        ),
+        (
+            json!({ "previous_id": " null " }),
+            "`previous_id`: id is a placeholder for a missing value, such as None or null: leave it out \
+             until the value is known, and declare a field Empty",
+        ),
+        (
             json!({ "previous_id": format!("{SECRET}\n.") }),
             "`previous_id`: id has a control character",
         ),
@@ -254,6 +264,19 @@ fn malformed_state_is_refused_by_the_name_of_its_field_and_without_its_value() {
         assert_eq!(
             said,
             "`version`: missing or malformed in the state of the conversation"
+        );
+    }
+}
+
+/// A `Session` value in code can have such an id. Its state doesn't tell that it came from code.
+#[test]
+fn state_of_a_session_whose_id_is_a_placeholder_is_refused() {
+    for text in PLACEHOLDERS {
+        let state = Conversation::new(Session::new(text).unwrap()).state();
+        let said = error(serde_json::to_value(state).unwrap());
+        assert!(
+            said.starts_with("`session_id`: id is a placeholder"),
+            "{said}"
         );
     }
 }

@@ -128,12 +128,12 @@ fn named<'a>(spans: &'a [SpanData], name: &str) -> &'a SpanData {
 
 fn check_exported(texts: &Texts, spans: &[SpanData]) {
     let (chat, inside) = (named(spans, "chat"), named(spans, "inside"));
-    let id = |text| rule::field_id(text).ok().map(str::to_owned);
+    let id = |text| rule::received_id(text).ok().map(str::to_owned);
     let exported = |span, key| values(span, key).pop();
     let (session, user) = (id(&texts.session), id(&texts.user));
     let has_quotes = |text: &str| text.trim_matches(|c| c == '"') != text;
     // `as_field` is the text as the OpenTelemetry layer exports the field.
-    let on_opener = |text: &str, as_field: String| match rule::field_id(text) {
+    let on_opener = |text: &str, as_field: String| match rule::received_id(text) {
         Ok(id) => Some(id.to_owned()),
         Err("is blank" | rule::PLACEHOLDER) => None,
         Err(_) => Some(as_field),
@@ -217,7 +217,7 @@ fn check_hidden(texts: &Texts, spans: &[SpanData]) {
         assert_eq!(values(span, "session.id"), [""; 0]);
         assert_eq!(values(span, "user.id"), [""; 0]);
         // On the opener, a value that is no id is hashed too.
-        let has_user = match rule::field_id(&texts.user) {
+        let has_user = match rule::received_id(&texts.user) {
             Ok(_) => true,
             Err("is blank" | rule::PLACEHOLDER) => false,
             Err(_) => name == "chat",

@@ -12,8 +12,8 @@ pub(crate) fn id(text: &str) -> Result<&str, &'static str> {
     }
 }
 
-/// The id that a field sets, or why it sets none.
-pub(crate) fn field_id(text: &str) -> Result<&str, &'static str> {
+/// The id that a field, a header, a client or a variable of the environment sets, or why it sets none.
+pub(crate) fn received_id(text: &str) -> Result<&str, &'static str> {
     match id(text)? {
         "None" | "null" | "undefined" | "nil" | "NaN" | "[object Object]" => Err(PLACEHOLDER),
         id => Ok(id),

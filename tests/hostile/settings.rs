@@ -52,7 +52,7 @@ pub(crate) fn check(file: &[u8]) {
     told(otlp::pipeline("").build::<Registry>());
     if let Some(session) = told(Session::from_env_or_generate()) {
         let id = session.id().unwrap();
-        assert_eq!(rule::id(id), Ok(id));
+        assert_eq!(rule::received_id(id), Ok(id));
     }
     let key = env::var_os(KEY).unwrap_or_default();
     let hashed = told(IdPolicy::hashed_from_env(KEY));
@@ -69,11 +69,13 @@ fn told<T>(result: Result<T, Error>) -> Option<T> {
         "OTEL_BSP_MAX_QUEUE_SIZE",
         "OTEL_TRACES_EXPORTER",
     ];
-    const REASONS: [&str; 9] = [
+    const REASONS: [&str; 10] = [
         "id is blank",
         "id is longer than 1024 bytes",
         "id has a control character",
         "id is not valid UTF-8",
+        "id is a placeholder for a missing value, such as None or null: leave it out until the value is \
+         known, and declare a field Empty",
         "the value is not valid UTF-8",
         "the endpoint is not a URL such as http://localhost:4318",
         "an https endpoint needs the feature `otlp-tls` of tracing-session (cargo add \

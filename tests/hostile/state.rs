@@ -37,11 +37,13 @@ pub(crate) fn check(file: &[u8]) {
 
 /// Nothing but what is known beforehand, and the number of a version.
 fn names_no_value(error: &str) -> bool {
-    const OF_A_FIELD: [&str; 6] = [
+    const OF_A_FIELD: [&str; 7] = [
         "missing or malformed in the state of the conversation",
         "id is blank",
         "id is longer than 1024 bytes",
         "id has a control character",
+        "id is a placeholder for a missing value, such as None or null: leave it out until the value is \
+         known, and declare a field Empty",
         "not a trace id: 32 hexadecimal digits, or Tracia's `tr_` and 16",
         "not a span id: 16 hexadecimal digits, or Tracia's `sp_` and 16",
     ];
@@ -72,7 +74,10 @@ fn names_no_value(error: &str) -> bool {
 }
 
 fn goes_on(state: &ConversationState) {
-    assert_eq!(rule::id(state.session_id()), Ok(state.session_id()));
+    assert_eq!(
+        rule::received_id(state.session_id()),
+        Ok(state.session_id())
+    );
     assert_eq!(
         format!("{state:?}"),
         "ConversationState { session: Session { id: Some(<hidden>), user_id: None, .. }, .. }"

@@ -18,7 +18,7 @@ const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
 const TIMEOUT: &str = "OTEL_EXPORTER_OTLP_TIMEOUT";
 const SERVICE: &str = "OTEL_SERVICE_NAME";
 const RESOURCE: &str = "OTEL_RESOURCE_ATTRIBUTES";
-const EXPORTER: &str = "OTEL_TRACES_EXPORTER";
+pub(super) const EXPORTER: &str = "OTEL_TRACES_EXPORTER";
 const DISABLED: &str = "OTEL_SDK_DISABLED";
 const QUEUE: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
 const LEVELS: &str = "RUST_LOG";
@@ -137,7 +137,8 @@ fn disabled_makes_no_spans_and_passes_the_session_on() {
         test,
         &[(DISABLED, "True"), (ENDPOINT, &url), (PROTOCOL, "?")],
     ) {
-        let telemetry = pipeline("my-app").install().unwrap();
+        let pipeline = pipeline("my-app").with_session_propagation();
+        let telemetry = pipeline.install().unwrap();
         session().in_scope(|| {
             tracing::info_span!("answer").in_scope(|| {
                 assert_eq!(current_session_id().as_deref(), Some("chat-42"));
@@ -162,7 +163,8 @@ fn no_exporter_makes_spans_that_go_nowhere() {
     let receiver = Receiver::start();
     let url = receiver.url();
     if support::alone(test, &[(EXPORTER, "none"), (ENDPOINT, &url)]) {
-        let telemetry = pipeline("my-app").install().unwrap();
+        let pipeline = pipeline("my-app").with_session_propagation();
+        let telemetry = pipeline.install().unwrap();
         session().in_scope(|| {
             let expected = ["baggage", "traceparent", "tracestate"];
             tracing::info_span!("answer").in_scope(|| assert_eq!(headers(), expected));

@@ -189,6 +189,17 @@ mod of_http {
         assert_eq!(extract_session_id(&headers).as_deref(), Some("three"));
     }
 
+    /// A value may contain an id, and `Debug` of a request must not print it.
+    #[test]
+    fn values_that_are_written_into_a_header_map_are_sensitive() {
+        let mut headers = HeaderMap::new();
+        for name in ["baggage", "mirascope-session-id", "x-session"] {
+            Carrier::set(&mut headers, name, "secret-42".to_owned());
+            assert!(headers[name].is_sensitive());
+        }
+        assert!(!format!("{headers:?}").contains("secret"));
+    }
+
     #[test]
     fn metadata_of_tonic_is_a_carrier() {
         let mut request = tonic::Request::new(());

@@ -4,7 +4,7 @@ use crate::propagation::{
     Lines, TRACE_ID, TRACEPARENT, baggage_of, id_taken, ids_under, only_in, received, sent,
     session, taken,
 };
-use crate::support::{self, App};
+use crate::support::{self, App, PLACEHOLDERS};
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::propagation::{TextMapCompositePropagator, TextMapPropagator};
 use opentelemetry::trace::{Span, Tracer, TracerProvider};
@@ -16,7 +16,7 @@ use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{
     SessionPropagator, current_session, current_session_id,
-    propagation::{InboundPolicy, SESSION_HEADER_NAME},
+    propagation::{InboundPolicy, SESSION_HEADER_NAME, extract_session_id},
     session, set_session_id,
 };
 
@@ -216,6 +216,8 @@ const DIFFER: &str = "it is not the only one, and they differ";
 const LONG: &str = "id is longer than 1024 bytes";
 const CONTROL: &str = "id has a control character";
 const NOT_UNICODE: &str = "id is not valid UTF-8";
+const PLACEHOLDER: &str = "id is a placeholder for a missing value, such as None or null: leave it \
+    out until the value is known, and declare a field Empty";
 
 #[test]
 fn session_ids_in_baggage_that_are_none_or_differ_are_ignored_and_told_of_once() {
@@ -263,6 +265,57 @@ fn session_ids_in_a_header_that_are_none_or_differ_are_ignored_and_told_of_once(
             (vec![("x-session", "secret\t1")], CONTROL),
             (vec![("x-session", "secret%ff")], NOT_UNICODE),
         ]);
+    }
+}
+
+/// What a sender writes for a missing id.
+#[test]
+fn placeholders_in_headers_are_ignored_and_told_of_once() {
+    if !support::alone(test_name!(), &[]) {
+        return;
+    }
+    let app = App::new();
+    let plain = only_in("x-plain");
+    let encoded = only_in("x-encoded").with_percent_encoded_headers();
+    let outer = session("outer").with_user("u-1").unwrap();
+    outer.in_scope(|| {
+        let stays = |propagator: &SessionPropagator, name: &str, value: &str| {
+            let cx = received(propagator, [(name, value)], &Context::current());
+            let ids = ids_under(cx);
+            assert_eq!(ids, (some("outer"), some("u-1")), "{name}: {value}");
+        };
+        for text in PLACEHOLDERS {
+            let every_byte: String = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
+            for text in [text, &format!("%20{text}"), &every_byte] {
+                let baggage = SessionPropagator::new().with_user();
+                stays(&baggage, "baggage", &format!("session.id={text}"));
+                stays(&baggage, "baggage", &format!("user.id={text}"));
+                let both = format!("session.id=chat-42,user.id={text}");
+                stays(&baggage, "baggage", &both);
+                stays(&encoded, "x-encoded", text);
+            }
+            stays(&plain, "x-plain", text);
+            stays(&plain, "x-plain", &format!(" {text}\t"));
+            let headers = HashMap::from([(SESSION_HEADER_NAME.to_owned(), text.to_owned())]);
+            assert_eq!(extract_session_id(&headers), None);
+        }
+    });
+    let of = |header: &str, what: &str| {
+        format!("tracing-session: header `{header}` brings {what} that is ignored: {PLACEHOLDER}")
+    };
+    assert_eq!(
+        app.diagnostics.said(),
+        [
+            of("baggage", "a `session.id`"),
+            of("baggage", "a `user.id`"),
+            of("x-encoded", "an id"),
+            of("x-plain", "an id"),
+            of(SESSION_HEADER_NAME, "an id"),
+        ]
+    );
+    // Only the whole id is a placeholder.
+    for id in ["none", "NULL", "None-1", "nilly", "Nan", "undefined user"] {
+        assert_eq!(id_taken(&plain, [("x-plain", id)]), some(id));
     }
 }
 

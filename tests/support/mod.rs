@@ -343,6 +343,9 @@ thread_local! {
     static PROPAGATOR: Cell<Option<&'static Propagator>> = const { Cell::new(None) };
 }
 
+/// Texts that other languages write for a missing value.
+pub const PLACEHOLDERS: [&str; 6] = ["None", "null", "undefined", "nil", "NaN", "[object Object]"];
+
 /// Sets the global propagator, but for this thread and those of its `App`s only: other tests of the process use
 /// others.
 pub fn propagate(propagator: impl TextMapPropagator + Send + Sync + 'static) {

@@ -280,3 +280,17 @@ pub(crate) fn check_queue() -> Result<(), Error> {
         _ => Ok(()),
     }
 }
+
+pub(super) fn is_disabled() -> Result<bool, Error> {
+    let value = variable("OTEL_SDK_DISABLED")?;
+    Ok(value.is_some_and(|value| value.trim().eq_ignore_ascii_case("true")))
+}
+
+pub(super) fn is_exported() -> Result<bool, Error> {
+    const NAME: &str = "OTEL_TRACES_EXPORTER";
+    match variable(NAME)?.as_deref().map(str::trim) {
+        None | Some("otlp") => Ok(true),
+        Some("none") => Ok(false),
+        Some(value) => Err(invalid_setting(NAME, value, "otlp, none")),
+    }
+}
