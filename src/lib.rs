@@ -96,11 +96,11 @@ pub mod propagation {
     pub(crate) mod propagator;
     #[cfg(feature = "tower")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
-    pub mod tower_layers;
+    pub mod tower;
 
     #[cfg(feature = "reqwest")]
     #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
-    pub use clients::reqwest_client;
+    pub use clients::reqwest;
     pub use functions::{
         PropagatedContext, WithPropagated, extract_context, extract_session_id, inject_context,
         propagated_context,

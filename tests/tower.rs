@@ -45,7 +45,7 @@ use tower::limit::ConcurrencyLimit;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tracing::level_filters::LevelFilter;
 use tracing::{Instrument, info_span};
-use tracing_session::propagation::tower_layers::{ServerBody, client, server};
+use tracing_session::propagation::tower::{ServerBody, client, server};
 use tracing_session::{InSession, Session, SessionLayer, SessionPropagator, current_session_id};
 use tracing_subscriber::Layer;
 
@@ -196,7 +196,7 @@ fn session_and_trace_go_from_reqwest_to_axum() {
             .layer(server());
         let address = serve(router).await;
         let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
-            .with(tracing_session::propagation::reqwest_client::middleware())
+            .with(tracing_session::propagation::reqwest::middleware())
             .build();
         let call = client.post(format!("http://{address}/api")).send();
         let session = chat("chat-42").with_user("u-7").unwrap();
@@ -508,7 +508,7 @@ fn what_panics_leaves_nothing() {
 
 /// Answers a request with these headers, by a server that is in force where it is called.
 fn answered<T>(
-    layer: tracing_session::propagation::tower_layers::ServerLayer,
+    layer: tracing_session::propagation::tower::ServerLayer,
     headers: &[(&str, &str)],
     mut handler: impl FnMut() -> T,
 ) -> T {

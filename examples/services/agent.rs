@@ -26,7 +26,7 @@ use tonic::{Request, Response, Status, client, server};
 use tonic_prost::ProstCodec;
 use tower::{ServiceBuilder, service_fn};
 use tracing::instrument;
-use tracing_session::propagation::tower_layers::Client;
+use tracing_session::propagation::tower::Client;
 
 const ANSWER: &str = "/services.Agent/Answer";
 type Codec = ProstCodec<String, String>;
@@ -40,7 +40,7 @@ impl AgentClient {
         let channel = Endpoint::try_from(format!("http://{agent}"))?.connect_lazy();
         let channel = ServiceBuilder::new()
             // What is in force here goes with every call.
-            .layer(tracing_session::propagation::tower_layers::client())
+            .layer(tracing_session::propagation::tower::client())
             .service(channel);
         Ok(Self(client::Grpc::new(channel)))
     }
@@ -64,7 +64,7 @@ pub(crate) async fn serve(
     let routes = Router::new().route(ANSWER, post(call)).with_state(queue);
     let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener)?);
     Server::builder()
-        .layer(tracing_session::propagation::tower_layers::server())
+        .layer(tracing_session::propagation::tower::server())
         .add_routes(Routes::from(routes))
         .serve_with_incoming_shutdown(incoming, stopped(until))
         .await?;

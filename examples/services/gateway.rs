@@ -19,7 +19,7 @@ pub(crate) async fn serve(
         .route("/chat", post(chat))
         .with_state(AgentClient::new(agent)?)
         // What a request says is in force for its handler.
-        .layer(tracing_session::propagation::tower_layers::server());
+        .layer(tracing_session::propagation::tower::server());
     let listener = tokio::net::TcpListener::from_std(listener)?;
     axum::serve(listener, routes)
         .with_graceful_shutdown(stopped(until))

@@ -67,7 +67,7 @@ async fn main() -> Outcome<ExitCode> {
 async fn ask(gateway: SocketAddr, question: &'static str) -> Outcome<String> {
     let client = reqwest::Client::builder().no_proxy().build()?;
     let client = reqwest_middleware::ClientBuilder::new(client)
-        .with(tracing_session::propagation::reqwest_client::middleware())
+        .with(tracing_session::propagation::reqwest::middleware())
         .build();
     let url = format!("http://{gateway}/chat");
     let response = client.post(url).body(question).send().await?;

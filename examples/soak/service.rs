@@ -33,7 +33,7 @@ pub(crate) const WANT: &str = "x-want";
 #[derive(Clone)]
 pub(crate) struct App {
     peer: Arc<OnceLock<SocketAddr>>,
-    client: tracing_session::propagation::tower_layers::Client<Client<HttpConnector, String>>,
+    client: tracing_session::propagation::tower::Client<Client<HttpConnector, String>>,
 }
 
 /// The span of the request.
@@ -49,7 +49,7 @@ impl App {
         Self {
             peer: Arc::default(),
             client: tower_layer::Layer::layer(
-                &tracing_session::propagation::tower_layers::client(),
+                &tracing_session::propagation::tower::client(),
                 client,
             ),
         }
@@ -85,7 +85,7 @@ fn routes(app: App) -> Router {
         .route("/tool", post(tool))
         .with_state(app)
         .layer(from_fn(in_a_span))
-        .layer(tracing_session::propagation::tower_layers::server())
+        .layer(tracing_session::propagation::tower::server())
 }
 
 /// Makes the span of a request, as a middleware does that knows nothing of sessions.

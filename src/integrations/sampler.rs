@@ -67,7 +67,7 @@ use std::sync::Arc;
 /// trace may be dropped although other traces of the session are kept. So make the id known before:
 ///
 /// - If it arrives with a request, extract it before the root is created, with
-///   [`propagated_context`](crate::propagation::propagated_context), or with [`tower_layers::server`] outside the layer that creates the span.
+///   [`propagated_context`](crate::propagation::propagated_context), or with [`tower::server`] outside the layer that creates the span.
 /// - If it is in a path or a body, read it, and start the root [`in_session`](crate::InSession::in_session).
 /// - If your code generates it, make the span that sets it the root, or start the root inside the [`Session`].
 ///
@@ -75,7 +75,7 @@ use std::sync::Arc;
 /// whole trace is known.
 ///
 /// [`Sampler::parent_based`]: opentelemetry_sdk::trace::Sampler::parent_based
-/// [`tower_layers::server`]: https://docs.rs/tracing-session/latest/tracing_session/propagation/tower_layers/fn.server.html
+/// [`tower::server`]: https://docs.rs/tracing-session/latest/tracing_session/propagation/tower/fn.server.html
 ///
 /// # What is written
 ///

@@ -65,7 +65,7 @@ fn without_session(cx: &Context) -> Context {
 }
 
 #[cfg(feature = "reqwest")]
-pub mod reqwest_client {
+pub mod reqwest {
     //! Middleware for `reqwest-middleware`: requests carry the session.
     //!
     //! It uses OpenTelemetry's global propagator, which does nothing until you set it: see
@@ -87,7 +87,7 @@ pub mod reqwest_client {
     /// use reqwest_middleware::ClientBuilder;
     ///
     /// # fn build(client: reqwest::Client) {
-    /// let client = ClientBuilder::new(client).with(tracing_session::propagation::reqwest_client::middleware()).build();
+    /// let client = ClientBuilder::new(client).with(tracing_session::propagation::reqwest::middleware()).build();
     /// # }
     /// ```
     pub fn middleware() -> SessionMiddleware {
@@ -101,7 +101,7 @@ pub mod reqwest_client {
     /// Cost: the propagator's.
     ///
     /// ```
-    /// let middleware: tracing_session::propagation::reqwest_client::SessionMiddleware = tracing_session::propagation::reqwest_client::middleware();
+    /// let middleware: tracing_session::propagation::reqwest::SessionMiddleware = tracing_session::propagation::reqwest::middleware();
     /// ```
     #[derive(Clone, Debug)]
     #[must_use = "a middleware does nothing until a client has it: `ClientBuilder::new(client).with(middleware)`"]
@@ -122,7 +122,7 @@ pub mod reqwest_client {
         /// ```
         /// use reqwest::redirect::Policy;
         /// use reqwest_middleware::ClientBuilder;
-        /// use tracing_session::propagation::reqwest_client::middleware;
+        /// use tracing_session::propagation::reqwest::middleware;
         ///
         /// let client = reqwest::Client::builder().redirect(Policy::none()).build()?;
         /// let client = ClientBuilder::new(client).with(middleware().only_to(["agents.internal"])).build();

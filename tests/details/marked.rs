@@ -170,7 +170,7 @@ fn mark_is_not_combined_with_another_id_of_the_spans_own_field() {
         session.in_scope(span_that_marks);
     });
     drop(request);
-    let request = app.span("request");
+    let request = app.span("session");
     assert_eq!(values(&request, "session.id"), ["chat-2"]);
     assert_eq!(values(&request, "user.id"), [""; 0]);
 }

@@ -44,7 +44,7 @@ fn plain_client() -> reqwest::Client {
 
 fn client() -> ClientWithMiddleware {
     reqwest_middleware::ClientBuilder::new(plain_client())
-        .with(tracing_session::propagation::reqwest_client::middleware())
+        .with(tracing_session::propagation::reqwest::middleware())
         .build()
 }
 
@@ -155,7 +155,7 @@ fn mirascope_services_in_a_row_share_one_trace() {
         for name in ["data", "logic", "auth", "gateway"] {
             let routes = Router::new()
                 .route("/api", post(service))
-                .layer(tracing_session::propagation::tower_layers::server())
+                .layer(tracing_session::propagation::tower::server())
                 .with_state((name, next.take()));
             next = Some(serve(routes).await);
         }

@@ -46,24 +46,6 @@ fn what_is_public_is_what_the_list_says() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// `use tracing_session::..::*` would hide such a crate.
-#[test]
-fn no_public_module_has_the_name_of_a_dependency() -> Result<(), Box<dyn Error>> {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let manifest = fs::read_to_string(repository.join("Cargo.toml"))?;
-    let names = manifest.lines().filter_map(|line| line.split_once(" = {"));
-    let dependencies: BTreeSet<_> = names.map(|(name, _)| name.replace('-', "_")).collect();
-    assert!(dependencies.contains("tracing_subscriber"));
-    let list = fs::read_to_string(repository.join("docs/public-api.txt"))?;
-    let modules = list
-        .lines()
-        .filter_map(|line| line.strip_prefix("pub mod "));
-    let names = modules.filter_map(|path| path.rsplit("::").next());
-    let hiding: Vec<_> = names.filter(|name| dependencies.contains(*name)).collect();
-    assert!(hiding.is_empty(), "{hiding:?}");
-    Ok(())
-}
-
 /// The JSON that rustdoc writes of this crate.
 fn documentation(repository: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));

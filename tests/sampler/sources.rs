@@ -290,7 +290,7 @@ fn a_request_by_the_servers_layer_where_it_is_outside_what_makes_the_span() {
     use std::convert::Infallible;
     use tower::{Layer, ServiceExt, service_fn};
     use tracing::Instrument;
-    use tracing_session::propagation::tower_layers::{ServerBody, server};
+    use tracing_session::propagation::tower::{ServerBody, server};
 
     support::propagate(propagator());
     decides(2, |app, id| {

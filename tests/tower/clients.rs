@@ -10,8 +10,8 @@ use std::convert::Infallible;
 use std::future::ready;
 use std::sync::{Arc, Mutex};
 use tonic::async_trait;
-use tracing_session::propagation::reqwest_client::middleware;
-use tracing_session::propagation::tower_layers::client;
+use tracing_session::propagation::reqwest::middleware;
+use tracing_session::propagation::tower::client;
 
 fn assert_sensitive(headers: &HeaderMap) {
     for name in ["baggage", "x-session"] {

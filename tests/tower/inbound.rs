@@ -13,7 +13,7 @@ use http::request::Parts;
 use opentelemetry::Context;
 use opentelemetry::baggage::BaggageExt;
 use tracing::info_span;
-use tracing_session::propagation::tower_layers::server;
+use tracing_session::propagation::tower::server;
 use tracing_session::{current_session_id, propagation::InboundPolicy, session, set_session_id};
 
 #[derive(Clone)]

@@ -13,7 +13,7 @@ use std::future::ready;
 use tower::{Service, ServiceBuilder};
 use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::propagation::tower_layers::{ClientLayer, client};
+use tracing_session::propagation::tower::{ClientLayer, client};
 
 /// What of a session's stands in headers, and whether the trace and the other baggage do.
 fn learned(headers: &HeaderMap) -> String {
@@ -135,8 +135,8 @@ fn only_hosts_that_are_listed_get_the_session_from_reqwest() {
                 .with(middleware)
                 .build()
         };
-        let all = with(tracing_session::propagation::reqwest_client::middleware());
-        let only = with(tracing_session::propagation::reqwest_client::middleware().only_to(HOSTS));
+        let all = with(tracing_session::propagation::reqwest::middleware());
+        let only = with(tracing_session::propagation::reqwest::middleware().only_to(HOSTS));
         for (url, may_know) in &urls {
             let expected = if *may_know { ALL } else { "" };
             for (client, expected) in [(&all, ALL), (&only, expected)] {

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use tower::{Layer, ServiceExt, service_fn};
 use tracing::{Instrument, info_span};
-use tracing_session::propagation::tower_layers::{client, server};
+use tracing_session::propagation::tower::{client, server};
 use tracing_session::{
     InSession, Session, SessionPropagator, propagation::inject_context, propagator_from_env,
 };
@@ -100,7 +100,7 @@ rows! {
     call_is_made_outside: alone "the headers have a trace and no session" => |_| {
         propagate();
         let app = App::new();
-        let sent = |client: tracing_session::propagation::tower_layers::ClientLayer, session: Session| {
+        let sent = |client: tracing_session::propagation::tower::ClientLayer, session: Session| {
             let service = client.layer(service_fn(|request: Request<Body>| async move {
                 Ok::<_, Infallible>(request.headers().clone())
             }));

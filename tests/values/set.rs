@@ -1,12 +1,13 @@
 //! Values set on the current span (C4).
 
 use crate::support::{App, kept, values};
-use opentelemetry::trace::{Tracer, TracerProvider};
+use opentelemetry::trace::{TraceContextExt, Tracer, TracerProvider};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{
-    Session, current_session, current_session_id, new_session, set_session_id, set_user_id,
+    Session, current_session, current_session_id, mark_trace, new_session, session, set_session_id,
+    set_user_id,
 };
 
 #[test]

@@ -6,9 +6,9 @@ use tracing_session::fmt::with_session;
 //~ `fmt` feature
 use tracing_session::processors::SessionLogProcessor;
 //~ `logs` feature
-use tracing_session::propagation::reqwest_client;
+use tracing_session::propagation::reqwest;
 //~ `reqwest` feature
-use tracing_session::propagation::tower_layers::server;
+use tracing_session::propagation::tower::server;
 //~ `tower` feature
 
 fn paths() {
@@ -20,8 +20,8 @@ fn paths() {
     //~ `sampler` feature
     let _processor = tracing_session::processors::SessionLogProcessor::new();
     //~ `logs` feature
-    let _middleware = tracing_session::propagation::reqwest_client::middleware();
+    let _middleware = tracing_session::propagation::reqwest::middleware();
     //~ `reqwest` feature
-    let _layer = tracing_session::propagation::tower_layers::client();
+    let _layer = tracing_session::propagation::tower::client();
     //~ `tower` feature
 }

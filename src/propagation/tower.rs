@@ -39,7 +39,7 @@ use tower_service::Service;
 /// # async fn chat() {}
 /// let app: Router = Router::new()
 ///     .route("/api", post(chat))
-///     .layer(tracing_session::propagation::tower_layers::server());
+///     .layer(tracing_session::propagation::tower::server());
 /// ```
 pub fn server() -> ServerLayer {
     let inbound = InboundPolicy::accept();
@@ -49,12 +49,12 @@ pub fn server() -> ServerLayer {
 /// See [`server`].
 ///
 /// ```
-/// use tracing_session::propagation::tower_layers::{ServerLayer, server};
+/// use tracing_session::propagation::tower::{ServerLayer, server};
 ///
 /// let layer: ServerLayer = server();
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "a layer does nothing until a service has it: `.layer(tower_layers::server())`"]
+#[must_use = "a layer does nothing until a service has it: `.layer(tower::server())`"]
 pub struct ServerLayer {
     inbound: InboundPolicy<Parts>,
 }
@@ -76,7 +76,7 @@ impl ServerLayer {
     ///     request.extensions.get::<User>().is_some_and(|user| user.owns(id))
     /// }
     ///
-    /// let layer = tracing_session::propagation::tower_layers::server()
+    /// let layer = tracing_session::propagation::tower::server()
     ///     .with_inbound(InboundPolicy::verify(|id, request| owns(request, id)));
     /// ```
     pub fn with_inbound(self, inbound: InboundPolicy<Parts>) -> Self {
@@ -99,7 +99,7 @@ impl<S> Layer<S> for ServerLayer {
 ///
 /// ```
 /// use tower_layer::Layer;
-/// use tracing_session::propagation::tower_layers::{Server, server};
+/// use tracing_session::propagation::tower::{Server, server};
 ///
 /// fn serve<S>(service: S) -> Server<S> {
 ///     server().layer(service)
@@ -145,7 +145,7 @@ pin_project! {
     /// ```
     /// use http::Request;
     /// use tower_service::Service;
-    /// use tracing_session::propagation::tower_layers::{Server, ServerBody, ServerFuture};
+    /// use tracing_session::propagation::tower::{Server, ServerBody, ServerFuture};
     ///
     /// fn answer<S, B, A>(server: &mut Server<S>, request: Request<B>) -> ServerFuture<S::Future>
     /// where
@@ -183,7 +183,7 @@ pin_project! {
     ///
     /// ```
     /// use http::{Request, Response};
-    /// use tracing_session::propagation::tower_layers::ServerBody;
+    /// use tracing_session::propagation::tower::ServerBody;
     ///
     /// async fn handle<B>(request: Request<ServerBody<B>>) -> Response<String> {
     ///     Response::default()
@@ -228,7 +228,7 @@ impl<B: Body> Body for ServerBody<B> {
 /// use tower::ServiceBuilder;
 ///
 /// let http_client = Client::builder(TokioExecutor::new()).build_http::<String>();
-/// let client = ServiceBuilder::new().layer(tracing_session::propagation::tower_layers::client()).service(http_client);
+/// let client = ServiceBuilder::new().layer(tracing_session::propagation::tower::client()).service(http_client);
 /// # drop(client);
 /// ```
 pub fn client() -> ClientLayer {
@@ -239,12 +239,12 @@ pub fn client() -> ClientLayer {
 /// See [`client`].
 ///
 /// ```
-/// use tracing_session::propagation::tower_layers::{ClientLayer, client};
+/// use tracing_session::propagation::tower::{ClientLayer, client};
 ///
 /// let layer: ClientLayer = client();
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "a layer does nothing until a service has it: `.layer(tower_layers::client())`"]
+#[must_use = "a layer does nothing until a service has it: `.layer(tower::client())`"]
 pub struct ClientLayer {
     hosts: AllowedHosts,
 }
@@ -263,7 +263,7 @@ impl ClientLayer {
     /// Add a layer that follows redirects outside this layer, so that this layer checks the host of each request.
     ///
     /// ```
-    /// let layer = tracing_session::propagation::tower_layers::client().only_to(["agents.internal", ".corp.internal"]);
+    /// let layer = tracing_session::propagation::tower::client().only_to(["agents.internal", ".corp.internal"]);
     /// ```
     pub fn only_to<H>(self, hosts: impl IntoIterator<Item = H>) -> Self
     where
@@ -289,7 +289,7 @@ impl<S> Layer<S> for ClientLayer {
 ///
 /// ```
 /// use tower_layer::Layer;
-/// use tracing_session::propagation::tower_layers::{Client, client};
+/// use tracing_session::propagation::tower::{Client, client};
 ///
 /// fn carrying<S>(http_client: S) -> Client<S> {
 ///     client().layer(http_client)
