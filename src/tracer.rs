@@ -298,12 +298,13 @@ impl<T: Tracer> SessionTracer<T> {
             (None, CurrentScope::BySpanId(scope)) => (Some(scope.clone()), Some(scope)),
             (None, around) => (around.scope(), None),
         };
-        let Some(scope) = future.adopt(own.as_ref()) else {
+        if !future.adopts(own.as_ref()) {
             return match opened {
                 Some(opened) => self.start_opener(builder, parent, opened),
                 None => self.start_other(builder, parent),
             };
-        };
+        }
+        let scope = future.inside(own.as_ref());
         let mut attributes = self.attributes(&mut builder, Some(scope.clone()), opened.is_some());
         attributes.set_adopted(own);
         let entered = scope.entered(parent);

@@ -1,5 +1,6 @@
 //! Who inherits a scope (B).
 
+mod adopted;
 mod dropped;
 mod edges;
 mod equal_ids;

@@ -13,7 +13,7 @@ use crate::scope::context::{self, Attached};
 use crate::session::keys::{Part, Parts};
 use crate::session::{Session, details};
 use opentelemetry::Context;
-use opentelemetry::trace::{SpanId, TraceContextExt};
+use opentelemetry::trace::{SpanId, TraceContextExt, TraceId};
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -33,8 +33,8 @@ pub(crate) struct Poll {
 pub(crate) struct PolledScope {
     pub(crate) scope: Arc<Scope>,
     pub(crate) poll: Poll,
-    /// The parent of the future is a span of another process.
-    pub(crate) has_remote_parent: bool,
+    /// The trace of the future's parent, if this is a span of another process.
+    pub(crate) remote_trace: Option<TraceId>,
 }
 
 impl PolledScope {
@@ -47,38 +47,39 @@ impl PolledScope {
             (poll.under == span.span_id()).then(|| Self {
                 scope: scope.clone(),
                 poll: poll.clone(),
-                has_remote_parent: span.is_remote(),
+                remote_trace: span.is_remote().then(|| span.trace_id()),
             })
         })
         .flatten()
     }
 
-    /// The scope that applies inside a span whose own scope is `own`, if the future adopts the span: it was created in no
-    /// session, or in the very scope that the future's session replaced.
-    pub(crate) fn adopt(&self, own: Option<&Arc<Scope>>) -> Option<Arc<Scope>> {
-        let Some(own) = own else {
-            return Some(self.scope.clone());
+    /// Whether the future adopts a span whose own scope is `own`: the span was created in no session, or in the very scope
+    /// that the future's session replaced.
+    pub(crate) fn adopts(&self, own: Option<&Arc<Scope>>) -> bool {
+        own.is_none_or(|own| {
+            !Arc::ptr_eq(own, &self.scope) && (self.has_replaced(own) || own.id().is_none())
+        })
+    }
+
+    fn has_replaced(&self, own: &Arc<Scope>) -> bool {
+        let replaced = self.poll.replaced.as_ref();
+        replaced.is_some_and(|it| Arc::ptr_eq(it, own))
+    }
+
+    /// The scope that applies inside an adopted span.
+    pub(crate) fn inside(&self, own: Option<&Arc<Scope>>) -> Arc<Scope> {
+        let Some(own) = own.filter(|own| !self.has_replaced(own)) else {
+            return self.scope.clone();
         };
-        let is_replaced = self
-            .poll
-            .replaced
-            .as_ref()
-            .is_some_and(|it| Arc::ptr_eq(it, own));
-        if Arc::ptr_eq(own, &self.scope) || !is_replaced && own.id().is_some() {
-            return None;
-        }
-        let kept = match is_replaced {
-            true => Session::default(),
-            false => self.kept_of(&own.to_session()),
-        };
+        let kept = self.kept_of(&own.to_session());
         let inside = match kept.is_empty() {
             true => self.scope.clone(),
             false => Scope::nested(Some(self.scope.clone()), &kept),
         };
-        Some(match own.opener() {
-            Some(_) if !is_replaced => own.moved_into(Some(inside)),
-            _ => inside,
-        })
+        match own.opener() {
+            Some(_) => own.moved_into(Some(inside)),
+            None => inside,
+        }
     }
 
     /// The values of a span's own scope that still apply inside it: those that the future's session doesn't have.

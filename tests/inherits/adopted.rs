@@ -1,0 +1,495 @@
+//! A span that was created in no session doesn't hide the session of the future that polls it.
+
+use crate::inherits::dropped::CleansUp;
+use crate::inherits::session_of;
+use crate::support::{App, propagate, remote, session, values};
+use opentelemetry::Context;
+use opentelemetry::trace::{TraceContextExt, TracerProvider};
+use opentelemetry_sdk::trace::SpanData;
+use std::collections::HashMap;
+use std::future::{Future, pending, poll_fn};
+use std::pin::Pin;
+use std::task::{Poll, Waker};
+use tracing::field::Empty;
+use tracing::{Dispatch, Instrument, Span, dispatcher, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_session::propagation::WithPropagated;
+use tracing_session::{
+    InSession, Session, SessionLayer, SessionPropagator, current_session, current_session_id,
+    session, set_session_id, set_user_id, user,
+};
+use tracing_subscriber::prelude::*;
+
+fn ids(span: &SpanData) -> [String; 2] {
+    ["session.id", "user.id"].map(|key| values(span, key).join(","))
+}
+
+fn run<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.unwrap().block_on(future)
+}
+
+/// Pending once.
+async fn yields() {
+    let mut is_first = true;
+    poll_fn(move |cx| {
+        cx.waker().wake_by_ref();
+        match std::mem::take(&mut is_first) {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        }
+    })
+    .await;
+}
+
+async fn work() {
+    info_span!("before").in_scope(|| {});
+    yields().await;
+    info_span!("model").in_scope(|| info_span!("below").in_scope(|| {}));
+}
+
+fn poll_once(future: Pin<&mut impl Future>) {
+    let poll = future.poll(&mut std::task::Context::from_waker(Waker::noop()));
+    assert!(poll.is_pending());
+}
+
+#[test]
+fn session_outside_an_instrumented_future_applies_inside() {
+    let app = App::new();
+    run(work()
+        .instrument(info_span!("turn"))
+        .in_session(session("chat-42")));
+    app.exports(
+        "
+        turn session.id=chat-42
+          before session.id=chat-42
+          model session.id=chat-42
+            below session.id=chat-42
+        ",
+    );
+}
+
+#[test]
+fn it_applies_through_several_such_spans() {
+    let app = App::new();
+    let future = work()
+        .instrument(info_span!("inner"))
+        .instrument(info_span!("outer"));
+    run(future.in_session(session("chat-42").with_user("u-7").unwrap()));
+    for span in app.spans() {
+        assert_eq!(ids(&span), ["chat-42", "u-7"], "{}", span.name);
+    }
+    assert_eq!(app.spans().len(), 5);
+}
+
+#[test]
+fn sampler_sees_the_session_of_a_span_that_starts_when_it_is_polled() {
+    use opentelemetry::trace::{Link, SamplingDecision, SamplingResult, SpanKind, TraceId};
+    use opentelemetry_sdk::trace::ShouldSample;
+
+    #[derive(Clone, Debug)]
+    struct InASession;
+
+    impl ShouldSample for InASession {
+        fn should_sample(
+            &self,
+            cx: Option<&Context>,
+            _: TraceId,
+            _: &str,
+            _: &SpanKind,
+            _: &[opentelemetry::KeyValue],
+            _: &[Link],
+        ) -> SamplingResult {
+            let is_in_session = cx.and_then(Session::of).is_some();
+            SamplingResult {
+                decision: match is_in_session {
+                    true => SamplingDecision::RecordAndSample,
+                    false => SamplingDecision::Drop,
+                },
+                attributes: Vec::new(),
+                trace_state: Default::default(),
+            }
+        }
+    }
+
+    let build =
+        |builder: opentelemetry_sdk::trace::TracerProviderBuilder| builder.with_sampler(InASession);
+    let app = App::with_provider(build, |otel| SessionLayer::new().wrap(otel));
+    run(work()
+        .instrument(info_span!("turn"))
+        .in_session(session("chat-42")));
+    assert_eq!(app.spans().len(), 4);
+}
+
+#[test]
+fn span_keeps_nothing() {
+    let app = App::new();
+    let turn = info_span!("turn");
+    let mut future = Box::pin(
+        work()
+            .instrument(turn.clone())
+            .in_session(session("chat-42")),
+    );
+    poll_once(future.as_mut());
+    turn.in_scope(|| {
+        assert_eq!(current_session(), None);
+        info_span!("entered elsewhere").in_scope(|| {});
+    });
+    info_span!(parent: &turn, "explicit").in_scope(|| {});
+    app.on_thread(|| turn.in_scope(|| info_span!("other thread").in_scope(|| {})));
+    drop((future, turn));
+    for name in ["entered elsewhere", "explicit", "other thread"] {
+        assert_eq!(session_of(&app.span(name)), [""; 0], "{name}");
+    }
+    assert_eq!(session_of(&app.span("turn")), ["chat-42"]);
+    assert_eq!(current_session(), None);
+}
+
+#[test]
+fn span_that_is_entered_in_two_sessions_is_exported_with_neither() {
+    let app = App::new();
+    let connection = info_span!("connection");
+    for id in ["chat-1", "chat-2", "chat-1"] {
+        run(work()
+            .instrument(connection.clone())
+            .in_session(session(id)));
+    }
+    drop(connection);
+    assert_eq!(session_of(&app.span("connection")), [""; 0]);
+    let model: Vec<_> = app
+        .spans()
+        .into_iter()
+        .filter(|span| span.name == "model")
+        .collect();
+    let sessions: Vec<_> = model.iter().flat_map(session_of).collect();
+    assert_eq!(sessions, ["chat-1", "chat-2", "chat-1"]);
+}
+
+#[test]
+fn span_that_is_entered_in_one_session_by_two_users_keeps_the_session_alone() {
+    let app = App::new();
+    let turn = info_span!("turn");
+    for user in ["u-1", "u-2"] {
+        let session = session("chat-42").with_user(user).unwrap();
+        run(work().instrument(turn.clone()).in_session(session));
+    }
+    drop(turn);
+    assert_eq!(ids(&app.span("turn")), ["chat-42", ""]);
+}
+
+#[test]
+fn user_around_is_kept() {
+    for polled_inside in [true, false] {
+        let app = App::new();
+        let authenticated = Session::default().with_user("u-7").unwrap();
+        let authenticated = authenticated.with_metadata("plan", "pro").unwrap();
+        let turn = authenticated.in_scope(|| info_span!("turn"));
+        let inner = session("chat-42").with_metadata("step", 1).unwrap();
+        let future = work().instrument(turn).in_session(inner);
+        match polled_inside {
+            true => authenticated.in_scope(|| run(future)),
+            false => run(future),
+        }
+        let spans = app.spans();
+        assert_eq!(spans.len(), 4);
+        for span in spans {
+            assert_eq!(ids(&span), ["chat-42", "u-7"], "{}", span.name);
+            assert_eq!(values(&span, "metadata"), [r#"{"plan":"pro","step":1}"#]);
+        }
+    }
+}
+
+#[test]
+fn user_of_the_session_replaces_the_one_around() {
+    let app = App::new();
+    let turn = Session::default()
+        .with_user("u-1")
+        .unwrap()
+        .in_scope(|| info_span!("turn"));
+    run(work()
+        .instrument(turn)
+        .in_session(session("chat-42").with_user("u-2").unwrap()));
+    for span in app.spans() {
+        assert_eq!(ids(&span), ["chat-42", "u-2"], "{}", span.name);
+    }
+    let turn = Session::default()
+        .with_user("u-1")
+        .unwrap()
+        .in_scope(|| info_span!("exact"));
+    run(work()
+        .instrument(turn)
+        .in_session(session("chat-43").exact()));
+    assert_eq!(ids(&app.span("exact")), ["chat-43", ""]);
+}
+
+#[test]
+fn declared_fields_are_recorded_in_the_session() {
+    let app = App::new();
+    let turn = info_span!("turn", user.id = Empty);
+    let future = async {
+        yields().await;
+        Span::current().record("user.id", "u-7");
+        work().await;
+    };
+    run(future.instrument(turn).in_session(session("chat-42")));
+    for span in app.spans() {
+        assert_eq!(ids(&span), ["chat-42", "u-7"], "{}", span.name);
+    }
+}
+
+#[test]
+fn values_can_be_set_on_such_a_span() {
+    let app = App::new();
+    let turn = info_span!("turn");
+    let future = async {
+        set_user_id("u-7").unwrap();
+        assert_eq!(current_session_id().as_deref(), Some("chat-42"));
+        work().await;
+        set_user_id("u-8").unwrap();
+        info_span!("last").in_scope(|| {});
+    };
+    let around = session("chat-42").with_user("u-1").unwrap();
+    run(future.instrument(turn.clone()).in_session(around));
+    assert_eq!(ids(&app.span("before")), ["chat-42", "u-7"]);
+    assert_eq!(ids(&app.span("model")), ["chat-42", "u-7"]);
+    assert_eq!(ids(&app.span("last")), ["chat-42", "u-8"]);
+    // In the next request, nothing of the session is left.
+    run(async { info_span!("next").in_scope(|| {}) }
+        .instrument(turn.clone())
+        .in_session(session("chat-43")));
+    assert_eq!(session_of(&app.span("next")), ["chat-43"]);
+    drop(turn);
+}
+
+#[test]
+fn session_can_be_set_on_such_a_span() {
+    let app = App::new();
+    let future = async {
+        set_session_id("chat-43").unwrap();
+        work().await;
+    };
+    run(future
+        .instrument(info_span!("turn"))
+        .in_session(session("chat-42")));
+    for span in app.spans() {
+        assert_eq!(session_of(&span), ["chat-43"], "{}", span.name);
+    }
+}
+
+#[test]
+fn span_of_another_session_keeps_it() {
+    let app = App::new();
+    let other = session("other").in_scope(|| info_span!("turn"));
+    run(work().instrument(other).in_session(session("chat-42")));
+    for span in app.spans() {
+        assert_eq!(session_of(&span), ["other"], "{}", span.name);
+    }
+}
+
+#[test]
+fn span_of_the_session_that_was_replaced_moves_along() {
+    let app = App::new();
+    session("server").in_scope(|| {
+        run(work()
+            .instrument(info_span!("turn"))
+            .in_session(session("chat-42")));
+    });
+    for span in app.spans() {
+        assert_eq!(session_of(&span), ["chat-42"], "{}", span.name);
+    }
+}
+
+#[test]
+fn span_with_a_given_parent_is_left_alone() {
+    let app = App::new();
+    let outside = info_span!("outside");
+    let future = async {
+        info_span!(parent: None, "root").in_scope(|| info_span!("below root").in_scope(|| {}));
+        info_span!(parent: &outside, "child")
+            .in_scope(|| info_span!("below child").in_scope(|| {}));
+    };
+    run(future.in_session(session("chat-42")));
+    for name in ["root", "below root", "child", "below child"] {
+        assert_eq!(session_of(&app.span(name)), [""; 0], "{name}");
+    }
+}
+
+#[test]
+fn span_that_is_entered_further_down_is_left_alone() {
+    let app = App::new();
+    let stranger = info_span!("stranger");
+    let future = async {
+        info_span!("own").in_scope(|| stranger.in_scope(|| info_span!("below").in_scope(|| {})));
+    };
+    run(future.in_session(session("chat-42")));
+    drop(stranger);
+    assert_eq!(session_of(&app.span("stranger")), [""; 0]);
+    assert_eq!(session_of(&app.span("below")), [""; 0]);
+}
+
+#[test]
+fn closures_and_guards_adopt_no_span() {
+    let app = App::new();
+    let stranger = info_span!("stranger");
+    session("chat-42").in_scope(|| stranger.in_scope(|| info_span!("below").in_scope(|| {})));
+    // Nor inside a future that is polled.
+    run(async {
+        let other = session("chat-43");
+        other.in_scope(|| stranger.in_scope(|| info_span!("further").in_scope(|| {})));
+    }
+    .in_session(session("chat-42")));
+    drop(stranger);
+    for name in ["stranger", "below", "further"] {
+        assert_eq!(session_of(&app.span(name)), [""; 0], "{name}");
+    }
+}
+
+fn headers(id: &str) -> HashMap<String, String> {
+    propagate(SessionPropagator::new());
+    HashMap::from([("baggage".to_owned(), format!("session.id={id}"))])
+}
+
+#[test]
+fn session_in_headers_applies_inside() {
+    let app = App::new();
+    let headers = headers("chat-42");
+    run(work()
+        .instrument(info_span!("turn"))
+        .with_propagated(&headers));
+    for span in app.spans() {
+        assert_eq!(session_of(&span), ["chat-42"], "{}", span.name);
+    }
+    assert_eq!(app.diagnostics.said(), [""; 0]);
+}
+
+#[test]
+fn span_before_its_trace_gets_a_diagnostic() {
+    propagate(opentelemetry::propagation::TextMapCompositePropagator::new(
+        vec![
+            Box::new(opentelemetry_sdk::propagation::TraceContextPropagator::new()),
+            Box::new(SessionPropagator::new()),
+        ],
+    ));
+    let app = App::new();
+    let headers = HashMap::from([
+        (
+            "traceparent".to_owned(),
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned(),
+        ),
+        ("baggage".to_owned(), "session.id=chat-42".to_owned()),
+    ]);
+    for _ in 0..2 {
+        run(work()
+            .instrument(info_span!("turn"))
+            .with_propagated(&headers));
+    }
+    let said = app.diagnostics.said();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(
+        said[0].contains("`turn`") && said[0].contains("trace"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn task_that_takes_such_a_span_along_gets_a_diagnostic() {
+    let app = App::new();
+    let future = async {
+        let task = async { info_span!("task").in_scope(|| {}) }.in_current_span();
+        tokio::spawn(task).await.unwrap();
+    };
+    let local = async {
+        tokio::spawn(
+            future
+                .instrument(info_span!("turn"))
+                .in_session(session("chat-42")),
+        )
+        .await
+    };
+    run(local).unwrap();
+    let said = app.diagnostics.said();
+    assert_eq!(session_of(&app.span("task")), [""; 0]);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("`turn`"), "{said:?}");
+}
+
+#[test]
+fn destructors_inside_such_a_span_run_in_the_session() {
+    let app = App::new();
+    let future = async {
+        let _cleans_up = CleansUp;
+        pending::<()>().await;
+    };
+    let future = future
+        .instrument(info_span!("turn"))
+        .in_session(session("chat-42"));
+    let mut future = Box::pin(future);
+    poll_once(future.as_mut());
+    session("other").in_scope(|| drop(future));
+    assert_eq!(session_of(&app.span("clean-up")), ["chat-42"]);
+    assert_eq!(session_of(&app.span("turn")), ["chat-42"]);
+}
+
+#[test]
+fn span_with_a_remote_parent_and_no_session_is_in_the_session_again() {
+    let app = App::new();
+    let future = async {
+        let span = info_span!("request");
+        span.set_parent(remote()).unwrap();
+        span.in_scope(|| info_span!("below").in_scope(|| {}));
+    };
+    run(future.in_session(session("chat-42")));
+    for name in ["request", "below"] {
+        assert_eq!(session_of(&app.span(name)), ["chat-42"], "{name}");
+    }
+}
+
+#[test]
+fn plain_spans_of_opentelemetry_inside_inherit() {
+    let app = App::new();
+    let tracer = app.provider.tracer("library");
+    let future = async {
+        use opentelemetry::trace::Tracer;
+        tracer.in_span("plain", |cx| {
+            assert!(cx.has_active_span());
+            info_span!("below").in_scope(|| {});
+        });
+    };
+    run(future
+        .instrument(info_span!("turn"))
+        .in_session(session("chat-42")));
+    for name in ["plain", "below"] {
+        assert_eq!(session_of(&app.span(name)), ["chat-42"], "{name}");
+    }
+}
+
+#[test]
+fn people_who_only_log_see_the_session() {
+    let subscriber = tracing_subscriber::registry().with(SessionLayer::new());
+    let dispatch = Dispatch::new(subscriber);
+    dispatcher::with_default(&dispatch, || {
+        let check = |expected: (&str, Option<&str>)| {
+            info_span!("below").in_scope(|| {
+                let here = current_session().unwrap();
+                assert_eq!((here.id(), here.user_id()), (Some(expected.0), expected.1));
+            });
+        };
+        let chat = || session("chat-42");
+        run(async { check(("chat-42", None)) }
+            .instrument(info_span!("turn"))
+            .in_session(chat()));
+        let turn = user!("u-7").in_scope(|| info_span!("turn"));
+        run(async { check(("chat-42", Some("u-7"))) }
+            .instrument(turn)
+            .in_session(chat()));
+        let other = session!("other").in_scope(|| info_span!("turn"));
+        run(async { check(("other", None)) }
+            .instrument(other)
+            .in_session(chat()));
+        let root = async {
+            info_span!(parent: None, "root").in_scope(|| assert_eq!(current_session(), None));
+        };
+        run(root.in_session(chat()));
+        assert_eq!(current_session(), None);
+    });
+}
