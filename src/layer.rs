@@ -47,6 +47,7 @@ macro_rules! forward_to_inner {
 }
 
 pub(crate) mod fields;
+pub(crate) mod filtered;
 pub(crate) mod openers;
 pub(crate) mod spans;
 pub(crate) mod tracked;
@@ -62,7 +63,7 @@ use std::any::TypeId;
 use std::borrow::Cow;
 use std::sync::Arc;
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Dispatch, Metadata, Subscriber};
+use tracing::{Dispatch, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
@@ -220,6 +221,38 @@ impl SessionLayer {
         self.configure(|state| state.openers.names.set_filter(Box::new(filter)))
     }
 
+    /// The level up to which [`wrap_filtered`](Self::wrap_filtered) enables spans that set a session or user. Default: the
+    /// most verbose level of its filter.
+    ///
+    /// Such a span sets the session for its descendants although the filter disables it. If you filter at `WARN`, for
+    /// example, and your session spans have the level `INFO`, name the level `INFO`.
+    ///
+    /// Without a filter for all layers, `tracing` then has to check each span and event up to this level, because it has
+    /// only one most verbose level for all: [`LevelFilter::current`](tracing::level_filters::LevelFilter::current), which
+    /// is `log::max_level()` too. So a level above the level of your filters costs a few nanoseconds for each callsite
+    /// that stays disabled, and more beside a layer without a filter.
+    ///
+    /// ```
+    /// # use opentelemetry::trace::TracerProvider;
+    /// # use opentelemetry_sdk::trace::SdkTracerProvider;
+    /// # use tracing_session::{SessionLayer, SessionTracerProvider, current_session_id, session};
+    /// use tracing::{Level, level_filters::LevelFilter};
+    /// use tracing_subscriber::prelude::*;
+    ///
+    /// # let provider = SessionTracerProvider::new(SdkTracerProvider::default());
+    /// # let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("chat"));
+    /// let layer = SessionLayer::new()
+    ///     .with_opener_level(Level::INFO)
+    ///     .wrap_filtered(otel, LevelFilter::WARN);
+    /// let _default = tracing_subscriber::registry().with(layer).set_default();
+    /// // It isn't exported, but spans inside with the level `WARN` are.
+    /// let _session = session!("chat-42").entered();
+    /// assert_eq!(current_session_id().as_deref(), Some("chat-42"));
+    /// ```
+    pub fn with_opener_level(self, level: Level) -> Self {
+        self.configure(|state| state.openers.level = level.into())
+    }
+
     /// Makes each turn the root of its own trace: each span whose fields set a session id, unless an ancestor span has
     /// set the same id. Default: the span is a child of its parent.
     ///
@@ -295,9 +328,9 @@ impl SessionLayer {
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
         L: Layer<S>,
-        F: Filter<S> + 'static,
+        F: Filter<S> + Send + Sync + 'static,
     {
-        wrapped::wrap_filtered(self.state, otel, filter)
+        filtered::wrap_filtered(self.state, otel, filter)
     }
 
     fn configure(mut self, change: impl FnOnce(&mut LayerState)) -> Self {

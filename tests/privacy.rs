@@ -155,7 +155,9 @@ fn sent(
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
     let diagnostics = Diagnostics::default();
     let layer = layer(SessionLayer::new().with_user_field("customer"));
-    let layer = layer.wrap_filtered(otel, LevelFilter::INFO);
+    let layer = layer
+        .with_opener_level(tracing::Level::DEBUG)
+        .wrap_filtered(otel, LevelFilter::INFO);
     let subscriber = tracing_subscriber::registry().with(layer);
     let dispatch = Dispatch::new(subscriber.with(diagnostics.clone()));
     tracing::dispatcher::with_default(&dispatch, || work(&provider));

@@ -371,7 +371,9 @@ fn concurrent_requests_have_a_turn_each() {
 #[test]
 fn hidden_turn_begins_no_trace() {
     let app = App::with_layer(|otel| {
-        let layer = tracing_session::SessionLayer::new().with_root_turns();
+        let layer = tracing_session::SessionLayer::new()
+            .with_root_turns()
+            .with_opener_level(tracing::Level::DEBUG);
         layer.wrap_filtered(otel, tracing::level_filters::LevelFilter::INFO)
     });
     info_span!("http").in_scope(|| {

@@ -35,14 +35,12 @@ const ANY_SPAN: u8 = 0;
 const OPENERS: u8 = 1;
 /// The telemetry guard was dropped before the first span: the next span reports it.
 const GUARD_WAS_DROPPED: u8 = 2;
-/// The layer inside is `None`, so this layer tracks all spans. It stays so.
-const NO_INNER_LAYER: u8 = 3;
 /// From here on the check isn't running. Spans that are no openers can prove nothing more.
-const IDLE: u8 = 4;
+const IDLE: u8 = 3;
 /// Over: the setup is complete, or a diagnostic was deferred.
-const DONE: u8 = 5;
+const DONE: u8 = 4;
 /// Over: the OpenTelemetry layer doesn't activate `Context`s.
-const NO_ACTIVATION: u8 = 6;
+const NO_ACTIVATION: u8 = 5;
 
 /// The tries of a layer around the OpenTelemetry layer. Behind `reload::Layer` no span ever proves anything.
 pub(crate) const AROUND: u8 = 190;
@@ -57,17 +55,8 @@ impl<const TRIES: u8> SetupCheck<TRIES> {
         self.state() < IDLE
     }
 
-    #[inline]
-    pub(crate) fn has_no_inner_layer(&self) -> bool {
-        self.state() == NO_INNER_LAYER
-    }
-
     pub(crate) fn is_activation_on(&self) -> bool {
         self.state() != NO_ACTIVATION
-    }
-
-    pub(crate) fn set_no_inner_layer(&self) {
-        self.state.store(NO_INNER_LAYER, Ordering::Relaxed);
     }
 
     #[cfg(feature = "otlp")]
@@ -133,6 +122,42 @@ impl<const TRIES: u8> SetupCheck<TRIES> {
     fn advance(&self, from: u8, to: u8) {
         let relaxed = Ordering::Relaxed;
         let _changed_meanwhile = self.state.compare_exchange(from, to, relaxed, relaxed);
+    }
+}
+
+/// What a layer has found out about the tracer of the layer inside.
+#[derive(Debug, Default)]
+pub(crate) struct FoundTracer(AtomicU8);
+
+/// Is the tracer ours?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum TracerKind {
+    /// No span has shown it yet.
+    Unknown,
+    Ours,
+    /// The set-up is incomplete, or it has a `SessionSpanProcessor`.
+    Foreign,
+    /// The layer inside is `None`.
+    NoLayer,
+}
+
+impl FoundTracer {
+    #[inline]
+    pub(crate) fn kind(&self) -> TracerKind {
+        match self.0.load(Ordering::Relaxed) {
+            1 => TracerKind::Ours,
+            2 => TracerKind::Foreign,
+            3 => TracerKind::NoLayer,
+            _ => TracerKind::Unknown,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn found(&self, kind: TracerKind) {
+        if self.kind() != kind {
+            self.0.store(kind as u8, Ordering::Relaxed);
+        }
     }
 }
 
@@ -274,16 +299,6 @@ mod tests {
         assert_eq!(count(&check), 8);
         check.opener_created();
         assert!(!check.is_running());
-    }
-
-    #[test]
-    fn where_no_layer_is_inside_it_stays_so() {
-        let check = SetupCheck::<AROUND>::default();
-        check.set_no_inner_layer();
-        for change in CHANGES {
-            change(&check);
-            assert!(check.has_no_inner_layer() && check.is_running());
-        }
     }
 
     #[test]

@@ -16,18 +16,33 @@ use std::sync::Arc;
 use tracing::Metadata;
 use tracing::callsite::Identifier;
 use tracing::field::Field;
+use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Record};
 
 /// Which spans are openers, and how they open a scope.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Openers {
     pub(crate) names: Names,
+    /// `wrap_filtered` enables openers up to this level, or up to the level of its filter.
+    pub(crate) level: LevelFilter,
     /// A span whose fields set a session id starts a trace.
     pub(crate) root_turns: bool,
     /// The fields whose values were reported because they are invalid.
     reported: Once<(Identifier, usize, ErrorKind)>,
     /// The callsites of implicit openers that were reported because they are ignored.
     reported_implicit: Once<Identifier>,
+}
+
+impl Default for Openers {
+    fn default() -> Self {
+        Self {
+            names: Names::default(),
+            level: LevelFilter::OFF,
+            root_turns: false,
+            reported: Once::default(),
+            reported_implicit: Once::default(),
+        }
+    }
 }
 
 impl Openers {

@@ -4,7 +4,7 @@
 //! Locks: never hold the extensions of two spans, and none while foreign code runs (a field's `Debug`, the start of an
 //! OpenTelemetry span): the OpenTelemetry layer locks extensions in its own order.
 
-use crate::base::setup::{AROUND, BESIDE, SetupCheck};
+use crate::base::setup::{AROUND, BESIDE, FoundTracer, SetupCheck};
 use crate::base::shards::Shards;
 use crate::base::{diagnostic, setup};
 use crate::layer::openers::Openers;
@@ -120,8 +120,8 @@ impl Hash for SpanKey {
 
 /// The scopes of tracked spans, by `tracing`'s span ids: they are attached whenever the span is entered, because the
 /// OpenTelemetry layer doesn't know the span. Written when such a span is created or `set_*` is called in it, read when
-/// a span is entered or left: one atomic load where it is empty. Empty if nothing is filtered out with `wrap_filtered`
-/// and there is an OpenTelemetry layer.
+/// a span is entered or left: one atomic load where it is empty. Empty if there is an OpenTelemetry layer, and no span in
+/// a session is filtered out for it.
 static TRACKED: Shards<SpanKey, Arc<Scope>> = Shards::new();
 
 /// False if a span is not tracked; true if it may be.
@@ -169,6 +169,7 @@ pub(crate) struct LayerState {
 pub(crate) struct SetupChecks {
     /// Does the wrapped layer receive the spans, and is the tracer ours?
     pub(crate) wrapped: SetupCheck<AROUND>,
+    pub(crate) tracer: FoundTracer,
     /// Is there an OpenTelemetry layer beside this layer?
     pub(crate) beside: SetupCheck<BESIDE>,
     /// There is another `SessionLayer` on the subscriber.
@@ -280,17 +281,17 @@ impl SubscriberHandle {
     /// The scope that applies in a span, also if it is filtered out.
     pub(crate) fn scope_of(&self, id: &Id) -> Option<Arc<Scope>> {
         let dispatch = self.upgrade()?;
+        // A child with an explicit parent starts the parent, so this may start it too. The map by span id may have a
+        // newer scope than the extensions.
+        if let Some(cx) = get_otel_context(id, &dispatch) {
+            return Scope::of(&cx);
+        }
         let mut found = None;
-        self.ancestors(&dispatch, id, &mut |id, tracked| {
-            // A child with an explicit parent starts the parent, so this may start it too. The map by span id may
-            // have a newer scope than the extensions.
-            found = match get_otel_context(id, &dispatch) {
-                Some(cx) => Some(Scope::of(&cx)),
-                None => tracked.map(Some),
-            };
-            found.is_none()
+        self.ancestors(&dispatch, id, &mut |_, in_span| {
+            found = in_span;
+            false
         });
-        found.flatten()
+        found
     }
 
     /// Calls `visit` for a span and then for each ancestor, with the scope in its extensions, until it returns false.

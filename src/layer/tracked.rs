@@ -1,5 +1,5 @@
 //! Tracked spans: the layer attaches their scope whenever they are entered, because the OpenTelemetry layer doesn't know
-//! them. Either it is filtered out for that layer, or there is no such layer.
+//! them. Either they are filtered out for that layer, or there is no such layer.
 
 use crate::base::{diagnostic, setup};
 use crate::layer::spans::{LayerState, SessionExtension, SpanKey, tracked_scope};
@@ -18,49 +18,50 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// The callbacks for tracked spans.
 impl LayerState {
+    /// Tracks a new span that no OpenTelemetry layer receives.
     pub(crate) fn track_new_span<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
-        if let Some(inherited) = self.track_opener(attrs, id, ctx) {
-            self.track_in(inherited, false, id, ctx);
+        let metadata = attrs.metadata();
+        if let Some(fields) = self.openers.names.opener_fields(metadata) {
+            let (set, _) = self.openers.read(fields, attrs);
+            let outer = self.inherited(attrs);
+            if let Some(PendingSpan { scope, .. }) = self.openers.open(fields, metadata, set, outer)
+            {
+                return self.track_in(scope, true, id, ctx);
+            }
         }
+        self.track_inherited(attrs, id, ctx);
     }
 
-    /// Tracks a new span if it is an opener. Otherwise returns the scope to track the span in, if it needs one.
-    pub(crate) fn track_opener<S>(
-        &self,
-        attrs: &Attributes<'_>,
-        id: &Id,
-        ctx: &Context<'_, S>,
-    ) -> Option<Arc<Scope>>
+    /// Tracks a new span that opens no scope, if it needs it.
+    pub(crate) fn track_inherited<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
-        // Set already by the wrapped layer: the span isn't filtered out.
-        ctx.span(id)
-            .filter(|span| span.extensions().get::<SessionExtension>().is_none())?;
+        if let Some(scope) = Self::needed(self.inherited(attrs), attrs) {
+            self.track_in(scope, false, id, ctx);
+        }
+    }
+
+    /// The scope that a new span inherits from its parent.
+    fn inherited(&self, attrs: &Attributes<'_>) -> Option<Arc<Scope>> {
         let outer = match attrs.parent() {
             Some(parent) => self.subscriber.scope_of(parent),
             None if attrs.is_contextual() => Scope::current(),
             None => None,
         };
-        let outer = outer.or_else(Scope::global_default);
-        let metadata = attrs.metadata();
-        if let Some(fields) = self.openers.names.opener_fields(metadata) {
-            let (set, _) = self.openers.read(fields, attrs);
-            if let Some(PendingSpan { scope, .. }) =
-                self.openers.open(fields, metadata, set, outer.clone())
-            {
-                self.track_in(scope, true, id, ctx);
-                return None;
-            }
-        }
-        match outer {
-            // The span must not inherit the scope that is current where it is entered.
-            None if !attrs.is_contextual() => Some(Scope::empty()),
-            outer => outer,
-        }
+        outer.or_else(Scope::global_default)
+    }
+
+    /// The scope to track a span in, that inherits `inherited`.
+    pub(crate) fn needed(
+        inherited: Option<Arc<Scope>>,
+        attrs: &Attributes<'_>,
+    ) -> Option<Arc<Scope>> {
+        // A span with another parent must not inherit the scope that is current where it is entered.
+        inherited.or_else(|| (!attrs.is_contextual()).then(Scope::empty))
     }
 
     /// Tracks a span in `scope`, which it has opened or inherits.
@@ -69,9 +70,19 @@ impl LayerState {
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         let Some(span) = ctx.span(id) else { return };
-        let opened = has_opened.then(|| scope.clone());
-        let in_span = SessionExtension::tracked(self.key(id), scope, opened);
-        let _replaced = span.extensions_mut().replace(in_span);
+        let mut extensions = span.extensions_mut();
+        // Another `SessionLayer` of the subscriber has put its own there.
+        if extensions.get_mut::<SessionExtension>().is_none() {
+            let opened = has_opened.then(|| scope.clone());
+            extensions.insert(SessionExtension::tracked(self.key(id), scope, opened));
+        }
+    }
+
+    /// The scope of a span that the OpenTelemetry layer hasn't received.
+    pub(crate) fn scope_of_tracked(&self, id: &Id) -> Option<Arc<Scope>> {
+        // While the tracer isn't known, a span may be tracked that the OpenTelemetry layer has received.
+        let is_unknown = |_: &Arc<Scope>| self.subscriber.otel_context(id).is_none();
+        tracked_scope(self.key(id)).filter(is_unknown)
     }
 
     pub(crate) fn track_enter(&self, id: &Id) {
@@ -146,13 +157,6 @@ thread_local! {
     /// The tracked spans that are entered on this thread, innermost last. The callbacks of enter and exit write and
     /// read it. Empty outside tracked spans.
     static ENTERED_SPANS: RefCell<Vec<EnteredSpan>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Whether a tracked span is entered on this thread.
-#[inline]
-pub(crate) fn is_any_entered() -> bool {
-    let is_any = |stack: &RefCell<Vec<EnteredSpan>>| !stack.borrow().is_empty();
-    ENTERED_SPANS.try_with(is_any).unwrap_or(false)
 }
 
 fn push(entered: EnteredSpan) {

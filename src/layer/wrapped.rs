@@ -1,19 +1,18 @@
 //! The wrapper around the OpenTelemetry layer: it attaches the scope of an opener while that layer creates the span.
 
+use crate::base::setup::TracerKind;
 use crate::base::{diagnostic, setup};
 use crate::layer::spans::{LayerState, SessionExtension};
-use crate::layer::{spans, tracked};
-use crate::scope::bridge::PendingSpan;
+use crate::layer::{filtered, spans};
+use crate::scope::bridge::{PendingSpan, ReceivedBy};
 use crate::scope::{Scope, bridge, context};
 use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::{SpanId, TraceContextExt};
 use std::sync::Arc;
-use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
-use tracing::subscriber::Interest;
-use tracing::{Dispatch, Metadata, Subscriber};
+use tracing::{Dispatch, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::layer::{Context, Filter};
+use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 /// An OpenTelemetry layer wrapped in a [`SessionLayer`](crate::SessionLayer): see
@@ -29,13 +28,19 @@ use tracing_subscriber::registry::LookupSpan;
 #[derive(Debug)]
 #[must_use = "a layer does nothing until a subscriber has it: `registry().with(layer)`"]
 pub struct WrappedLayer<L> {
-    state: Arc<LayerState>,
-    inner: L,
+    pub(crate) state: Arc<LayerState>,
+    pub(crate) inner: L,
+    /// The layer inside has the two halves of `wrap_filtered`.
+    pub(crate) is_filtered: bool,
 }
 
 impl<L> WrappedLayer<L> {
     pub(crate) fn new(state: Arc<LayerState>, inner: L) -> Self {
-        Self { state, inner }
+        Self {
+            state,
+            inner,
+            is_filtered: false,
+        }
     }
 
     /// Passes on a new span that may be an opener, or that has an explicit parent.
@@ -49,25 +54,49 @@ impl<L> WrappedLayer<L> {
         L: Layer<S>,
     {
         let metadata = attrs.metadata();
-        let contextual = Attributes::new(metadata, attrs.values());
         if let Some(fields) = self.state.openers.names.opener_fields(metadata) {
             let (set, called_in) = self.state.openers.read(fields, attrs);
-            let parent = self.parent_context(attrs, ctx, called_in);
-            let outer = parent.as_ref().and_then(Scope::of);
-            if let Some(pending_span) = self.state.openers.open(fields, metadata, set, outer) {
-                let attrs = if parent.is_some() { &contextual } else { attrs };
+            let parent = self.parent_context(attrs, called_in);
+            let outer = parent
+                .as_ref()
+                .map_or_else(Scope::global_default, Scope::of);
+            if let Some(pending_span) = (self.state.openers).open(fields, metadata, set, outer) {
                 return self.new_opener(attrs, id, ctx, parent, pending_span);
             }
         }
         // The OpenTelemetry layer makes a root of a child whose explicit parent is filtered out.
-        let unknown = attrs.parent().filter(|parent| ctx.span(parent).is_none());
-        let scope = unknown.and_then(|parent| self.state.subscriber.scope_of(parent));
-        match scope.filter(|_| self.state.setup.wrapped.is_activation_on()) {
-            None => self.inner.on_new_span(attrs, id, ctx.clone()),
+        let parent = attrs
+            .parent()
+            .and_then(|it| self.state.scope_of_tracked(it));
+        match parent.filter(|_| self.state.setup.wrapped.is_activation_on()) {
+            None => self.new_descendant(attrs, attrs, id, ctx),
             Some(scope) => {
-                let _attached = context::attach(scope.entered(&OtelContext::new()));
-                self.inner.on_new_span(&contextual, id, ctx.clone());
+                let attached = context::attach(scope.entered(&OtelContext::new()));
+                let contextual = Attributes::new(metadata, attrs.values());
+                self.new_descendant(&contextual, attrs, id, ctx);
+                drop(attached);
             }
+        }
+    }
+
+    /// Passes on a new span that is no opener, with the attributes `passed`.
+    #[inline]
+    fn new_descendant<S>(
+        &self,
+        passed: &Attributes<'_>,
+        attrs: &Attributes<'_>,
+        id: &Id,
+        ctx: &Context<'_, S>,
+    ) where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+        L: Layer<S>,
+    {
+        let creating = bridge::creating();
+        self.inner.on_new_span(passed, id, ctx.clone());
+        let received_by = bridge::received_by();
+        drop(creating);
+        if !self.is_received(received_by) {
+            self.state.track_inherited(attrs, id, ctx);
         }
     }
 
@@ -84,73 +113,137 @@ impl<L> WrappedLayer<L> {
     {
         let scope = pending_span.scope.clone();
         let offer = bridge::offer_ticket(pending_span);
-        let attached = parent.map(|parent| context::attach(scope.clone().entered(&parent)));
-        self.inner.on_new_span(attrs, id, ctx.clone());
-        drop(attached);
+        if let Some(parent) = &parent {
+            let contextual = Attributes::new(attrs.metadata(), attrs.values());
+            let attached = context::attach(scope.clone().entered(parent));
+            self.inner.on_new_span(&contextual, id, ctx.clone());
+            drop(attached);
+        } else {
+            self.inner.on_new_span(attrs, id, ctx.clone());
+        }
+        let received_by = bridge::received_by();
         let pending = offer.taken();
-        let Some(span) = ctx.span(id) else { return };
-        let is_tracked = pending.is_none() && self.state.setup.wrapped.has_no_inner_layer();
+        let is_received = self.is_received(received_by);
+        let opens = is_received || self.may_open(received_by);
+        let tracked_in = match () {
+            () if is_received => None,
+            () if opens => Some(scope.clone()),
+            () => {
+                let inherited = parent
+                    .as_ref()
+                    .map_or_else(Scope::global_default, Scope::of);
+                LayerState::needed(inherited, attrs)
+            }
+        };
+        // With a foreign tracer it may be received. The setup check finds out when it is entered.
+        let is_unknown = self.state.setup.tracer.kind() == TracerKind::Unknown;
+        let opened = (opens || is_unknown).then(|| scope.clone());
+        let Some(span) = ctx
+            .span(id)
+            .filter(|_| opened.is_some() || tracked_in.is_some())
+        else {
+            return;
+        };
         let extension = SessionExtension {
-            opened: Some(scope.clone()),
-            _tracked: is_tracked.then(|| spans::track(self.state.key(id), scope.clone())),
-            scope,
+            opened,
+            scope: tracked_in.clone().unwrap_or(scope),
             pending,
+            _tracked: tracked_in.map(|scope| spans::track(self.state.key(id), scope)),
         };
         let _replaced = span.extensions_mut().replace(extension);
         self.state.setup.wrapped.opener_created();
     }
 
+    /// Whether the OpenTelemetry layer has received a new span.
+    #[inline]
+    fn is_received(&self, received_by: ReceivedBy) -> bool {
+        let tracer = &self.state.setup.tracer;
+        if received_by == ReceivedBy::Tracer {
+            tracer.found(TracerKind::Ours);
+            return true;
+        }
+        let is_enabled = received_by == ReceivedBy::Filter;
+        match tracer.kind() {
+            TracerKind::Ours | TracerKind::NoLayer => false,
+            TracerKind::Unknown => is_enabled,
+            TracerKind::Foreign => is_enabled || !self.is_filtered,
+        }
+    }
+
+    /// Whether a span that the OpenTelemetry layer hasn't received may set a session.
+    fn may_open(&self, received_by: ReceivedBy) -> bool {
+        match received_by {
+            ReceivedBy::Nobody => {
+                !self.is_filtered && self.state.setup.tracer.kind() == TracerKind::NoLayer
+            }
+            _ => true,
+        }
+    }
+
+    /// Attaches the scope of a span that is entered, if it may be tracked.
+    #[cold]
+    fn enter_tracked(&self, id: &Id) {
+        // Nothing proves that a span is filtered out for a foreign tracer, other than the filter of `wrap_filtered`.
+        let is_certain = self.is_filtered || self.state.setup.tracer.kind() != TracerKind::Foreign;
+        if is_certain {
+            self.state.enter_if_tracked(id);
+        }
+    }
+
     /// The parent `Context` of a new span. `None`: only the OpenTelemetry layer knows it. It is behind `reload::Layer`,
-    /// or its context activation is off.
-    fn parent_context<S>(
+    /// or its context activation is off. Or an explicit parent is filtered out, and in no session.
+    fn parent_context(
         &self,
         attrs: &Attributes<'_>,
-        ctx: &Context<'_, S>,
         called_in: Option<OtelContext>,
-    ) -> Option<OtelContext>
-    where
-        S: Subscriber + for<'span> LookupSpan<'span>,
-    {
+    ) -> Option<OtelContext> {
         if attrs.is_contextual() {
             return Some(called_in.unwrap_or_else(context::current));
         }
         if !self.state.setup.wrapped.is_activation_on() {
             return None;
         }
-        match attrs.parent() {
-            None => Some(OtelContext::new()),
-            // Starts the parent, as the OpenTelemetry layer would.
-            Some(parent) if ctx.span(parent).is_some() => {
-                self.state.subscriber.otel_context(parent)
-            }
-            Some(parent) => {
-                let parent = self.state.subscriber.scope_of(parent);
-                let cx = OtelContext::new();
-                Some(parent.map_or(cx.clone(), |scope| scope.entered(&cx)))
-            }
+        let Some(parent) = attrs.parent() else {
+            return Some(OtelContext::new());
+        };
+        let in_scope = |scope: Arc<Scope>| scope.entered(&OtelContext::new());
+        // Starts the parent, as the OpenTelemetry layer would.
+        let started = self.state.subscriber.otel_context(parent);
+        started.or_else(|| spans::tracked_scope(self.state.key(parent)).map(in_scope))
+    }
+
+    /// Enters a span while the setup check is running.
+    #[cold]
+    fn enter_first<S>(&self, id: &Id, ctx: &Context<'_, S>)
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+        L: Layer<S>,
+    {
+        if self.state.setup.tracer.kind() == TracerKind::NoLayer {
+            self.inner.on_enter(id, ctx.clone());
+            return self.state.track_enter(id);
+        }
+        self.enter_and_check(id, ctx);
+        if spans::may_track(self.state.key(id)) {
+            self.enter_tracked(id);
         }
     }
 
     /// Enters a span, and checks the setup with it.
-    #[cold]
     fn enter_and_check<S>(&self, id: &Id, ctx: &Context<'_, S>)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
         L: Layer<S>,
     {
         let check = &self.state.setup.wrapped;
-        if check.has_no_inner_layer() {
-            self.state.track_enter(id);
-            return self.inner.on_enter(id, ctx.clone());
-        }
         self.state.subscriber.flush_diagnostics();
         let before = current_span();
         self.inner.on_enter(id, ctx.clone());
         let after = current_span();
         let is_activated = after.is_some() && (after != before || after == Some(SpanId::INVALID));
         let Some(span) = ctx.span(id) else { return };
-        let is_taken = |opener: &SessionExtension| opener.pending.is_some();
-        let is_taken = span.extensions().get::<SessionExtension>().map(is_taken);
+        let is_taken = |it: &SessionExtension| it.opened.as_ref().map(|_| it.pending.is_some());
+        let is_taken = (span.extensions().get::<SessionExtension>()).and_then(is_taken);
         if !check.should_check(is_taken.is_some()) {
             return;
         }
@@ -168,6 +261,9 @@ impl<L> WrappedLayer<L> {
         match is_ours {
             None => check.span_is_unknown(),
             Some(false) => {
+                if self.state.setup.tracer.kind() == TracerKind::Unknown {
+                    self.state.setup.tracer.found(TracerKind::Foreign);
+                }
                 check.finish((!setup::has_processor()).then_some(diagnostic::NO_PROVIDER));
             }
             Some(true) if !is_activated => check.finish(Some(diagnostic::NO_ACTIVATION)),
@@ -199,8 +295,11 @@ where
     fn on_layer(&mut self, subscriber: &mut S) {
         self.inner.on_layer(subscriber);
         self.state.on_layer::<S>();
-        if self.inner.max_level_hint() == Some(LevelFilter::OFF) {
-            self.state.setup.wrapped.set_no_inner_layer();
+        if !self.is_filtered && filtered::is_none(&self.inner) {
+            self.state.setup.tracer.found(TracerKind::NoLayer);
+        }
+        if self.state.setup.tracer.kind() != TracerKind::NoLayer {
+            self.state.setup.beside.finish(None);
         }
     }
 
@@ -209,10 +308,7 @@ where
         if may_be_opener || attrs.parent().is_some() {
             self.new_span(attrs, id, &ctx);
         } else {
-            self.inner.on_new_span(attrs, id, ctx.clone());
-        }
-        if self.state.setup.wrapped.has_no_inner_layer() {
-            self.state.track_new_span(attrs, id, &ctx);
+            self.new_descendant(attrs, attrs, id, &ctx);
         }
     }
 
@@ -227,14 +323,17 @@ where
 
     fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
         if self.state.setup.wrapped.is_running() {
-            self.enter_and_check(id, &ctx);
-        } else {
-            self.inner.on_enter(id, ctx);
+            return self.enter_first(id, &ctx);
+        }
+        self.inner.on_enter(id, ctx);
+        if spans::may_track(self.state.key(id)) {
+            self.enter_tracked(id);
         }
     }
 
     fn on_exit(&self, id: &Id, ctx: Context<'_, S>) {
-        if self.state.setup.wrapped.has_no_inner_layer() && tracked::is_any_entered() {
+        let is_tracked = spans::may_track(self.state.key(id));
+        if is_tracked || self.state.setup.tracer.kind() == TracerKind::NoLayer {
             self.state.track_exit(id);
         }
         self.inner.on_exit(id, ctx);
@@ -243,130 +342,6 @@ where
     fn on_close(&self, id: Id, ctx: Context<'_, S>) {
         self.inner.on_close(id, ctx);
         self.state.subscriber.flush_diagnostics();
-    }
-
-    forward_to_inner!(S);
-}
-
-/// See [`SessionLayer::wrap_filtered`](crate::SessionLayer::wrap_filtered).
-pub(crate) fn wrap_filtered<S, L, F>(state: Arc<LayerState>, otel: L, filter: F) -> impl Layer<S>
-where
-    S: Subscriber + for<'span> LookupSpan<'span>,
-    L: Layer<S>,
-    F: Filter<S> + 'static,
-{
-    state.setup.beside.finish(None);
-    let exported = WrappedLayer::new(state.clone(), otel).with_filter(filter);
-    let filtered_out = FilteredOutOpeners(state.clone()).with_filter(OpenersOnly(state.clone()));
-    // The layer that is joined last is called last: it sees which spans the other one has received.
-    exported.and_then(TrackedOnly {
-        inner: filtered_out,
-        state,
-    })
-}
-
-/// Enables openers of every level, and no events.
-#[derive(Debug)]
-struct OpenersOnly(Arc<LayerState>);
-
-impl<S> Filter<S> for OpenersOnly {
-    fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-        metadata.is_span() && self.0.openers.names.opener_fields(metadata).is_some()
-    }
-
-    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if metadata.is_span() && self.0.openers.names.opener_fields(metadata).is_some() {
-            Interest::always()
-        } else {
-            Interest::never()
-        }
-    }
-}
-
-/// Tracks the openers that the OpenTelemetry layer doesn't know.
-#[derive(Debug)]
-struct FilteredOutOpeners(Arc<LayerState>);
-
-impl<S> Layer<S> for FilteredOutOpeners
-where
-    S: Subscriber + for<'span> LookupSpan<'span>,
-{
-    fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
-        // An implicit opener that opens nothing, because the outer session was set explicitly, isn't tracked.
-        let _ignored = self.0.track_opener(attrs, id, &ctx);
-    }
-
-    fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
-        self.0.record(id, values, &ctx);
-        self.0.subscriber.flush_diagnostics();
-    }
-
-    fn on_enter(&self, id: &Id, _: Context<'_, S>) {
-        self.0.enter_if_tracked(id);
-    }
-
-    fn on_exit(&self, id: &Id, _: Context<'_, S>) {
-        self.0.track_exit(id);
-    }
-
-    fn on_close(&self, _: Id, _: Context<'_, S>) {
-        self.0.subscriber.flush_diagnostics();
-    }
-}
-
-/// Skips the callbacks for untracked spans. The filtered layer inside would look each of them up in the registry, to see
-/// whether its filter enabled it.
-#[derive(Debug)]
-struct TrackedOnly<L> {
-    inner: L,
-    state: Arc<LayerState>,
-}
-
-impl<L> TrackedOnly<L> {
-    fn may_be_tracked(&self, id: &Id) -> bool {
-        spans::may_track(self.state.key(id))
-    }
-}
-
-impl<S, L> Layer<S> for TrackedOnly<L>
-where
-    S: Subscriber,
-    L: Layer<S>,
-{
-    fn on_register_dispatch(&self, dispatch: &Dispatch) {
-        self.inner.on_register_dispatch(dispatch);
-    }
-
-    fn on_layer(&mut self, subscriber: &mut S) {
-        self.inner.on_layer(subscriber);
-    }
-
-    fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
-        self.inner.on_new_span(attrs, id, ctx);
-    }
-
-    fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
-        if self.may_be_tracked(id) {
-            self.inner.on_record(id, values, ctx);
-        }
-    }
-
-    fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
-        if self.may_be_tracked(id) {
-            self.inner.on_enter(id, ctx);
-        }
-    }
-
-    fn on_exit(&self, id: &Id, ctx: Context<'_, S>) {
-        if tracked::is_any_entered() && self.may_be_tracked(id) {
-            self.inner.on_exit(id, ctx);
-        }
-    }
-
-    fn on_close(&self, id: Id, ctx: Context<'_, S>) {
-        if self.may_be_tracked(&id) {
-            self.inner.on_close(id, ctx);
-        }
     }
 
     forward_to_inner!(S);

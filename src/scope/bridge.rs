@@ -33,14 +33,12 @@ thread_local! {
     /// The scope of the future in which a span is being entered. If the span starts now, the tracer takes it.
     static OFFERED_SCOPE: RefCell<Option<PolledScope>> = const { RefCell::new(None) };
 
-    /// The ticket that is offered on this thread, or [`NO_TICKET`], [`STARTING`], [`RECORDING`], [`SENDING`] or [`ENTERING`]. The layer
-    /// writes it while the OpenTelemetry layer creates an opener or records its fields, the tracer while it starts a
-    /// span, and [`send`].
+    /// The ticket that is offered on this thread, or one of the values below. The layer writes it while the
+    /// OpenTelemetry layer creates or enters a span or records an opener's fields, the tracer while it starts a span, and
+    /// [`send`].
     static OFFERED_TICKET: Cell<Ticket> = const { Cell::new(NO_TICKET) };
 }
 
-/// No ticket is offered, but [`OFFERED_SCOPE`] is. No ticket has this number.
-const ENTERING: Ticket = Ticket::MAX - 3;
 const NO_TICKET: Ticket = 0;
 /// No ticket is offered, and a span is being started. No ticket has this number.
 const STARTING: Ticket = Ticket::MAX;
@@ -48,6 +46,14 @@ const STARTING: Ticket = Ticket::MAX;
 const RECORDING: Ticket = Ticket::MAX - 1;
 /// No ticket is offered, and a command is being sent. No ticket has this number.
 const SENDING: Ticket = Ticket::MAX - 2;
+/// A span that is no opener is being created, and no layer has received it yet. No ticket has this number.
+const CREATING: Ticket = Ticket::MAX - 3;
+/// The filter of `wrap_filtered` enables the span that is being created. No ticket has this number.
+const ENABLED: Ticket = Ticket::MAX - 4;
+/// The same filter disables the span that is being created, and it may set a session anyway. No ticket has this number.
+const MAY_OPEN: Ticket = Ticket::MAX - 5;
+/// No ticket is offered, but [`OFFERED_SCOPE`] is. No ticket has this number.
+const ENTERING: Ticket = Ticket::MAX - 6;
 
 /// The pending spans. The layer adds them. The tracer removes them when the span starts, and otherwise a
 /// [`PendingGuard`] when the span closes. Empty while no opener is between the two.
@@ -63,7 +69,6 @@ pub(crate) fn offer_ticket(span: PendingSpan) -> OfferedTicket {
     PENDING_SPANS.insert(ticket, span);
     OfferedTicket {
         pending: Some(PendingGuard(ticket)),
-        ticket,
         outer: OFFERED_TICKET.replace(ticket),
     }
 }
@@ -71,17 +76,16 @@ pub(crate) fn offer_ticket(span: PendingSpan) -> OfferedTicket {
 /// Callbacks nest: a field's `Debug` may create spans while its span is created. So the outer offer is restored.
 pub(crate) struct OfferedTicket {
     pending: Option<PendingGuard>,
-    ticket: Ticket,
     outer: Ticket,
 }
 
 impl OfferedTicket {
     /// The pending span, if a builder has its ticket. `None`: another tracer has made the builder.
     pub(crate) fn taken(mut self) -> Option<PendingGuard> {
-        if OFFERED_TICKET.get() == self.ticket {
-            return None;
+        match received_by() {
+            ReceivedBy::Tracer => self.pending.take(),
+            _ => None,
         }
-        self.pending.take()
     }
 }
 
@@ -101,11 +105,53 @@ impl Drop for PendingGuard {
     }
 }
 
+/// Marks this thread as creating a span that is no opener, until the guard is dropped.
+#[inline]
+pub(crate) fn creating() -> Marked {
+    Marked(OFFERED_TICKET.replace(CREATING))
+}
+
+/// Who has received the span that is being created. Only the tracer proves that the OpenTelemetry layer has received it:
+/// between the two layers may be filters, an `Option`, or a `reload::Layer`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReceivedBy {
+    /// A tracer of this crate.
+    Tracer,
+    /// The filter of `wrap_filtered` enables the span.
+    Filter,
+    /// The filter of `wrap_filtered` disables the span, and the span may set a session anyway.
+    OpenerFilter,
+    Nobody,
+}
+
+/// Who has received the span by now, for which this thread is marked with [`creating`] or [`offer_ticket`].
+#[inline]
+pub(crate) fn received_by() -> ReceivedBy {
+    match OFFERED_TICKET.get() {
+        NO_TICKET => ReceivedBy::Tracer,
+        ENABLED => ReceivedBy::Filter,
+        MAY_OPEN => ReceivedBy::OpenerFilter,
+        _ => ReceivedBy::Nobody,
+    }
+}
+
+/// A half of `wrap_filtered` receives the span that is being created, unless one before it has.
+#[inline]
+pub(crate) fn receive(is_enabled: bool) {
+    if received_by() == ReceivedBy::Nobody {
+        OFFERED_TICKET.set(if is_enabled { ENABLED } else { MAY_OPEN });
+    }
+}
+
 /// Takes the offered ticket, as an attribute for a builder.
 #[inline]
 pub(crate) fn take_ticket() -> Option<KeyValue> {
     match OFFERED_TICKET.get() {
-        NO_TICKET | STARTING | RECORDING | SENDING | ENTERING => None,
+        CREATING => {
+            OFFERED_TICKET.set(NO_TICKET);
+            None
+        }
+        NO_TICKET | ENTERING..=STARTING => None,
         ticket => {
             OFFERED_TICKET.set(NO_TICKET);
             Some(KeyValue::new(

@@ -146,7 +146,11 @@ fn session_of_a_context_is_that_of_no_other() {
 
 #[test]
 fn hidden_span_still_says_it() {
-    let app = App::with_layer(|otel| SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO));
+    let app = App::with_layer(|otel| {
+        SessionLayer::new()
+            .with_opener_level(tracing::Level::DEBUG)
+            .wrap_filtered(otel, LevelFilter::INFO)
+    });
     let hidden = debug_span!("session", id = "chat-42", metadata.plan = Empty, tags = "a");
     hidden.in_scope(|| {
         let open = info_span!("before").entered();

@@ -105,7 +105,9 @@ fn scope_that_is_left_early_leaves_nothing() {
 #[test]
 fn hidden_session_is_said_behind_a_reloadable_layer_too() {
     let app = App::with_layer(|otel| {
-        let filtered = SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO);
+        let filtered = SessionLayer::new()
+            .with_opener_level(tracing::Level::DEBUG)
+            .wrap_filtered(otel, LevelFilter::INFO);
         reload::Layer::new(filtered).0.boxed()
     });
     debug_span!("request", session.id = "chat-42", user.id = "u-7").in_scope(work);

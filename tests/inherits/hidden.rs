@@ -5,7 +5,7 @@ use crate::support::{App, values};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use tracing::level_filters::LevelFilter;
-use tracing::{debug, debug_span, info_span, trace_span};
+use tracing::{Level, debug, debug_span, info_span, trace_span};
 use tracing_session::{
     SessionLayer, SessionTracerProvider, current_session, current_session_id, session, user,
 };
@@ -14,7 +14,11 @@ use tracing_subscriber::prelude::*;
 
 #[test]
 fn hidden_span_opens_its_scope_with_a_filter_given_to_the_session_layer() {
-    let app = App::with_layer(|otel| SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO));
+    let app = App::with_layer(|otel| {
+        SessionLayer::new()
+            .with_opener_level(Level::DEBUG)
+            .wrap_filtered(otel, LevelFilter::INFO)
+    });
     let hidden = debug_span!("session", id = "chat-42", user.id = tracing::field::Empty);
     assert!(!hidden.is_disabled());
     hidden.in_scope(|| {
@@ -46,7 +50,11 @@ fn hidden_span_opens_its_scope_with_a_filter_given_to_the_session_layer() {
 
 #[test]
 fn explicit_children_inherit_through_a_hidden_span_and_beside_one() {
-    let app = App::with_layer(|otel| SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO));
+    let app = App::with_layer(|otel| {
+        SessionLayer::new()
+            .with_opener_level(Level::DEBUG)
+            .wrap_filtered(otel, LevelFilter::INFO)
+    });
     let session = session!("chat-42");
     let child = info_span!(parent: &session, "child");
     let _elsewhere = session!(parent: None, "chat-43").entered();
@@ -71,12 +79,20 @@ fn explicit_children_inherit_through_a_hidden_span_and_beside_one() {
 }
 
 #[test]
-fn hidden_span_that_says_nothing_is_not_there_for_what_is_inside_it() {
+fn filtered_out_span_that_sets_nothing_passes_on_the_session_of_its_parent() {
     // Takes everything: then `tracing` asks the filters of each span.
     let _other = tracing::Dispatch::new(tracing_subscriber::registry());
-    let app = App::with_layer(|otel| SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO));
+    let app = App::with_layer(|otel| {
+        SessionLayer::new()
+            .with_opener_level(Level::DEBUG)
+            .wrap_filtered(otel, LevelFilter::INFO)
+    });
     let elsewhere = session!("chat-42");
     debug_span!(parent: &elsewhere, "hidden").in_scope(|| {
+        assert_eq!(current_session_id().as_deref(), Some("chat-42"));
+        info_span!("inside").in_scope(|| {});
+    });
+    debug_span!(parent: None, "hidden").in_scope(|| {
         assert_eq!(current_session(), None);
         info_span!("inside").in_scope(|| {});
     });
@@ -84,6 +100,7 @@ fn hidden_span_that_says_nothing_is_not_there_for_what_is_inside_it() {
     app.exports(
         "
         session session.id=chat-42
+        inside session.id=chat-42
         inside
         ",
     );
@@ -101,7 +118,9 @@ fn nothing_else_becomes_enabled_with_a_filter_given_to_the_session_layer() {
         .build();
     let provider = SessionTracerProvider::new(provider);
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
-    let layer = SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO);
+    let layer = SessionLayer::new()
+        .with_opener_level(Level::DEBUG)
+        .wrap_filtered(otel, LevelFilter::INFO);
     let _default = tracing_subscriber::registry().with(layer).set_default();
     assert!(trace_span!("other").is_disabled());
     assert!(debug_span!("other").is_disabled());

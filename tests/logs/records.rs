@@ -112,7 +112,9 @@ fn value_that_is_learnt_late_is_on_what_is_written_from_then_on() {
 #[test]
 fn span_that_a_filter_hides_says_its_session_all_the_same() {
     let app = App::with(SessionLogProcessor::new(), |otel| {
-        SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO)
+        SessionLayer::new()
+            .with_opener_level(tracing::Level::DEBUG)
+            .wrap_filtered(otel, LevelFilter::INFO)
     });
     debug_span!("hidden", session.id = "chat-42").in_scope(|| {
         info!("in it");
@@ -137,7 +139,9 @@ fn default_session_is_on_what_is_outside_any_other() {
     carries_the_default(&app);
     // Of what the filter keeps from the OpenTelemetry layer, too.
     let app = App::with(SessionLogProcessor::new(), |otel| {
-        SessionLayer::new().wrap_filtered(otel, LevelFilter::ERROR)
+        SessionLayer::new()
+            .with_opener_level(tracing::Level::INFO)
+            .wrap_filtered(otel, LevelFilter::ERROR)
     });
     carries_the_default(&app);
     let app = App::with(SessionLogProcessor::new(), |_| SessionLayer::new());

@@ -67,7 +67,9 @@ fn hidden_spans_leave_nothing() {
         .with(support::Diagnostics::default())
         .with(hides);
     with_default(subscriber, || does_not_grow(work));
-    let hides = SessionLayer::new().wrap_filtered(otel(), LevelFilter::INFO);
+    let hides = SessionLayer::new()
+        .with_opener_level(tracing::Level::DEBUG)
+        .wrap_filtered(otel(), LevelFilter::INFO);
     let subscriber = tracing_subscriber::registry().with(hides);
     with_default(subscriber, || does_not_grow(work));
     let subscriber = tracing_subscriber::registry().with(SessionLayer::new());

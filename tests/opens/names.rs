@@ -186,7 +186,11 @@ fn filter_holds_for_spans_that_are_filtered_out_and_where_there_is_no_openteleme
         })
     };
     let not_frames = || SessionLayer::new().with_opener_filter(|span| span.name() != "frame");
-    let app = App::with_layer(|otel| not_frames().wrap_filtered(otel, LevelFilter::INFO));
+    let app = App::with_layer(|otel| {
+        not_frames()
+            .with_opener_level(tracing::Level::DEBUG)
+            .wrap_filtered(otel, LevelFilter::INFO)
+    });
     assert_eq!(session(), None);
     drop(app);
     let _default = tracing_subscriber::registry()

@@ -219,6 +219,7 @@ struct Node {
     attributes: Vec<(Time, &'static str, &'static str)>,
     /// A filter keeps it from the OpenTelemetry layer.
     hidden: bool,
+    is_tracked: bool,
     /// When it is settled what it inherits: when it starts, or earlier, when it is created.
     settled: Option<Time>,
     /// When the span of OpenTelemetry exists.
@@ -289,10 +290,10 @@ impl Oracle {
                         exported: Some(span),
                         scope: Some(span),
                     },
-                    // A hidden span changes nothing for OpenTelemetry, except by what it says.
-                    hidden => Here {
+                    // A hidden span changes nothing for OpenTelemetry, except by what it sets or inherits.
+                    _ => Here {
                         current: Some(span),
-                        scope: if hidden.opens { Some(span) } else { here.scope },
+                        scope: Some(span),
                         ..here
                     },
                 };
@@ -342,7 +343,7 @@ impl Oracle {
             }
             Step::Set(values) => {
                 let current = here.current.map(|span| &mut self.nodes[span]);
-                let bound = current.filter(|span| span.exported || span.opens);
+                let bound = current.filter(|span| span.exported || span.is_tracked);
                 self.answers.push(Answer::Was(bound.is_some()));
                 if let Some(span) = bound {
                     span.set.push((self.now, *values));
@@ -387,7 +388,14 @@ impl Oracle {
             SetParent::Extracted(values) => (None, Some(self.session(values, None, true))),
         };
         let opens = span.way != Way::Plain && !is_ignored;
-        let is_settled = opens || outer.is_some_and(|outer| self.nodes[outer].hidden);
+        // A hidden span passes on what applies where it is created.
+        let is_settled =
+            opens || span.hidden || outer.is_some_and(|outer| self.nodes[outer].hidden);
+        // A hidden span that neither sets nor inherits anything leaves no trace.
+        let applies = |key| outer.is_some_and(|outer| self.value_now(outer, key).is_some());
+        let is_tracked = opens
+            || !matches!(span.parent, Parent::Contextual)
+            || Key::BOTH.into_iter().any(applies);
         let has_own_name = |key: &Key| span.field(*key) == key.name();
         let made = self.nodes.len();
         self.nodes.push(Node {
@@ -397,6 +405,7 @@ impl Oracle {
             outer,
             opens,
             hidden: span.hidden,
+            is_tracked,
             is_replaceable: span.is_implicit() && explicit.is_none(),
             fields_of_keys: Key::BOTH.into_iter().filter(has_own_name).collect(),
             settled: is_settled.then_some(self.now),
@@ -458,13 +467,7 @@ impl Oracle {
                 is_replaceable,
             })
         };
-        // A hidden span that opens nothing passes on what applies where it was created.
-        let settled = if node.hidden && !node.opens {
-            Some(started)
-        } else {
-            node.settled
-        };
-        let inherited = || self.value(node.outer?, key, at, settled?);
+        let inherited = || self.value(node.outer?, key, at, node.settled?);
         set.or_else(field).or_else(inherited)
     }
 

@@ -91,7 +91,11 @@ fn keeps_session_id_where_the_parent_is_filtered_out() {
         http.in_scope(spans);
         session("session-xyz").in_scope(|| tracing::debug_span!("GET /chat").in_scope(spans));
     };
-    let app = App::with_layer(|otel| SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO));
+    let app = App::with_layer(|otel| {
+        SessionLayer::new()
+            .with_opener_level(tracing::Level::DEBUG)
+            .wrap_filtered(otel, LevelFilter::INFO)
+    });
     handle();
     let tree = "
         ai.generateText session.id=session-xyz
@@ -103,7 +107,9 @@ fn keeps_session_id_where_the_parent_is_filtered_out() {
         true,
         |provider| {
             let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
-            let filtered = SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO);
+            let filtered = SessionLayer::new()
+                .with_opener_level(tracing::Level::DEBUG)
+                .wrap_filtered(otel, LevelFilter::INFO);
             let subscriber = tracing_subscriber::registry().with(filtered);
             tracing::subscriber::with_default(subscriber, handle);
         },

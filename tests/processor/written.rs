@@ -312,7 +312,11 @@ fn default_session_is_of_what_is_outside_any_other() {
 
 #[test]
 fn hidden_span_still_says_its_session() {
-    let app = App::with(|otel| SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO));
+    let app = App::with(|otel| {
+        SessionLayer::new()
+            .with_opener_level(tracing::Level::DEBUG)
+            .wrap_filtered(otel, LevelFilter::INFO)
+    });
     debug_span!("session", id = "chat-42").in_scope(work);
     app.exports(&["work session.id=chat-42", "  step session.id=chat-42"]);
 }

@@ -374,7 +374,11 @@ fn session_goes_out_from_a_span_that_is_not_sampled() {
 
 #[test]
 fn session_goes_out_from_a_span_that_the_filter_of_the_session_layer_hides() {
-    let _app = App::with_layer(|otel| SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO));
+    let _app = App::with_layer(|otel| {
+        SessionLayer::new()
+            .with_opener_level(tracing::Level::DEBUG)
+            .wrap_filtered(otel, LevelFilter::INFO)
+    });
     let propagator = SessionPropagator::new();
     debug_span!("session", id = "chat-42").in_scope(|| {
         assert_eq!(sent_here(&propagator), [CHAT]);

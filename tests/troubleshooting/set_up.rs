@@ -108,7 +108,9 @@ rows! {
         assert_eq!(app.said(), NOTHING);
         drop(app);
         let app = Mistaken::wrapped(|otel| {
-            SessionLayer::new().wrap_filtered(otel, LevelFilter::WARN)
+            SessionLayer::new()
+                .with_opener_level(tracing::Level::INFO)
+                .wrap_filtered(otel, LevelFilter::WARN)
         });
         said();
         assert_eq!((app.session_of("below"), app.spans().len()), (some("chat-42"), 1));

@@ -236,9 +236,13 @@ fn value_is_never_set_on_the_exported_span_around_a_hidden_one() {
 
 #[test]
 fn value_is_set_on_a_hidden_span_that_opens_a_scope() {
-    use tracing::level_filters::LevelFilter;
+    use tracing::{Level, level_filters::LevelFilter};
     use tracing_session::SessionLayer;
-    let app = App::with_layer(|otel| SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO));
+    let app = App::with_layer(|otel| {
+        SessionLayer::new()
+            .with_opener_level(Level::DEBUG)
+            .wrap_filtered(otel, LevelFilter::INFO)
+    });
     info_span!("root").in_scope(|| {
         let hidden = tracing::debug_span!("session", id = "chat-42");
         hidden.in_scope(|| {
@@ -260,9 +264,13 @@ fn value_is_set_on_a_hidden_span_that_opens_a_scope() {
 
 #[test]
 fn value_recorded_late_on_a_hidden_span_stands_beside_what_was_set_on_it() {
-    use tracing::level_filters::LevelFilter;
+    use tracing::{Level, level_filters::LevelFilter};
     use tracing_session::SessionLayer;
-    let app = App::with_layer(|otel| SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO));
+    let app = App::with_layer(|otel| {
+        SessionLayer::new()
+            .with_opener_level(Level::DEBUG)
+            .wrap_filtered(otel, LevelFilter::INFO)
+    });
     let hidden = tracing::debug_span!("session", id = "chat-42", user.id = Empty);
     hidden.in_scope(|| {
         set_session_id("chat-43").unwrap();

@@ -1,0 +1,126 @@
+//! `wrap_filtered`: a filter for the OpenTelemetry layer, and openers that it disables.
+
+use crate::base::setup::TracerKind;
+use crate::layer::spans::LayerState;
+use crate::layer::wrapped::WrappedLayer;
+use crate::scope::bridge;
+use std::sync::Arc;
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id};
+use tracing::subscriber::Interest;
+use tracing::{Metadata, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, Filter};
+use tracing_subscriber::registry::LookupSpan;
+
+/// Whether a layer is `None`, or disables everything.
+pub(crate) fn is_none<S: Subscriber>(layer: &impl Layer<S>) -> bool {
+    layer.max_level_hint() == Some(LevelFilter::OFF)
+}
+
+/// See [`SessionLayer::wrap_filtered`](crate::SessionLayer::wrap_filtered).
+///
+/// The layer inside has two halves. The first one is the OpenTelemetry layer with the given filter. The second one is empty,
+/// and exists for its filter: it enables openers that the given filter disables.
+pub(crate) fn wrap_filtered<S, L, F>(state: Arc<LayerState>, otel: L, filter: F) -> impl Layer<S>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    L: Layer<S>,
+    F: Filter<S> + Send + Sync + 'static,
+{
+    if is_none(&otel) {
+        state.setup.tracer.found(TracerKind::NoLayer);
+    }
+    let given: GivenFilter<S> = Arc::new(filter);
+    let exported = otel.and_then(Received { is_enabled: true });
+    let openers = Received { is_enabled: false }.with_filter(OpenerFilter {
+        state: state.clone(),
+        given: given.clone(),
+    });
+    let openers = OpenerHalf {
+        inner: openers,
+        state: state.clone(),
+    };
+    WrappedLayer {
+        // The half that is joined last is called last.
+        inner: exported.with_filter(given).and_then(openers),
+        state,
+        is_filtered: true,
+    }
+}
+
+/// The filter that `wrap_filtered` is called with. Both halves share it.
+type GivenFilter<S> = Arc<dyn Filter<S> + Send + Sync>;
+
+/// Enables openers that the given filter disables, up to a level, and otherwise no more than the given filter.
+struct OpenerFilter<S> {
+    state: Arc<LayerState>,
+    given: GivenFilter<S>,
+}
+
+impl<S> OpenerFilter<S> {
+    fn enables(&self, metadata: &Metadata<'_>) -> bool {
+        let openers = &self.state.openers;
+        metadata.is_span()
+            && openers.names.opener_fields(metadata).is_some()
+            && self
+                .max_level_hint()
+                .is_none_or(|max| *metadata.level() <= max)
+    }
+}
+
+impl<S> Filter<S> for OpenerFilter<S> {
+    fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        self.enables(metadata)
+    }
+
+    /// For all other callsites the answer of the given filter, so that the common answer of both is cached as without
+    /// this filter.
+    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if self.enables(metadata) {
+            Interest::always()
+        } else {
+            self.given.callsite_enabled(metadata)
+        }
+    }
+
+    /// Without a hint, or with a higher one, this filter would enable the levels above for the whole subscriber.
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        let given = self.given.max_level_hint()?;
+        Some(given.max(self.state.openers.level))
+    }
+}
+
+/// Tells the layer outside that a filter has enabled a new span.
+struct Received {
+    is_enabled: bool,
+}
+
+impl<S: Subscriber> Layer<S> for Received {
+    fn on_new_span(&self, _: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
+        bridge::receive(self.is_enabled);
+    }
+}
+
+/// The second half of `wrap_filtered`. It skips the callbacks for which the filtered layer inside would look each span up in
+/// the registry, to see whether its filter enabled the span.
+struct OpenerHalf<L> {
+    inner: L,
+    state: Arc<LayerState>,
+}
+
+impl<S, L> Layer<S> for OpenerHalf<L>
+where
+    S: Subscriber,
+    L: Layer<S>,
+{
+    fn on_layer(&mut self, subscriber: &mut S) {
+        self.inner.on_layer(subscriber);
+    }
+
+    fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
+        self.inner.on_new_span(attrs, id, ctx);
+    }
+
+    forward_to_inner!(S);
+}
