@@ -2,6 +2,7 @@
 //! ids, in each format and carrier.
 
 use crate::support::carrier::As;
+use crate::support::may_be_in_an_id;
 use http::HeaderMap;
 use opentelemetry::Context;
 use opentelemetry::baggage::{Baggage, BaggageExt};
@@ -136,7 +137,7 @@ fn what_is_no_id_does_not_become_one() {
 fn every_scalar_value_arrives() {
     let propagators: [&dyn TextMapPropagator; 2] = [&baggage(), &encoded_header()];
     let all: Vec<char> = ('\0'..=char::MAX)
-        .filter(|char| !char.is_control())
+        .filter(|char| may_be_in_an_id(*char))
         .collect();
     for some in all.chunks(255) {
         let id: String = ['<'].iter().chain(some).chain(&['>']).collect();
@@ -211,7 +212,7 @@ fn for_each_of<T: Debug>(cases: u32, values: impl Strategy<Value = T>, check: im
 
 /// What the rule for ids allows.
 fn ids() -> impl Strategy<Value = String> {
-    texts(1..=1024, |char| !char.is_control()).prop_map(|text| match text.trim() {
+    texts(1..=1024, may_be_in_an_id).prop_map(|text| match text.trim() {
         "" => "x".to_owned(),
         id => id.to_owned(),
     })
