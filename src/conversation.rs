@@ -392,6 +392,6 @@ impl Conversation {
         let previous = self.previous_id.iter();
         let previous = previous.map(|id| KeyValue::new(PREVIOUS_SESSION_ID, id.shared()));
         let session = self.session.clone();
-        session.change(|it| previous.for_each(|id| it.set_attribute(id)))
+        session.change(|it| previous.for_each(|id| _ = it.set_attribute(id)))
     }
 }

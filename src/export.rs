@@ -10,7 +10,7 @@ pub use self::privacy::{IdPolicy, Privacy};
 use crate::base::shards::unique_number;
 use crate::export::dialect::{Content, all_rules};
 use crate::session::details::{Details, Entries, entries, object};
-use crate::session::id::without_quotes;
+use crate::session::id::{plain_text, trimmed};
 use crate::session::keys::{
     FURTHER_KEYS, ID, METADATA_FIELD, NameOf, PREVIOUS_SESSION_ID, Part, Parts, TAGS_FIELD,
     USER_HASH, USER_ID, VALUE_KEYS, add_to_filter, any_may_matter, id_field_kind, may_matter, ours,
@@ -213,7 +213,8 @@ impl Redaction {
     }
 
     fn redact_metadata(&self, attribute: &mut KeyValue) -> bool {
-        let text = without_quotes(attribute.value.as_str());
+        let text = attribute.value.as_str();
+        let text = plain_text(&text);
         if !text.trim_start().starts_with('{') {
             return true;
         }
@@ -267,7 +268,7 @@ fn redact_id(policy: &IdPolicy, attribute: &mut KeyValue) -> bool {
     let Some(text) = single(&attribute.value).filter(|_| policy.hashes()) else {
         return policy.is_plain();
     };
-    let text = text.trim();
+    let text = trimmed(&text);
     // A blank text reveals nothing.
     if let Some(hash) = policy.redact_text(text).filter(|_| !text.is_empty()) {
         attribute.value = hash.into();
@@ -294,8 +295,11 @@ fn redact_entry(policy: &IdPolicy, attribute: &mut KeyValue) -> bool {
 /// The text of a value that is no list.
 fn single(value: &Value) -> Option<Cow<'_, str>> {
     use Value::{Bool, F64, I64, String};
-    let is_single = matches!(value, String(_) | I64(_) | F64(_) | Bool(_));
-    is_single.then(|| without_quotes(value.as_str()))
+    match value {
+        String(text) => Some(plain_text(text.as_str())),
+        I64(_) | F64(_) | Bool(_) => Some(value.as_str()),
+        _ => None,
+    }
 }
 
 /// The key of the marker in the builder of a span whose field `id` contains an id. The builder needs it, because

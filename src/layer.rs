@@ -202,8 +202,9 @@ impl SessionLayer {
     /// Chooses by callsite which spans may set a session or user: those for which `filter` returns true.
     /// Default: all.
     ///
-    /// Use it when a library has fields with the right names and another meaning. The spans of `session!` and
-    /// `user!` always count.
+    /// Use it when a library has spans or fields with the right names and another meaning: a field `session.id` of a
+    /// connection, or a span named `session` with a field `id`. Such a span never replaces a session that your code
+    /// set, but it replaces a session from headers. The spans of `session!` and `user!` always count.
     ///
     /// The filter is only called for spans that have such names or fields. It may be called for each of these
     /// spans, or once per callsite, so it has to be cheap and always give the same answer for the same
@@ -211,7 +212,7 @@ impl SessionLayer {
     ///
     /// ```
     /// # use tracing_session::SessionLayer;
-    /// // The `session.id` of this library identifies a connection.
+    /// // The `session.id` of this library, and the `id` of its spans named `session`, identify a connection.
     /// let layer = SessionLayer::new().with_opener_filter(|span| !span.target().starts_with("websocket"));
     /// ```
     pub fn with_opener_filter(

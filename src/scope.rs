@@ -185,6 +185,12 @@ impl Scope {
         self.with_values(|values| values.id.clone())
     }
 
+    /// Whether the values include an attribute of `Session::with_attribute` with this key.
+    pub(crate) fn has_attribute(&self, key: &str) -> bool {
+        let mut attributes = self.snapshot.details.iter().flat_map(|it| &it.attributes);
+        attributes.any(|it| it.key.as_str() == key)
+    }
+
     /// Whether the values include attributes of `Session::with_attribute`. No field can record one.
     #[inline]
     pub(crate) fn has_attributes(&self) -> bool {

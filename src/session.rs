@@ -62,20 +62,22 @@ impl Session {
     /// A session with this id.
     ///
     /// The id may be anything that implements `Display`: a string, a [`Uuid`](uuid::Uuid), an integer. It is
-    /// trimmed.
+    /// trimmed: white space, byte-order marks and bidirectional control characters at both ends are removed.
     ///
     /// Cost: about 0.2 µs.
     ///
     /// # Errors
     ///
-    /// An id is 1 to 1,024 bytes of UTF-8 after trimming, without control characters. It is never
-    /// cut to fit.
+    /// An id is 1 to 1,024 bytes of UTF-8 after trimming, without control characters. Byte-order marks and
+    /// bidirectional control characters count as control characters, because an id with one looks like another id.
+    /// An id is never cut to fit.
     ///
     /// ```
     /// use tracing_session::Session;
     ///
     /// assert_eq!(Session::new(" chat-42 ")?.id(), Some("chat-42"));
     /// assert_eq!(Session::new(42_u64)?.id(), Some("42"));
+    /// assert_eq!(Session::new("\u{feff}chat-42")?.id(), Some("chat-42"));
     /// assert_eq!(Session::new("\t").unwrap_err().to_string(), "id is blank");
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
@@ -242,8 +244,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// When the key is blank, longer than 1,024 bytes, or has a control character, and when the
-    /// value cannot be serialised.
+    /// When the key is blank, longer than 1,024 bytes, or has a control character, when the value cannot be
+    /// serialised, and when the session has 128 other metadata keys already.
     ///
     /// ```
     /// use tracing_session::Session;
@@ -257,7 +259,7 @@ impl Session {
     pub fn with_metadata(self, key: &str, value: impl Serialize) -> Result<Self, Error> {
         let key = Id::check(key).map_err(|error| Error::of("metadata key", error))?;
         let value = json(value).map_err(|error| error.about(key))?;
-        Ok(self.change(|it| it.set_metadata(key, value)))
+        self.change_if_fits(|it| it.set_metadata(key, value))
     }
 
     /// The same session with these tags too. A tag is trimmed.
@@ -266,9 +268,14 @@ impl Session {
     /// duplicates. So are tags that you record again in a field of a span. A span with its own attribute `tag.tags` keeps
     /// that one.
     ///
+    /// A session has at most 128 tags, because every span exports all of them, and a long conversation could record new
+    /// ones for ever. The same limit applies to metadata keys and to [attributes](Self::with_attribute). Values over it
+    /// that fields record, or that nested sessions add, are dropped, and a warning says so once.
+    ///
     /// # Errors
     ///
-    /// When a tag is blank, longer than 1,024 bytes, or has a control character.
+    /// When a tag is blank, longer than 1,024 bytes, or has a control character, and when the session would have more
+    /// than 128 tags.
     ///
     /// ```
     /// use tracing_session::Session;
@@ -284,7 +291,7 @@ impl Session {
         let tags = tags.into_iter().map(|it| details::tag(it.as_ref()));
         let tags: Result<Vec<_>, _> = tags.collect();
         let tags = tags.map_err(|error| Error::of("tag", error))?;
-        Ok(self.change(|it| it.add_tags(tags)))
+        self.change_if_fits(|it| it.add_tags(tags))
     }
 
     /// The same session with the template of its prompts, which contains placeholders for the variables:
@@ -352,8 +359,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// When the key is blank, longer than 1,024 bytes, or has a control character, and when there is another
-    /// method for the key.
+    /// When the key is blank, longer than 1,024 bytes, or has a control character, when there is another method for
+    /// the key, and when the session has 128 other attributes already.
     ///
     /// ```
     /// use tracing_session::Session;
@@ -374,7 +381,7 @@ impl Session {
             other => other,
         };
         let attribute = KeyValue::new(Key::from(Arc::<str>::from(key)), value);
-        Ok(self.change(|it| it.set_attribute(attribute)))
+        self.change_if_fits(|it| it.set_attribute(attribute))
     }
 }
 

@@ -7,6 +7,7 @@ mod given;
 mod inherits;
 mod late;
 mod marked;
+mod most;
 mod nested;
 mod own;
 mod types;

@@ -378,8 +378,10 @@ fn own_id_under_a_key_of_the_dialect_leaves_the_session_alone() {
         ["session.id", "langfuse.session.id"].map(|key| values(&spans[0], key))
     };
     assert_eq!(work(" own "), [["chat-42"], [" own "]]);
-    // A blank one is ignored, as it is under OpenInference's key.
-    assert_eq!(work(" "), [["chat-42"], ["chat-42"]]);
+    // A blank one and a placeholder are ignored, as they are under OpenInference's key.
+    for no_id in [" ", "None", "Some(None)"] {
+        assert_eq!(work(no_id), [["chat-42"], ["chat-42"]]);
+    }
 }
 
 #[test]

@@ -215,6 +215,34 @@ fn session_and_trace_go_from_reqwest_to_axum() {
 }
 
 #[test]
+fn filter_keeps_spans_of_a_library_from_replacing_the_session_of_the_request() {
+    propagate();
+    for (is_filtered, expected) in [(false, "7"), (true, "chat-42")] {
+        let app = App::with(|layer| match is_filtered {
+            true => layer.with_opener_filter(|span| !span.target().starts_with("proxy")),
+            false => layer,
+        });
+        let handler = |_: hyper::Request<ServerBody<String>>| {
+            let library = info_span!(target: "proxy::protocol", "session", id = 7_u64);
+            let answer = async {
+                work("handler");
+                Ok::<_, Infallible>(Response::new(String::new()))
+            };
+            answer.instrument(library)
+        };
+        let service = ServiceBuilder::new().layer(server()).service_fn(handler);
+        let request = hyper::Request::post("/").header("x-session", "chat-42");
+        let answer = service.oneshot(request.body(String::new()).unwrap());
+        futures_util::FutureExt::now_or_never(answer)
+            .unwrap()
+            .unwrap();
+        let spans = app.spans();
+        let handler = spans.iter().find(|it| it.name == "handler").unwrap();
+        assert_eq!(values(handler, "session.id"), [expected]);
+    }
+}
+
+#[test]
 fn session_and_trace_go_from_hypers_client_to_hypers_server() {
     let (app, runtime) = application();
     runtime.block_on(async {

@@ -1,5 +1,6 @@
 //! Which value a span carries (C).
 
+mod debug;
 mod exact;
 mod ids;
 mod late;

@@ -84,6 +84,26 @@ pub(crate) fn field_ignored(span: &Metadata<'_>, field: &str, error: ErrorKind) 
     ));
 }
 
+/// An id was recorded with `?`, and contains the name of the value's type.
+pub(crate) fn field_names_type(span: &Metadata<'_>, field: &str) {
+    let (name, at) = (span.name(), location(span));
+    defer(format!(
+        "field `{field}` of span `{name}` at {at} contains the name of a type, because it was recorded with `?`: the \
+         id is used as written (use `%`, which writes the value with Display)"
+    ));
+}
+
+/// Values of a session are dropped, because there are too many. Called under locks, so it takes none.
+pub(crate) fn too_many_details() {
+    static IS_REPORTED: AtomicBool = AtomicBool::new(false);
+    if !IS_REPORTED.swap(true, Ordering::Relaxed) {
+        defer(
+            "a session has more than 128 tags, metadata keys or attributes, so the further ones are dropped (set a \
+             value that changes under one key, or record it on the span that it is about)",
+        );
+    }
+}
+
 /// A span that is an opener only by the default name inherits a session that was set explicitly.
 pub(crate) fn implicit_opener_ignored(span: &Metadata<'_>) {
     let (name, at) = (span.name(), location(span));
@@ -149,8 +169,13 @@ pub(crate) fn not_reached(address: &str, cause: &dyn std::error::Error) -> Messa
     format!("no spans reach {address}: {cause}").into()
 }
 
-/// The keys of the mistakes that were reported. The callsites and the configuration bound their number.
+/// The keys of the mistakes that were reported, at most [`MOST_REPORTED`].
 pub(crate) type Once<K> = Mutex<HashSet<K>>;
+
+/// The most mistakes that are reported once, of a layer or of the process, and the most messages that a thread defers.
+/// Further mistakes are not reported. Callsites and the configuration bound their number, and an application could
+/// configure new names again and again.
+const MOST_REPORTED: usize = 1_000;
 
 /// A mistake that is reported once per process.
 #[derive(PartialEq, Eq, Hash)]
@@ -167,7 +192,7 @@ static REPORTED: LazyLock<Once<Mistake>> = LazyLock::new(Once::default);
 /// Whether this mistake is reported for the first time. It counts as reported afterwards.
 pub(crate) fn is_first<K: Eq + Hash>(reported: &Once<K>, key: K) -> bool {
     let mut reported = reported.lock().unwrap_or_else(PoisonError::into_inner);
-    reported.insert(key)
+    reported.len() < MOST_REPORTED && reported.insert(key)
 }
 
 /// Whether a thread has deferred a message in this process. [`defer`] sets it, and [`has_deferred`] reads it in hot callbacks,
@@ -185,7 +210,7 @@ pub(crate) fn defer(message: impl Into<Message>) {
     let add = |deferred: &RefCell<Vec<Message>>| {
         let mut deferred = deferred.borrow_mut();
         // Without a layer no code flushes, so repeated messages would pile up.
-        if !deferred.contains(&message) {
+        if deferred.len() < MOST_REPORTED && !deferred.contains(&message) {
             deferred.push(message);
         }
     };
@@ -294,5 +319,14 @@ mod tests {
         assert!(catch_unwind(|| is_first(&reported, Key(0))).is_err());
         assert!(!is_first(&reported, Key(1)));
         assert!(is_first(&reported, Key(2)));
+    }
+
+    #[test]
+    fn reported_and_deferred_mistakes_are_bounded() {
+        let reported = Once::default();
+        let first = (0..10_000).filter(|it| is_first(&reported, *it)).count();
+        assert_eq!(first, MOST_REPORTED);
+        (0..10_000).for_each(|it| defer(format!("mistake {it}")));
+        assert_eq!(DEFERRED.take().len(), MOST_REPORTED);
     }
 }

@@ -58,8 +58,8 @@ macro_rules! error_kinds {
 }
 
 error_kinds! {
-    /// The id is blank, longer than 1,024 bytes, not UTF-8, or has a control character; or a tag or
-    /// a key is, which obey the same rule.
+    /// The id is blank, longer than 1,024 bytes, not UTF-8, or has a control character or another invisible one (see
+    /// [`Session::new`](crate::Session::new)); or a tag or a key is, which obey the same rule.
     ///
     /// ```
     /// # use tracing_session::Session;
@@ -188,6 +188,7 @@ error_kinds! {
         VariableNotUnicode => "the value is not valid UTF-8",
         ReservedKey =>
             "the key is kept for what a Session says: set it with the method of Session for it",
+        TooMany => "a session has at most 128 tags, 128 metadata keys and 128 attributes",
         ShortKey => "the key is too short: 16 random bytes are the least",
         NotSet => "the environment variable is not set",
     }

@@ -1,7 +1,7 @@
 //! `SessionExporter`: sends spans to one backend, with the keys of its dialect.
 
 use crate::export::dialect::{Content, Dialect};
-use crate::session::id::Id;
+use crate::session::id::has_id;
 use crate::session::keys::{
     PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID, USER_HASH,
     USER_ID, is_ours, ours,
@@ -213,7 +213,7 @@ impl Translator {
                     None if !stays && !is_added => attributes[at] = attribute,
                     None => attributes.push(attribute),
                     // A value that is no id counts as not set.
-                    Some(own) if is_id && Id::check(&own.value.as_str()).is_err() => {
+                    Some(own) if is_id && !has_id(&own.value.as_str()) => {
                         own.value = attribute.value;
                     }
                     // The author's own attribute wins.

@@ -32,8 +32,8 @@ use std::sync::Arc;
 /// - metadata with the keys that you pass to [`with_metadata`](Self::with_metadata).
 ///
 /// The provider redacts a value before the sampler, the span processors and the exporters receive it. It
-/// trims the text and removes the quotes that `?value` adds, so an id has the same hash however it was
-/// recorded. Numbers and booleans are hashed as text. A value that is a list is omitted. A blank value is
+/// trims the text and removes the quotes and the `Some(..)` that `?value` adds, so an id has the same hash however it
+/// was recorded. Numbers and booleans are hashed as text. A value that is a list is omitted. A blank value is
 /// left unchanged where the policy is a hash.
 ///
 /// # Which values are not redacted

@@ -149,11 +149,17 @@ where
             .format_event(ctx, Writer::new(&mut line), event)
             .and_then(|()| self.write_line(&scope, event, &mut line, writer));
         line.clear();
-        // Fails only while the thread exits.
-        let _dropped = LINE.try_with(|it| it.set(line));
+        // A very long line shall not stay allocated.
+        if line.capacity() <= LONGEST_KEPT {
+            // Fails only while the thread exits.
+            let _dropped = LINE.try_with(|it| it.set(line));
+        }
         written
     }
 }
+
+/// The most bytes of memory that a thread keeps for its next line.
+const LONGEST_KEPT: usize = 64 * 1024;
 
 thread_local! {
     /// The memory of the last line of this thread, so that a line allocates nothing. Only `format_event` takes it and

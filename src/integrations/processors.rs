@@ -172,7 +172,7 @@ pub(crate) mod logs {
     use crate::export::exporter::Translator;
     use crate::export::privacy::Privacy;
     use crate::scope::Scope;
-    use crate::session::id::unquoted;
+    use crate::session::id::plain_text;
     use crate::session::keys::{SESSION_ID, USER_HASH, USER_ID};
     use crate::session::{Id, Session};
     use opentelemetry::logs::{AnyValue, LogRecord, Severity};
@@ -344,8 +344,8 @@ pub(crate) mod logs {
                 _ => continue,
             };
             if let (None, AnyValue::String(text)) = (&id, value) {
-                let plain = unquoted(text.as_str());
-                *id = Id::new(plain.as_deref().unwrap_or(text.as_str())).ok();
+                let plain = plain_text(text.as_str());
+                *id = Id::received(&plain).ok();
             }
         }
         own

@@ -1,9 +1,10 @@
 //! The field visitor: which fields make a span an opener, and the values that they set.
 
+use crate::base::diagnostic;
 use crate::base::error::ErrorKind;
 use crate::export::{OpenerFields, is_detail};
 use crate::session::details::{Details, tags};
-use crate::session::id::unquoted;
+use crate::session::id::{is_struct, plain_text};
 use crate::session::keys::{ID, KeyFilter, METADATA_FIELD, Part, SESSION_ID, TAGS_FIELD, USER_ID};
 use crate::session::{Id, IdKind, Session};
 use serde_json::Value as Json;
@@ -159,8 +160,17 @@ pub(crate) struct FieldVisitor<'a, F> {
     pub(crate) span: &'static Metadata<'static>,
     pub(crate) fields: OpenerFields,
     pub(crate) set: Session,
-    /// Called for each field with an invalid value.
-    pub(crate) on_error: F,
+    /// Called for each field with a mistake.
+    pub(crate) on_mistake: F,
+}
+
+/// A mistake in the value of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum FieldMistake {
+    /// It is no valid id, or no valid tags.
+    Invalid(ErrorKind),
+    /// The id contains the name of a type.
+    NamesType,
 }
 
 /// What a field of an opener sets.
@@ -171,7 +181,7 @@ enum FieldKind {
     Tags,
 }
 
-impl<F: FnMut(&Field, ErrorKind)> FieldVisitor<'_, F> {
+impl<F: FnMut(&Field, FieldMistake)> FieldVisitor<'_, F> {
     #[inline]
     fn kind(&self, field: &Field) -> Option<FieldKind> {
         let name = field.name();
@@ -185,8 +195,12 @@ impl<F: FnMut(&Field, ErrorKind)> FieldVisitor<'_, F> {
         }
     }
 
-    fn set_details(&mut self, set: impl FnOnce(&mut Details)) {
-        Details::change(&mut self.set.details, set);
+    fn set_details(&mut self, set: impl FnOnce(&mut Details) -> bool) {
+        let mut fit = true;
+        Details::change(&mut self.set.details, |it| fit = set(it));
+        if !fit {
+            diagnostic::too_many_details();
+        }
     }
 
     #[inline]
@@ -213,7 +227,7 @@ impl<F: FnMut(&Field, ErrorKind)> FieldVisitor<'_, F> {
             }
         };
         if let Err(error) = is_set {
-            (self.on_error)(field, error);
+            (self.on_mistake)(field, FieldMistake::Invalid(error));
         }
     }
 
@@ -229,7 +243,7 @@ impl<F: FnMut(&Field, ErrorKind)> FieldVisitor<'_, F> {
     }
 }
 
-impl<F: FnMut(&Field, ErrorKind)> Visit for FieldVisitor<'_, F> {
+impl<F: FnMut(&Field, FieldMistake)> Visit for FieldVisitor<'_, F> {
     fn record_str(&mut self, field: &Field, value: &str) {
         if let Some(kind) = self.kind(field) {
             self.set_text(field, kind, value);
@@ -252,11 +266,19 @@ impl<F: FnMut(&Field, ErrorKind)> Visit for FieldVisitor<'_, F> {
         self.set_value(field, value);
     }
 
-    /// All other types: longer integers, `%value`, and `?value`, which puts text in quotes.
+    /// All other types: longer integers, `%value`, and `?value`, whose text is a `Debug` form.
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if let Some(kind) = self.kind(field) {
-            let text = format!("{value:?}");
-            self.set_text(field, kind, &unquoted(&text).unwrap_or(text));
+        let Some(kind) = self.kind(field) else { return };
+        let text = format!("{value:?}");
+        let plain = plain_text(&text);
+        match (&kind, &plain) {
+            // An `Option`: as if the field weren't recorded.
+            (_, Cow::Borrowed("None")) => return,
+            (FieldKind::Id(_), Cow::Borrowed(text)) if is_struct(text) => {
+                (self.on_mistake)(field, FieldMistake::NamesType);
+            }
+            _ => {}
         }
+        self.set_text(field, kind, &plain);
     }
 }

@@ -2,9 +2,8 @@
 
 use crate::base::diagnostic;
 use crate::base::diagnostic::Once;
-use crate::base::error::ErrorKind;
 use crate::export::OpenerFields;
-use crate::layer::fields::{FieldVisitor, Names};
+use crate::layer::fields::{FieldMistake, FieldVisitor, Names};
 use crate::scope::bridge::PendingSpan;
 use crate::scope::context::Attached;
 use crate::scope::opener::Opener;
@@ -27,8 +26,8 @@ pub(crate) struct Openers {
     pub(crate) level: LevelFilter,
     /// A span whose fields set a session id starts a trace.
     pub(crate) root_turns: bool,
-    /// The fields whose values were reported because they are invalid.
-    reported: Once<(Identifier, usize, ErrorKind)>,
+    /// The fields whose values were reported.
+    reported: Once<(Identifier, usize, FieldMistake)>,
     /// The callsites of implicit openers that were reported because they are ignored.
     reported_implicit: Once<Identifier>,
 }
@@ -122,20 +121,27 @@ impl Openers {
         opener.record(recorded);
     }
 
-    /// Reports each invalid field once.
+    /// Reports each mistake in a field once.
     fn visitor(
         &self,
         span: &'static Metadata<'static>,
         fields: OpenerFields,
-    ) -> FieldVisitor<'_, impl FnMut(&Field, ErrorKind)> {
+    ) -> FieldVisitor<'_, impl FnMut(&Field, FieldMistake)> {
         FieldVisitor {
             names: &self.names,
             span,
             fields,
             set: Session::default(),
-            on_error: |field: &Field, error| {
-                if diagnostic::is_first(&self.reported, (span.callsite(), field.index(), error)) {
-                    diagnostic::field_ignored(span, field.name(), error);
+            on_mistake: |field: &Field, mistake| {
+                let key = (span.callsite(), field.index(), mistake);
+                if !diagnostic::is_first(&self.reported, key) {
+                    return;
+                }
+                match mistake {
+                    FieldMistake::Invalid(error) => {
+                        diagnostic::field_ignored(span, field.name(), error);
+                    }
+                    FieldMistake::NamesType => diagnostic::field_names_type(span, field.name()),
                 }
             },
         }

@@ -293,7 +293,7 @@ impl SessionPropagator {
         }
         if let Some(hash) = user_hash {
             let hash = KeyValue::new(USER_HASH, hash.shared());
-            Details::change(&mut session.details, |it| it.set_attribute(hash));
+            Details::change(&mut session.details, |it| _ = it.set_attribute(hash));
         }
         Ok(session)
     }

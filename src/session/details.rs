@@ -1,8 +1,9 @@
 //! The values of a session other than its ids: metadata, tags, prompt template and attributes.
 
+use crate::base::diagnostic;
 use crate::base::error::ErrorKind;
 use crate::base::sync::OnceLock;
-use crate::session::id::{Id, unquoted};
+use crate::session::id::{Id, plain_text, trimmed};
 use crate::session::keys::{
     PROMPT_TEMPLATE, PROMPT_TEMPLATE_VARIABLES, PROMPT_TEMPLATE_VERSION, Part, Parts, ours,
 };
@@ -26,28 +27,44 @@ pub(crate) struct Details {
     encoded: EncodedOnce,
 }
 
+/// The most tags, metadata keys and attributes of a session, each. Every span exports all of them, and the SDK keeps no
+/// more attributes on a span by default. Code that adds one in each turn of a long conversation would exceed any limit.
+const MOST: usize = 128;
+
+/// Adds a value to a list. False if it is dropped, because the list is full.
+fn add<T>(list: &mut Vec<T>, value: T) -> bool {
+    let fits = list.len() < MOST;
+    if fits {
+        list.push(value);
+    }
+    fits
+}
+
+/// Methods that return `false` have dropped a value: there were [`MOST`] already.
 impl Details {
-    pub(crate) fn set_metadata(&mut self, key: &str, value: Json) {
+    pub(crate) fn set_metadata(&mut self, key: &str, value: Json) -> bool {
         match self.metadata.iter_mut().find(|(own, _)| own == key) {
             Some((_, own)) => *own = value,
-            None => self.metadata.push((key.to_owned(), value)),
+            None => return add(&mut self.metadata, (key.to_owned(), value)),
         }
+        true
     }
 
-    pub(crate) fn add_tags(&mut self, tags: impl IntoIterator<Item = StringValue>) {
+    pub(crate) fn add_tags(&mut self, tags: impl IntoIterator<Item = StringValue>) -> bool {
+        let mut fit = true;
         for tag in tags {
-            if !self.tags.contains(&tag) {
-                self.tags.push(tag);
-            }
+            fit &= self.tags.contains(&tag) || add(&mut self.tags, tag);
         }
+        fit
     }
 
-    pub(crate) fn set_attribute(&mut self, attribute: KeyValue) {
+    pub(crate) fn set_attribute(&mut self, attribute: KeyValue) -> bool {
         let mut own = self.attributes.iter_mut();
         match own.find(|own| own.key == attribute.key) {
             Some(own) => own.value = attribute.value,
-            None => self.attributes.push(attribute),
+            None => return add(&mut self.attributes, attribute),
         }
+        true
     }
 
     pub(crate) fn clear(&mut self, parts: Parts) {
@@ -72,15 +89,18 @@ impl Details {
     fn inside(&self, outer: &Self, cleared: Parts) -> Self {
         let mut all = outer.clone();
         all.clear(cleared);
+        let mut fit = all.add_tags(self.tags.iter().cloned());
         for (key, value) in &self.metadata {
-            all.set_metadata(key, value.clone());
+            fit &= all.set_metadata(key, value.clone());
         }
-        all.add_tags(self.tags.iter().cloned());
         all.template = self.template.clone().or(all.template);
         all.template_version = self.template_version.clone().or(all.template_version);
         all.template_variables = self.template_variables.clone().or(all.template_variables);
         for attribute in &self.attributes {
-            all.set_attribute(attribute.clone());
+            fit &= all.set_attribute(attribute.clone());
+        }
+        if !fit {
+            diagnostic::too_many_details();
         }
         all
     }
@@ -219,7 +239,7 @@ pub(crate) fn shared(text: &str) -> StringValue {
 
 /// The tags that a field contains: a list in the form of `?` or JSON, or text with commas.
 pub(crate) fn tags(text: &str) -> Result<Vec<StringValue>, ErrorKind> {
-    let text = text.trim();
+    let text = trimmed(text);
     let list = text.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
     let Some(list) = list else {
         return text.split(',').map(tag).collect();
@@ -235,9 +255,14 @@ pub(crate) fn tags(text: &str) -> Result<Vec<StringValue>, ErrorKind> {
         }
         false
     });
-    let tags = elements.map(str::trim).map(|element| {
-        let plain = unquoted(element).or_else(|| serde_json::from_str(element).ok());
-        tag(plain.as_deref().unwrap_or(element))
+    let tags = elements.filter_map(|element| match plain_text(element.trim()) {
+        // In a list of options.
+        Cow::Borrowed("None") => None,
+        Cow::Borrowed(text) => {
+            let json: Option<String> = serde_json::from_str(text).ok();
+            Some(tag(json.as_deref().unwrap_or(text)))
+        }
+        Cow::Owned(text) => Some(tag(&text)),
     });
     tags.collect()
 }

@@ -132,22 +132,53 @@ impl fmt::Debug for Id {
     }
 }
 
-/// Trims the text. Comparing two bytes takes fewer instructions than decoding the characters at both ends.
-fn trimmed(text: &str) -> &str {
+/// The text without white space and invisible characters at both ends. Comparing two bytes takes fewer instructions than
+/// decoding the characters there.
+pub(crate) fn trimmed(text: &str) -> &str {
     match text.as_bytes() {
         [b'!'..=b'~'] | [b'!'..=b'~', .., b'!'..=b'~'] => text,
-        _ => text.trim(),
+        _ => text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c)),
     }
+}
+
+/// Whether this is a bidirectional control character or a byte-order mark. They change only how the text around them
+/// looks, so two ids could look equal, or one id could look like another.
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}'
+    ) || matches!(c, '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 fn has_control_character(text: &str) -> bool {
     // Nearly every id is ASCII. A loop without an early exit compares many bytes at once.
     let printable = |all, byte: &u8| all & matches!(byte, b' '..=b'~');
-    !text.as_bytes().iter().fold(true, printable) && text.chars().any(char::is_control)
+    let is_refused = |c: char| c.is_control() || is_invisible(c);
+    !text.as_bytes().iter().fold(true, printable) && text.chars().any(is_refused)
+}
+
+/// The plain text of a `Debug` form, which a field recorded with `?` contains: the value inside `Some(..)`, and a string
+/// without its quotes. It is borrowed if there are no quotes, so `Cow::Borrowed("None")` is an `Option` without a value.
+pub(crate) fn plain_text<'a>(text: &'a str) -> Cow<'a, str> {
+    let inside = |text: &'a str| text.strip_prefix("Some(")?.strip_suffix(')');
+    let mut text = text;
+    while let Some(value) = inside(text) {
+        text = value;
+    }
+    unquoted(text).map_or(Cow::Borrowed(text), Cow::Owned)
+}
+
+/// Whether a plain text is the `Debug` form of a struct or tuple struct, such as `SessionId("x")` or `User { id: 7 }`.
+pub(crate) fn is_struct(text: &str) -> bool {
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let fields = text.trim_start_matches(is_of_name);
+    let has_fields = |start, end| fields.starts_with(start) && fields.ends_with(end);
+    text.starts_with(|c: char| c.is_ascii_uppercase())
+        && (has_fields("(", ")") || has_fields(" {", "}"))
 }
 
 /// The string that `text` is the `Debug` form of.
-pub(crate) fn unquoted(text: &str) -> Option<String> {
+fn unquoted(text: &str) -> Option<String> {
     let inside = text.strip_prefix('"')?.strip_suffix('"')?;
     let mut plain = String::with_capacity(inside.len());
     let mut chars = inside.chars();
@@ -173,12 +204,6 @@ pub(crate) fn unquoted(text: &str) -> Option<String> {
     Some(plain)
 }
 
-/// The text without the quotes that the OpenTelemetry layer leaves around a field recorded with `?`.
-pub(crate) fn without_quotes<'a>(text: impl Into<Cow<'a, str>>) -> Cow<'a, str> {
-    let text = text.into();
-    unquoted(&text).map_or(text, Cow::Owned)
-}
-
 /// Texts that other languages and formats write for a missing value.
 const PLACEHOLDERS: [&str; 6] = ["None", "null", "undefined", "nil", "NaN", "[object Object]"];
 
@@ -187,7 +212,7 @@ pub(crate) fn is_placeholder(text: &str) -> bool {
     // Nearly every id starts with another letter.
     let may_be =
         |first: &u8| matches!(first, b'N' | b'n' | b'u' | b'[') || !first.is_ascii_graphic();
-    text.as_bytes().first().is_some_and(may_be) && PLACEHOLDERS.contains(&text.trim())
+    text.as_bytes().first().is_some_and(may_be) && PLACEHOLDERS.contains(&trimmed(text))
 }
 
 /// Whether an attribute with this text contains an id.
@@ -201,12 +226,12 @@ pub(crate) fn is_id(text: &str, id: &str) -> bool {
 }
 
 fn has_id_that(text: &str, condition: impl FnOnce(&str) -> bool) -> bool {
-    Id::check(&without_quotes(text)).is_ok_and(|id| !is_placeholder(id) && condition(id))
+    Id::check(&plain_text(text)).is_ok_and(|id| !is_placeholder(id) && condition(id))
 }
 
 /// Whether an attribute with this text contains a value that is no id: neither blank nor a placeholder.
 pub(crate) fn is_invalid(text: &str) -> bool {
-    Id::check(&without_quotes(text)).is_err_and(|error| error != ErrorKind::Blank)
+    Id::check(&plain_text(text)).is_err_and(|error| error != ErrorKind::Blank)
 }
 
 #[cfg(test)]
@@ -225,6 +250,25 @@ mod tests {
         ] {
             assert_eq!(unquoted(&format!("{text:?}")).as_deref(), Some(text));
         }
+    }
+
+    #[test]
+    fn plain_text_is_inside_some_and_without_quotes() {
+        let forms = [
+            (format!("{:?}", Some(Some("a \"b\""))), "a \"b\""),
+            (format!("{:?}", Some(42)), "42"),
+            (format!("{:?}", Some("Some(1)")), "Some(1)"),
+            ("Some(".repeat(10_000) + &")".repeat(10_000), ""),
+            ("Some(1".into(), "Some(1"),
+            ("Something(1)".into(), "Something(1)"),
+            ("\"a\" or \"b\"".into(), "\"a\" or \"b\""),
+        ];
+        for (form, plain) in forms {
+            assert_eq!(plain_text(&form), plain);
+        }
+        let is_none = |text| matches!(plain_text(text), Cow::Borrowed("None"));
+        assert!(is_none("None") && is_none("Some(None)"));
+        assert!(!is_none("\"None\"") && !is_none("Some(\"None\")"));
     }
 
     #[test]

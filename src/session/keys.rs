@@ -247,7 +247,8 @@ pub(crate) fn register(of: NameOf, name: &str, kind: IdKind) {
         .write()
         .unwrap_or_else(PoisonError::into_inner);
     let added = (of, name.to_owned(), kind);
-    // A program may configure layers again and again: the list grows by new names only.
+    // A program may configure layers again and again: the list grows by new names only. It has no limit, because the ids
+    // under a name that is left out would not be redacted.
     if !names.contains(&added) {
         add_to_filter(name);
         names.push(added);

@@ -1,5 +1,6 @@
 //! Reading the values of a session, and combining those of an inner and an outer session.
 
+use crate::base::error::{Error, ErrorKind};
 use crate::session::Session;
 use crate::session::details::{self, Details};
 use crate::session::id::Id;
@@ -132,6 +133,17 @@ impl Session {
         Details::change(&mut self.details, change);
         self.details.take_if(|details| details.is_empty());
         self
+    }
+
+    /// The same, if `change` returns true: the session has room for the new values.
+    pub(crate) fn change_if_fits(
+        self,
+        change: impl FnOnce(&mut Details) -> bool,
+    ) -> Result<Self, Error> {
+        let mut fits = true;
+        let changed = self.change(|it| fits = change(it));
+        fits.then_some(changed)
+            .ok_or_else(|| ErrorKind::TooMany.into())
     }
 
     /// This session, with the values of `other` where it has none.

@@ -10,7 +10,7 @@ use crate::export;
 use crate::export::{OpenerFields, Redaction};
 use crate::scope::opener::Opener;
 use crate::scope::{Scope, bridge};
-use crate::session::id::{has_id, is_id, is_invalid};
+use crate::session::id::{has_id, is_id, is_invalid, plain_text};
 use crate::session::keys::{
     self, ID, OURS, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, Part,
     Parts, SESSION_ID, USER_HASH, USER_ID, VALUE_KEYS,
@@ -40,7 +40,8 @@ pub(crate) struct SpanAttributes {
 /// The parts that few spans have.
 #[derive(Default)]
 struct More {
-    /// The keys of the scope that the span has already, except ids.
+    /// The keys of the scope that the span has already, except ids. Each once, however often they are set, and no other
+    /// keys: a span may live long.
     keys: Vec<Key>,
     /// The values that `mark_trace` set on a span below.
     marked: Session,
@@ -117,13 +118,9 @@ impl SpanAttributes {
         self.checks_every_key |= opener.as_ref().is_some_and(|it| it.fields.have_details());
         let attributes = builder.attributes.get_or_insert_default();
         let mut rewritten = Parts::default();
-        let mut end = attributes.len();
-        // From the last to the first: of the values of a field, the last one counts.
-        while let Some(at) = attributes[..end]
-            .iter()
-            .rposition(|it| self.may_matter(&it.key))
-        {
-            end = at;
+        // From the last to the first: of the values of a field, the last one counts. The attributes from `kept` on stay.
+        let mut kept = attributes.len();
+        for at in (0..attributes.len()).rev() {
             let attribute = &mut attributes[at];
             let field = self.id_field(attribute.key.as_str());
             let is_kept = match field.map(|kind| (kind, self.recorded(kind, attribute))) {
@@ -138,12 +135,16 @@ impl SpanAttributes {
                     attribute.key = Key::from_static_str(kind.key());
                     form == Form::Exported
                 }
-                _ => self.admit(attribute),
+                _ => !self.may_matter(&attribute.key) || self.admit(attribute),
             };
-            if !is_kept {
-                attributes.remove(at);
+            if is_kept {
+                kept -= 1;
+                if at != kept {
+                    attributes.swap(at, kept);
+                }
             }
         }
+        attributes.drain(..kept);
         let Some(opener) = opener else { return };
         opener.with_values(|set| {
             for kind in IdKind::BOTH {
@@ -191,10 +192,21 @@ impl SpanAttributes {
             attribute.key = Key::from_static_str(renamed);
         }
         let key = attribute.key.as_str();
-        if VALUE_KEYS.contains(&key) || key == USER_HASH || self.checks_every_key {
-            self.more().keys.push(attribute.key.clone());
+        if VALUE_KEYS.contains(&key) || key == USER_HASH || self.scope_has_attribute(key) {
+            self.add_key(&attribute.key);
         }
         true
+    }
+
+    /// The span has an attribute with this key.
+    fn add_key(&mut self, key: &Key) {
+        if !self.has(key.as_str()) {
+            self.more().keys.push(key.clone());
+        }
+    }
+
+    fn scope_has_attribute(&self, key: &str) -> bool {
+        self.scope.as_ref().is_some_and(|it| it.has_attribute(key))
     }
 
     /// Whether `session.id` or `user.id` stays: a field of the opener is consumed, and an invalid id gives way to the
@@ -209,7 +221,8 @@ impl SpanAttributes {
                 return self.consume(kind, attribute);
             }
         } else if !is_valid && self.scope_has(&[kind]) {
-            let error = Id::check(&text).err().unwrap_or(ErrorKind::Placeholder);
+            let error = Id::check(&plain_text(&text)).err();
+            let error = error.unwrap_or(ErrorKind::Placeholder);
             diagnostic::own_attribute_ignored(kind.key(), error);
             return false;
         }
@@ -303,12 +316,14 @@ impl SpanAttributes {
         if let Some(opener) = &self.opener {
             opener.warn_of_kept_ids(session);
         }
-        if let Some(details) = session.details.as_ref().filter(|_| !self.checks_every_key) {
-            // The span may already have attributes with these keys. Which ones isn't known, so it writes none of them.
-            let keys = details.attributes.iter().map(|it| it.key.clone());
-            self.more().keys.extend(keys);
+        let scope = Scope::nested(self.scope.clone(), session);
+        // The span may already have attributes with the keys that are new. Which ones isn't known, so it writes none.
+        for attribute in session.details.iter().flat_map(|it| &it.attributes) {
+            let key = &attribute.key;
+            if scope.has_attribute(key.as_str()) && !self.scope_has_attribute(key.as_str()) {
+                self.add_key(key);
+            }
         }
-        let scope = Scope::nested(self.scope.take(), session);
         self.scope = Some(scope.clone());
         match self.more.as_mut().and_then(|more| more.adopted.as_mut()) {
             None => scope,

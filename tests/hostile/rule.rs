@@ -3,13 +3,21 @@
 
 /// The id that a text stands for, or why it stands for none.
 pub(crate) fn id(text: &str) -> Result<&str, &'static str> {
-    let id = text.trim();
+    let id = text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
     match id.len() {
         0 => Err("is blank"),
         1025.. => Err("is longer than 1024 bytes"),
-        _ if id.chars().any(char::is_control) => Err("has a control character"),
+        _ if id.chars().any(|c| c.is_control() || is_invisible(c)) => {
+            Err("has a control character")
+        }
         _ => Ok(id),
     }
+}
+
+/// Bidirectional control characters, and byte-order marks.
+fn is_invisible(c: char) -> bool {
+    let bidirectional = "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}";
+    c == '\u{feff}' || bidirectional.contains(c)
 }
 
 /// The id that a field, a header, a client or a variable of the environment sets, or why it sets none.

@@ -31,11 +31,15 @@ fn own_id_holds_under_the_other_keys_of_the_dialect() {
         info!(session.id = "own", "session");
         info!(langfuse.user.id = ?"own", "user");
         info!(session.id = "\n", "no id");
+        info!(session.id = ?Some("own"), "some");
+        info!(session.id = ?None::<&str>, "none");
     });
     app.exports(&[
         "session session.id=own user.id=u-7 langfuse.session.id=own langfuse.user.id=u-7",
         "user langfuse.user.id=\"own\" session.id=chat-42 user.id=u-7 langfuse.session.id=chat-42",
         "no id session.id=\n user.id=u-7 langfuse.session.id=chat-42 langfuse.user.id=u-7",
+        "some session.id=Some(\"own\") user.id=u-7 langfuse.session.id=own langfuse.user.id=u-7",
+        "none session.id=None user.id=u-7 langfuse.session.id=chat-42 langfuse.user.id=u-7",
     ]);
 }
 

@@ -6,6 +6,7 @@ mod allocator;
 mod support;
 
 mod chains;
+mod growth;
 #[cfg(feature = "http")]
 mod hostile;
 mod spans;

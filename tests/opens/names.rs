@@ -1,12 +1,16 @@
 //! Which names open a scope (A3): the defaults, names that are added, and callsites that are chosen.
 
 use crate::opens::{extracted, work};
-use crate::support::{App, values};
+use crate::support::{self, App, values};
+use std::collections::HashMap;
 use tracing::field::Empty;
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Span, debug_span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::{SessionLayer, current_session_id, session, user};
+use tracing_session::{
+    Session, SessionLayer, SessionPropagator, current_session_id, propagation::propagated_context,
+    session, user,
+};
 use tracing_subscriber::prelude::*;
 
 #[test]
@@ -144,6 +148,63 @@ fn filter_keeps_the_fields_of_a_library_from_setting_the_session() {
               call session.id=chat-42
         ",
     );
+}
+
+/// Runs work in the session of headers.
+type Way = fn(&mut dyn FnMut());
+
+/// Each way in which a session of headers becomes current.
+const FROM_HEADERS: &[(&str, Way)] = &[
+    ("attached", |work| {
+        let _attached = extracted("chat-42").attach();
+        work();
+    }),
+    ("set_parent", |work| {
+        let request = info_span!("request");
+        request.set_parent(extracted("chat-42")).unwrap();
+        request.in_scope(work);
+    }),
+    ("propagated_context", |work| {
+        support::propagate(SessionPropagator::new());
+        let headers = [("baggage".to_owned(), "session.id=chat-42".to_owned())];
+        let cx = propagated_context(&HashMap::from(headers));
+        let _attached = cx.attach();
+        info_span!("request").in_scope(work);
+    }),
+    ("read back", |work| {
+        let session = Session::of(&extracted("chat-42")).unwrap();
+        session.in_scope(work);
+    }),
+];
+
+#[test]
+fn filter_keeps_spans_named_session_of_a_library_from_replacing_the_session_of_headers() {
+    let library = || {
+        info_span!(target: "proxy::protocol", "session", id = 7_u64).in_scope(work);
+    };
+    for (name, from_headers) in FROM_HEADERS {
+        // The name is implicit, and replaces an id of headers.
+        let app = App::new();
+        from_headers(&mut || library());
+        assert_eq!(values(&app.span("call"), "session.id"), ["7"], "{name}");
+        drop(app);
+        let app = App::with(|it| it.with_opener_filter(|span| !span.target().starts_with("proxy")));
+        from_headers(&mut || library());
+        for span in ["session", "work", "call"] {
+            assert_eq!(values(&app.span(span), "session.id"), ["chat-42"], "{name}");
+        }
+        assert_eq!(values(&app.span("session"), "id"), ["7"], "{name}");
+        // Spans of the application's own code still count.
+        from_headers(&mut || {
+            info_span!("session", id = "chat-43").in_scope(|| info_span!("own").in_scope(|| {}))
+        });
+        assert_eq!(
+            values(&app.span("own"), "session.id"),
+            ["chat-43"],
+            "{name}"
+        );
+        assert_eq!(app.diagnostics.said(), [""; 0], "{name}");
+    }
 }
 
 #[test]

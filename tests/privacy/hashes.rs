@@ -75,7 +75,15 @@ fn every_way_to_say_an_id_has_the_same_hash() {
     let ways: &[&Work<'_>] = &[
         &|_| user!(USER).in_scope(|| {}),
         &|_| drop(info_span!("request", user.id = ?USER)),
+        &|_| drop(info_span!("request", user.id = ?Some(USER))),
         &|_| drop(info_span!("request", user.id = %format!(" {USER} "))),
+        &|_| drop(info_span!("request", user.id = %format!("\u{feff}{USER}\u{200e}"))),
+        &|provider| {
+            let mut span = provider.tracer("library").start("library");
+            let option = Some(format!("\u{feff}{USER} "));
+            span.set_attribute(KeyValue::new("user.id", format!("{option:?}")));
+            span.end();
+        },
         &|provider| {
             let mut span = provider.tracer("library").start("library");
             span.set_attribute(KeyValue::new("user.id", format!("{USER} ")));

@@ -8,7 +8,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{Span as _, Tracer, TracerProvider};
 use std::collections::HashMap;
-use tracing::field::{Empty, display};
+use tracing::field::{Empty, debug, display};
 use tracing::{Span, debug_span, info_span, instrument};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{
@@ -38,6 +38,20 @@ const WAYS: &[(&str, &Work<'static>)] = &[
         info_span!("session", id = ?CHAT)
             .in_scope(|| info_span!("user", id = ?USER).in_scope(below));
         info_span!("request", session.id = ?CHAT, user.id = ?USER).in_scope(below);
+    }),
+    ("in an Option", &|provider| {
+        let (chat, user) = (Some(CHAT), Some(Some(USER)));
+        info_span!("session", id = ?chat)
+            .in_scope(|| info_span!("user", id = ?user).in_scope(below));
+        info_span!("request", session.id = ?chat, user.id = ?user).in_scope(below);
+        let late = info_span!("request", session.id = Empty, user.id = Empty);
+        late.in_scope(below);
+        late.record("session.id", debug(chat))
+            .record("user.id", debug(user));
+        let mut span = provider.tracer("library").start("library");
+        span.set_attribute(KeyValue::new("session.id", format!("{chat:?}")));
+        span.set_attribute(KeyValue::new("langfuse.user.id", format!("{user:?}")));
+        span.end();
     }),
     ("with spaces", &|_| {
         info_span!("request", session.id = %format!(" {CHAT} "), user.id = ?format!("{USER}\t"))

@@ -310,6 +310,16 @@ pub fn kept(file: &str, span: &str, line: u32, key: &str) -> String {
     )
 }
 
+/// Whether an id may contain this character: it is neither a control character, a bidirectional one among them, nor a
+/// byte-order mark.
+pub fn may_be_in_an_id(c: char) -> bool {
+    let bidirectional = matches!(
+        c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}'
+    );
+    !c.is_control() && !bidirectional && !matches!(c, '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
 /// A `Context` as a server extracts it from the headers of a request.
 pub fn remote() -> opentelemetry::Context {
     use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags, TraceId, TraceState};

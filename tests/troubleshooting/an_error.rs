@@ -136,6 +136,8 @@ rows! {
         row.says(&error.to_string());
         row.says(&chat().with_prompt_template_variables(["Oslo"]).unwrap_err().to_string());
         row.says(&chat().with_attribute("session.id", "chat-43").unwrap_err().to_string());
+        let tags = (0..200).map(|n| n.to_string());
+        row.says(&chat().with_tags(tags).unwrap_err().to_string());
     };
 
     key_is_missing: here "the key is too short" => |row| {

@@ -30,6 +30,23 @@ rows! {
         assert_eq!(app.diagnostics.said(), NOTHING);
     };
 
+    library_has_a_span_named_session: here "a session from headers is lost in a library" => |_| {
+        let propagator = SessionPropagator::new();
+        let headers = HashMap::from([("baggage".to_owned(), "session.id=chat-42".to_owned())]);
+        let serve = || {
+            let _attached = propagator.extract(&headers).attach();
+            info_span!(target: "proxy", "session", id = 7).in_scope(|| span("below"));
+        };
+        let app = App::new();
+        serve();
+        assert_eq!(session_of(&app.spans(), "below"), some("7"));
+        drop(app);
+        let app = App::with(|it| it.with_opener_filter(|span| span.target() != "proxy"));
+        serve();
+        assert_eq!(session_of(&app.spans(), "below"), some("chat-42"));
+        assert_eq!(app.diagnostics.said(), NOTHING);
+    };
+
     guard_is_held_across_an_await: here "spans of other requests are in the session" => |_| {
         let app = App::new();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -27,9 +27,31 @@ rows! {
         info_span!("session", id = " ").in_scope(|| {});
         info_span!("chat", user.id = long.as_str()).in_scope(|| {});
         info_span!("chat", session.id = "chat-42", tags = "a\u{7}b").in_scope(|| {});
-        info_span!("chat", user.id = ?None::<&str>).in_scope(|| {});
+        info_span!("chat", user.id = "None").in_scope(|| {});
         row.says_all(&app.diagnostics.said());
         assert_eq!(app.diagnostics.said().len(), 4);
+    };
+
+    field_has_the_name_of_a_type: here "field `..` of span `..` at .. contains the name of a type" => |row| {
+        #[derive(Debug)]
+        struct SessionId(#[allow(dead_code, reason = "for Debug")] u64);
+        let app = App::new();
+        info_span!("chat", session.id = ?SessionId(7)).in_scope(|| {});
+        row.says_all(&app.diagnostics.said());
+        assert_eq!(session_of(&app.spans(), "chat"), some("SessionId(7)"));
+        info_span!("fixed", session.id = %7).in_scope(|| {});
+        assert_eq!(session_of(&app.spans(), "fixed"), some("7"));
+        assert_eq!(app.diagnostics.said().len(), 1);
+    };
+
+    session_has_too_many_tags: alone "a session has more than 128 tags, metadata keys or attributes" => |row| {
+        let app = App::new();
+        let request = info_span!("chat", session.id = "chat-42", tags = tracing::field::Empty);
+        for n in 0..200 {
+            request.record("tags", n);
+        }
+        row.says_all(&app.diagnostics.said());
+        assert_eq!(app.diagnostics.said().len(), 1);
     };
 
     name_is_only_implicit: here "the field `..` of span `..` at .. is ignored, because" => |row| {

@@ -105,6 +105,58 @@ fn ids_are_trimmed() {
     );
 }
 
+/// Bidirectional control characters and byte-order marks: they are invisible, and change how the text around them looks.
+const INVISIBLE: [char; 13] = [
+    '\u{61c}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}',
+    '\u{2066}', '\u{2067}', '\u{2068}', '\u{2069}', '\u{feff}',
+];
+
+#[test]
+fn invisible_characters_are_trimmed_at_both_ends_and_refused_inside() {
+    let app = App::new();
+    let refused = "has a control character";
+    for c in INVISIBLE {
+        let around = format!("{c} {c}\u{e9}-42{c}\n");
+        assert_eq!(Session::new(&around).unwrap().id(), Some("\u{e9}-42"));
+        let inside = format!("chat{c}42");
+        let error = |error: tracing_session::Error| error.to_string();
+        assert_eq!(
+            Session::new(&inside).map_err(error),
+            Err(format!("id {refused}"))
+        );
+        let user = Session::default().with_user(&inside);
+        assert_eq!(user.map_err(error), Err(format!("id {refused}")));
+        let tag = Session::default().with_tags([&inside]);
+        assert_eq!(tag.map_err(error), Err(format!("tag {refused}")));
+        let key = Session::default().with_metadata(&inside, 1);
+        assert_eq!(key.map_err(error), Err(format!("metadata key {refused}")));
+        let blank = Session::new(format!("{c} {c}")).map_err(error);
+        assert_eq!(blank, Err("id is blank".to_owned()));
+        // An attribute with such an id is no id.
+        session!("outer").in_scope(|| {
+            let span = info_span!("own");
+            span.set_attribute("session.id", inside);
+            span.in_scope(|| {});
+        });
+        // Characters that are visible, join letters, or are parts of emoji.
+        for text in [
+            "\u{5d0}\u{5d1}",
+            "a\u{200d}b",
+            "a\u{200c}b",
+            "a\u{ad}b",
+            "\u{2764}\u{fe0f}",
+        ] {
+            assert_eq!(Session::new(text).unwrap().id(), Some(text));
+        }
+    }
+    let owns = app.spans().into_iter().filter(|it| it.name == "own");
+    for own in owns {
+        assert_eq!(values(&own, "session.id"), ["outer"]);
+    }
+    drop(info_span!("placeholder", session.id = "\u{feff}None"));
+    assert_eq!(values(&app.span("placeholder"), "session.id"), [""; 0]);
+}
+
 #[test]
 fn value_that_is_no_id_is_ignored_and_the_outer_one_stays() {
     let long = "x".repeat(1025);
