@@ -296,22 +296,24 @@ impl Session {
         let Some(cx) = get_otel_context(span, dispatch) else {
             // It isn't set on the nearest exported span instead: that one may have many descendants, each
             // with a user of its own.
-            let scope = Scope::nested(Scope::current(), self);
-            let shared = LayerState::of(dispatch);
-            let is_set = shared.is_some_and(|it| tracked::set_scope(it, dispatch, span, scope));
-            return ensure(is_set, ErrorKind::FilteredOut);
+            let state = LayerState::of(dispatch).ok_or(ErrorKind::FilteredOut)?;
+            return Ok(tracked::set_session(state, dispatch, span, self)?);
         };
         // If the `Context` of another span is attached inside this one, or an empty one, it shadows this span.
         let shadows = |here: &Context| {
             here.span().span_context() != cx.span().span_context() || context::is_inside_span(here)
         };
-        let is_activated =
-            LayerState::of(dispatch).is_none_or(|it| it.setup.wrapped.is_activation_on());
+        let state = LayerState::of(dispatch);
+        let is_activated = state.is_none_or(|it| it.setup.wrapped.is_activation_on());
         ensure(
             !is_activated || context::map_current(shadows) != Some(true),
             ErrorKind::InsideValue,
         )?;
-        self.set_in(&cx, ErrorKind::NoProvider)
+        self.set_in(&cx, ErrorKind::NoProvider)?;
+        if let Some(state) = state {
+            state.set_in_adopted(span, self);
+        }
+        Ok(())
     }
 
     /// Sets the session on the span of `cx`. If no provider of this crate made the span, the error is `refused`.

@@ -46,6 +46,7 @@ macro_rules! forward_to_inner {
     };
 }
 
+pub(crate) mod adopted;
 pub(crate) mod fields;
 pub(crate) mod filtered;
 pub(crate) mod openers;
@@ -363,6 +364,7 @@ where
 
     fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
         self.state.track_new_span(attrs, id, &ctx);
+        self.state.decline(attrs, id, &ctx);
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
@@ -370,8 +372,8 @@ where
         self.state.subscriber.flush_diagnostics();
     }
 
-    fn on_enter(&self, id: &Id, _: Context<'_, S>) {
-        self.state.track_enter(id);
+    fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
+        self.state.track_enter(id, &ctx);
     }
 
     fn on_exit(&self, id: &Id, _: Context<'_, S>) {

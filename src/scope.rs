@@ -8,6 +8,7 @@
 
 pub(crate) mod bridge;
 pub(crate) mod context;
+pub(crate) mod entered;
 pub(crate) mod opener;
 pub(crate) mod polled;
 

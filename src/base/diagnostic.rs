@@ -114,6 +114,29 @@ pub(crate) fn implicit_opener_ignored(span: &Metadata<'_>) {
     ));
 }
 
+/// A future of another process's trace adopts a span that was created before, in a trace of its own.
+pub(crate) fn span_before_its_trace(span: &'static Metadata<'static>) {
+    if is_first(&REPORTED, Mistake::EarlySpan(span.callsite(), "trace")) {
+        let (name, at) = (span.name(), location(span));
+        defer(format!(
+            "span `{name}` at {at} was created before the trace in the headers was known, so it is in the session of the \
+             caller, and not in the trace (create the span inside the future that runs `with_propagated`)"
+        ));
+    }
+}
+
+/// A span that a future has adopted is entered outside of every session.
+pub(crate) fn adopted_span_outside(span: &'static Metadata<'static>) {
+    if is_first(&REPORTED, Mistake::EarlySpan(span.callsite(), "task")) {
+        let (name, at) = (span.name(), location(span));
+        defer(format!(
+            "span `{name}` at {at} was created before its session was attached, and is entered outside the session now: \
+             spans inside are in no session (create the span in the session, or attach the session to the other task \
+             too, with `in_session`)"
+        ));
+    }
+}
+
 /// An attribute that an author set with OpenTelemetry's API contains no valid id.
 pub(crate) fn own_attribute_ignored(key: &'static str, error: ErrorKind) {
     if is_first(&REPORTED, Mistake::OwnAttribute(key, error)) {
@@ -182,6 +205,7 @@ const MOST_REPORTED: usize = 1_000;
 enum Mistake {
     OwnAttribute(&'static str, ErrorKind),
     KeptId(Identifier, &'static str),
+    EarlySpan(Identifier, &'static str),
     Message(Message),
 }
 

@@ -1,54 +1,28 @@
 //! Spans that a future adopts when they are entered, because they were created in no session: see `scope/polled.rs`.
 
 use crate::base::diagnostic;
-use crate::base::shards::Shards;
-use crate::layer::spans::{LayerState, SpanKey};
+use crate::layer::spans::LayerState;
 use crate::layer::tracked;
 use crate::scope::bridge::SpanCommand;
+use crate::scope::entered::{self, Adoption, TrackedGuard};
 use crate::scope::polled::PolledScope;
 use crate::scope::{Scope, bridge, context, polled};
 use crate::session::Session;
 use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::TraceContextExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::Subscriber;
 use tracing::span::{Attributes, Id};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-/// The adopted spans. Written when a future adopts a span, and when the span closes. Read when such a span is entered.
-/// Empty if every span is created in the session in which it is entered.
-static ADOPTED: Shards<SpanKey, Adoption> = Shards::new();
-
-/// Whether [`ADOPTED`] was ever written, so that a process without adopted spans doesn't look into it.
-static ANY_ADOPTED: AtomicBool = AtomicBool::new(false);
-
-/// The future that has adopted a span last.
-struct Adoption {
-    /// The scope of the future.
-    future: Arc<Scope>,
-    /// The scope that applies inside the span.
-    scope: Arc<Scope>,
-}
-
 /// In the extensions of an adopted span.
-struct AdoptedSpan(SpanKey);
-
-impl Drop for AdoptedSpan {
-    fn drop(&mut self) {
-        ADOPTED.remove(self.0);
-    }
+struct AdoptedSpan {
+    _guard: TrackedGuard,
 }
 
 /// In the extensions of a span whose parent was given where a session applied. No future adopts it.
 struct Declined;
-
-/// Whether a span that is entered may be adopted, or was adopted before.
-#[inline(always)]
-pub(crate) fn may_matter() -> bool {
-    polled::is_polling() || ANY_ADOPTED.load(Ordering::Relaxed)
-}
 
 impl LayerState {
     /// Remembers a new span with a given parent, or with `parent: None`, if a session applies where it is created.
@@ -81,13 +55,14 @@ impl LayerState {
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         let cx = context::current();
-        let Some(scope) = self.adopt(id, ctx, future, Scope::of(&cx).as_ref(), Some(&cx)) else {
-            return;
-        };
-        tracked::push_attached(self.key(id), future.attach_inside(scope));
+        if let Some(inside) = self.adopt(id, ctx, future, Scope::of(&cx).as_ref(), Some(&cx)) {
+            let attached = future.attach_inside(inside);
+            self.push_entered(id, Some(attached), false);
+        }
     }
 
-    /// The scope that applies inside a span whose own scope is `own`, if the future adopts the span.
+    /// The scope that applies inside a span whose own scope is `own`, if the future adopts the span. `exported`: the span's
+    /// `Context`, if the OpenTelemetry layer knows it.
     pub(crate) fn adopt<S>(
         &self,
         id: &Id,
@@ -103,33 +78,31 @@ impl LayerState {
             return None;
         }
         let key = self.key(id);
-        let again = ADOPTED.read(key, |known| {
-            Arc::ptr_eq(&known.future, &future.scope).then(|| known.scope.clone())
-        });
-        if again.is_some() {
-            return again;
+        let known = entered::adoption(key).filter(|it| Arc::ptr_eq(&it.future, &future.scope));
+        if let Some(known) = known {
+            return Some(known.inside);
         }
         let span = ctx.span(id)?;
-        let scope = future.inside(own);
+        let inside = future.inside(own);
         if let Some(cx) = exported {
-            bridge::send(cx, SpanCommand::Adopt(scope.clone()));
+            bridge::send(cx, SpanCommand::Adopt(inside.clone()));
             let trace = cx.span().span_context().trace_id();
             if future.remote_trace.is_some_and(|remote| remote != trace) {
                 diagnostic::span_before_its_trace(span.metadata());
             }
         }
-        let mut extensions = span.extensions_mut();
-        if extensions.get_mut::<AdoptedSpan>().is_none() {
-            extensions.insert(AdoptedSpan(key));
-        }
-        drop(extensions);
         let adoption = Adoption {
             future: future.scope.clone(),
-            scope: scope.clone(),
+            inside: inside.clone(),
         };
-        ADOPTED.insert(key, adoption);
-        ANY_ADOPTED.store(true, Ordering::Relaxed);
-        Some(scope)
+        let guard = entered::adopt(key, adoption);
+        let mut extensions = span.extensions_mut();
+        if extensions.get_mut::<AdoptedSpan>().is_some() {
+            guard.forget();
+        } else {
+            extensions.insert(AdoptedSpan { _guard: guard });
+        }
+        Some(inside)
     }
 
     /// Emits a diagnostic if a span that was adopted before is entered in no session: the spans inside are in none.
@@ -138,9 +111,8 @@ impl LayerState {
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
-        let was_adopted = ADOPTED.read(self.key(id), |_| Some(())).is_some();
         let is_in_session = || Scope::current().is_some_and(|scope| scope.id().is_some());
-        if was_adopted && !is_in_session() {
+        if entered::adoption(self.key(id)).is_some() && !is_in_session() {
             if let Some(span) = ctx.span(id) {
                 diagnostic::adopted_span_outside(span.metadata());
             }
@@ -152,20 +124,22 @@ impl LayerState {
     /// future enters it. False if it isn't.
     pub(crate) fn set_in_adopted(&self, id: &Id, session: &Session) -> bool {
         let key = self.key(id);
-        let known = ADOPTED.read(key, |it| Some((it.future.clone(), it.scope.clone())));
-        let current = PolledScope::current();
-        let (Some((future, scope)), Some(current)) = (known, current) else {
+        let known = entered::adoption(key);
+        let (Some(known), Some(current)) = (known, PolledScope::current()) else {
             return false;
         };
-        if !Arc::ptr_eq(&scope, &current.scope) {
+        if !Arc::ptr_eq(&known.inside, &current.scope) {
             return false;
         }
-        let scope = Scope::nested(Some(scope), session);
+        let inside = Scope::nested(Some(known.inside), session);
+        let future = known.future;
         let adoption = Adoption {
             future,
-            scope: scope.clone(),
+            inside: inside.clone(),
         };
-        ADOPTED.insert(key, adoption);
-        tracked::replace_attached(key, || current.attach_inside(scope))
+        // The span has the guard already.
+        entered::adopt(key, adoption).forget();
+        tracked::replace_attached(key, || current.attach_inside(inside));
+        true
     }
 }

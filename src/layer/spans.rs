@@ -1,20 +1,19 @@
-//! The spans of `tracing`, as the layers see them: the session in their extensions, the map of tracked spans, and
+//! The spans of `tracing`, as the layers see them: the session in their extensions, the state that layers share, and
 //! access to spans with a dispatcher alone.
 //!
 //! Locks: never hold the extensions of two spans, and none while foreign code runs (a field's `Debug`, the start of an
 //! OpenTelemetry span): the OpenTelemetry layer locks extensions in its own order.
 
 use crate::base::setup::{AROUND, BESIDE, FoundTracer, SetupCheck};
-use crate::base::shards::Shards;
 use crate::base::{diagnostic, setup};
 use crate::layer::openers::Openers;
 use crate::scope::Scope;
 use crate::scope::bridge::PendingGuard;
+use crate::scope::entered::{SpanKey, TrackedGuard, replace_tracked, track};
 use crate::session::Session;
 use opentelemetry::Context as OtelContext;
 use std::any::TypeId;
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use tracing::dispatcher::WeakDispatch;
@@ -102,66 +101,14 @@ impl fmt::Debug for SessionExtension {
     }
 }
 
-/// A span of `tracing`, by its id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SpanKey {
-    /// The address of the layer's state: all subscribers count their spans from 1.
-    pub(crate) layer: usize,
-    pub(crate) span: u64,
-}
-
-/// SpanKeys of two layers may meet in a hash, and are two all the same.
-impl Hash for SpanKey {
-    #[inline]
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        hasher.write_u64(self.span ^ (self.layer as u64).rotate_left(32));
-    }
-}
-
-/// The scopes of tracked spans, by `tracing`'s span ids: they are attached whenever the span is entered, because the
-/// OpenTelemetry layer doesn't know the span. Written when such a span is created or `set_*` is called in it, read when
-/// a span is entered or left: one atomic load where it is empty. Empty if there is an OpenTelemetry layer, and no span in
-/// a session is filtered out for it.
-static TRACKED: Shards<SpanKey, Arc<Scope>> = Shards::new();
-
-/// False if a span is not tracked; true if it may be.
-#[inline(always)]
-pub(crate) fn may_track(span: SpanKey) -> bool {
-    TRACKED.may_have(span)
-}
-
-/// Tracks a span, as long as the guard lives.
-pub(crate) fn track(span: SpanKey, scope: Arc<Scope>) -> TrackedGuard {
-    TRACKED.insert(span, scope);
-    TrackedGuard(span)
-}
-
-/// Gives a tracked span another scope.
-pub(crate) fn replace_tracked(span: SpanKey, scope: Arc<Scope>) {
-    TRACKED.insert(span, scope);
-}
-
-pub(crate) fn tracked_scope(span: SpanKey) -> Option<Arc<Scope>> {
-    TRACKED.read(span, |scope| Some(scope.clone()))
-}
-
-/// Ends the tracking of a span when it is dropped, with the span's extensions.
-#[derive(Debug)]
-#[must_use]
-pub(crate) struct TrackedGuard(SpanKey);
-
-impl Drop for TrackedGuard {
-    fn drop(&mut self) {
-        TRACKED.remove(self.0);
-    }
-}
-
 /// The state that the layers made of one `SessionLayer` share.
 #[derive(Debug, Default)]
 pub(crate) struct LayerState {
     pub(crate) openers: Openers,
     pub(crate) subscriber: SubscriberHandle,
     pub(crate) setup: SetupChecks,
+    /// For `Weak`s that tell whether the layer still exists: it may be reloaded while spans are entered.
+    pub(crate) exists: Arc<()>,
 }
 
 /// The setup checks of one layer.
@@ -344,28 +291,5 @@ impl SpanAccess {
                 replace_tracked(key, scope.clone());
             },
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spans_whose_hashes_are_equal_are_both_tracked() {
-        let [one, other] = [(0, 1 << 32 | 5), (1, 5)].map(|(layer, span)| SpanKey { layer, span });
-        let hash = |key: SpanKey| key.span ^ (key.layer as u64).rotate_left(32);
-        assert_eq!(hash(one), hash(other));
-        let (first, second) = (Scope::empty(), Scope::empty());
-        let one_tracked = track(one, first.clone());
-        assert!(tracked_scope(other).is_none());
-        let other_tracked = track(other, second.clone());
-        for (span, scope) in [(one, &first), (other, &second)] {
-            assert!(Arc::ptr_eq(&tracked_scope(span).unwrap(), scope));
-        }
-        drop(other_tracked);
-        assert!(tracked_scope(other).is_none() && tracked_scope(one).is_some() && may_track(one));
-        drop(one_tracked);
-        assert!(tracked_scope(one).is_none());
     }
 }

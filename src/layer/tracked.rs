@@ -1,14 +1,16 @@
 //! Tracked spans: the layer attaches their scope whenever they are entered, because the OpenTelemetry layer doesn't know
 //! them. Either they are filtered out for that layer, or there is no such layer.
 
+use crate::base::error::ErrorKind;
 use crate::base::{diagnostic, setup};
-use crate::layer::spans::{LayerState, SessionExtension, SpanKey, tracked_scope};
+use crate::layer::spans::{LayerState, SessionExtension};
 use crate::scope::bridge::PendingSpan;
 use crate::scope::context::Attached;
+use crate::scope::entered::{self, EnteredSpan, Place, SpanKey, tracked_scope};
 use crate::scope::{Scope, context};
+use crate::session::Session;
 use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::TraceContextExt;
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tracing::span::{Attributes, Id};
@@ -85,31 +87,41 @@ impl LayerState {
         tracked_scope(self.key(id)).filter(is_unknown)
     }
 
-    pub(crate) fn track_enter(&self, id: &Id) {
+    pub(crate) fn track_enter<S>(&self, id: &Id, ctx: &Context<'_, S>)
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
         self.subscriber.flush_diagnostics();
         let scope = tracked_scope(self.key(id));
         let is_checked = scope.is_some()
             && self.setup.beside.is_running()
             && !(setup::has_processor() && self.is_after_opentelemetry_layer(id));
-        push(EnteredSpan {
+        let attached = scope.and_then(|scope| {
+            if let Some(future) = self.adopting_future(id, ctx) {
+                if let Some(inside) = self.adopt(id, ctx, &future, Some(&scope), None) {
+                    return Some(future.attach_inside(inside));
+                }
+            }
+            (!is_current(&scope)).then(|| scope.attach())
+        });
+        self.push_entered(id, attached, is_checked);
+    }
+
+    pub(crate) fn push_entered(&self, id: &Id, attached: Option<Attached>, is_checked: bool) {
+        entered::push(EnteredSpan {
             span: self.key(id),
-            _guard: scope.filter(|it| !is_current(it)).map(Scope::attach),
+            layer: Arc::downgrade(&self.exists),
+            attached,
+            place: Place::current(),
             is_checked,
         });
     }
 
     pub(crate) fn track_exit(&self, id: &Id) {
         // Dropped after the stack is released: detaching a `Context` may drop a span, which runs foreign code.
-        let left = pop(self.key(id));
+        let left = entered::pop(self.key(id));
         if left.is_some_and(|left| left.is_checked) {
             self.look_for_opentelemetry_layer(id);
-        }
-    }
-
-    /// Enters a span if it is tracked.
-    pub(crate) fn enter_if_tracked(&self, id: &Id) {
-        if tracked_scope(self.key(id)).is_some() {
-            self.track_enter(id);
         }
     }
 
@@ -144,59 +156,36 @@ fn is_current(scope: &Arc<Scope>) -> bool {
     Scope::current().is_some_and(|current| Arc::ptr_eq(&current, scope))
 }
 
-/// A tracked span that is entered on this thread.
-struct EnteredSpan {
-    span: SpanKey,
-    /// Detaches the scope when it is dropped.
-    _guard: Option<Attached>,
-    /// The setup check continues when the span is exited.
-    is_checked: bool,
-}
-
-thread_local! {
-    /// The tracked spans that are entered on this thread, innermost last. The callbacks of enter and exit write and
-    /// read it. Empty outside tracked spans.
-    static ENTERED_SPANS: RefCell<Vec<EnteredSpan>> = const { RefCell::new(Vec::new()) };
-}
-
-fn push(entered: EnteredSpan) {
-    // While the thread exits there is no stack, and the guard is dropped at once.
-    let _exiting = ENTERED_SPANS.try_with(|stack| stack.borrow_mut().push(entered));
-}
-
-fn pop(span: SpanKey) -> Option<EnteredSpan> {
-    let pop = |stack: &RefCell<Vec<EnteredSpan>>| {
-        let mut stack = stack.borrow_mut();
-        let is_it = |entered: &EnteredSpan| entered.span == span;
-        stack.iter().rposition(is_it).map(|at| stack.remove(at))
-    };
-    ENTERED_SPANS.try_with(pop).ok().flatten()
-}
-
-/// Gives the current tracked span another scope: until it is exited, and again whenever it is entered. False if the
-/// innermost tracked span of this thread is another one.
-pub(crate) fn set_scope(
+/// Sets a session on the current tracked span: until it is exited, and again whenever it is entered. An error if the innermost
+/// tracked span of this thread is another one, or if another scope is attached inside it.
+pub(crate) fn set_session(
     state: &LayerState,
     dispatch: &Dispatch,
     span: &Id,
-    scope: Arc<Scope>,
-) -> bool {
+    session: &Session,
+) -> Result<(), ErrorKind> {
     let key = state.key(span);
-    let is_innermost = |stack: &RefCell<Vec<EnteredSpan>>| {
-        let stack = stack.borrow();
-        let is_of_layer = |entered: &&EnteredSpan| entered.span.layer == key.layer;
-        let innermost = stack.iter().rfind(is_of_layer);
-        innermost.is_some_and(|entered| entered.span == key)
-    };
-    if !ENTERED_SPANS.try_with(is_innermost).unwrap_or(false) {
-        return false;
+    match entered::is_innermost(key) {
+        None => return Err(ErrorKind::FilteredOut),
+        Some(false) => return Err(ErrorKind::InsideValue),
+        Some(true) => {}
     }
+    let own = tracked_scope(key);
+    if state.set_in_adopted(span, session) {
+        state.replace_scope(dispatch, span, &Scope::nested(own, session));
+        return Ok(());
+    }
+    let scope = Scope::nested(Scope::current(), session);
     state.replace_scope(dispatch, span, &scope);
-    if let Some(entered) = pop(key) {
-        push(EnteredSpan {
-            _guard: Some(scope.attach()),
-            ..entered
-        });
+    replace_attached(key, || scope.attach());
+    Ok(())
+}
+
+/// Attaches another scope inside a span that is entered, until it is exited.
+pub(crate) fn replace_attached(span: SpanKey, attach: impl FnOnce() -> Attached) {
+    if let Some(mut entered) = entered::pop(span) {
+        entered.attached = Some(attach());
+        entered.place = Place::current();
+        entered::push(entered);
     }
-    true
 }

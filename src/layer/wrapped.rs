@@ -2,10 +2,10 @@
 
 use crate::base::setup::TracerKind;
 use crate::base::{diagnostic, setup};
+use crate::layer::filtered;
 use crate::layer::spans::{LayerState, SessionExtension};
-use crate::layer::{filtered, spans};
 use crate::scope::bridge::{PendingSpan, ReceivedBy};
-use crate::scope::{Scope, bridge, context};
+use crate::scope::{Scope, bridge, context, entered, polled};
 use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::{SpanId, TraceContextExt};
 use std::sync::Arc;
@@ -148,7 +148,7 @@ impl<L> WrappedLayer<L> {
             opened,
             scope: tracked_in.clone().unwrap_or(scope),
             pending,
-            _tracked: tracked_in.map(|scope| spans::track(self.state.key(id), scope)),
+            _tracked: tracked_in.map(|scope| entered::track(self.state.key(id), scope)),
         };
         let _replaced = span.extensions_mut().replace(extension);
         self.state.setup.wrapped.opener_created();
@@ -180,14 +180,11 @@ impl<L> WrappedLayer<L> {
         }
     }
 
-    /// Attaches the scope of a span that is entered, if it may be tracked.
-    #[cold]
-    fn enter_tracked(&self, id: &Id) {
-        // Nothing proves that a span is filtered out for a foreign tracer, other than the filter of `wrap_filtered`.
+    /// Whether a span is tracked. Nothing but the filter of `wrap_filtered` proves that a span is filtered out for a foreign
+    /// tracer.
+    fn is_tracked(&self, id: &Id) -> bool {
         let is_certain = self.is_filtered || self.state.setup.tracer.kind() != TracerKind::Foreign;
-        if is_certain {
-            self.state.enter_if_tracked(id);
-        }
+        is_certain && entered::tracked_scope(self.state.key(id)).is_some()
     }
 
     /// The parent `Context` of a new span. `None`: only the OpenTelemetry layer knows it. It is behind `reload::Layer`,
@@ -209,23 +206,31 @@ impl<L> WrappedLayer<L> {
         let in_scope = |scope: Arc<Scope>| scope.entered(&OtelContext::new());
         // Starts the parent, as the OpenTelemetry layer would.
         let started = self.state.subscriber.otel_context(parent);
-        started.or_else(|| spans::tracked_scope(self.state.key(parent)).map(in_scope))
+        started.or_else(|| entered::tracked_scope(self.state.key(parent)).map(in_scope))
     }
 
-    /// Enters a span while the setup check is running.
+    /// Enters a span while the setup check is running, while a future is polled in a session, or that is tracked.
     #[cold]
-    fn enter_first<S>(&self, id: &Id, ctx: &Context<'_, S>)
+    fn enter_with_care<S>(&self, id: &Id, ctx: &Context<'_, S>)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
         L: Layer<S>,
     {
         if self.state.setup.tracer.kind() == TracerKind::NoLayer {
             self.inner.on_enter(id, ctx.clone());
-            return self.state.track_enter(id);
+            return self.state.track_enter(id, ctx);
         }
-        self.enter_and_check(id, ctx);
-        if spans::may_track(self.state.key(id)) {
-            self.enter_tracked(id);
+        let future = self.state.adopting_future(id, ctx);
+        let offered = future.clone().map(bridge::offer_scope);
+        match self.state.setup.wrapped.is_running() {
+            true => self.enter_and_check(id, ctx),
+            false => self.inner.on_enter(id, ctx.clone()),
+        }
+        drop(offered);
+        match future {
+            _ if self.is_tracked(id) => self.state.track_enter(id, ctx),
+            Some(future) => self.state.adopt_entered(id, ctx, &future),
+            None => self.state.warn_of_lost_session(id, ctx),
         }
     }
 
@@ -310,6 +315,9 @@ where
         } else {
             self.new_descendant(attrs, attrs, id, &ctx);
         }
+        if !attrs.is_contextual() {
+            self.state.decline(attrs, id, &ctx);
+        }
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
@@ -322,18 +330,16 @@ where
     }
 
     fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
-        if self.state.setup.wrapped.is_running() {
-            return self.enter_first(id, &ctx);
-        }
-        self.inner.on_enter(id, ctx);
-        if spans::may_track(self.state.key(id)) {
-            self.enter_tracked(id);
+        let may_be_tracked = entered::may_track(self.state.key(id));
+        if self.state.setup.wrapped.is_running() || polled::is_polling() || may_be_tracked {
+            self.enter_with_care(id, &ctx);
+        } else {
+            self.inner.on_enter(id, ctx);
         }
     }
 
     fn on_exit(&self, id: &Id, ctx: Context<'_, S>) {
-        let is_tracked = spans::may_track(self.state.key(id));
-        if is_tracked || self.state.setup.tracer.kind() == TracerKind::NoLayer {
+        if entered::is_any_entered() {
             self.state.track_exit(id);
         }
         self.inner.on_exit(id, ctx);

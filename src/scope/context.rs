@@ -14,8 +14,8 @@
 //! aborts the process. So all code uses these functions, which return nothing then.
 
 use crate::base::shards::Shards;
-use crate::scope::Scope;
 use crate::scope::polled::Poll;
+use crate::scope::{Scope, entered};
 use crate::session::keys::Parts;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
 use opentelemetry::{Context, ContextGuard};
@@ -361,6 +361,9 @@ fn is_there() -> bool {
 /// Calls `f` with the current `Context`. `None` if the thread is exiting.
 #[inline]
 pub(crate) fn map_current<T>(f: impl FnOnce(&Context) -> T) -> Option<T> {
+    if entered::is_any_entered() {
+        entered::sweep();
+    }
     is_there().then(|| Context::map_current(f))
 }
 

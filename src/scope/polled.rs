@@ -12,7 +12,6 @@ use crate::scope::Scope;
 use crate::scope::context::{self, Attached};
 use crate::session::keys::{Part, Parts};
 use crate::session::{Session, details};
-use opentelemetry::Context;
 use opentelemetry::trace::{SpanId, TraceContextExt, TraceId};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -122,10 +121,6 @@ pub(crate) struct Polling {
 }
 
 impl Polling {
-    pub(crate) fn attach(cx: Context) -> Self {
-        Self::new(context::attach(cx))
-    }
-
     pub(crate) fn new(attached: Attached) -> Self {
         POLLED.set(POLLED.get() + 1);
         Self {

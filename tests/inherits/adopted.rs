@@ -84,8 +84,8 @@ fn it_applies_through_several_such_spans() {
 
 #[test]
 fn sampler_sees_the_session_of_a_span_that_starts_when_it_is_polled() {
-    use opentelemetry::trace::{Link, SamplingDecision, SamplingResult, SpanKind, TraceId};
-    use opentelemetry_sdk::trace::ShouldSample;
+    use opentelemetry::trace::{Link, SpanKind, TraceId};
+    use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
 
     #[derive(Clone, Debug)]
     struct InASession;
@@ -194,7 +194,9 @@ fn user_around_is_kept() {
         assert_eq!(spans.len(), 4);
         for span in spans {
             assert_eq!(ids(&span), ["chat-42", "u-7"], "{}", span.name);
-            assert_eq!(values(&span, "metadata"), [r#"{"plan":"pro","step":1}"#]);
+            let metadata: serde_json::Value =
+                serde_json::from_str(&values(&span, "metadata")[0]).unwrap();
+            assert_eq!(metadata, serde_json::json!({ "plan": "pro", "step": 1 }));
         }
     }
 }

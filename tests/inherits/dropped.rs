@@ -107,7 +107,7 @@ fn destructors_of_a_cancelled_future_run_in_its_session_and_trace() {
 #[test]
 fn destructors_of_a_future_that_is_ready_run_in_its_session() {
     /// Ready at once, and holds on to its guard.
-    struct Ready(#[expect(dead_code)] CleansUp);
+    struct Ready(#[allow(dead_code)] CleansUp);
 
     impl Future for Ready {
         type Output = ();
