@@ -290,10 +290,8 @@ impl Session {
         let Some(cx) = get_otel_context(span, dispatch) else {
             // It isn't set on the nearest exported span instead: that one may have many descendants, each
             // with a user of its own.
-            let scope = Scope::nested(Scope::current(), self);
-            let shared = LayerState::of(dispatch);
-            let is_set = shared.is_some_and(|it| tracked::set_scope(it, dispatch, span, scope));
-            return ensure(is_set, ErrorKind::FilteredOut);
+            let state = LayerState::of(dispatch).ok_or(ErrorKind::FilteredOut)?;
+            return Ok(tracked::set_on(state, dispatch, span, self)?);
         };
         let own = cx.span().span_context().span_id();
         // A remote span context that is attached inside the span shadows it too.

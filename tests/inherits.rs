@@ -1,6 +1,7 @@
 //! Who inherits a scope (B).
 
 mod edges;
+mod filtered_out;
 mod hidden;
 mod left_behind;
 mod opentelemetry_spans;

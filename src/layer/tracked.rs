@@ -1,11 +1,13 @@
 //! Tracked spans: the layer attaches their scope whenever they are entered, because the OpenTelemetry layer doesn't know
 //! them. Either they are filtered out for that layer, or there is no such layer.
 
+use crate::base::error::ErrorKind;
 use crate::base::{diagnostic, setup};
 use crate::layer::spans::{LayerState, SessionExtension, SpanKey, tracked_scope};
 use crate::scope::bridge::PendingSpan;
 use crate::scope::context::Attached;
 use crate::scope::{Scope, context};
+use crate::session::Session;
 use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::TraceContextExt;
 use std::cell::RefCell;
@@ -173,14 +175,14 @@ fn pop(span: SpanKey) -> Option<EnteredSpan> {
     ENTERED_SPANS.try_with(pop).ok().flatten()
 }
 
-/// Gives the current tracked span another scope: until it is exited, and again whenever it is entered. False if the
-/// innermost tracked span of this thread is another one.
-pub(crate) fn set_scope(
+/// Sets a session on the current span, if it is tracked and the innermost tracked span of this thread: until it is exited,
+/// and again whenever it is entered.
+pub(crate) fn set_on(
     state: &LayerState,
     dispatch: &Dispatch,
     span: &Id,
-    scope: Arc<Scope>,
-) -> bool {
+    session: &Session,
+) -> Result<(), ErrorKind> {
     let key = state.key(span);
     let is_innermost = |stack: &RefCell<Vec<EnteredSpan>>| {
         let stack = stack.borrow();
@@ -189,8 +191,14 @@ pub(crate) fn set_scope(
         innermost.is_some_and(|entered| entered.span == key)
     };
     if !ENTERED_SPANS.try_with(is_innermost).unwrap_or(false) {
-        return false;
+        return Err(ErrorKind::FilteredOut);
     }
+    let outer = tracked_scope(key);
+    // A session that is attached inside the span ends before the span does, and would shadow the new one until then.
+    if outer.as_ref().is_some_and(|scope| !is_current(scope)) {
+        return Err(ErrorKind::InsideValue);
+    }
+    let scope = Scope::nested(outer.or_else(Scope::current), session);
     state.replace_scope(dispatch, span, &scope);
     if let Some(entered) = pop(key) {
         push(EnteredSpan {
@@ -198,5 +206,5 @@ pub(crate) fn set_scope(
             ..entered
         });
     }
-    true
+    Ok(())
 }
