@@ -1,0 +1,275 @@
+//! Spans that are filtered out for the OpenTelemetry layer, and exist for another layer: they are transparent.
+
+use crate::inherits::session_of;
+use crate::support::{App, Base, Otel, remote, session, values};
+use opentelemetry::Context;
+use tracing::level_filters::LevelFilter;
+use tracing::{Level, Span, debug_span, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_session::{SessionLayer, current_session_id, session, set_session_id, user};
+use tracing_subscriber::Layer;
+
+type Make = fn(Otel) -> Box<dyn Layer<Base> + Send + Sync>;
+
+fn app(make: Make) -> App {
+    let app = App::with_layer(make);
+    // An exported span proves to the layer that the tracer is ours.
+    info_span!("first").in_scope(|| {});
+    app
+}
+
+/// The layer for diagnostics is a neighbour in each of them, and enables all spans.
+const SET_UPS: [(&str, Make); 4] = [
+    ("wrap_filtered", |otel| {
+        SessionLayer::new()
+            .with_opener_level(Level::DEBUG)
+            .wrap_filtered(otel, LevelFilter::INFO)
+            .boxed()
+    }),
+    ("wrap_filtered around a filter", |otel| {
+        let otel = otel.with_filter(LevelFilter::INFO);
+        SessionLayer::new()
+            .wrap_filtered(otel, LevelFilter::DEBUG)
+            .boxed()
+    }),
+    ("a filter inside", |otel| {
+        SessionLayer::new()
+            .wrap(otel.with_filter(LevelFilter::INFO))
+            .boxed()
+    }),
+    ("a filter in a box inside", |otel| {
+        SessionLayer::new()
+            .wrap(Some(otel.with_filter(LevelFilter::INFO)).boxed())
+            .boxed()
+    }),
+];
+
+type Create = fn() -> Span;
+
+/// A span that is filtered out and inherits the session `outer`. `session!` spans are kept open by being entered.
+const CREATED: [(&str, Create); 5] = [
+    ("in a value", || {
+        session("outer").in_scope(|| debug_span!("hidden"))
+    }),
+    ("in a span", || {
+        session!("outer").in_scope(|| debug_span!("hidden"))
+    }),
+    ("under a span", || {
+        let session = session!("outer");
+        debug_span!(parent: &session, "hidden")
+    }),
+    ("under a child", || {
+        let session = session!("outer");
+        let between = info_span!(parent: &session, "between");
+        debug_span!(parent: &between, "hidden")
+    }),
+    ("under another one", || {
+        let other = session!("outer").in_scope(|| debug_span!("other hidden"));
+        debug_span!(parent: &other, "hidden")
+    }),
+];
+
+type Inherit = fn(&Span);
+
+/// The ways to inherit: a span named `child` starts.
+const WAYS: [(&str, Inherit); 11] = [
+    ("contextual", |it| {
+        it.in_scope(|| info_span!("child").in_scope(|| {}))
+    }),
+    ("explicit", |it| {
+        info_span!(parent: it, "child").in_scope(|| {})
+    }),
+    ("explicit, in it", |it| {
+        it.in_scope(|| info_span!(parent: it, "child").in_scope(|| {}));
+    }),
+    ("opener", |it| {
+        it.in_scope(|| user!("u-7").in_scope(|| info_span!("child").in_scope(|| {})))
+    }),
+    ("explicit opener", |it| {
+        user!(parent: it, "u-7").in_scope(|| info_span!("child").in_scope(|| {}));
+    }),
+    ("opener itself", |it| {
+        drop(info_span!(parent: it, "child", user.id = "u-7").entered())
+    }),
+    ("filtered-out opener", |it| {
+        let opener = debug_span!(parent: it, "user", user.id = "u-7");
+        opener.in_scope(|| info_span!("child").in_scope(|| {}));
+    }),
+    ("explicit child of a filtered-out opener", |it| {
+        let opener = it.in_scope(|| debug_span!("user", user.id = "u-7"));
+        info_span!(parent: &opener, "child").in_scope(|| {});
+    }),
+    ("through a second one", |it| {
+        it.in_scope(|| debug_span!("second").in_scope(|| info_span!("child").in_scope(|| {})));
+    }),
+    ("explicit, through a second one", |it| {
+        let second = debug_span!(parent: it, "second");
+        info_span!(parent: &second, "child").in_scope(|| {});
+    }),
+    ("contextual in an explicit one", |it| {
+        debug_span!(parent: it, "second").in_scope(|| info_span!("child").in_scope(|| {}));
+    }),
+];
+
+type Within = fn(&mut dyn FnMut());
+
+const WITHIN: [(&str, Within); 4] = [
+    ("nothing", |work| work()),
+    ("a value", |work| session("elsewhere").in_scope(work)),
+    ("a session span", |work| {
+        session!("elsewhere").in_scope(work)
+    }),
+    ("a filtered-out span", |work| {
+        session("elsewhere")
+            .in_scope(|| debug_span!("elsewhere"))
+            .in_scope(work);
+    }),
+];
+
+/// Calls `check` with each set-up, each way to create a span that is filtered out, each place, and each way to inherit.
+fn each(check: impl Fn(&App, &Span, Inherit, &str)) {
+    for (set_up, make) in SET_UPS {
+        for (created, create) in CREATED {
+            for (place, within) in WITHIN {
+                for (way, inherit) in WAYS {
+                    let shown = format!("{set_up}, created {created}, in {place}, {way}");
+                    let app = app(make);
+                    let hidden = create();
+                    assert!(!hidden.is_disabled(), "{shown}");
+                    within(&mut || check(&app, &hidden, inherit, &shown));
+                    assert_eq!(current_session_id(), None, "{shown}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn all_ways_to_inherit_give_the_session_that_the_span_was_created_in() {
+    each(|app, hidden, inherit, shown| {
+        let inside = hidden.in_scope(current_session_id);
+        assert_eq!(inside.as_deref(), Some("outer"), "{shown}");
+        inherit(hidden);
+        assert_eq!(session_of(&app.span("child")), ["outer"], "{shown}");
+    });
+}
+
+#[test]
+fn all_ways_to_inherit_give_the_session_that_is_set_in_the_span() {
+    each(|app, hidden, inherit, shown| {
+        hidden.in_scope(|| set_session_id("set")).expect(shown);
+        let inside = hidden.in_scope(current_session_id);
+        assert_eq!(inside.as_deref(), Some("set"), "{shown}");
+        inherit(hidden);
+        assert_eq!(session_of(&app.span("child")), ["set"], "{shown}");
+        assert_ne!(current_session_id().as_deref(), Some("set"), "{shown}");
+    });
+}
+
+#[test]
+fn parent_that_is_set_replaces_the_session_of_a_filtered_out_parent() {
+    type Make = fn(&Span) -> Span;
+    let children: [(&str, Make); 4] = [
+        ("contextual", |it| it.in_scope(|| info_span!("child"))),
+        ("explicit", |it| info_span!(parent: it, "child")),
+        ("opener", |it| {
+            it.in_scope(|| info_span!("child", user.id = "u-7"))
+        }),
+        (
+            "explicit opener",
+            |it| info_span!(parent: it, "child", user.id = "u-7"),
+        ),
+    ];
+    let parents: [(&str, fn() -> Context, &[&str]); 2] = [
+        ("none", remote, &[]),
+        (
+            "another",
+            || {
+                session("new").in_scope(|| {
+                    let cx = Context::current();
+                    opentelemetry::trace::TraceContextExt::with_remote_span_context(
+                        &cx,
+                        opentelemetry::trace::TraceContextExt::span(&remote())
+                            .span_context()
+                            .clone(),
+                    )
+                })
+            },
+            &["new"],
+        ),
+    ];
+    for (set_up, make) in SET_UPS {
+        for (created, create) in CREATED.into_iter().chain([(
+            "as an opener",
+            (|| debug_span!("session", id = "outer")) as Create,
+        )]) {
+            for (child, create_child) in children {
+                for (parent, make_parent, expected) in parents {
+                    let shown = format!("{set_up}, {created}, {child}, {parent}");
+                    let app = app(make);
+                    let hidden = create();
+                    let child = create_child(&hidden);
+                    child.set_parent(make_parent()).expect(&shown);
+                    child.in_scope(|| {
+                        assert_eq!(
+                            current_session_id().as_deref(),
+                            expected.first().copied(),
+                            "{shown}"
+                        );
+                        info_span!("grandchild").in_scope(|| {});
+                        hidden.in_scope(|| {});
+                    });
+                    info_span!(parent: &child, "explicit grandchild").in_scope(|| {});
+                    drop(child);
+                    for name in ["child", "grandchild", "explicit grandchild"] {
+                        assert_eq!(session_of(&app.span(name)), expected, "{shown}, {name}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn opener_counts_up_to_the_named_level_of_wrap_filtered_and_nowhere_else() {
+    for (set_up, make) in SET_UPS {
+        let app = app(make);
+        session("outer").in_scope(|| {
+            let opener = debug_span!("session", session.id = "inner");
+            info_span!(parent: &opener, "explicit").in_scope(|| {});
+            opener.in_scope(|| info_span!("child").in_scope(|| {}));
+        });
+        let expected = if set_up.starts_with("wrap_filtered") {
+            "inner"
+        } else {
+            "outer"
+        };
+        for name in ["explicit", "child"] {
+            assert_eq!(session_of(&app.span(name)), [expected], "{set_up}, {name}");
+        }
+    }
+    let app = App::with_layer(|otel| SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO));
+    debug_span!("session", id = "too verbose").in_scope(|| {
+        info_span!("child").in_scope(|| {});
+    });
+    app.exports("child");
+}
+
+#[test]
+fn values_of_a_session_attached_in_the_span_do_not_stay_on_it() {
+    use tracing_session::set_user_id;
+    for (set_up, make) in SET_UPS {
+        let app = app(make);
+        let hidden = session("outer").in_scope(|| debug_span!("hidden"));
+        hidden.in_scope(|| {
+            session("attached")
+                .in_scope(|| set_user_id("u-7"))
+                .unwrap_err();
+            set_user_id("u-8").unwrap();
+            info_span!("child").in_scope(|| {});
+        });
+        let child = app.span("child");
+        assert_eq!(session_of(&child), ["outer"], "{set_up}");
+        assert_eq!(values(&child, "user.id"), ["u-8"], "{set_up}");
+    }
+}
