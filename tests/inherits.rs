@@ -4,6 +4,7 @@ mod adopted;
 mod dropped;
 mod edges;
 mod equal_ids;
+mod filtered_out;
 mod hidden;
 mod left_behind;
 mod opentelemetry_spans;

@@ -23,35 +23,36 @@ use std::sync::Arc;
 /// Small, because a span is moved several times until it is in its place.
 pub(crate) struct SpanAttributes {
     /// The scope that the span is in.
-    scope: Option<Arc<Scope>>,
+    pub(super) scope: Option<Arc<Scope>>,
     /// The fields of the span set values of its scope.
-    opener: Option<Arc<Opener>>,
+    pub(super) opener: Option<Arc<Opener>>,
     redaction: Option<Arc<Redaction>>,
     renames_plain: bool,
     /// The scope has keys that the application chose, so no filter knows them.
     checks_every_key: bool,
     /// The ids that the span has already.
-    ids: Parts,
+    pub(super) ids: Parts,
     /// The id that the field `id` of this span holds, where values are redacted.
     id_field_kind: Option<IdKind>,
-    more: Option<Box<More>>,
+    pub(super) more: Option<Box<More>>,
 }
 
 /// The parts that few spans have.
 #[derive(Default)]
-struct More {
+pub(super) struct More {
     /// The keys of the scope that the span has already, except ids. Each once, however often they are set, and no other
     /// keys: a span may live long.
     keys: Vec<Key>,
     /// The values that `mark_trace` set on a span below.
-    marked: Session,
+    pub(super) marked: Session,
     /// Fields that hold no id, by kind. They are exported if the span ends without an id.
     invalid: [Option<KeyValue>; 2],
     /// A future has adopted the span.
-    adopted: Option<Adopted>,
+    pub(super) adopted: Option<Adopted>,
 }
 
-struct Adopted {
+/// A future has adopted the span: see `scope/polled.rs`.
+pub(super) struct Adopted {
     /// The scope that the span has outside the future.
     own: Option<Arc<Scope>>,
     /// The session inside the future in which the span was entered first.
@@ -199,13 +200,13 @@ impl SpanAttributes {
     }
 
     /// The span has an attribute with this key.
-    fn add_key(&mut self, key: &Key) {
+    pub(super) fn add_key(&mut self, key: &Key) {
         if !self.has(key.as_str()) {
             self.more().keys.push(key.clone());
         }
     }
 
-    fn scope_has_attribute(&self, key: &str) -> bool {
+    pub(super) fn scope_has_attribute(&self, key: &str) -> bool {
         self.scope.as_ref().is_some_and(|it| it.has_attribute(key))
     }
 
@@ -294,7 +295,7 @@ impl SpanAttributes {
         Some(&self.opener.as_ref()?.fields)
     }
 
-    fn more(&mut self) -> &mut More {
+    pub(super) fn more(&mut self) -> &mut More {
         self.more.get_or_insert_default()
     }
 
@@ -311,86 +312,7 @@ impl SpanAttributes {
         }
     }
 
-    /// Sets a session on the started span. Returns the new scope.
-    pub(crate) fn bind(&mut self, session: &Session) -> Arc<Scope> {
-        if let Some(opener) = &self.opener {
-            opener.warn_of_kept_ids(session);
-        }
-        let scope = Scope::nested(self.scope.clone(), session);
-        // The span may already have attributes with the keys that are new. Which ones isn't known, so it writes none.
-        for attribute in session.details.iter().flat_map(|it| &it.attributes) {
-            let key = &attribute.key;
-            if scope.has_attribute(key.as_str()) && !self.scope_has_attribute(key.as_str()) {
-                self.add_key(key);
-            }
-        }
-        self.scope = Some(scope.clone());
-        match self.more.as_mut().and_then(|more| more.adopted.as_mut()) {
-            None => scope,
-            Some(Adopted { own, .. }) => {
-                let scope = Scope::nested(own.take(), session);
-                own.insert(scope).clone()
-            }
-        }
-    }
-
-    /// A future has adopted the span, and `scope` applies inside. The span is exported with the session of the first such
-    /// future, and with no session if it is entered in another one later.
-    pub(crate) fn adopt(&mut self, scope: Arc<Scope>) {
-        let session = scope.to_session();
-        let Some(Adopted { own, first }) = &self.more().adopted else {
-            let own = self.scope.replace(scope);
-            self.set_adopted(own);
-            return;
-        };
-        self.scope = match first.id == session.id {
-            true if first.user_id == session.user_id => return,
-            true => {
-                let id = Session {
-                    id: session.id,
-                    ..Session::default()
-                };
-                Some(Scope::nested(own.clone(), &id.without(Part::User)))
-            }
-            false => own.clone(),
-        };
-    }
-
-    /// The span is adopted, and `own` is the scope that it has outside the future.
-    pub(crate) fn set_adopted(&mut self, own: Option<Arc<Scope>>) {
-        let first = self.scope_values();
-        self.more().adopted = Some(Adopted { own, first });
-    }
-
-    /// Marks the span with the values of `session` that it lacks, if it has no other session and no other user.
-    pub(crate) fn mark(&mut self, session: Session) {
-        let marked = self.more().marked.clone();
-        let present = self.scope_values().or(marked.clone());
-        if self.agrees(&present, &session) {
-            // It isn't known which other keys the span has.
-            self.more().marked = marked.or(session.without_attributes());
-        }
-    }
-
-    /// Whether a mark has no other session and no other user than the span. Asked again when the span ends: its ids may
-    /// have been set since.
-    fn agrees(&self, present: &Session, mark: &Session) -> bool {
-        IdKind::BOTH.into_iter().all(|kind| {
-            let opener = self.opener.as_ref().filter(|it| !it.has_kept_id());
-            let own = match opener {
-                _ if !self.ids.have(kind.part()) => kind.id(present).clone(),
-                Some(opener) => match opener.with_values(|set| kind.id(set).clone()) {
-                    None => return false,
-                    own => own,
-                },
-                // The value of an attribute that the author set is not known here.
-                None => return false,
-            };
-            own.is_none() || own == *kind.id(mark)
-        })
-    }
-
-    fn scope_values(&self) -> Session {
+    pub(super) fn scope_values(&self) -> Session {
         let scope = self.scope.as_ref();
         scope.map(|it| it.to_session()).unwrap_or_default()
     }

@@ -1,0 +1,88 @@
+//! The commands to a started span (`scope/bridge.rs`): set a session on it, mark it, adopt it.
+
+use crate::scope::Scope;
+use crate::session::keys::Part;
+use crate::session::{IdKind, Session};
+use crate::tracer::attributes::{Adopted, SpanAttributes};
+use std::sync::Arc;
+
+impl SpanAttributes {
+    /// Sets a session on the started span. Returns the new scope.
+    pub(crate) fn bind(&mut self, session: &Session) -> Arc<Scope> {
+        if let Some(opener) = &self.opener {
+            opener.warn_of_kept_ids(session);
+        }
+        let scope = Scope::nested(self.scope.clone(), session);
+        // The span may already have attributes with the keys that are new. Which ones isn't known, so it writes none.
+        for attribute in session.details.iter().flat_map(|it| &it.attributes) {
+            let key = &attribute.key;
+            if scope.has_attribute(key.as_str()) && !self.scope_has_attribute(key.as_str()) {
+                self.add_key(key);
+            }
+        }
+        self.scope = Some(scope.clone());
+        match self.more.as_mut().and_then(|more| more.adopted.as_mut()) {
+            None => scope,
+            Some(Adopted { own, .. }) => {
+                let scope = Scope::nested(own.take(), session);
+                own.insert(scope).clone()
+            }
+        }
+    }
+
+    /// A future has adopted the span, and `scope` applies inside. The span is exported with the session of the first such
+    /// future, and with no session if it is entered in another one later.
+    pub(crate) fn adopt(&mut self, scope: Arc<Scope>) {
+        let session = scope.to_session();
+        let Some(Adopted { own, first }) = &self.more().adopted else {
+            let own = self.scope.replace(scope);
+            self.set_adopted(own);
+            return;
+        };
+        self.scope = match first.id == session.id {
+            true if first.user_id == session.user_id => return,
+            true => {
+                let id = Session {
+                    id: session.id,
+                    ..Session::default()
+                };
+                Some(Scope::nested(own.clone(), &id.without(Part::User)))
+            }
+            false => own.clone(),
+        };
+    }
+
+    /// The span is adopted, and `own` is the scope that it has outside the future.
+    pub(crate) fn set_adopted(&mut self, own: Option<Arc<Scope>>) {
+        let first = self.scope_values();
+        self.more().adopted = Some(Adopted { own, first });
+    }
+
+    /// Marks the span with the values of `session` that it lacks, if it has no other session and no other user.
+    pub(crate) fn mark(&mut self, session: Session) {
+        let marked = self.more().marked.clone();
+        let present = self.scope_values().or(marked.clone());
+        if self.agrees(&present, &session) {
+            // It isn't known which other keys the span has.
+            self.more().marked = marked.or(session.without_attributes());
+        }
+    }
+
+    /// Whether a mark has no other session and no other user than the span. Asked again when the span ends: its ids may
+    /// have been set since.
+    pub(super) fn agrees(&self, present: &Session, mark: &Session) -> bool {
+        IdKind::BOTH.into_iter().all(|kind| {
+            let opener = self.opener.as_ref().filter(|it| !it.has_kept_id());
+            let own = match opener {
+                _ if !self.ids.have(kind.part()) => kind.id(present).clone(),
+                Some(opener) => match opener.with_values(|set| kind.id(set).clone()) {
+                    None => return false,
+                    own => own,
+                },
+                // The value of an attribute that the author set is not known here.
+                None => return false,
+            };
+            own.is_none() || own == *kind.id(mark)
+        })
+    }
+}
