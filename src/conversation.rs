@@ -9,7 +9,7 @@ pub use self::turn::{Turn, TurnSpan};
 use crate::base::error::Error;
 use crate::base::setup;
 use crate::conversation::turn::{Last, stand_in};
-use crate::scope::{Scope, context};
+use crate::scope::{Scope, thread};
 use crate::session::keys::PREVIOUS_SESSION_ID;
 use crate::session::{Id, Session};
 use opentelemetry::KeyValue;
@@ -218,7 +218,7 @@ impl Conversation {
             true => (last.or_else(|| self.origin.clone()), None),
             false => (None, last),
         };
-        let here = context::current();
+        let here = thread::current();
         // Of another session, the turn inherits nothing.
         let outer = Scope::of(&here).filter(|outer| {
             let id = outer.id();
@@ -232,7 +232,7 @@ impl Conversation {
             None => scope.entered_to_start_a_trace(&here, Some(begins.clone())),
         };
         // The OpenTelemetry layer takes the current `Context` as the parent of a new span.
-        let attached = context::attach(under);
+        let attached = thread::attach(under);
         let span = span.make();
         drop(attached);
         setup::check_turn(&span);

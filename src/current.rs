@@ -9,7 +9,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::layer::spans::LayerState;
 use crate::layer::tracked;
 use crate::scope::bridge::SpanCommand;
-use crate::scope::{Scope, bridge, context};
+use crate::scope::{Scope, bridge, context, thread};
 use crate::session::Session;
 use opentelemetry::Context;
 use opentelemetry::trace::TraceContextExt;
@@ -35,7 +35,7 @@ use tracing_opentelemetry::get_otel_context;
 /// # Ok::<(), tracing_session::Error>(())
 /// ```
 pub fn current_session() -> Option<Session> {
-    context::map_current(Session::of).flatten()
+    thread::map_current(Session::of).flatten()
 }
 
 /// The id of the current session: [`current_session`] has the rest.
@@ -162,7 +162,7 @@ pub fn mark_trace() -> Result<(), Error> {
     let session = current_session().ok_or(ErrorKind::NothingToMark)?;
     let mark = |cx: &Context| bridge::send(cx, SpanCommand::Mark(session.clone()));
     dispatcher::get_default(|dispatch| {
-        let is_marked = mark(&context::current());
+        let is_marked = mark(&thread::current());
         let Some(span) = dispatch.current_span().id().cloned() else {
             return ensure(is_marked, ErrorKind::NoSpan);
         };
@@ -175,7 +175,7 @@ pub fn mark_trace() -> Result<(), Error> {
         }
         let trace_id = |cx: &Context| cx.span().span_context().trace_id();
         let exported = spans.iter().filter_map(|id| get_otel_context(id, dispatch));
-        let mut trace = is_marked.then(|| trace_id(&context::current()));
+        let mut trace = is_marked.then(|| trace_id(&thread::current()));
         for cx in exported {
             let id = trace_id(&cx);
             if *trace.get_or_insert(id) != id {
@@ -283,9 +283,9 @@ impl Session {
             Some(span) => self.set_on(span, dispatch),
             // The current span was created without `tracing`, or there is none.
             None => {
-                let is_shadowed = context::map_current(context::is_inside_span) == Some(true);
+                let is_shadowed = thread::map_current(context::is_inside_span) == Some(true);
                 ensure(!is_shadowed, ErrorKind::InsideValue)?;
-                self.set_in(&context::current(), ErrorKind::NoSpan)
+                self.set_in(&thread::current(), ErrorKind::NoSpan)
             }
         })
     }
@@ -306,7 +306,7 @@ impl Session {
         let state = LayerState::of(dispatch);
         let is_activated = state.is_none_or(|it| it.setup.wrapped.is_activation_on());
         ensure(
-            !is_activated || context::map_current(shadows) != Some(true),
+            !is_activated || thread::map_current(shadows) != Some(true),
             ErrorKind::InsideValue,
         )?;
         self.set_in(&cx, ErrorKind::NoProvider)?;

@@ -8,9 +8,10 @@
 
 pub(crate) mod bridge;
 pub(crate) mod context;
-pub(crate) mod entered;
 pub(crate) mod opener;
 pub(crate) mod polled;
+pub(crate) mod thread;
+pub(crate) mod tracking;
 
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Mutex, MutexGuard};

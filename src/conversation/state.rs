@@ -2,7 +2,7 @@
 
 use crate::base::error::{Error, ErrorKind};
 use crate::conversation::Conversation;
-use crate::scope::context;
+use crate::scope::thread;
 use crate::session::{Id, Session};
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
@@ -225,7 +225,7 @@ pub fn link_context(trace_id: &str, span_id: &str) -> Result<SpanContext, Error>
 ///
 /// [parent]: tracing_opentelemetry::OpenTelemetrySpanExt::set_parent
 pub fn parent_context(trace_id: &str, span_id: &str) -> Result<Context, Error> {
-    Ok(context::current().with_remote_span_context(link_context(trace_id, span_id)?))
+    Ok(thread::current().with_remote_span_context(link_context(trace_id, span_id)?))
 }
 
 /// A span of another process, in a trace that counts as sampled.

@@ -1,8 +1,9 @@
 //! Attaching a session: for a block, a closure, a future or a stream.
 
 use crate::scope::Scope;
-use crate::scope::context::{self, Attached};
+use crate::scope::context;
 use crate::scope::polled::Polling;
+use crate::scope::thread::{self, Attached};
 use crate::session::Session;
 use futures_core::Stream;
 use opentelemetry::Context;
@@ -245,11 +246,11 @@ enum Place {
 impl Place {
     fn attach_to_poll(&mut self) -> Polling {
         let (session, polled) = match self {
-            Self::Context(cx) => return Polling::new(context::attach(cx.clone())),
+            Self::Context(cx) => return Polling::new(thread::attach(cx.clone())),
             Self::Session { session, polled } => (session, polled),
         };
         let address = |scope: &Option<Arc<Scope>>| scope.as_ref().map(Arc::as_ptr);
-        Polling::new(context::attach_changed(|cx| {
+        Polling::new(thread::attach_changed(|cx| {
             let outer = Scope::of(cx);
             let last = polled
                 .as_ref()
@@ -270,12 +271,12 @@ impl Place {
     /// session, nothing of it applies: neither values nor the parent span.
     fn attach_to_drop(&self) -> Polling {
         let (session, polled) = match self {
-            Self::Context(cx) => return Polling::new(context::attach(cx.clone())),
+            Self::Context(cx) => return Polling::new(thread::attach(cx.clone())),
             Self::Session { session, polled } => (session, polled),
         };
         let own = polled.as_ref().map(|(_, scope)| scope.clone());
         let own_id = own.as_ref().map_or(session.id.clone(), |it| it.id());
-        Polling::new(context::attach_changed(|cx| {
+        Polling::new(thread::attach_changed(|cx| {
             let here = Scope::of(cx);
             let id_here = here.as_ref().and_then(|it| it.id());
             let here = here.filter(|_| id_here.is_none() || id_here == own_id);

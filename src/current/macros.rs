@@ -148,7 +148,7 @@ macro_rules! __create_span {
 pub mod __private {
     pub use crate::base::setup::checked;
     use crate::layer::openers;
-    use crate::scope::context::Attached;
+    use crate::scope::thread::Attached;
     use crate::session::Session;
     use std::borrow::Cow;
     use std::fmt::Display;

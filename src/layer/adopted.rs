@@ -4,9 +4,9 @@ use crate::base::diagnostic;
 use crate::layer::spans::LayerState;
 use crate::layer::tracked;
 use crate::scope::bridge::SpanCommand;
-use crate::scope::entered::{self, Adoption, TrackedGuard};
 use crate::scope::polled::PolledScope;
-use crate::scope::{Scope, bridge, context, polled};
+use crate::scope::tracking::{self, Adoption, TrackedGuard};
+use crate::scope::{Scope, bridge, polled, thread};
 use crate::session::Session;
 use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::TraceContextExt;
@@ -54,7 +54,7 @@ impl LayerState {
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
-        let cx = context::current();
+        let cx = thread::current();
         if let Some(inside) = self.adopt(id, ctx, future, Scope::of(&cx).as_ref(), Some(&cx)) {
             let attached = future.attach_inside(inside);
             self.push_entered(id, Some(attached), false);
@@ -78,7 +78,7 @@ impl LayerState {
             return None;
         }
         let key = self.key(id);
-        let known = entered::adoption(key).filter(|it| Arc::ptr_eq(&it.future, &future.scope));
+        let known = tracking::adoption(key).filter(|it| Arc::ptr_eq(&it.future, &future.scope));
         if let Some(known) = known {
             return Some(known.inside);
         }
@@ -95,7 +95,7 @@ impl LayerState {
             future: future.scope.clone(),
             inside: inside.clone(),
         };
-        let guard = entered::adopt(key, adoption);
+        let guard = tracking::adopt(key, adoption);
         let mut extensions = span.extensions_mut();
         if extensions.get_mut::<AdoptedSpan>().is_some() {
             guard.forget();
@@ -112,7 +112,7 @@ impl LayerState {
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         let is_in_session = || Scope::current().is_some_and(|scope| scope.id().is_some());
-        if entered::adoption(self.key(id)).is_some() && !is_in_session() {
+        if tracking::adoption(self.key(id)).is_some() && !is_in_session() {
             if let Some(span) = ctx.span(id) {
                 diagnostic::adopted_span_outside(span.metadata());
             }
@@ -124,7 +124,7 @@ impl LayerState {
     /// future enters it. False if it isn't.
     pub(crate) fn set_in_adopted(&self, id: &Id, session: &Session) -> bool {
         let key = self.key(id);
-        let known = entered::adoption(key);
+        let known = tracking::adoption(key);
         let (Some(known), Some(current)) = (known, PolledScope::current()) else {
             return false;
         };
@@ -138,7 +138,7 @@ impl LayerState {
             inside: inside.clone(),
         };
         // The span has the guard already.
-        entered::adopt(key, adoption).forget();
+        tracking::adopt(key, adoption).forget();
         tracked::replace_attached(key, || current.attach_inside(inside));
         true
     }

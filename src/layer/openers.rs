@@ -5,9 +5,9 @@ use crate::base::diagnostic::Once;
 use crate::export::OpenerFields;
 use crate::layer::fields::{FieldMistake, FieldVisitor, Names};
 use crate::scope::bridge::PendingSpan;
-use crate::scope::context::Attached;
 use crate::scope::opener::Opener;
-use crate::scope::{Scope, context, is_in_turn};
+use crate::scope::thread::Attached;
+use crate::scope::{Scope, is_in_turn, thread};
 use crate::session::keys::Parts;
 use crate::session::{Id, Session, details};
 use opentelemetry::Context as OtelContext;
@@ -162,7 +162,7 @@ struct MacroSession {
 
 /// Passes `session` to the span that is created until the guard is dropped.
 pub(crate) fn pass(session: &Session) -> Attached {
-    context::attach_changed(|cx| {
+    thread::attach_changed(|cx| {
         cx.with_value(MacroSession {
             session: session.clone(),
             outer: cx.clone(),
@@ -172,7 +172,7 @@ pub(crate) fn pass(session: &Session) -> Attached {
 
 /// The session passed to the macro whose fields set `set`, and the `Context` that the macro was called in.
 fn passed_to(set: &Session) -> Option<(Session, OtelContext)> {
-    let all = context::map_current(|cx| {
+    let all = thread::map_current(|cx| {
         let innermost = cx.get::<MacroSession>()?;
         let outer = |passed: &MacroSession| passed.outer.get::<MacroSession>().cloned();
         let all = std::iter::successors(Some(innermost.clone()), outer);

@@ -9,7 +9,7 @@ use crate::base::{diagnostic, setup};
 use crate::layer::openers::Openers;
 use crate::scope::Scope;
 use crate::scope::bridge::PendingGuard;
-use crate::scope::entered::{SpanKey, TrackedGuard, replace_tracked, track};
+use crate::scope::tracking::{SpanKey, TrackedGuard, replace_tracked, track};
 use crate::session::Session;
 use opentelemetry::Context as OtelContext;
 use std::any::TypeId;

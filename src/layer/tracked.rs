@@ -4,13 +4,13 @@
 use crate::base::error::ErrorKind;
 use crate::base::{diagnostic, setup};
 use crate::layer::spans::{LayerState, SessionExtension};
+use crate::scope::Scope;
 use crate::scope::bridge::PendingSpan;
-use crate::scope::context::Attached;
-use crate::scope::entered::{self, EnteredSpan, Place, SpanKey, tracked_scope};
-use crate::scope::{Scope, context};
+use crate::scope::thread::{self, Attached, EnteredSpan};
+use crate::scope::tracking::{SpanKey, tracked_scope};
 use crate::session::Session;
 use opentelemetry::Context as OtelContext;
-use opentelemetry::trace::TraceContextExt;
+use opentelemetry::trace::{SpanId, TraceContextExt};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tracing::span::{Attributes, Id};
@@ -108,18 +108,18 @@ impl LayerState {
     }
 
     pub(crate) fn push_entered(&self, id: &Id, attached: Option<Attached>, is_checked: bool) {
-        entered::push(EnteredSpan {
+        thread::push(EnteredSpan {
             span: self.key(id),
             layer: Arc::downgrade(&self.exists),
             attached,
-            place: Place::current(),
+            place: current_place(),
             is_checked,
         });
     }
 
     pub(crate) fn track_exit(&self, id: &Id) {
         // Dropped after the stack is released: detaching a `Context` may drop a span, which runs foreign code.
-        let left = entered::pop(self.key(id));
+        let left = thread::pop(self.key(id));
         if left.is_some_and(|left| left.is_checked) {
             self.look_for_opentelemetry_layer(id);
         }
@@ -131,7 +131,7 @@ impl LayerState {
     fn is_after_opentelemetry_layer(&self, id: &Id) -> bool {
         let span_id = |cx: &OtelContext| cx.span().span_context().span_id();
         let own = self.subscriber.otel_context(id).as_ref().map(span_id);
-        let is_after = own.is_some() && own == context::map_current(span_id);
+        let is_after = own.is_some() && own == thread::map_current(span_id);
         if is_after {
             self.setup.beside.finish(None);
         }
@@ -152,6 +152,15 @@ impl LayerState {
     }
 }
 
+/// The current scope, by its address, and the current OpenTelemetry span.
+fn current_place() -> Option<(usize, SpanId)> {
+    thread::map_current(|cx| {
+        let scope = Scope::of(cx);
+        let address = scope.map_or(0, |scope| Arc::as_ptr(&scope).addr());
+        (address, cx.span().span_context().span_id())
+    })
+}
+
 fn is_current(scope: &Arc<Scope>) -> bool {
     Scope::current().is_some_and(|current| Arc::ptr_eq(&current, scope))
 }
@@ -165,10 +174,9 @@ pub(crate) fn set_session(
     session: &Session,
 ) -> Result<(), ErrorKind> {
     let key = state.key(span);
-    match entered::is_innermost(key) {
-        None => return Err(ErrorKind::FilteredOut),
-        Some(false) => return Err(ErrorKind::InsideValue),
-        Some(true) => {}
+    let place = thread::innermost_place(key).ok_or(ErrorKind::FilteredOut)?;
+    if current_place() != Some(place) {
+        return Err(ErrorKind::InsideValue);
     }
     let own = tracked_scope(key);
     if state.set_in_adopted(span, session) {
@@ -183,9 +191,9 @@ pub(crate) fn set_session(
 
 /// Attaches another scope inside a span that is entered, until it is exited.
 pub(crate) fn replace_attached(span: SpanKey, attach: impl FnOnce() -> Attached) {
-    if let Some(mut entered) = entered::pop(span) {
+    if let Some(mut entered) = thread::pop(span) {
         entered.attached = Some(attach());
-        entered.place = Place::current();
-        entered::push(entered);
+        entered.place = current_place();
+        thread::push(entered);
     }
 }

@@ -5,7 +5,7 @@ use crate::base::{diagnostic, setup};
 use crate::layer::filtered;
 use crate::layer::spans::{LayerState, SessionExtension};
 use crate::scope::bridge::{PendingSpan, ReceivedBy};
-use crate::scope::{Scope, bridge, context, entered, polled};
+use crate::scope::{Scope, bridge, polled, thread, tracking};
 use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::{SpanId, TraceContextExt};
 use std::sync::Arc;
@@ -71,7 +71,7 @@ impl<L> WrappedLayer<L> {
         match parent.filter(|_| self.state.setup.wrapped.is_activation_on()) {
             None => self.new_descendant(attrs, attrs, id, ctx),
             Some(scope) => {
-                let attached = context::attach(scope.entered(&OtelContext::new()));
+                let attached = thread::attach(scope.entered(&OtelContext::new()));
                 let contextual = Attributes::new(metadata, attrs.values());
                 self.new_descendant(&contextual, attrs, id, ctx);
                 drop(attached);
@@ -115,7 +115,7 @@ impl<L> WrappedLayer<L> {
         let offer = bridge::offer_ticket(pending_span);
         if let Some(parent) = &parent {
             let contextual = Attributes::new(attrs.metadata(), attrs.values());
-            let attached = context::attach(scope.clone().entered(parent));
+            let attached = thread::attach(scope.clone().entered(parent));
             self.inner.on_new_span(&contextual, id, ctx.clone());
             drop(attached);
         } else {
@@ -148,7 +148,7 @@ impl<L> WrappedLayer<L> {
             opened,
             scope: tracked_in.clone().unwrap_or(scope),
             pending,
-            _tracked: tracked_in.map(|scope| entered::track(self.state.key(id), scope)),
+            _tracked: tracked_in.map(|scope| tracking::track(self.state.key(id), scope)),
         };
         let _replaced = span.extensions_mut().replace(extension);
         self.state.setup.wrapped.opener_created();
@@ -184,7 +184,7 @@ impl<L> WrappedLayer<L> {
     /// tracer.
     fn is_tracked(&self, id: &Id) -> bool {
         let is_certain = self.is_filtered || self.state.setup.tracer.kind() != TracerKind::Foreign;
-        is_certain && entered::tracked_scope(self.state.key(id)).is_some()
+        is_certain && tracking::tracked_scope(self.state.key(id)).is_some()
     }
 
     /// The parent `Context` of a new span. `None`: only the OpenTelemetry layer knows it. It is behind `reload::Layer`,
@@ -195,7 +195,7 @@ impl<L> WrappedLayer<L> {
         called_in: Option<OtelContext>,
     ) -> Option<OtelContext> {
         if attrs.is_contextual() {
-            return Some(called_in.unwrap_or_else(context::current));
+            return Some(called_in.unwrap_or_else(thread::current));
         }
         if !self.state.setup.wrapped.is_activation_on() {
             return None;
@@ -206,7 +206,7 @@ impl<L> WrappedLayer<L> {
         let in_scope = |scope: Arc<Scope>| scope.entered(&OtelContext::new());
         // Starts the parent, as the OpenTelemetry layer would.
         let started = self.state.subscriber.otel_context(parent);
-        started.or_else(|| entered::tracked_scope(self.state.key(parent)).map(in_scope))
+        started.or_else(|| tracking::tracked_scope(self.state.key(parent)).map(in_scope))
     }
 
     /// Enters a span while the setup check is running, while a future is polled in a session, or that is tracked.
@@ -280,7 +280,7 @@ impl<L> WrappedLayer<L> {
 
 /// The span id of the current `Context`. It is invalid where telemetry is suppressed.
 fn current_span() -> Option<SpanId> {
-    context::map_current(|cx| {
+    thread::map_current(|cx| {
         cx.has_active_span()
             .then(|| cx.span().span_context().span_id())
     })
@@ -330,7 +330,7 @@ where
     }
 
     fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
-        let may_be_tracked = entered::may_track(self.state.key(id));
+        let may_be_tracked = tracking::may_track(self.state.key(id));
         if self.state.setup.wrapped.is_running() || polled::is_polling() || may_be_tracked {
             self.enter_with_care(id, &ctx);
         } else {
@@ -339,7 +339,7 @@ where
     }
 
     fn on_exit(&self, id: &Id, ctx: Context<'_, S>) {
-        if entered::is_any_entered() {
+        if thread::is_any_entered() {
             self.state.track_exit(id);
         }
         self.inner.on_exit(id, ctx);

@@ -1,7 +1,7 @@
 //! HTTP clients: the hosts that get the session, and the middleware of `reqwest`.
 
 use crate::propagation::functions::inject_context;
-use crate::scope::{Scope, context};
+use crate::scope::{Scope, thread};
 use crate::session::keys::{SESSION_ID, USER_ID};
 use http::HeaderMap;
 use http::uri::Authority;
@@ -52,7 +52,7 @@ fn bare(host: &str) -> &str {
 
 /// Writes the current context into `headers`, without the session unless the host is allowed.
 pub(crate) fn inject_for_host(headers: &mut HeaderMap, is_allowed: bool) {
-    let _attached = (!is_allowed).then(|| context::attach_changed(without_session));
+    let _attached = (!is_allowed).then(|| thread::attach_changed(without_session));
     inject_context(headers);
 }
 

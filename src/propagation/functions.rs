@@ -7,7 +7,7 @@ use crate::base::error::{Error, ErrorKind, variable};
 use crate::current::{SessionGuard, WithSession};
 use crate::propagation::headers::{Adapter, Carrier};
 use crate::propagation::propagator::{SESSION_HEADER_NAME, SessionPropagator};
-use crate::scope::{Scope, context};
+use crate::scope::{Scope, context, thread};
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{
     Extractor, Injector, TextMapCompositePropagator, TextMapPropagator,
@@ -37,7 +37,7 @@ use std::sync::LazyLock;
 /// # Ok::<(), tracing_session::Error>(())
 /// ```
 pub fn inject_context(carrier: &mut (impl Carrier + ?Sized)) {
-    let Some(cx) = context::map_current(Context::clone) else {
+    let Some(cx) = thread::map_current(Context::clone) else {
         return;
     };
     let mut carrier = Adapter(carrier);
@@ -71,7 +71,7 @@ pub(crate) fn extract_accepted(
     carrier: &(impl Carrier + ?Sized),
     is_accepted: impl FnOnce(&Scope) -> bool,
 ) -> Context {
-    let Some(outer) = context::map_current(Context::clone) else {
+    let Some(outer) = thread::map_current(Context::clone) else {
         return Context::new();
     };
     let cx =
@@ -126,7 +126,7 @@ impl PropagatedContext {
     /// let guard = tracing_session::propagation::propagated_context(&headers).attach();
     /// ```
     pub fn attach(self) -> SessionGuard {
-        let _attached = context::attach(self.0);
+        let _attached = thread::attach(self.0);
         SessionGuard { _attached }
     }
 

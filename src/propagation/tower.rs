@@ -8,7 +8,7 @@ use crate::current::WithSession;
 use crate::propagation::clients::{AllowedHosts, inject_for_host};
 use crate::propagation::functions::extract_accepted;
 use crate::propagation::headers::InboundPolicy;
-use crate::scope::{Scope, context};
+use crate::scope::{Scope, thread};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{Request, Response, header};
@@ -130,7 +130,7 @@ where
         let body = ServerBody {
             inner: WithSession::in_context(inner, &cx),
         };
-        let attached = context::attach(cx.clone());
+        let attached = thread::attach(cx.clone());
         let inner = self.inner.call(Request::from_parts(parts, body));
         drop(attached);
         ServerFuture {

@@ -8,18 +8,13 @@
 //!   `set_parent` replaced their parent `Context`, or the session was set after they had started. Their children's
 //!   `Context`s have no entry either, so the map contains the children too.
 //! - [`DEFAULT`], the default session of the process.
-//!
-//! The functions for the current `Context` are safe during thread exit. OpenTelemetry keeps the current `Context` in a
-//! thread-local, and asking for it panics after its destructor has run. A panic in the destructor of another thread-local
-//! aborts the process. So all code uses these functions, which return nothing then.
 
 use crate::base::shards::Shards;
-use crate::scope::polled::Poll;
-use crate::scope::{Scope, entered};
+use crate::scope::Scope;
+use crate::scope::thread::{self, Attached};
 use crate::session::keys::Parts;
+use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
-use opentelemetry::{Context, ContextGuard};
-use std::panic::catch_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -31,7 +26,7 @@ impl Scope {
 
     /// The current scope.
     pub(crate) fn current() -> Option<Arc<Scope>> {
-        map_current(Scope::of).flatten()
+        thread::map_current(Scope::of).flatten()
     }
 
     /// The default session of the process.
@@ -70,7 +65,7 @@ impl Scope {
 
     /// Makes this the current scope of this thread, until the guard is dropped.
     pub(crate) fn attach(self: Arc<Self>) -> Attached {
-        attach_changed(|cx| self.entered(cx))
+        thread::attach_changed(|cx| self.entered(cx))
     }
 
     /// `cx` with an entry for this scope, while a future is polled. `replaced`: the scope that applies outside the future.
@@ -213,6 +208,17 @@ impl Entry {
     }
 }
 
+/// How the scope of a future relates to the place where the future is polled.
+#[derive(Clone)]
+pub(crate) struct Poll {
+    /// The scope that applies outside the future.
+    pub(crate) replaced: Option<Arc<Scope>>,
+    /// The parts of outer sessions that don't apply inside the future.
+    pub(crate) shadows: Parts,
+    /// The current span outside the future, or an invalid id.
+    pub(crate) under: SpanId,
+}
+
 /// Whether a scope was attached inside the span of `cx`. It shadows the map by span id.
 pub(crate) fn is_inside_span(cx: &Context) -> bool {
     let span = cx.span().span_context().span_id();
@@ -336,60 +342,4 @@ fn scope_by_span_id(span: &SpanContext) -> Option<Arc<Scope>> {
     SCOPES_BY_SPAN_ID.read(key(span.span_id()), |spans| {
         (!span.is_remote()).then(|| scope(spans)).flatten()
     })
-}
-
-thread_local! {
-    /// Whether OpenTelemetry's thread-local existed on the first use of this module. That use writes it, and it can't be
-    /// read any more when the thread exits: it is dropped before OpenTelemetry's, because thread-locals are dropped in
-    /// the reverse order of their first use.
-    static SENTINEL: Sentinel = Sentinel(catch_unwind(|| Context::map_current(|_| ())).is_ok());
-}
-
-struct Sentinel(bool);
-
-/// A thread-local without a destructor could be read until the very end.
-impl Drop for Sentinel {
-    fn drop(&mut self) {}
-}
-
-/// Whether OpenTelemetry's current `Context` can be asked for.
-#[inline]
-fn is_there() -> bool {
-    SENTINEL.try_with(|it| it.0).unwrap_or(false)
-}
-
-/// Calls `f` with the current `Context`. `None` if the thread is exiting.
-#[inline]
-pub(crate) fn map_current<T>(f: impl FnOnce(&Context) -> T) -> Option<T> {
-    if entered::is_any_entered() {
-        entered::sweep();
-    }
-    is_there().then(|| Context::map_current(f))
-}
-
-/// The current `Context`, or an empty one.
-pub(crate) fn current() -> Context {
-    map_current(Context::clone).unwrap_or_default()
-}
-
-/// Makes `cx` the current one.
-pub(crate) fn attach(cx: Context) -> Attached {
-    Attached(is_there().then(|| cx.attach()))
-}
-
-/// Makes the `Context` that `change` returns for the current one the current one.
-pub(crate) fn attach_changed(change: impl FnOnce(&Context) -> Context) -> Attached {
-    Attached(map_current(change).map(Context::attach))
-}
-
-/// Keeps a `Context` the current one of this thread until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Attached(Option<ContextGuard>);
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        if !is_there() {
-            std::mem::forget(self.0.take());
-        }
-    }
 }

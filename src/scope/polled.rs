@@ -9,23 +9,13 @@
 //! session that is attached for a closure would adopt the spans of other tasks, if the closure blocks on a runtime.
 
 use crate::scope::Scope;
-use crate::scope::context::{self, Attached};
-use crate::session::keys::{Part, Parts};
+use crate::scope::context::{self, Poll};
+use crate::scope::thread::{self, Attached};
+use crate::session::keys::Part;
 use crate::session::{Session, details};
-use opentelemetry::trace::{SpanId, TraceContextExt, TraceId};
+use opentelemetry::trace::{TraceContextExt, TraceId};
 use std::cell::Cell;
 use std::sync::Arc;
-
-/// How the scope of a future relates to the place where the future is polled.
-#[derive(Clone)]
-pub(crate) struct Poll {
-    /// The scope that applies outside the future.
-    pub(crate) replaced: Option<Arc<Scope>>,
-    /// The parts of outer sessions that don't apply inside the future.
-    pub(crate) shadows: Parts,
-    /// The current span outside the future, or an invalid id.
-    pub(crate) under: SpanId,
-}
 
 /// The scope of a future that is being polled.
 #[derive(Clone)]
@@ -39,7 +29,7 @@ pub(crate) struct PolledScope {
 impl PolledScope {
     /// The scope of the future in which a span is entered now. `None`: another span or session is in between.
     pub(crate) fn current() -> Option<Self> {
-        context::map_current(|cx| {
+        thread::map_current(|cx| {
             let (scope, poll) = context::poll_of(cx)?;
             let span = cx.span();
             let span = span.span_context();
@@ -99,7 +89,7 @@ impl PolledScope {
 
     /// Attaches the scope of an adopted span inside the span, which is the current one.
     pub(crate) fn attach_inside(&self, adopted: Arc<Scope>) -> Attached {
-        context::attach_changed(|cx| context::adopted(cx, adopted, self.poll.clone()))
+        thread::attach_changed(|cx| context::adopted(cx, adopted, self.poll.clone()))
     }
 }
 

@@ -54,9 +54,9 @@ pub(super) struct More {
 /// A future has adopted the span: see `scope/polled.rs`.
 pub(super) struct Adopted {
     /// The scope that the span has outside the future.
-    own: Option<Arc<Scope>>,
+    pub(super) own: Option<Arc<Scope>>,
     /// The session inside the future in which the span was entered first.
-    first: Session,
+    pub(super) first: Session,
 }
 
 /// The form of a field that holds an id.

@@ -1,15 +1,12 @@
-//! Spans of `tracing` whose scope a layer attaches whenever they are entered: *tracked* spans, which the OpenTelemetry layer
-//! doesn't know, and *adopted* spans (see `scope/polled.rs`). Other spans have their scope in their `Context`, which the
-//! OpenTelemetry layer activates.
+//! The map of *tracked* and *adopted* spans of `tracing`: a layer attaches their scope whenever they are entered. Tracked spans
+//! are those that the OpenTelemetry layer doesn't know; adopted spans are explained in `scope/polled.rs`. All other spans have
+//! their scope in their `Context`, which the OpenTelemetry layer activates.
 
 use crate::base::shards::Shards;
 use crate::scope::Scope;
-use crate::scope::context::{self, Attached};
-use opentelemetry::trace::{SpanId, TraceContextExt};
-use std::cell::{Cell, RefCell};
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
 
 /// A span of `tracing`, by its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +71,11 @@ pub(crate) fn tracked_scope(span: SpanKey) -> Option<Arc<Scope>> {
     TRACKED.read(span, |it| it.scope.clone())
 }
 
+/// Whether a span is open, and tracked or adopted.
+pub(crate) fn is_tracked(span: SpanKey) -> bool {
+    TRACKED.read(span, |_| Some(())).is_some()
+}
+
 /// A future adopts a span. The guard is for a span that isn't tracked.
 pub(crate) fn adopt(span: SpanKey, adoption: Adoption) -> TrackedGuard {
     let (scope, adoption) = (None, Some(adoption));
@@ -115,104 +117,6 @@ impl Drop for TrackedGuard {
     fn drop(&mut self) {
         TRACKED.remove(self.0);
     }
-}
-
-/// A span that is entered on this thread.
-pub(crate) struct EnteredSpan {
-    pub(crate) span: SpanKey,
-    /// Upgrades as long as the layer isn't dropped.
-    pub(crate) layer: Weak<()>,
-    /// Detaches the scope when it is dropped.
-    pub(crate) attached: Option<Attached>,
-    /// What was current after that.
-    pub(crate) place: Option<Place>,
-    /// The setup check continues when the span is exited.
-    pub(crate) is_checked: bool,
-}
-
-/// The current scope, by its address, and the current OpenTelemetry span.
-#[derive(PartialEq)]
-pub(crate) struct Place(usize, SpanId);
-
-impl Place {
-    pub(crate) fn current() -> Option<Self> {
-        context::map_current(|cx| {
-            let address = |scope: Arc<Scope>| Arc::as_ptr(&scope).addr();
-            let scope = Scope::of(cx).map_or(0, address);
-            Self(scope, cx.span().span_context().span_id())
-        })
-    }
-}
-
-thread_local! {
-    /// The tracked and adopted spans that are entered on this thread, innermost last, and for people who only log, all
-    /// spans. The callbacks of enter and exit write and read it. Empty outside such spans.
-    static ENTERED: RefCell<Vec<EnteredSpan>> = const { RefCell::new(Vec::new()) };
-
-    /// The length of [`ENTERED`], which costs less to read.
-    static DEPTH: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Whether such a span is entered on this thread.
-#[inline(always)]
-pub(crate) fn is_any_entered() -> bool {
-    DEPTH.get() > 0
-}
-
-pub(crate) fn push(entered: EnteredSpan) {
-    // While the thread exits there is no stack, and the guard is dropped at once.
-    let _exiting = with_entered(|stack| stack.push(entered));
-}
-
-/// Removes a span that is exited, also one that was entered in a layer which is gone: it was reloaded since. Drop the result
-/// without a lock: detaching a `Context` may drop a span, which runs foreign code.
-pub(crate) fn pop(span: SpanKey) -> Option<EnteredSpan> {
-    with_entered(|stack| {
-        let is_it = |entered: &EnteredSpan| entered.span == span;
-        let is_of_replaced = |entered: &EnteredSpan| {
-            entered.span.span == span.span && entered.layer.strong_count() == 0
-        };
-        let found = stack.iter().rposition(is_it);
-        let found = found.or_else(|| stack.iter().rposition(is_of_replaced));
-        found.map(|at| stack.remove(at))
-    })
-    .flatten()
-}
-
-/// Whether this is the innermost span of its layer. `Some(false)`: another scope or OpenTelemetry span is attached inside.
-pub(crate) fn is_innermost(span: SpanKey) -> Option<bool> {
-    let place = Place::current()?;
-    with_entered(|stack| {
-        let innermost = stack.iter().rfind(|it| it.span.layer == span.layer)?;
-        (innermost.span == span).then(|| innermost.place.as_ref() == Some(&place))
-    })
-    .flatten()
-}
-
-/// Detaches the scope of the innermost span if that span is closed: its exit reached no layer, because the layer was replaced
-/// by none, or the subscriber was dropped.
-#[cold]
-pub(crate) fn sweep() {
-    let closed = || {
-        with_entered(|stack| {
-            let is_closed = |it: &EnteredSpan| {
-                it.layer.strong_count() == 0 && TRACKED.read(it.span, |_| Some(())).is_none()
-            };
-            stack.pop_if(|it| is_closed(it))
-        })
-        .flatten()
-    };
-    while closed().is_some() {}
-}
-
-fn with_entered<T>(f: impl FnOnce(&mut Vec<EnteredSpan>) -> T) -> Option<T> {
-    let with = |stack: &RefCell<Vec<EnteredSpan>>| {
-        let mut stack = stack.borrow_mut();
-        let result = f(&mut stack);
-        DEPTH.set(stack.len());
-        result
-    };
-    ENTERED.try_with(with).ok()
 }
 
 #[cfg(test)]

@@ -1,0 +1,149 @@
+//! What is current on this thread: OpenTelemetry's `Context`, and the spans inside which a layer keeps one attached.
+//!
+//! The functions for the current `Context` are safe during thread exit. OpenTelemetry keeps the current `Context` in a
+//! thread-local, and asking for it panics after its destructor has run. A panic in the destructor of another thread-local
+//! aborts the process. So all code uses these functions, which return nothing then.
+
+use crate::scope::tracking::{SpanKey, is_tracked};
+use opentelemetry::trace::SpanId;
+use opentelemetry::{Context, ContextGuard};
+use std::cell::{Cell, RefCell};
+use std::panic::catch_unwind;
+use std::sync::Weak;
+
+thread_local! {
+    /// Whether OpenTelemetry's thread-local existed on the first use of this module. That use writes it, and it can't be
+    /// read any more when the thread exits: it is dropped before OpenTelemetry's, because thread-locals are dropped in
+    /// the reverse order of their first use.
+    static SENTINEL: Sentinel = Sentinel(catch_unwind(|| Context::map_current(|_| ())).is_ok());
+}
+
+struct Sentinel(bool);
+
+/// A thread-local without a destructor could be read until the very end.
+impl Drop for Sentinel {
+    fn drop(&mut self) {}
+}
+
+/// Whether OpenTelemetry's current `Context` can be asked for.
+#[inline]
+fn is_there() -> bool {
+    SENTINEL.try_with(|it| it.0).unwrap_or(false)
+}
+
+/// Calls `f` with the current `Context`. `None` if the thread is exiting.
+#[inline]
+pub(crate) fn map_current<T>(f: impl FnOnce(&Context) -> T) -> Option<T> {
+    if is_any_entered() {
+        sweep();
+    }
+    is_there().then(|| Context::map_current(f))
+}
+
+/// The current `Context`, or an empty one.
+pub(crate) fn current() -> Context {
+    map_current(Context::clone).unwrap_or_default()
+}
+
+/// Makes `cx` the current one.
+pub(crate) fn attach(cx: Context) -> Attached {
+    Attached(is_there().then(|| cx.attach()))
+}
+
+/// Makes the `Context` that `change` returns for the current one the current one.
+pub(crate) fn attach_changed(change: impl FnOnce(&Context) -> Context) -> Attached {
+    Attached(map_current(change).map(Context::attach))
+}
+
+/// Keeps a `Context` the current one of this thread until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Attached(Option<ContextGuard>);
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        if !is_there() {
+            std::mem::forget(self.0.take());
+        }
+    }
+}
+
+/// A span that is entered on this thread.
+pub(crate) struct EnteredSpan {
+    pub(crate) span: SpanKey,
+    /// Upgrades as long as the layer isn't dropped.
+    pub(crate) layer: Weak<()>,
+    /// Detaches the scope when it is dropped.
+    pub(crate) attached: Option<Attached>,
+    /// The address of the scope that was current after that, and the current OpenTelemetry span.
+    pub(crate) place: Option<(usize, SpanId)>,
+    /// The setup check continues when the span is exited.
+    pub(crate) is_checked: bool,
+}
+
+thread_local! {
+    /// The tracked and adopted spans that are entered on this thread, innermost last, and for people who only log, all
+    /// spans. The callbacks of enter and exit write and read it. Empty outside such spans.
+    static ENTERED: RefCell<Vec<EnteredSpan>> = const { RefCell::new(Vec::new()) };
+
+    /// The length of [`ENTERED`], which costs less to read.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Whether such a span is entered on this thread.
+#[inline(always)]
+pub(crate) fn is_any_entered() -> bool {
+    DEPTH.get() > 0
+}
+
+pub(crate) fn push(entered: EnteredSpan) {
+    // While the thread exits there is no stack, and the guard is dropped at once.
+    let _exiting = with_entered(|stack| stack.push(entered));
+}
+
+/// Removes a span that is exited, also one that was entered in a layer which is gone: it was reloaded since. Drop the result
+/// without a lock: detaching a `Context` may drop a span, which runs foreign code.
+pub(crate) fn pop(span: SpanKey) -> Option<EnteredSpan> {
+    with_entered(|stack| {
+        let is_it = |entered: &EnteredSpan| entered.span == span;
+        let is_of_replaced = |entered: &EnteredSpan| {
+            entered.span.span == span.span && entered.layer.strong_count() == 0
+        };
+        let found = stack.iter().rposition(is_it);
+        let found = found.or_else(|| stack.iter().rposition(is_of_replaced));
+        found.map(|at| stack.remove(at))
+    })
+    .flatten()
+}
+
+/// The place inside the innermost span of a layer. `None`: the innermost span is another one.
+pub(crate) fn innermost_place(span: SpanKey) -> Option<(usize, SpanId)> {
+    with_entered(|stack| {
+        let innermost = stack.iter().rfind(|it| it.span.layer == span.layer)?;
+        innermost.place.filter(|_| innermost.span == span)
+    })
+    .flatten()
+}
+
+/// Detaches the scope of the innermost span if that span is closed: its exit reached no layer, because the layer was replaced
+/// by none, or the subscriber was dropped.
+#[cold]
+pub(crate) fn sweep() {
+    let closed = || {
+        with_entered(|stack| {
+            let is_closed = |it: &EnteredSpan| it.layer.strong_count() == 0 && !is_tracked(it.span);
+            stack.pop_if(|it| is_closed(it))
+        })
+        .flatten()
+    };
+    while closed().is_some() {}
+}
+
+fn with_entered<T>(f: impl FnOnce(&mut Vec<EnteredSpan>) -> T) -> Option<T> {
+    let with = |stack: &RefCell<Vec<EnteredSpan>>| {
+        let mut stack = stack.borrow_mut();
+        let result = f(&mut stack);
+        DEPTH.set(stack.len());
+        result
+    };
+    ENTERED.try_with(with).ok()
+}
