@@ -4,6 +4,7 @@ mod edges;
 mod filtered_out;
 mod hidden;
 mod left_behind;
+mod levels;
 mod opentelemetry_spans;
 mod parents;
 mod set_ups;
