@@ -7,6 +7,7 @@ mod equal_ids;
 mod filtered_out;
 mod hidden;
 mod left_behind;
+mod levels;
 mod opentelemetry_spans;
 mod parents;
 mod reloaded;
