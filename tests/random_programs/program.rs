@@ -145,21 +145,30 @@ pub enum Value {
     Exact(Values),
 }
 
-/// Operations that can be switched on.
+/// Operations and rules that can be switched on. All other operations are in each program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    Basic,
+    /// Read-back and exact sessions replace everything outside.
     Exact,
+    /// Futures `in_session`.
     Futures,
+    /// What a future creates when it is dropped is in its session.
     Dropped,
+    /// A span that was created in no session doesn't hide the session of the future that polls it.
     Adopted,
+    /// Any `Context` is attached, and where `set_*` returns Ok, the values apply right there.
     Contexts,
+    /// Spans of a library that are named `session`.
     Libraries,
+    /// Ids by Debug of an `Option`, and placeholders.
     Options,
+    /// Children of a filtered-out span inherit what it inherits.
     Hidden,
-    /// An attached session refuses `set_*` inside a filtered-out span.
+    /// A session that is attached inside a filtered-out span refuses `set_*` as one inside an exported span does.
     Refused,
+    /// Two applications take turns on one thread.
     TwoApps,
+    /// The layer is reloaded. Only the end is compared.
     Reload,
 }
 

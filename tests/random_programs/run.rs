@@ -1,6 +1,8 @@
 //! Does with the crate what a program says.
 
-use super::program::{Given, KEYS, Kind, NONE, Name, Op, Parent, SESSION, Step, USER, Value, Values, Way};
+use super::program::{
+    Given, KEYS, Kind, NONE, Name, Op, Parent, SESSION, Step, USER, Value, Values,
+};
 use crate::support::{self, App};
 use opentelemetry::trace::{TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, ContextGuard};
@@ -14,7 +16,7 @@ use tracing::{Instrument, dispatcher, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::current::SessionGuard;
 use tracing_session::session::Part;
-use tracing_session::{InSession, Session, current_session, session, set_session_id, set_user_id, user};
+use tracing_session::{InSession, Session, current_session, set_session_id, set_user_id};
 
 /// Spans of this target are filtered out.
 pub const HIDDEN: &str = "hidden";
@@ -43,10 +45,10 @@ pub struct Outcome {
 /// Applications, and what reloads the layer of the first.
 pub struct World {
     pub apps: Vec<App>,
-    pub reload: Option<Box<dyn Fn(&App) + Send + Sync>>,
-    /// There is an OpenTelemetry layer.
-    pub exports: bool,
+    pub reload: Option<Reload>,
 }
+
+pub type Reload = Box<dyn Fn(&App) + Send + Sync>;
 
 /// Shared by the threads of one program.
 #[derive(Default)]
@@ -170,7 +172,9 @@ const PARTS: [Part; KEYS] = [Part::Session, Part::User, Part::Metadata];
 /// A session that inherits nothing of these parts.
 fn without(values: Values, blocks: [bool; KEYS]) -> Session {
     let parts = PARTS.into_iter().zip(blocks).filter(|it| it.1);
-    parts.fold(session_of(values), |session, (part, _)| session.without(part))
+    parts.fold(session_of(values), |session, (part, _)| {
+        session.without(part)
+    })
 }
 
 /// `session.exact()`.
@@ -258,7 +262,9 @@ impl Local<'_> {
             }
             Op::Record(name, values) => {
                 let span = self.span(name);
-                let is_named = span.metadata().is_some_and(|it| it.fields().field("id").is_some());
+                let is_named = span
+                    .metadata()
+                    .is_some_and(|it| it.fields().field("id").is_some());
                 let fields = [
                     if is_named { "id" } else { "session.id" },
                     "user.id",
@@ -306,7 +312,8 @@ impl Local<'_> {
             }
             Op::Future(name, value, span) => {
                 let session = self.value(value);
-                let span = span.map(|name| self.shared.lock().unwrap().spans.remove(&name).unwrap());
+                let span =
+                    span.map(|name| self.shared.lock().unwrap().spans.remove(&name).unwrap());
                 let work = Work::new(session, span);
                 self.shared.lock().unwrap().futures.insert(name, work);
             }

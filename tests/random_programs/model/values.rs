@@ -8,7 +8,13 @@ impl Model {
     ///
     /// A field is in force in the whole life of its span. A value that is set on a span is in force for the span itself,
     /// and for what starts below it afterwards.
-    pub(super) fn value(&self, node: Node, key: usize, at: Time, started: Time) -> Vec<Option<Found>> {
+    pub(super) fn value(
+        &self,
+        node: Node,
+        key: usize,
+        at: Time,
+        started: Time,
+    ) -> Vec<Option<Found>> {
         let data = &self.nodes[node];
         let text = |text| Found {
             text,
@@ -66,6 +72,13 @@ impl Model {
         started: Time,
     ) -> Vec<Option<Found>> {
         node.map_or(vec![None], |node| self.value(node, key, at, started))
+    }
+
+    pub(super) fn inherits(&self, node: Node, ancestor: Node) -> bool {
+        let data = &self.nodes[node];
+        let outers = data.outers.iter().copied().flatten();
+        let mut outers = outers.chain(data.otherwise);
+        node == ancestor || outers.any(|outer| self.inherits(outer, ancestor))
     }
 
     /// The nearest node that has a value of its own.
@@ -137,7 +150,9 @@ impl Model {
                 let is_own = owned.iter().any(|it| it[key].is_some());
                 if !is_allowed || (actual[key].len() > 1 && !is_own) {
                     let (actual, key) = (&actual[key], NAMES[key]);
-                    self.differs(format!("span {name} {key}: {actual:?} is none of {allowed:?}"));
+                    self.differs(format!(
+                        "span {name} {key}: {actual:?} is none of {allowed:?}"
+                    ));
                 }
             }
         }
