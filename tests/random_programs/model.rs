@@ -61,6 +61,8 @@ struct Data {
     span: Option<Span>,
     /// Other values that it may be exported with.
     perhaps: Vec<Values>,
+    /// Or it may have none.
+    may_lack: bool,
     has_set_parent: bool,
     /// It is only one of its outers.
     is_choice: bool,
@@ -166,13 +168,16 @@ pub fn differences(
     model.now += 1;
     model.compare(outcome);
     match model.opened {
-        Some(now) => Err(now - 1),
-        None => Ok(model.differences),
+        Some(now) if model.differences.is_empty() => Err(now - 1),
+        _ => Ok(model.differences),
     }
 }
 
 impl Model {
     fn differs(&mut self, what: String) {
+        if self.opened.is_some() {
+            return;
+        }
         let step = self.now - 1;
         self.differences.push(format!("step {step}: {what}"));
     }

@@ -49,6 +49,13 @@ impl Model {
         if let Some(current) = current.filter(|it| Some(*it) != at && hidden.is_none()) {
             self.nodes[current].perhaps.push(values);
         }
+        if let Some(node) = at.filter(|_| expected.is_none()) {
+            // Open, whether this span has the values itself.
+            let old = |key| self.value(node, key, self.now, self.now)[0];
+            let old = [0, 1, 2].map(|key| old(key).map(|it| it.text));
+            self.nodes[node].perhaps.push(old);
+            self.nodes[node].may_lack = true;
+        }
         match at {
             Some(node) => self.nodes[node].set.push((self.now, values)),
             None if !self.rules.set_applies && hidden.is_none() => {

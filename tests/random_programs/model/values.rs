@@ -111,6 +111,9 @@ impl Model {
         let found = self.value(node, key, closed, closed);
         let mut texts: Vec<_> = found.iter().map(|it| it.map(|it| it.text)).collect();
         texts.extend(data.perhaps.iter().filter_map(|it| it[key]).map(Some));
+        if data.may_lack {
+            texts.push(None);
+        }
         self.add_adopted(span, key, &mut texts);
         texts
     }
