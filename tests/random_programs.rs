@@ -6,7 +6,11 @@
 //! between. Where a program differs, the test drops all operations that don't matter and prints the rest with its seed.
 //!
 //! `PROGRAMS=100000 cargo test --all-features --test main random_programs::` runs more programs for each set-up,
-//! `SEED=17` begins with this one, and `WITH=Exact,Futures` switches on other groups of operations.
+//! `SEED=17` begins with another one, `SHOW=10` prints more failures, and `WITH=Exact,Adopted` switches on groups of
+//! operations that are not in `ENABLED`.
+//!
+//! Where the rules leave a value open, the model allows several. An operation whose whole effect is open, such as an
+//! implicit opener in one of several sessions, is dropped from its program, and the rest is compared.
 
 #![allow(unreachable_pub, reason = "the modules are parts of one test")]
 
@@ -30,7 +34,7 @@ use tracing_session::SessionLayer;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::reload;
 
-/// The groups that hold.
+/// The groups that are in every run. Each of the others finds differences.
 const ENABLED: &[Group] = &[
     Group::Libraries,
     Group::Futures,

@@ -105,8 +105,8 @@ struct Context {
     /// The scope that a future's session replaced, right inside its poll.
     polled: Option<Option<Node>>,
     is_switch: bool,
-    /// It is that of a filtered-out span that opens nothing.
-    is_hidden_plain: bool,
+    /// A filtered-out span that opens nothing was entered, and the place may apply.
+    is_choice: bool,
     /// The scope is an attached session.
     is_value: bool,
 }
@@ -207,8 +207,8 @@ impl Model {
         let contexts = self.threads[thread].contexts.iter().rev();
         let mut above = contexts.take_while(|it| it.0 != name);
         // The place where a filtered-out span was entered.
-        let is_below_hidden = above.any(|it| it.1.is_hidden_plain);
-        self.open_if(is_below_hidden && !self.rules.hidden_inherit);
+        let is_below_hidden = above.any(|it| it.1.is_choice);
+        self.open_if(is_below_hidden);
         self.threads[thread].contexts.retain(|it| it.0 != name);
     }
 
@@ -335,7 +335,7 @@ impl Context {
         inside: false,
         polled: None,
         is_switch: true,
-        is_hidden_plain: false,
+        is_choice: false,
         is_value: false,
     };
 

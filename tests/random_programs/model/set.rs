@@ -15,7 +15,9 @@ impl Model {
         let (expected, at) = match current {
             Some(span) if here.is_of(span) => (Some(true), Some(span)),
             Some(span) if self.is_hidden(span) => match here.scope {
-                Some(scope) if scope == span => (Some(true), Some(span)),
+                Some(scope) if scope == span => {
+                    (self.nodes[span].opens().then_some(true), Some(span))
+                }
                 _ if here.is_value && self.is_shadowed(thread, span) => (Some(false), None),
                 _ => (None, None),
             },

@@ -151,22 +151,23 @@ impl Model {
                 ..Context::default()
             },
             true => {
-                let value = |key| self.value(node, key, self.now, self.now);
-                let in_none = (0..KEYS).all(|key| value(key).contains(&None));
-                let scope = match in_none || !self.rules.hidden_inherit {
-                    // Open.
-                    true => Some(self.add(Data {
-                        outers: vec![Some(node), here.scope],
-                        settled: vec![None],
-                        is_choice: true,
-                        ..Data::default()
-                    })),
-                    false => Some(node),
-                };
+                // In no session: open, whether the place where it is entered applies.
+                let found =
+                    |outer: &Option<Node>, key| self.value_in(*outer, key, self.now, self.now);
+                let outers = self.nodes[node].outers.iter();
+                let mut in_session =
+                    outers.filter(|it| (0..KEYS).any(|key| !found(it, key).contains(&None)));
+                let is_open = !self.rules.hidden_inherit || in_session.next().is_none();
+                let choice = is_open.then(|| Data {
+                    outers: vec![Some(node), here.scope],
+                    settled: vec![None],
+                    is_choice: true,
+                    ..Data::default()
+                });
                 Context {
-                    scope,
+                    scope: Some(choice.map_or(node, |choice| self.add(choice))),
                     inside: true,
-                    is_hidden_plain: true,
+                    is_choice: is_open,
                     span: here.span,
                     ..Context::default()
                 }

@@ -24,8 +24,7 @@ impl Model {
         // Where span ids are ambiguous, a value that needs a look-up by span id may be missing.
         let may_miss = self.rules.ambiguous_ids && (set.is_some() || data.has_set_parent);
         if may_miss {
-            let places = data.outers.iter();
-            let others = places.flat_map(|it| self.value_in(*it, key, at, started));
+            let others = self.inherited(node, key, at, started).into_iter();
             let field = latest(&data.fields, at, key).map(|it| Some(text(it.1)));
             return others.chain(set).chain(field).chain([None]).collect();
         }
@@ -42,12 +41,7 @@ impl Model {
         if data.blocks[key] {
             return vec![None];
         }
-        let mut found = Vec::new();
-        for outer in &data.outers {
-            for settled in &data.settled {
-                found.extend(self.value_in(*outer, key, at, settled.unwrap_or(started)));
-            }
-        }
+        let mut found = self.inherited(node, key, at, started);
         if let Some(otherwise) = data.otherwise {
             let other = self.value(otherwise, key, at, started);
             let missing = found.contains(&None) || found.is_empty();
@@ -61,6 +55,17 @@ impl Model {
             found.push(None);
         }
         found.dedup();
+        found
+    }
+
+    fn inherited(&self, node: Node, key: usize, at: Time, started: Time) -> Vec<Option<Found>> {
+        let data = &self.nodes[node];
+        let mut found = Vec::new();
+        for outer in &data.outers {
+            for settled in &data.settled {
+                found.extend(self.value_in(*outer, key, at, settled.unwrap_or(started)));
+            }
+        }
         found
     }
 
