@@ -15,6 +15,7 @@ mod details;
 mod inherits;
 mod opens;
 mod permutations;
+mod random_programs;
 mod root_turns;
 mod values;
 
