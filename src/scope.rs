@@ -19,7 +19,12 @@ use crate::scope::opener::Opener;
 use crate::session::keys::{Part, Parts};
 use crate::session::{Id, Session};
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError};
+
+/// Whether a scope with a value, or with a field for one, was ever made. The layer reads it, to leave applications that set
+/// no session as they are.
+static ANY_EXISTS: AtomicBool = AtomicBool::new(false);
 
 pub(crate) struct Scope {
     /// Every value that applied when the scope was made.
@@ -89,12 +94,20 @@ impl Scope {
         Self::nested(None, &Session::default())
     }
 
+    /// Whether the process has ever set a session or user.
+    pub(crate) fn any_exists() -> bool {
+        ANY_EXISTS.load(Ordering::Relaxed)
+    }
+
     fn make(
         outer: Option<Arc<Scope>>,
         set: &Session,
         opener: Option<&Arc<Opener>>,
         is_turn: bool,
     ) -> Arc<Self> {
+        if opener.is_some() || !set.is_empty() {
+            ANY_EXISTS.store(true, Ordering::Relaxed);
+        }
         let around = outer.as_deref();
         let in_turn = is_turn || around.is_some_and(|it| it.in_turn && it.keeps_session(set));
         let outer = outer.filter(|_| !set.is_exact);

@@ -36,8 +36,15 @@ use tracing_subscriber::reload;
 
 /// The groups that are in every run. Each of the others finds differences.
 const ENABLED: &[Group] = &[
-    Group::Libraries,
+    Group::Exact,
     Group::Futures,
+    Group::Dropped,
+    Group::Adopted,
+    Group::Contexts,
+    Group::Libraries,
+    Group::Options,
+    Group::Hidden,
+    Group::Refused,
     Group::TwoApps,
     Group::Reload,
 ];

@@ -1,7 +1,7 @@
 //! Spans that a future adopts when they are entered, because they were created in no session: see `scope/polled.rs`.
 
 use crate::base::diagnostic;
-use crate::layer::spans::LayerState;
+use crate::layer::spans::{LayerState, SessionExtension};
 use crate::layer::tracked;
 use crate::scope::bridge::SpanCommand;
 use crate::scope::polled::PolledScope;
@@ -83,7 +83,9 @@ impl LayerState {
             return Some(known.inside);
         }
         let span = ctx.span(id)?;
-        let inside = future.inside(own);
+        let is_opener = |it: &SessionExtension| it.opened.is_some();
+        let is_opener = span.extensions().get().is_some_and(is_opener);
+        let inside = future.inside(own, is_opener);
         if let Some(cx) = exported {
             bridge::send(cx, SpanCommand::Adopt(inside.clone()));
             let trace = cx.span().span_context().trace_id();
@@ -117,7 +119,6 @@ impl LayerState {
                 diagnostic::adopted_span_outside(span.metadata());
             }
         }
-        self.subscriber.flush_diagnostics();
     }
 
     /// Sets a session inside the current span, if it is adopted: until the span is exited, and again whenever the same

@@ -228,17 +228,23 @@ impl SubscriberHandle {
     /// The scope that applies in a span, also if it is filtered out.
     pub(crate) fn scope_of(&self, id: &Id) -> Option<Arc<Scope>> {
         let dispatch = self.upgrade()?;
-        // A child with an explicit parent starts the parent, so this may start it too. The map by span id may have a
-        // newer scope than the extensions.
-        if let Some(cx) = get_otel_context(id, &dispatch) {
-            return Scope::of(&cx);
-        }
-        let mut found = None;
+        let (mut found, mut is_pending) = (None, false);
         self.ancestors(&dispatch, id, &mut |_, in_span| {
-            found = in_span;
+            found = in_span.map(|it| it.scope.clone());
+            is_pending =
+                in_span.is_some_and(|it| it.pending.as_ref().is_some_and(|it| it.is_pending()));
             false
         });
-        found
+        // A span that was started may have a newer scope than the extensions: in its `Context`, or in the map by span id.
+        // Asking for the `Context` starts a span, and then `set_parent` fails. So no span is started before there is any
+        // session in the process, and no opener, whose scope is known.
+        if is_pending || !Scope::any_exists() {
+            return found;
+        }
+        match get_otel_context(id, &dispatch) {
+            Some(cx) => Scope::of(&cx),
+            None => found,
+        }
     }
 
     /// Calls `visit` for a span and then for each ancestor, with the scope in its extensions, until it returns false.
@@ -250,7 +256,7 @@ impl SubscriberHandle {
 }
 
 /// Returns whether to go on with the parent.
-pub(crate) type Visit<'a> = &'a mut dyn FnMut(&Id, Option<Arc<Scope>>) -> bool;
+pub(crate) type Visit<'a> = &'a mut dyn FnMut(&Id, Option<&SessionExtension>) -> bool;
 
 /// Functions that know the type of the subscriber, for code that has only a dispatcher.
 #[derive(Debug)]
@@ -268,9 +274,8 @@ impl SpanAccess {
             ancestors: |dispatch, id, visit| {
                 let mut next = dispatch.downcast_ref::<S>().and_then(|it| it.span(id));
                 while let Some(span) = next {
-                    let in_span = |in_span: &SessionExtension| in_span.scope.clone();
-                    let scope = span.extensions().get::<SessionExtension>().map(in_span);
-                    if !visit(&span.id(), scope) {
+                    let goes_on = visit(&span.id(), span.extensions().get());
+                    if !goes_on {
                         return;
                     }
                     next = span.parent();

@@ -102,7 +102,8 @@ impl LayerState {
                     return Some(future.attach_inside(inside));
                 }
             }
-            (!is_current(&scope)).then(|| scope.attach())
+            // Also if it is current already: what made it current may end before this span is exited.
+            Some(scope.attach())
         });
         self.push_entered(id, attached, is_checked);
     }
@@ -161,10 +162,6 @@ fn current_place() -> Option<(usize, SpanId)> {
     })
 }
 
-fn is_current(scope: &Arc<Scope>) -> bool {
-    Scope::current().is_some_and(|current| Arc::ptr_eq(&current, scope))
-}
-
 /// Sets a session on the current tracked span: until it is exited, and again whenever it is entered. An error if the innermost
 /// tracked span of this thread is another one, or if another scope is attached inside it.
 pub(crate) fn set_session(
@@ -178,14 +175,13 @@ pub(crate) fn set_session(
     if current_place() != Some(place) {
         return Err(ErrorKind::InsideValue);
     }
-    let own = tracked_scope(key);
-    if state.set_in_adopted(span, session) {
-        state.replace_scope(dispatch, span, &Scope::nested(own, session));
-        return Ok(());
-    }
-    let scope = Scope::nested(Scope::current(), session);
+    // Inside the span's own scope: a session that is current only where the span is entered doesn't stay on it.
+    let own = tracked_scope(key).or_else(Scope::global_default);
+    let scope = Scope::nested(own, session);
     state.replace_scope(dispatch, span, &scope);
-    replace_attached(key, || scope.attach());
+    if !state.set_in_adopted(span, session) {
+        replace_attached(key, || scope.attach());
+    }
     Ok(())
 }
 

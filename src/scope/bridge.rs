@@ -99,6 +99,13 @@ impl Drop for OfferedTicket {
 #[derive(Debug)]
 pub(crate) struct PendingGuard(Ticket);
 
+impl PendingGuard {
+    /// Whether the span hasn't started.
+    pub(crate) fn is_pending(&self) -> bool {
+        PENDING_SPANS.read(self.0, |_| Some(())).is_some()
+    }
+}
+
 impl Drop for PendingGuard {
     fn drop(&mut self) {
         PENDING_SPANS.remove(self.0);

@@ -55,8 +55,8 @@ impl PolledScope {
         replaced.is_some_and(|it| Arc::ptr_eq(it, own))
     }
 
-    /// The scope that applies inside an adopted span.
-    pub(crate) fn inside(&self, own: Option<&Arc<Scope>>) -> Arc<Scope> {
+    /// The scope that applies inside an adopted span. `is_opener`: the span's own fields opened its scope.
+    pub(crate) fn inside(&self, own: Option<&Arc<Scope>>, is_opener: bool) -> Arc<Scope> {
         let Some(own) = own.filter(|own| !self.has_replaced(own)) else {
             return self.scope.clone();
         };
@@ -65,9 +65,9 @@ impl PolledScope {
             true => self.scope.clone(),
             false => Scope::nested(Some(self.scope.clone()), &kept),
         };
-        match own.opener() {
-            Some(_) => own.moved_into(Some(inside)),
-            None => inside,
+        match is_opener {
+            true => own.moved_into(Some(inside)),
+            false => inside,
         }
     }
 

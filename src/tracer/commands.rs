@@ -42,11 +42,8 @@ impl SpanAttributes {
         self.scope = match first.id == session.id {
             true if first.user_id == session.user_id => return,
             true => {
-                let id = Session {
-                    id: session.id,
-                    ..Session::default()
-                };
-                Some(Scope::nested(own.clone(), &id.without(Part::User)))
+                let first = first.clone().without(Part::User);
+                Some(Scope::nested(own.clone(), &first))
             }
             false => own.clone(),
         };

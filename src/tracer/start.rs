@@ -115,7 +115,7 @@ impl<T: Tracer> SessionTracer<T> {
                 None => self.start_other(builder, parent),
             };
         }
-        let scope = future.inside(own.as_ref());
+        let scope = future.inside(own.as_ref(), opened.is_some());
         let mut attributes = self.attributes(&mut builder, Some(scope.clone()), opened.is_some());
         attributes.set_adopted(own);
         let entered = scope.entered(parent);

@@ -122,7 +122,7 @@ struct Thread {
 struct Future {
     value: Value,
     span: Option<Node>,
-    last: Option<Node>,
+    last: Option<(Node, Time)>,
 }
 
 pub struct Model {

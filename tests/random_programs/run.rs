@@ -177,29 +177,11 @@ fn without(values: Values, blocks: [bool; KEYS]) -> Session {
     })
 }
 
-/// `session.exact()`.
-fn exact(values: Values) -> Session {
-    let empty = PARTS.into_iter().fold(Session::default(), Session::without);
-    let given = session_of(values);
-    // A later value of a part replaces the order not to inherit it.
-    let mut session = match given.id() {
-        Some(_) => without([values[SESSION], None, None], [false, true, true]),
-        None => empty,
-    };
-    if let Some(user) = values[USER] {
-        session = session.with_user(user).unwrap();
-    }
-    match values[2] {
-        Some(value) => session.with_metadata("m", value).unwrap(),
-        None => session,
-    }
-}
-
 impl Local<'_> {
     fn value(&self, value: Value) -> Session {
         match value {
             Value::New(values, blocks) => without(values, blocks),
-            Value::Exact(values) => exact(values),
+            Value::Exact(values) => session_of(values).exact(),
             Value::Kept(name) => {
                 let kept = self.shared.lock().unwrap().read[&name].clone();
                 kept.unwrap_or_default()

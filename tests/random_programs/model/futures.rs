@@ -15,7 +15,8 @@ impl Model {
             polled: Some(replaced),
             ..self.session(thread, value)
         };
-        self.futures.get_mut(&name).unwrap().last = context.scope;
+        let now = self.now;
+        self.futures.get_mut(&name).unwrap().last = context.scope.map(|scope| (scope, now));
         self.push(thread, POLLED, context);
         if let Some(span) = span {
             self.enter(thread, POLLED_SPAN, span);
@@ -42,30 +43,29 @@ impl Model {
         let place = self.value_in(here, SESSION, self.now, self.now);
         let is_other = |text: Option<&str>| text.is_some() && text != own;
         let in_another = place.iter().any(|it| is_other(it.map(|it| it.text)));
-        let last = future.last.map(|last| self.nodes[last].outers.clone());
+        let last = future.last.map(|(last, at)| {
+            // Open: values that were set outside since the last poll.
+            self.nodes[session].settled = vec![Some(at), None];
+            self.nodes[last].outers.clone()
+        });
         self.nodes[session].outers = match (last, in_another) {
             (Some(last), true) => last,
             (Some(last), false) => [last, vec![here]].concat(),
             (None, true) => vec![None],
             (None, false) => vec![None, here],
         };
-        let mut scope = session;
-        if let Some(span) = future.span {
-            self.start(span);
-            scope = self.add(Data {
-                outers: vec![Some(session), Some(span)],
-                settled: vec![None],
-                ..Data::default()
-            });
-        }
         let span = self.here(thread).span;
         let context = Context {
-            span,
-            scope: Some(scope),
+            span: span.filter(|_| !in_another),
+            scope: Some(session),
             inside: true,
+            polled: Some(here.filter(|_| !in_another)),
             ..Context::default()
         };
         self.push(thread, POLLED, context);
+        if let Some(span) = future.span {
+            self.enter(thread, POLLED_SPAN, span);
+        }
         let kind = Kind {
             way: Way::Plain,
             sets: NONE,
@@ -75,6 +75,9 @@ impl Model {
         self.span(node).is_any = !self.rules.drops_in_session;
         self.span(node).has_handle = false;
         self.close(node);
+        if let Some(span) = future.span {
+            self.exit(thread, POLLED_SPAN, span);
+        }
         self.pop(thread, POLLED);
         if let Some(span) = future.span {
             self.span(span).has_handle = false;

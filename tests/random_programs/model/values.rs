@@ -43,7 +43,15 @@ impl Model {
         }
         let mut found = self.inherited(node, key, at, started);
         if let Some(otherwise) = data.otherwise {
-            let other = self.value(otherwise, key, at, started);
+            // Where a session blocks a part, the span's own value applies, and none that the span inherits.
+            let polled = data.outers.first().copied().flatten();
+            let is_blocked = polled.is_some_and(|polled| self.nodes[polled].blocks[key]);
+            let own = &self.nodes[otherwise];
+            let has_own = latest(&own.fields, at, key).is_some() || !own.set.is_empty();
+            let other = match is_blocked && !has_own {
+                true => vec![None],
+                false => self.value(otherwise, key, at, started),
+            };
             let missing = found.contains(&None) || found.is_empty();
             found.retain(|it| it.is_some());
             // Open, where both have a value.
