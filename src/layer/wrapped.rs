@@ -2,13 +2,14 @@
 
 use crate::base::setup::TracerKind;
 use crate::base::{diagnostic, setup};
+use crate::layer::spans;
 use crate::layer::spans::{LayerState, SessionExtension};
-use crate::layer::{filtered, spans};
 use crate::scope::bridge::{PendingSpan, ReceivedBy};
 use crate::scope::{Scope, bridge, context};
 use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::{SpanId, TraceContextExt};
 use std::sync::Arc;
+use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Dispatch, Subscriber};
 use tracing_subscriber::Layer;
@@ -273,6 +274,11 @@ impl<L> WrappedLayer<L> {
     }
 }
 
+/// Whether a layer is `None`, or disables everything.
+pub(crate) fn is_none<S: Subscriber>(layer: &impl Layer<S>) -> bool {
+    layer.max_level_hint() == Some(LevelFilter::OFF)
+}
+
 /// The span id of the current `Context`. It is invalid where telemetry is suppressed.
 fn current_span() -> Option<SpanId> {
     context::map_current(|cx| {
@@ -295,7 +301,7 @@ where
     fn on_layer(&mut self, subscriber: &mut S) {
         self.inner.on_layer(subscriber);
         self.state.on_layer::<S>();
-        if !self.is_filtered && filtered::is_none(&self.inner) {
+        if !self.is_filtered && is_none(&self.inner) {
             self.state.setup.tracer.found(TracerKind::NoLayer);
         }
         if self.state.setup.tracer.kind() != TracerKind::NoLayer {
