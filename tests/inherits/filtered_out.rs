@@ -180,7 +180,8 @@ fn parent_that_is_set_replaces_the_session_of_a_filtered_out_parent() {
             |it| info_span!(parent: it, "child", user.id = "u-7"),
         ),
     ];
-    let parents: [(&str, fn() -> Context, &[&str]); 4] = [
+    type Parent = (&'static str, fn() -> Context, &'static [&'static str]);
+    let parents: [Parent; 4] = [
         ("nothing", Context::new, &[]),
         ("a span of another process", remote, &[]),
         (
