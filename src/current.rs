@@ -250,8 +250,9 @@ impl Session {
     /// # Errors
     ///
     /// - When there is no current span.
-    /// - When the current span is filtered out, unless [`SessionLayer::wrap_filtered`](crate::SessionLayer::wrap_filtered) or a
-    ///   subscriber without an OpenTelemetry layer tracks it.
+    /// - When the current span is filtered out and in no session. With
+    ///   [`SessionLayer::wrap_filtered`](crate::SessionLayer::wrap_filtered), the span may also set a session itself. Without
+    ///   an OpenTelemetry layer there is no such error.
     /// - When a [`Session`], or another OpenTelemetry `Context`, is attached inside the current span, because it would
     ///   shadow the new session.
     /// - In a sampler or span processor, while a span starts, because the OpenTelemetry layer has locked that span.

@@ -45,7 +45,7 @@
 //!
 //! A `Context` can't cover three cases, and each has its own place: an opener whose parent `Context` is replaced
 //! with `set_parent` before it starts, a span whose session is set after it has started
-//! ([`Session::set_on_current_span`]), and an opener that is filtered out ([`SessionLayer::wrap_filtered`]).
+//! ([`Session::set_on_current_span`]), and a span that is filtered out ([`SessionLayer::wrap_filtered`]).
 //! Where no place has a scope, the [default session](Session::set_global_default) of the process applies.
 //!
 //! [The architecture page][architecture] follows a session through the source, file by file.

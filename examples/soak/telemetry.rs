@@ -78,7 +78,9 @@ pub(crate) fn set_up(kind: Kind, collector: &str) -> Outcome<Provider> {
             subscriber.with(layer).with(LevelFilter::INFO).init();
         }
         Kind::Filtered => {
-            let layer = SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO);
+            let layer = SessionLayer::new()
+                .with_opener_level(tracing::Level::DEBUG)
+                .wrap_filtered(otel, LevelFilter::INFO);
             subscriber.with(layer).init();
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::base::setup::TracerKind;
 use crate::layer::spans::LayerState;
-use crate::layer::wrapped::WrappedLayer;
+use crate::layer::wrapped::{WrappedLayer, is_none};
 use crate::scope::bridge;
 use std::sync::Arc;
 use tracing::level_filters::LevelFilter;
@@ -12,11 +12,6 @@ use tracing::{Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
-
-/// Whether a layer is `None`, or disables everything.
-pub(crate) fn is_none<S: Subscriber>(layer: &impl Layer<S>) -> bool {
-    layer.max_level_hint() == Some(LevelFilter::OFF)
-}
 
 /// See [`SessionLayer::wrap_filtered`](crate::SessionLayer::wrap_filtered).
 ///

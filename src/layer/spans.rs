@@ -25,7 +25,8 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// The session of a span whose fields set a session or user. It is in the span's extensions, for other layers.
 ///
-/// Layers that you add after the [`SessionLayer`](crate::SessionLayer) can read it.
+/// Layers that you add after the [`SessionLayer`](crate::SessionLayer) can read it. A span that the OpenTelemetry layer
+/// doesn't receive has it too if it is in a session, with the session that it inherits.
 ///
 /// ```
 /// use tracing::span::{Attributes, Id};

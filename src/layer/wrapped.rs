@@ -2,13 +2,13 @@
 
 use crate::base::setup::TracerKind;
 use crate::base::{diagnostic, setup};
-use crate::layer::filtered;
 use crate::layer::spans::{LayerState, SessionExtension};
 use crate::scope::bridge::{PendingSpan, ReceivedBy};
 use crate::scope::{Scope, bridge, polled, thread, tracking};
 use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::{SpanId, TraceContextExt};
 use std::sync::Arc;
+use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Dispatch, Subscriber};
 use tracing_subscriber::Layer;
@@ -278,6 +278,11 @@ impl<L> WrappedLayer<L> {
     }
 }
 
+/// Whether a layer is `None`, or disables everything.
+pub(crate) fn is_none<S: Subscriber>(layer: &impl Layer<S>) -> bool {
+    layer.max_level_hint() == Some(LevelFilter::OFF)
+}
+
 /// The span id of the current `Context`. It is invalid where telemetry is suppressed.
 fn current_span() -> Option<SpanId> {
     thread::map_current(|cx| {
@@ -300,7 +305,7 @@ where
     fn on_layer(&mut self, subscriber: &mut S) {
         self.inner.on_layer(subscriber);
         self.state.on_layer::<S>();
-        if !self.is_filtered && filtered::is_none(&self.inner) {
+        if !self.is_filtered && is_none(&self.inner) {
             self.state.setup.tracer.found(TracerKind::NoLayer);
         }
         if self.state.setup.tracer.kind() != TracerKind::NoLayer {

@@ -180,23 +180,16 @@ fn parent_that_is_set_replaces_the_session_of_a_filtered_out_parent() {
             |it| info_span!(parent: it, "child", user.id = "u-7"),
         ),
     ];
-    let parents: [(&str, fn() -> Context, &[&str]); 2] = [
-        ("none", remote, &[]),
+    type Parent = (&'static str, fn() -> Context, &'static [&'static str]);
+    let parents: [Parent; 4] = [
+        ("nothing", Context::new, &[]),
+        ("a span of another process", remote, &[]),
         (
-            "another",
-            || {
-                session("new").in_scope(|| {
-                    let cx = Context::current();
-                    opentelemetry::trace::TraceContextExt::with_remote_span_context(
-                        &cx,
-                        opentelemetry::trace::TraceContextExt::span(&remote())
-                            .span_context()
-                            .clone(),
-                    )
-                })
-            },
+            "a value",
+            || session("new").in_scope(Context::current),
             &["new"],
         ),
+        ("a span", || session!("new").context(), &["new"]),
     ];
     for (set_up, make) in SET_UPS {
         for (created, create) in CREATED.into_iter().chain([(

@@ -35,7 +35,7 @@ fn log_lines<S>() -> impl Layer<S> + Send + Sync
 where
     S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
 {
-    fmt::layer().with_writer(|| Printed::default())
+    fmt::layer().with_writer(Printed::default)
 }
 
 /// Spans and events of all levels and two targets, and spans of this level and below it that would set a session.

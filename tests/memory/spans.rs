@@ -67,6 +67,22 @@ fn hidden_spans_leave_nothing() {
         .with(support::Diagnostics::default())
         .with(hides);
     with_default(subscriber, || does_not_grow(work));
+    // Spans that are filtered out in a session.
+    let work_in_session = || {
+        let session = session!("chat-42");
+        debug_span!(parent: &session, "hidden").in_scope(|| {
+            debug_span!("hidden").in_scope(|| {
+                let _ = set_session_id("chat-43");
+            });
+        });
+    };
+    let provider = SessionTracerProvider::new(SdkTracerProvider::default());
+    let ours = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
+    let hides = SessionLayer::new().wrap(ours.with_filter(LevelFilter::INFO));
+    let subscriber = tracing_subscriber::registry()
+        .with(support::Diagnostics::default())
+        .with(hides);
+    with_default(subscriber, || does_not_grow(work_in_session));
     let hides = SessionLayer::new()
         .with_opener_level(tracing::Level::DEBUG)
         .wrap_filtered(otel(), LevelFilter::INFO);

@@ -321,6 +321,32 @@ fn hidden_span_still_says_its_session() {
     app.exports(&["work session.id=chat-42", "  step session.id=chat-42"]);
 }
 
+/// No tracer proves that the OpenTelemetry layer has received a span.
+#[test]
+fn first_spans_of_a_foreign_tracer_are_not_taken_for_filtered_out_ones() {
+    for is_filtered in [false, true] {
+        let app = match is_filtered {
+            false => App::new(),
+            true => App::with(|otel| SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO)),
+        };
+        let value = Session::new("chat-42").unwrap();
+        let handler = value.in_scope(|| info_span!("handler"));
+        let other = value.in_scope(|| info_span!("other"));
+        let opener = value.in_scope(|| session!("chat-43"));
+        for span in [&handler, &other, &opener] {
+            span.set_parent(remote()).unwrap();
+        }
+        handler.in_scope(work);
+        info_span!(parent: &other, "explicit").in_scope(work);
+        opener.in_scope(|| info_span!(parent: &opener, "explicit").in_scope(work));
+        drop((handler, other, opener));
+        let spans = app.exporter.get_finished_spans().unwrap();
+        let tree = support::tree(&spans);
+        // `set_parent` has replaced the session.
+        assert!(tree.contains("step") && !tree.contains("chat-42"), "{tree}");
+    }
+}
+
 #[test]
 fn layer_after_the_opentelemetry_layer_serves_it_too() {
     let app = App::with(|otel| otel.and_then(SessionLayer::new()));
