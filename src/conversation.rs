@@ -185,8 +185,7 @@ impl Conversation {
 
     /// Creates the span of the next turn and starts it.
     ///
-    /// The span is the root of a new trace. Inside another span, it has a span link to that span. It inherits
-    /// the other values of the current session: for example the user, if this session has none.
+    /// The span is the root of a new trace. Inside another span, it has a span link to that span.
     ///
     /// If you pass a name, the span is exported under that name. In `tracing`, its name is `turn`, its target
     /// `tracing_session` and its level `INFO`, so your filters must enable it (`RUST_LOG=info`, or
@@ -197,8 +196,9 @@ impl Conversation {
     /// If you pass a closure, it creates the span, with your own target, level and fields. Create the span
     /// inside the closure and without `parent:`.
     ///
-    /// The span ends when the [`Turn`] is finished or dropped and all [spans](Turn::span) taken from it are
-    /// dropped.
+    /// The span ends when the [`Turn`] is [finished](Turn::finish), or when it is dropped and all [spans](Turn::span) taken
+    /// from it are dropped too. Inside another session the turn inherits nothing: inside the same session, or in none, it
+    /// inherits the values that this session doesn't have.
     ///
     /// Cost: about 1.5 µs more than a span that sets a session.
     ///

@@ -375,7 +375,7 @@ where
 
     fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
         self.state.track_new_span(attrs, id, &ctx);
-        self.state.decline(attrs, id, &ctx);
+        self.state.keep_apart(attrs, id, &ctx);
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {

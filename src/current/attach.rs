@@ -128,7 +128,7 @@ impl<T> InSession for T {}
     message = "`{Self}` is not a session: write `Session::new(id)?`",
     label = "expected a `Session` or `&Session`",
     note = "an id becomes a session with `Session::new(id)?`, and a `Result<Session, Error>` with `?`",
-    note = "the current session is an `Option`: `current_session().unwrap_or_default()`"
+    note = "the current session is an `Option`: `current_session().unwrap_or_else(Session::nothing)`"
 )]
 pub trait IntoSession: sealed::Sealed {
     /// The session itself, or a clone of it.

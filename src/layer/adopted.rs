@@ -4,6 +4,7 @@ use crate::base::diagnostic;
 use crate::layer::spans::{LayerState, SessionExtension};
 use crate::layer::tracked;
 use crate::scope::bridge::SpanCommand;
+use crate::scope::context::CurrentScope;
 use crate::scope::polled::PolledScope;
 use crate::scope::tracking::{self, Adoption, TrackedGuard};
 use crate::scope::{Scope, bridge, polled, thread};
@@ -21,21 +22,26 @@ struct AdoptedSpan {
     _guard: TrackedGuard,
 }
 
-/// In the extensions of a span whose parent was given where a session applied. No future adopts it.
-struct Declined;
+/// In the extensions of a span whose parent was given where a session or user applied. No future in a session adopts a span
+/// that was created apart from a session, and no future with a user alone one that was created apart from a user.
+struct Apart {
+    from_session: bool,
+}
 
 impl LayerState {
-    /// Remembers a new span with a given parent, or with `parent: None`, if a session applies where it is created.
+    /// Remembers a new span with a given parent, or with `parent: None`, if a session or user applies where it is created.
     #[cold]
-    pub(crate) fn decline<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
+    pub(crate) fn keep_apart<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
-        let is_in_session = || Scope::current().is_some_and(|scope| scope.id().is_some());
-        if !attrs.is_contextual() && is_in_session() {
-            if let Some(span) = ctx.span(id) {
-                span.extensions_mut().replace(Declined);
-            }
+        if attrs.is_contextual() {
+            return;
+        }
+        let here = thread::map_current(|cx| CurrentScope::under(cx).without_default());
+        if let (Some(Some(here)), Some(span)) = (here, ctx.span(id)) {
+            let from_session = here.id().is_some();
+            span.extensions_mut().replace(Apart { from_session });
         }
     }
 
@@ -45,8 +51,10 @@ impl LayerState {
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         let future = polled::is_polling().then(PolledScope::current).flatten()?;
-        let is_declined = ctx.span(id)?.extensions().get::<Declined>().is_some();
-        (!is_declined).then_some(future)
+        let has_session = future.scope.id().is_some();
+        let is_apart = |apart: &Apart| apart.from_session || !has_session;
+        let is_apart = ctx.span(id)?.extensions().get().is_some_and(is_apart);
+        (!is_apart).then_some(future)
     }
 
     /// Adopts a span that the OpenTelemetry layer has just entered.

@@ -321,7 +321,7 @@ where
             self.new_descendant(attrs, attrs, id, &ctx);
         }
         if !attrs.is_contextual() {
-            self.state.decline(attrs, id, &ctx);
+            self.state.keep_apart(attrs, id, &ctx);
         }
     }
 

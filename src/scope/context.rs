@@ -163,6 +163,13 @@ impl CurrentScope {
         }
     }
 
+    /// The scope, unless it is the default session of the process.
+    pub(crate) fn without_default(self) -> Option<Arc<Scope>> {
+        let is_default =
+            |scope: &Arc<Scope>| DEFAULT.get().is_some_and(|it| Arc::ptr_eq(it, scope));
+        self.scope().filter(|scope| !is_default(scope))
+    }
+
     /// Whether every `Context` made from this one has this scope.
     pub(crate) fn is_entry(&self, scope: &Arc<Scope>) -> bool {
         match self {

@@ -225,6 +225,13 @@ struct Node {
     /// When the span of OpenTelemetry exists.
     started: Option<Time>,
     closed: Time,
+    /// The parent was given where a session applied, or any value.
+    is_apart: bool,
+    is_apart_from_session: bool,
+    /// Inside this span, which a future has adopted.
+    inside: Option<usize>,
+    /// The node inside, by the first future that has adopted the span.
+    adopted: Option<usize>,
 }
 
 impl Node {
@@ -259,6 +266,8 @@ struct Here {
     exported: Option<usize>,
     /// The innermost node that has a say in what is made here.
     scope: Option<usize>,
+    /// The session of a future that is polled directly here.
+    polled: Option<usize>,
 }
 
 #[derive(Default)]
@@ -284,24 +293,33 @@ impl Oracle {
             Step::Within(name, steps) => {
                 let span = self.find(name);
                 self.start(span);
+                let adopted = self.adopted(span, here);
                 let inside = match &self.nodes[span] {
                     Node { exported: true, .. } => Here {
                         current: Some(span),
                         exported: Some(span),
-                        scope: Some(span),
+                        scope: adopted.or(Some(span)),
+                        polled: adopted,
                     },
                     // A hidden span changes nothing for OpenTelemetry, except by what it sets or inherits.
                     _ => Here {
                         current: Some(span),
-                        scope: Some(span),
+                        scope: adopted.or(Some(span)),
+                        polled: adopted,
                         ..here
                     },
                 };
                 self.run(steps, inside);
             }
-            Step::InSession(_, values, steps) => {
+            Step::InSession(hold, values, steps) => {
                 let scope = Some(self.session(*values, here.scope, false));
-                self.run(steps, Here { scope, ..here });
+                let polled = scope.filter(|_| *hold == Hold::Future);
+                let inside = Here {
+                    scope,
+                    polled,
+                    ..here
+                };
+                self.run(steps, inside);
             }
             Step::OnThread(steps) => self.run(steps, Here::default()),
             Step::Record(name, values) => {
@@ -337,6 +355,7 @@ impl Oracle {
                     current,
                     exported: span,
                     scope: span,
+                    polled: None,
                 };
                 self.run(inside, inside_span);
                 self.nodes[index].closed = self.now;
@@ -360,6 +379,28 @@ impl Oracle {
                 self.nodes[span].closed = self.now;
             }
         }
+    }
+
+    /// The node inside a span that the future which is polled here adopts: it was created in no session.
+    fn adopted(&mut self, span: usize, here: Here) -> Option<usize> {
+        let future = here.polled?;
+        let node = &self.nodes[span];
+        let is_apart = match self.value_now(future, Key::Session) {
+            Some(_) => node.is_apart_from_session,
+            None => node.is_apart,
+        };
+        if is_apart || self.value_now(span, Key::Session).is_some() {
+            return None;
+        }
+        let inside = self.nodes.len();
+        self.nodes.push(Node {
+            outer: Some(future),
+            settled: Some(self.now),
+            inside: Some(span),
+            ..Node::default()
+        });
+        self.nodes[span].adopted.get_or_insert(inside);
+        Some(inside)
     }
 
     fn open(&mut self, span: &Span, here: Here) {
@@ -396,6 +437,13 @@ impl Oracle {
         let is_tracked = opens
             || !matches!(span.parent, Parent::Contextual)
             || Key::BOTH.into_iter().any(applies);
+        let is_given = !matches!(span.parent, Parent::Contextual);
+        let is_apart_from = |key| {
+            let here = here.scope.filter(|_| is_given);
+            here.is_some_and(|scope| self.value_now(scope, key).is_some())
+        };
+        let is_apart_from_session = is_apart_from(Key::Session);
+        let is_apart = is_apart_from_session || is_apart_from(Key::User);
         let has_own_name = |key: &Key| span.field(*key) == key.name();
         let made = self.nodes.len();
         self.nodes.push(Node {
@@ -409,6 +457,8 @@ impl Oracle {
             is_replaceable: span.is_implicit() && explicit.is_none(),
             fields_of_keys: Key::BOTH.into_iter().filter(has_own_name).collect(),
             settled: is_settled.then_some(self.now),
+            is_apart,
+            is_apart_from_session,
             ..Node::default()
         });
         self.spans.push((made, *span));
@@ -455,6 +505,18 @@ impl Oracle {
     /// force for the span itself, and for what starts below it afterwards.
     fn value(&self, node: usize, key: Key, at: Time, started: Time) -> Option<Value> {
         let node = &self.nodes[node];
+        if let Some(span) = node.inside {
+            let own = self.nodes[span].outer.is_none_or(|outer| {
+                let inherited = self.value(outer, key, at, started).map(|it| it.text);
+                inherited != self.value(span, key, at, started).map(|it| it.text)
+            });
+            let of_span = self.value(span, key, at, started);
+            let of_future = || self.value(node.outer?, key, at, node.settled?);
+            return match own {
+                true => of_span.or_else(of_future),
+                false => of_future().or(of_span),
+            };
+        }
         let set = latest(&node.set, started.min(at), key).map(|(_, text)| Value {
             text,
             is_replaceable: false,
@@ -497,7 +559,7 @@ impl Oracle {
         }
         values.extend(own().filter(|own| own.0 > started).map(|own| own.1));
         if values.is_empty() {
-            let value = self.value(index, key, node.closed, node.closed);
+            let value = self.value(node.adopted.unwrap_or(index), key, node.closed, node.closed);
             values.extend(value.map(|value| value.text));
         }
         values.into_iter().map(str::to_owned).collect()

@@ -78,11 +78,13 @@ rows! {
         row.says(&error_in(&app));
     };
 
-    session_is_attached_inside: here "a Session is attached inside" => |row| {
+    session_is_attached_inside: here "a Session or another OpenTelemetry Context is attached inside" => |row| {
         let _app = App::new();
         info_span!("handler").in_scope(|| {
             let error = chat().in_scope(|| set_session_id("chat-43").unwrap_err());
             row.says(&error.to_string());
+            let _attached = opentelemetry::Context::new().attach();
+            row.says(&set_session_id("chat-43").unwrap_err().to_string());
         });
     };
 

@@ -4,6 +4,7 @@ use opentelemetry::trace::{Tracer, TracerProvider};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, info_span, instrument};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_session::propagation::WithPropagated;
 use tracing_session::{InSession, Session, mark_trace, session, set_session_id, set_user_id};
 
 fn chat() -> Session {
@@ -197,22 +198,53 @@ rows! {
         assert_eq!(app.diagnostics.said(), NOTHING);
     };
 
-    span_was_made_before: here "what runs `in_session` is in none" => |_| {
+    span_was_made_before: here "a span inside a future `in_session` is in another session" => |_| {
         let app = App::new();
         let work = || async { span("work") };
         run(async {
-            work().instrument(info_span!("before")).in_session(chat()).await;
+            let other = Session::new("other").unwrap();
+            let before = other.in_scope(|| info_span!("before"));
+            work().instrument(before).in_session(chat()).await;
             async { work().instrument(info_span!("inside")).await }.in_session(chat()).await;
             work().in_session(chat()).instrument(info_span!("around")).await;
         });
         app.exports("
-            before
-              work
+            before session.id=other
+              work session.id=other
             inside session.id=chat-42
               work session.id=chat-42
             around
               work session.id=chat-42
             ");
+        assert_eq!(app.diagnostics.said(), NOTHING);
+    };
+
+    span_is_taken_along: here "span `..` at .. was created before its session was attached" => |row| {
+        let app = App::new();
+        run(async {
+            let task = async { span("task") };
+            let turn = async { tokio::spawn(task.in_current_span()) };
+            turn.instrument(info_span!("turn")).in_session(chat()).await.await.unwrap();
+        });
+        row.says_all(&app.diagnostics.said());
+        assert_eq!(session_of(&app.spans(), "task"), None);
+    };
+
+    span_is_older_than_its_trace: here "span `..` at .. was created before the trace" => |row| {
+        crate::support::propagate(opentelemetry::propagation::TextMapCompositePropagator::new(vec![
+            Box::new(opentelemetry_sdk::propagation::TraceContextPropagator::new()),
+            Box::new(tracing_session::SessionPropagator::new()),
+        ]));
+        let app = App::new();
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let headers = std::collections::HashMap::from([
+            ("traceparent".to_owned(), format!("00-{trace}-00f067aa0ba902b7-01")),
+            ("baggage".to_owned(), "session.id=chat-42".to_owned()),
+        ]);
+        let turn = info_span!("turn");
+        run(async { span("work") }.instrument(turn).with_propagated(&headers));
+        row.says_all(&app.diagnostics.said());
+        assert_eq!(session_of(&app.spans(), "work"), some("chat-42"));
     };
 
     root_inherits_nothing: here "a root in the middle of a session" => |_| {

@@ -19,7 +19,7 @@ async fn in_session(id: String, session: &Session) {
     //~ is not a session: write `Session::new(id)?`
     //~ a `Result<Session, Error>` with `?`
     async {}.in_session(current_session()).await;
-    //~ `current_session().unwrap_or_default()`
+    //~ `current_session().unwrap_or_else(Session::nothing)`
 }
 
 fn macros(id: Option<String>, shown: &dyn std::fmt::Display) {
