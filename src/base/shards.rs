@@ -32,6 +32,7 @@ struct Entries<K, V> {
 impl<K: Copy + Eq + Hash, V> Entries<K, V> {
     fn insert(&mut self, key: K, value: V) -> Option<V> {
         match &mut self.first {
+            Some(first) if first.0 == key => Some(std::mem::replace(&mut first.1, value)),
             None if self.others.is_empty() => {
                 self.first = Some((key, value));
                 None
@@ -81,9 +82,8 @@ impl<K: Copy + Eq + Hash, V> Shards<K, V> {
     }
 
     pub(crate) fn insert(&self, key: K, value: V) {
-        self.insert_or(key, value, |there, value| {
-            Some(std::mem::replace(there, value))
-        });
+        let shard = self.shard(key);
+        let _replaced = shard.update(|entries| entries.insert(key, value));
     }
 
     /// Inserts a value, or calls `merge` with the value that is there. It returns what is to be dropped, after the

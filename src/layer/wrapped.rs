@@ -48,7 +48,16 @@ impl<L> WrappedLayer<L> {
     /// The OpenTelemetry layer takes the current `Context` as the parent of a contextual span. So this layer attaches the
     /// parent's `Context` with the new scope, and passes contextual attributes on, also for an explicit parent.
     #[cold]
-    fn new_span<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
+    fn new_span<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>)
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+        L: Layer<S>,
+    {
+        self.create_span(attrs, id, &ctx);
+        self.state.keep_apart(attrs, id, &ctx);
+    }
+
+    fn create_span<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
         L: Layer<S>,
@@ -69,24 +78,24 @@ impl<L> WrappedLayer<L> {
             .parent()
             .and_then(|it| self.state.scope_of_tracked(it));
         match parent.filter(|_| self.state.setup.wrapped.is_activation_on()) {
-            None => self.new_descendant(attrs, attrs, id, ctx),
+            None => self.new_descendant(attrs, attrs, id, ctx.clone()),
             Some(scope) => {
                 let attached = thread::attach(scope.entered(&OtelContext::new()));
                 let contextual = Attributes::new(metadata, attrs.values());
-                self.new_descendant(&contextual, attrs, id, ctx);
+                self.new_descendant(&contextual, attrs, id, ctx.clone());
                 drop(attached);
             }
         }
     }
 
     /// Passes on a new span that is no opener, with the attributes `passed`.
-    #[inline]
+    #[inline(always)]
     fn new_descendant<S>(
         &self,
         passed: &Attributes<'_>,
         attrs: &Attributes<'_>,
         id: &Id,
-        ctx: &Context<'_, S>,
+        ctx: Context<'_, S>,
     ) where
         S: Subscriber + for<'span> LookupSpan<'span>,
         L: Layer<S>,
@@ -96,8 +105,16 @@ impl<L> WrappedLayer<L> {
         let received_by = bridge::received_by();
         drop(creating);
         if !self.is_received(received_by) {
-            self.state.track_inherited(attrs, id, ctx);
+            self.track_unreceived(attrs, id, ctx);
         }
+    }
+
+    #[cold]
+    fn track_unreceived<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>)
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
+        self.state.track_inherited(attrs, id, &ctx);
     }
 
     fn new_opener<S>(
@@ -211,18 +228,23 @@ impl<L> WrappedLayer<L> {
 
     /// Enters a span while the setup check is running, while a future is polled in a session, or that is tracked.
     #[cold]
-    fn enter_with_care<S>(&self, id: &Id, ctx: &Context<'_, S>)
+    fn enter_with_care<S>(&self, id: &Id, ctx: Context<'_, S>)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
         L: Layer<S>,
     {
+        let is_running = self.state.setup.wrapped.is_running();
+        if !is_running && !polled::is_polling() && !tracking::may_track(self.state.key(id)) {
+            return self.inner.on_enter(id, ctx);
+        }
+        let ctx = &ctx;
         if self.state.setup.tracer.kind() == TracerKind::NoLayer {
             self.inner.on_enter(id, ctx.clone());
             return self.state.track_enter(id, ctx);
         }
         let future = self.state.adopting_future(id, ctx);
         let offered = future.clone().map(bridge::offer_scope);
-        match self.state.setup.wrapped.is_running() {
+        match is_running {
             true => self.enter_and_check(id, ctx),
             false => self.inner.on_enter(id, ctx.clone()),
         }
@@ -315,13 +337,10 @@ where
 
     fn on_new_span(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
         let may_be_opener = self.state.openers.names.may_be_opener(attrs.metadata());
-        if may_be_opener || attrs.parent().is_some() {
-            self.new_span(attrs, id, &ctx);
+        if may_be_opener || !attrs.is_contextual() {
+            self.new_span(attrs, id, ctx);
         } else {
-            self.new_descendant(attrs, attrs, id, &ctx);
-        }
-        if !attrs.is_contextual() {
-            self.state.keep_apart(attrs, id, &ctx);
+            self.new_descendant(attrs, attrs, id, ctx);
         }
     }
 
@@ -335,9 +354,8 @@ where
     }
 
     fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
-        let may_be_tracked = tracking::may_track(self.state.key(id));
-        if self.state.setup.wrapped.is_running() || polled::is_polling() || may_be_tracked {
-            self.enter_with_care(id, &ctx);
+        if self.state.setup.wrapped.is_running() || tracking::is_used() {
+            self.enter_with_care(id, ctx);
         } else {
             self.inner.on_enter(id, ctx);
         }

@@ -198,15 +198,16 @@ impl Drop for OfferedScope {
     }
 }
 
-/// Takes the offered scope.
+/// Whether a scope is offered.
 #[inline]
+pub(crate) fn has_offered_scope() -> bool {
+    OFFERED_TICKET.get() == ENTERING
+}
+
+/// Takes the offered scope.
 pub(crate) fn take_scope() -> Option<PolledScope> {
-    #[cold]
-    fn take() -> Option<PolledScope> {
-        OFFERED_TICKET.set(NO_TICKET);
-        OFFERED_SCOPE.try_with(RefCell::take).ok().flatten()
-    }
-    (OFFERED_TICKET.get() == ENTERING).then(take).flatten()
+    OFFERED_TICKET.set(NO_TICKET);
+    OFFERED_SCOPE.try_with(RefCell::take).ok().flatten()
 }
 
 /// Marks this thread as recording fields of an opener, until the guard is dropped. An attribute that the OpenTelemetry

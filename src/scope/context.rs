@@ -267,15 +267,17 @@ static DEFAULT: OnceLock<Arc<Scope>> = OnceLock::new();
 /// and when they are dropped. Empty while no such span is open: see the top of this file.
 static SCOPES_BY_SPAN_ID: Shards<u64, SpansWithId> = Shards::new();
 
-/// The open spans with one span id: usually one. Two providers that count their ids have equal ones.
-struct SpansWithId {
-    first: SpanScope,
-    others: Vec<SpanScope>,
+/// The open spans with one span id.
+enum SpansWithId {
+    /// One span, as its id is random.
+    One(TraceId, Arc<Scope>),
+    /// The spans with a counted id: several, if several providers count.
+    Counted(Vec<CountedSpan>),
 }
 
-struct SpanScope {
-    /// A number of the span that no other span of the process has.
-    number: u64,
+struct CountedSpan {
+    /// A number that no other span with this id has.
+    number: u32,
     trace: TraceId,
     /// `None`: the entry of the span's `Context` applies.
     scope: Option<Arc<Scope>>,
@@ -291,62 +293,65 @@ pub(crate) fn is_counted(span: SpanId) -> bool {
     u64::from_be_bytes(span.to_bytes()) <= u64::from(u32::MAX)
 }
 
-/// Adds the scope of the span with this number, until [`remove_scope_by_span_id`].
-pub(crate) fn set_scope_by_span_id(span: &SpanContext, number: u64, scope: Option<Arc<Scope>>) {
+/// Adds the scope of a span whose id isn't counted.
+pub(crate) fn set_scope_by_span_id(span: &SpanContext, scope: Arc<Scope>) {
+    let added = SpansWithId::One(span.trace_id(), scope);
+    SCOPES_BY_SPAN_ID.insert(key(span.span_id()), added);
+}
+
+pub(crate) fn remove_scope_by_span_id(span: &SpanContext) {
+    SCOPES_BY_SPAN_ID.remove_if(
+        key(span.span_id()),
+        |there| matches!(there, SpansWithId::One(trace, _) if *trace == span.trace_id()),
+    );
+}
+
+/// Adds a span whose id is counted, or changes its scope.
+#[cold]
+pub(crate) fn set_counted_span(span: &SpanContext, number: u32, scope: Option<Arc<Scope>>) {
     let trace = span.trace_id();
-    let added = SpansWithId {
-        first: SpanScope {
-            number,
-            trace,
-            scope,
-        },
-        others: Vec::new(),
+    let added = CountedSpan {
+        number,
+        trace,
+        scope,
     };
+    let added = SpansWithId::Counted(vec![added]);
     SCOPES_BY_SPAN_ID.insert_or(key(span.span_id()), added, |there, mut added| {
-        let earlier = match there.first.number == number {
-            true => Some(&mut there.first),
-            false => there.others.iter_mut().find(|it| it.number == number),
-        };
-        if let Some(earlier) = earlier {
-            std::mem::swap(earlier, &mut added.first);
-            return Some(added);
+        if let (SpansWithId::Counted(all), SpansWithId::Counted(new)) = (there, &mut added) {
+            match all.iter_mut().find(|it| it.number == number) {
+                Some(earlier) => std::mem::swap(earlier, &mut new[0]),
+                None => all.append(new),
+            }
         }
-        there.others.push(added.first);
-        None
+        Some(added)
     });
 }
 
-pub(crate) fn remove_scope_by_span_id(span: &SpanContext, number: u64) {
+#[cold]
+pub(crate) fn remove_counted_span(span: &SpanContext, number: u32) {
     // Dropped after the unlock.
     let mut removed = None;
     SCOPES_BY_SPAN_ID.remove_if(key(span.span_id()), |there| {
-        match there.others.iter().position(|it| it.number == number) {
-            Some(at) => removed = Some(there.others.swap_remove(at)),
-            None if there.first.number != number => {}
-            None => match there.others.pop() {
-                Some(other) => removed = Some(std::mem::replace(&mut there.first, other)),
-                None => return true,
-            },
-        }
-        false
+        let SpansWithId::Counted(all) = there else {
+            return false;
+        };
+        let at = all.iter().position(|it| it.number == number);
+        removed = at.map(|at| all.swap_remove(at));
+        all.is_empty()
     });
-}
-
-impl SpansWithId {
-    /// The scope of the span with this trace id, unless there are two of them.
-    fn scope(&self, trace: TraceId) -> Option<Arc<Scope>> {
-        let all = std::iter::once(&self.first).chain(&self.others);
-        let mut with_id = all.filter(|it| it.trace == trace);
-        let only = with_id.next().filter(|_| with_id.next().is_none())?;
-        only.scope.clone()
-    }
 }
 
 /// A remote span context finds nothing, even if its id is the id of a span of this process: any client can send it.
 #[inline]
 fn scope_by_span_id(span: &SpanContext) -> Option<Arc<Scope>> {
-    let scope = |spans: &SpansWithId| spans.scope(span.trace_id());
-    SCOPES_BY_SPAN_ID.read(key(span.span_id()), |spans| {
-        (!span.is_remote()).then(|| scope(spans)).flatten()
+    SCOPES_BY_SPAN_ID.read(key(span.span_id()), |spans| match spans {
+        _ if span.is_remote() => None,
+        SpansWithId::One(trace, scope) => (*trace == span.trace_id()).then(|| scope.clone()),
+        // Two spans of a trace with one id are ambiguous.
+        SpansWithId::Counted(all) => {
+            let mut found = all.iter().filter(|it| it.trace == span.trace_id());
+            let only = found.next().filter(|_| found.next().is_none())?;
+            only.scope.clone()
+        }
     })
 }

@@ -8,9 +8,9 @@
 //! Only the session of a future that is being polled does so, and only spans that are entered directly below it. A
 //! session that is attached for a closure would adopt the spans of other tasks, if the closure blocks on a runtime.
 
-use crate::scope::Scope;
 use crate::scope::context::{self, Poll};
 use crate::scope::thread::{self, Attached};
+use crate::scope::{Scope, tracking};
 use crate::session::keys::Part;
 use crate::session::{Session, details};
 use opentelemetry::trace::{TraceContextExt, TraceId};
@@ -112,6 +112,7 @@ pub(crate) struct Polling {
 
 impl Polling {
     pub(crate) fn new(attached: Attached) -> Self {
+        tracking::set_used();
         POLLED.set(POLLED.get() + 1);
         Self {
             _attached: attached,

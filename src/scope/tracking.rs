@@ -29,8 +29,18 @@ impl Hash for SpanKey {
 /// filtered out for it, and every span is created in the session in which it is entered.
 static TRACKED: Shards<SpanKey, TrackedSpan> = Shards::new();
 
-/// Whether [`TRACKED`] was ever written, so that most processes don't look into it.
+/// Whether the process has ever tracked a span, or polled a future in a session. Otherwise no span that is entered needs
+/// more than the OpenTelemetry layer does. Set by this file and by `scope/polled.rs`, read whenever a span is entered.
 static IS_USED: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn set_used() {
+    IS_USED.store(true, Ordering::Relaxed);
+}
+
+#[inline(always)]
+pub(crate) fn is_used() -> bool {
+    IS_USED.load(Ordering::Relaxed)
+}
 
 #[derive(Default)]
 struct TrackedSpan {
@@ -51,7 +61,7 @@ pub(crate) struct Adoption {
 /// False if a span is neither tracked nor adopted; true if it may be.
 #[inline(always)]
 pub(crate) fn may_track(span: SpanKey) -> bool {
-    IS_USED.load(Ordering::Relaxed) && TRACKED.may_have(span)
+    TRACKED.may_have(span)
 }
 
 /// Tracks a span, as long as the guard lives.
@@ -89,7 +99,7 @@ pub(crate) fn adoption(span: SpanKey) -> Option<Adoption> {
 
 /// Replaces the scope or the adoption of a span, or both.
 fn insert(span: SpanKey, tracked: TrackedSpan) {
-    IS_USED.store(true, Ordering::Relaxed);
+    set_used();
     TRACKED.insert_or(span, tracked, |there, mut new| {
         if new.scope.is_some() {
             std::mem::swap(&mut there.scope, &mut new.scope);

@@ -30,6 +30,7 @@ impl Id {
 
     /// An id that code of this process didn't choose: a field, a header, a client or the environment sets it. It isn't a
     /// placeholder.
+    #[inline]
     pub(crate) fn received(text: &str) -> Result<Self, ErrorKind> {
         match is_placeholder(text) {
             true => Err(ErrorKind::Placeholder),
@@ -134,10 +135,15 @@ impl fmt::Debug for Id {
 
 /// The text without white space and invisible characters at both ends. Comparing two bytes takes fewer instructions than
 /// decoding the characters there.
+#[inline]
 pub(crate) fn trimmed(text: &str) -> &str {
+    #[cold]
+    fn trim(text: &str) -> &str {
+        text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c))
+    }
     match text.as_bytes() {
         [b'!'..=b'~'] | [b'!'..=b'~', .., b'!'..=b'~'] => text,
-        _ => text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c)),
+        _ => trim(text),
     }
 }
 

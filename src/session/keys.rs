@@ -84,8 +84,10 @@ pub(crate) const VALUE_KEYS: [&str; 7] = [
 /// Further keys that spans look at: they are renamed, consumed on openers, or stand for the user.
 pub(crate) const FURTHER_KEYS: [&str; 4] = [USER_HASH, PLAIN_SESSION, PLAIN_USER, ID];
 
-/// The keys that spans look at.
-pub(crate) const OURS: KeyFilter = KeyFilter::of(&VALUE_KEYS).and_all(&FURTHER_KEYS);
+/// The keys that spans look at where nothing is redacted. There, [`USER_HASH`] is only written as an attribute of a session
+/// from headers, and spans with such attributes look at every key.
+pub(crate) const OURS: KeyFilter =
+    KeyFilter::of(&VALUE_KEYS).and_all(&[PLAIN_SESSION, PLAIN_USER, ID]);
 
 /// Whether this crate wrote the attribute with this key, which has the text of `ours`. Otherwise the span's
 /// author did.

@@ -9,6 +9,7 @@ use opentelemetry::trace::{Span, SpanContext, Status};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
 /// A span of a [`SessionTracer`](crate::tracer::SessionTracer). When it ends, it appends the attributes of its session.
@@ -23,8 +24,9 @@ use std::time::SystemTime;
 /// ```
 pub struct SessionSpan<S: Span> {
     inner: S,
-    /// The number of this span in the map by span id, or 0. It is removed from there when it is dropped.
-    number: u64,
+    /// Its number among the spans with its id in the map by span id, or 0: it isn't there. It is removed from there when
+    /// it is dropped.
+    number: AtomicU32,
     ended: bool,
     own: SpanAttributes,
 }
@@ -32,14 +34,22 @@ pub struct SessionSpan<S: Span> {
 impl<S: Span> SessionSpan<S> {
     #[inline]
     pub(crate) fn new(inner: S, scope_by_id: Option<Arc<Scope>>, own: SpanAttributes) -> Self {
+        let number = scope_by_id.map_or(0, |scope| add_by_id(inner.span_context(), 0, scope));
         Self {
-            number: match scope_by_id {
-                None if !context::is_counted(inner.span_context().span_id()) => 0,
-                scope => add_by_id(inner.span_context(), 0, scope),
-            },
+            number: number.into(),
             inner,
             ended: false,
             own,
+        }
+    }
+
+    /// Adds the span to the map by span id, without a scope, because another span may have its id.
+    #[cold]
+    fn add_counted(&self) {
+        let (number, relaxed) = (new_number(), Ordering::Relaxed);
+        let swapped = self.number.compare_exchange(0, number, relaxed, relaxed);
+        if swapped.is_ok() {
+            context::set_counted_span(self.inner.span_context(), number, None);
         }
     }
 
@@ -47,8 +57,8 @@ impl<S: Span> SessionSpan<S> {
         match command {
             SpanCommand::SetSession(session) => {
                 let scope = self.own.bind(&session);
-                let span = self.inner.span_context();
-                self.number = add_by_id(span, self.number, Some(scope));
+                let number = self.number.get_mut();
+                *number = add_by_id(self.inner.span_context(), *number, scope);
             }
             SpanCommand::Mark(session) => self.own.mark(session),
             SpanCommand::Adopt(scope) => self.own.adopt(scope),
@@ -63,23 +73,40 @@ impl<S: Span> SessionSpan<S> {
         }
     }
 
+    #[inline(always)]
     fn write(&mut self) {
-        if !std::mem::replace(&mut self.ended, true) && self.inner.is_recording() {
+        if !self.ended {
+            self.write_first();
+        }
+    }
+
+    #[inline(never)]
+    fn write_first(&mut self) {
+        self.ended = true;
+        if self.inner.is_recording() {
             self.own.end(&mut self.inner);
         }
     }
 }
 
-/// Adds a span to the map by span id, and returns its number there. Where telemetry is suppressed, spans have no id, and
-/// their descendants aren't exported.
+/// Adds the scope of a span to the map by span id, and returns the span's number there. Where telemetry is suppressed, spans
+/// have no id, and their descendants aren't exported.
 #[cold]
-fn add_by_id(span: &SpanContext, number: u64, scope: Option<Arc<Scope>>) -> u64 {
+fn add_by_id(span: &SpanContext, number: u32, scope: Arc<Scope>) -> u32 {
     if !span.is_valid() {
         return 0;
     }
-    let number = if number == 0 { unique_number() } else { number };
-    context::set_scope_by_span_id(span, number, scope);
+    if !context::is_counted(span.span_id()) {
+        context::set_scope_by_span_id(span, scope);
+        return 1;
+    }
+    let number = if number == 0 { new_number() } else { number };
+    context::set_counted_span(span, number, Some(scope));
     number
+}
+
+fn new_number() -> u32 {
+    (unique_number() as u32).max(1)
 }
 
 impl<S: Span> Span for SessionSpan<S> {
@@ -96,8 +123,14 @@ impl<S: Span> Span for SessionSpan<S> {
             .add_event_with_timestamp(name, timestamp, attributes);
     }
 
+    /// Called when the span is put into a `Context`. Before, nothing looks for it.
+    #[inline]
     fn span_context(&self) -> &SpanContext {
-        self.inner.span_context()
+        let span = self.inner.span_context();
+        if context::is_counted(span.span_id()) {
+            self.add_counted();
+        }
+        span
     }
 
     fn is_recording(&self) -> bool {
@@ -113,6 +146,7 @@ impl<S: Span> Span for SessionSpan<S> {
         }
     }
 
+    #[inline]
     fn set_status(&mut self, status: Status) {
         if status != Status::Unset {
             self.inner.set_status(status);
@@ -152,8 +186,12 @@ impl<S: Span> Drop for SessionSpan<S> {
     fn drop(&mut self) {
         // The inner span ends when it is dropped, right after this.
         self.write();
-        if self.number != 0 {
-            context::remove_scope_by_span_id(self.inner.span_context(), self.number);
+        let number = *self.number.get_mut();
+        let span = self.inner.span_context();
+        if number != 0 && context::is_counted(span.span_id()) {
+            context::remove_counted_span(span, number);
+        } else if number != 0 {
+            context::remove_scope_by_span_id(span);
         }
     }
 }

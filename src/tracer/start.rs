@@ -3,7 +3,6 @@
 use crate::export::{self, Redaction};
 use crate::scope::bridge::PendingSpan;
 use crate::scope::context::CurrentScope;
-use crate::scope::polled::PolledScope;
 use crate::scope::{Scope, bridge, is_in_turn};
 use crate::tracer::attributes::SpanAttributes;
 use crate::tracer::span::SessionSpan;
@@ -60,20 +59,12 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
 
     fn build_with_context(&self, mut builder: SpanBuilder, parent: &Context) -> Self::Span {
         let opened = builder.attributes.as_mut().and_then(bridge::take_pending);
-        if let Some(future) = bridge::take_scope() {
-            return self.start_in_future(builder, parent, opened, &future);
+        if bridge::has_offered_scope() {
+            return self.start_in_future(builder, parent, opened);
         }
-        match opened {
-            Some(opened) => self.start_opener(builder, parent, opened),
-            None => self.start_other(builder, parent),
+        if let Some(opened) = opened {
+            return self.start_opener(builder, parent, opened);
         }
-    }
-}
-
-impl<T: Tracer> SessionTracer<T> {
-    /// Starts a span that is no opener.
-    #[inline(always)]
-    fn start_other(&self, mut builder: SpanBuilder, parent: &Context) -> SessionSpan<T::Span> {
         match CurrentScope::under(parent) {
             CurrentScope::BySpanId(scope) => self.start_with_scope_by_id(builder, parent, scope),
             CurrentScope::EntryOfTurn(scope) => {
@@ -86,7 +77,9 @@ impl<T: Tracer> SessionTracer<T> {
             }
         }
     }
+}
 
+impl<T: Tracer> SessionTracer<T> {
     /// Starts a span when it is entered in a future. If the future adopts the span, the sampler receives the session of the
     /// future.
     #[cold]
@@ -95,7 +88,6 @@ impl<T: Tracer> SessionTracer<T> {
         mut builder: SpanBuilder,
         parent: &Context,
         opened: Option<PendingSpan>,
-        future: &PolledScope,
     ) -> SessionSpan<T::Span> {
         let around = CurrentScope::under(parent);
         let (own, scope_by_id) = match (&opened, around) {
@@ -109,12 +101,13 @@ impl<T: Tracer> SessionTracer<T> {
             (None, CurrentScope::BySpanId(scope)) => (Some(scope.clone()), Some(scope)),
             (None, around) => (around.scope(), None),
         };
-        if !future.adopts(own.as_ref()) {
+        let future = bridge::take_scope().filter(|future| future.adopts(own.as_ref()));
+        let Some(future) = future else {
             return match opened {
                 Some(opened) => self.start_opener(builder, parent, opened),
-                None => self.start_other(builder, parent),
+                None => self.build_with_context(builder, parent),
             };
-        }
+        };
         let scope = future.inside(own.as_ref(), opened.is_some());
         let mut attributes = self.attributes(&mut builder, Some(scope.clone()), opened.is_some());
         attributes.set_adopted(own);
