@@ -127,8 +127,7 @@ pub fn new_session() -> Result<Session, Error> {
 /// An ancestor gets only values that it lacks. One that already has another session or another user stays
 /// unchanged, so no span ever carries the session of one conversation and the user of another. The same holds
 /// for a span on which you set `session.id` or `user.id` with OpenTelemetry's API: this crate doesn't know the value.
-/// A second call with the same session can add the user that was missing. A second call with another
-/// session changes nothing.
+/// A second call with the same session can add the user that was missing. Any other second call changes nothing.
 ///
 /// The marks contain all values of the session but its [attributes](Session::with_attribute), because the
 /// ancestor may have attributes with the same keys. Only ancestors that `tracing` created are found, and the
@@ -161,6 +160,10 @@ pub fn mark_trace() -> Result<(), Error> {
     not_while_a_span_starts()?;
     let session = current_session().ok_or(ErrorKind::NothingToMark)?;
     let mark = |cx: &Context| bridge::send(cx, SpanCommand::Mark(session.clone()));
+    ensure(
+        session.id().is_some() || session.user_id().is_some(),
+        ErrorKind::NothingToMark,
+    )?;
     dispatcher::get_default(|dispatch| {
         let is_marked = mark(&thread::current());
         let Some(span) = dispatch.current_span().id().cloned() else {
@@ -310,15 +313,20 @@ impl Session {
             !is_activated || thread::map_current(shadows) != Some(true),
             ErrorKind::InsideValue,
         )?;
-        self.set_in(&cx, ErrorKind::NoProvider)?;
-        if let Some(state) = state {
-            state.set_in_adopted(span, self);
+        match state.map(|it| it.set_in_adopted(span, self)).transpose()? {
+            Some(true) => {
+                bridge::send(&cx, SpanCommand::SetInside(self.clone()));
+                Ok(())
+            }
+            _ => self.set_in(&cx, ErrorKind::NoProvider),
         }
-        Ok(())
     }
 
     /// Sets the session on the span of `cx`. If no provider of this crate made the span, the error is `refused`.
     fn set_in(&self, cx: &Context, refused: ErrorKind) -> Result<(), Error> {
+        // Where telemetry is suppressed, or the provider was shut down, the spans have no id to find their scope by.
+        let has_id = cx.span().span_context().is_valid() || !cx.has_active_span();
+        ensure(has_id, ErrorKind::FilteredOut)?;
         ensure(
             bridge::send(cx, SpanCommand::SetSession(self.clone())),
             refused,

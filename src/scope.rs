@@ -31,6 +31,8 @@ pub(crate) struct Scope {
     snapshot: Session,
     /// Inside a turn of this session: its trace has begun already.
     in_turn: bool,
+    /// An exact session is set here, or outside.
+    is_exact: bool,
     live: Option<Live>,
 }
 
@@ -110,6 +112,7 @@ impl Scope {
         }
         let around = outer.as_deref();
         let in_turn = is_turn || around.is_some_and(|it| it.in_turn && it.keeps_session(set));
+        let is_exact = set.is_exact || around.is_some_and(|it| it.is_exact);
         let outer = outer.filter(|_| !set.is_exact);
         let around = outer.as_deref();
         let inherited = around.map_or(Parts::default(), Scope::open_parts);
@@ -137,6 +140,7 @@ impl Scope {
         Arc::new(Self {
             snapshot,
             in_turn,
+            is_exact,
             live,
         })
     }
@@ -193,6 +197,10 @@ impl Scope {
     /// Every value that applies now.
     pub(crate) fn to_session(&self) -> Session {
         self.with_values(Session::clone)
+    }
+
+    pub(crate) fn is_exact(&self) -> bool {
+        self.is_exact
     }
 
     #[inline]

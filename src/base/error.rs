@@ -86,9 +86,9 @@ error_kinds! {
             "no span here to set the session or user on; call it inside a span, attach a \
              Session, or set a default session for the process (Session::set_global_default)",
         FilteredOut =>
-            "the current span is hidden from the OpenTelemetry layer (by a filter, or behind \
-             reload::Layer), so nothing can be set on it; call it inside a span that is \
-             exported, or attach a Session",
+            "the current span is hidden from the OpenTelemetry layer (by a filter, behind \
+             reload::Layer, or because telemetry is suppressed or shut down), so nothing can be set on \
+             it; call it inside a span that is exported, or attach a Session",
         NoProvider =>
             "the current span's tracer does not come from a SessionTracerProvider, so nothing \
              can be set on it (use SessionTracerProvider::new(provider).tracer(\"..\"))",

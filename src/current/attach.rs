@@ -1,10 +1,11 @@
 //! Attaching a session: for a block, a closure, a future or a stream.
 
+use crate::base::shards::unique_number;
 use crate::scope::Scope;
 use crate::scope::context;
 use crate::scope::polled::Polling;
 use crate::scope::thread::{self, Attached};
-use crate::session::Session;
+use crate::session::{IdKind, Session};
 use futures_core::Stream;
 use opentelemetry::Context;
 use pin_project_lite::pin_project;
@@ -105,6 +106,7 @@ pub trait InSession: Sized {
             inner: Some(self),
             place: Place::Session {
                 session: session.into_session(),
+                future: unique_number(),
                 polled: None,
             },
         }
@@ -236,6 +238,8 @@ enum Place {
     /// In this session, inside the one that is current where the future is polled.
     Session {
         session: Session,
+        /// The number of the future.
+        future: u64,
         /// The scope of the last poll, and the scope outside: the next poll is usually in the same one.
         polled: Option<(Option<Arc<Scope>>, Arc<Scope>)>,
     },
@@ -245,9 +249,13 @@ enum Place {
 
 impl Place {
     fn attach_to_poll(&mut self) -> Polling {
-        let (session, polled) = match self {
+        let (session, future, polled) = match self {
             Self::Context(cx) => return Polling::new(thread::attach(cx.clone())),
-            Self::Session { session, polled } => (session, polled),
+            Self::Session {
+                session,
+                future,
+                polled,
+            } => (session, *future, polled),
         };
         let address = |scope: &Option<Arc<Scope>>| scope.as_ref().map(Arc::as_ptr);
         Polling::new(thread::attach_changed(|cx| {
@@ -263,32 +271,40 @@ impl Place {
                     scope
                 }
             };
-            scope.entered_to_poll(cx, outer, session.shadows())
+            scope.entered_to_poll(cx, outer, session.shadows(), future)
         }))
     }
 
     /// Attaches the session of the last poll while the future is dropped, wherever that is. If that place is in another
-    /// session, nothing of it applies: neither values nor the parent span.
+    /// session, or has another user, nothing of it applies: neither values nor the parent span.
     fn attach_to_drop(&self) -> Polling {
-        let (session, polled) = match self {
+        let (session, future, polled) = match self {
             Self::Context(cx) => return Polling::new(thread::attach(cx.clone())),
-            Self::Session { session, polled } => (session, polled),
+            Self::Session {
+                session,
+                future,
+                polled,
+            } => (session, *future, polled),
         };
-        let own = polled.as_ref().map(|(_, scope)| scope.clone());
-        let own_id = own.as_ref().map_or(session.id.clone(), |it| it.id());
+        let polled = polled.as_ref().map(|(_, scope)| scope.clone());
+        let own = polled
+            .as_ref()
+            .map_or(session.clone(), |it| it.to_session());
         Polling::new(thread::attach_changed(|cx| {
             let here = Scope::of(cx);
-            let id_here = here.as_ref().and_then(|it| it.id());
-            let here = here.filter(|_| id_here.is_none() || id_here == own_id);
-            let scope = own.unwrap_or_else(|| Scope::nested(here.clone(), session));
-            if id_here.is_none() || here.is_some() {
-                return scope.entered_to_poll(cx, here, session.shadows());
-            }
+            let is_other = |kind: IdKind| {
+                let here = here.as_ref();
+                here.is_some_and(|here| here.with_values(|here| kind.differs(here, &own)))
+            };
+            let is_elsewhere = IdKind::BOTH.into_iter().any(is_other);
+            let here = here.clone().filter(|_| !is_elsewhere);
+            let scope = polled.unwrap_or_else(|| Scope::nested(here.clone(), session));
             let outside = match cx.is_telemetry_suppressed() {
                 true => Context::new().with_telemetry_suppressed(),
                 false => Context::new(),
             };
-            scope.entered_to_poll(&outside, None, session.shadows())
+            let cx = if is_elsewhere { &outside } else { cx };
+            scope.entered_to_poll(cx, here, session.shadows(), future)
         }))
     }
 }

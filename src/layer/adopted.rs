@@ -1,15 +1,16 @@
 //! Spans that a future adopts when they are entered, because they were created in no session: see `scope/polled.rs`.
 
 use crate::base::diagnostic;
+use crate::base::error::ErrorKind;
 use crate::layer::spans::{LayerState, SessionExtension};
 use crate::layer::tracked;
 use crate::scope::bridge::SpanCommand;
 use crate::scope::context::CurrentScope;
 use crate::scope::polled::PolledScope;
+use crate::scope::thread::Attached;
 use crate::scope::tracking::{self, Adoption, TrackedGuard};
 use crate::scope::{Scope, bridge, polled, thread};
 use crate::session::Session;
-use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::TraceContextExt;
 use std::sync::Arc;
 use tracing::Subscriber;
@@ -57,54 +58,101 @@ impl LayerState {
         (!is_apart).then_some(future)
     }
 
-    /// Adopts a span that the OpenTelemetry layer has just entered.
-    pub(crate) fn adopt_entered<S>(&self, id: &Id, ctx: &Context<'_, S>, future: &PolledScope)
-    where
+    /// Adopts a span that the OpenTelemetry layer has just entered. `is_starting`: it started then.
+    pub(crate) fn adopt_entered<S>(
+        &self,
+        id: &Id,
+        ctx: &Context<'_, S>,
+        future: &PolledScope,
+        is_starting: bool,
+    ) where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         let cx = thread::current();
-        if let Some(inside) = self.adopt(id, ctx, future, Scope::of(&cx).as_ref(), Some(&cx)) {
-            let attached = future.attach_inside(inside);
-            self.push_entered(id, Some(attached), false);
+        let last = tracking::adoption(self.key(id)).filter(|last| last.is_exported);
+        let own = CurrentScope::under(&cx);
+        let is_set = matches!(own, CurrentScope::BySpanId(_));
+        let adopts = |own: Option<&Arc<Scope>>| future.adopts(own, is_set);
+        let inside = self.adopt(id, ctx, future, own.scope().as_ref(), is_starting, adopts);
+        if let (Some(last), Some(inside)) = (last, &inside) {
+            if !Arc::ptr_eq(&last.scope, &future.scope) {
+                bridge::send(&cx, SpanCommand::EnterIn(inside.to_session()));
+            }
+        }
+        let trace = cx.span().span_context().trace_id();
+        if is_starting && future.remote_trace.is_some_and(|remote| remote != trace) {
+            if let Some(span) = ctx.span(id).filter(|_| inside.is_some()) {
+                diagnostic::span_before_its_trace(span.metadata());
+            }
+        }
+        self.push_adopted(id, inside.map(|inside| future.attach_inside(inside)));
+    }
+
+    /// Counts the enter of a span that was adopted once, so that its exit is not taken for that of an enter outside.
+    pub(crate) fn push_adopted(&self, id: &Id, attached: Option<Attached>) {
+        if attached.is_some() || tracking::is_tracked(self.key(id)) {
+            self.push_entered(id, attached, false);
         }
     }
 
-    /// The scope that applies inside a span whose own scope is `own`, if the future adopts the span. `exported`: the span's
-    /// `Context`, if the OpenTelemetry layer knows it.
-    pub(crate) fn adopt<S>(
+    /// The scope that applies inside a tracked span with this scope, if the future adopts the span.
+    pub(crate) fn adopt_tracked<S>(
+        &self,
+        id: &Id,
+        ctx: &Context<'_, S>,
+        future: &PolledScope,
+        scope: &Arc<Scope>,
+    ) -> Option<Arc<Scope>>
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
+        let adopts = |own: Option<&Arc<Scope>>| future.adopts(own, false);
+        self.adopt(id, ctx, future, Some(scope), false, adopts)
+    }
+
+    /// The scope that applies inside a span whose own scope is `own`, if the future adopts the span.
+    fn adopt<S>(
         &self,
         id: &Id,
         ctx: &Context<'_, S>,
         future: &PolledScope,
         own: Option<&Arc<Scope>>,
-        exported: Option<&OtelContext>,
+        is_starting: bool,
+        adopts: impl FnOnce(Option<&Arc<Scope>>) -> bool,
     ) -> Option<Arc<Scope>>
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
-        if !future.adopts(own) {
-            return None;
-        }
         let key = self.key(id);
-        let known = tracking::adoption(key).filter(|it| Arc::ptr_eq(&it.future, &future.scope));
-        if let Some(known) = known {
-            return Some(known.inside);
+        let last = tracking::adoption(key);
+        let is_exported = is_starting || last.as_ref().is_some_and(|it| it.is_exported);
+        // The future keeps a span that it has adopted, whatever is recorded or set on the span.
+        let last = last.filter(|last| last.future == future.poll.future);
+        if let Some(last) = last
+            .as_ref()
+            .filter(|it| Arc::ptr_eq(&it.scope, &future.scope))
+        {
+            return Some(last.inside.clone());
+        }
+        if last.is_none() && !adopts(own) {
+            return None;
         }
         let span = ctx.span(id)?;
         let is_opener = |it: &SessionExtension| it.opened.is_some();
         let is_opener = span.extensions().get().is_some_and(is_opener);
+        let set = last.map(|last| last.set).unwrap_or_default();
         let inside = future.inside(own, is_opener);
-        if let Some(cx) = exported {
-            bridge::send(cx, SpanCommand::Adopt(inside.clone()));
-            let trace = cx.span().span_context().trace_id();
-            if future.remote_trace.is_some_and(|remote| remote != trace) {
-                diagnostic::span_before_its_trace(span.metadata());
-            }
-        }
         let adoption = Adoption {
-            future: future.scope.clone(),
-            inside: inside.clone(),
+            future: future.poll.future,
+            scope: future.scope.clone(),
+            inside: match set == Session::default() {
+                true => inside,
+                false => Scope::nested(Some(inside), &set),
+            },
+            set,
+            is_exported,
         };
+        let inside = adoption.inside.clone();
         let guard = tracking::adopt(key, adoption);
         let mut extensions = span.extensions_mut();
         if extensions.get_mut::<AdoptedSpan>().is_some() {
@@ -115,40 +163,58 @@ impl LayerState {
         Some(inside)
     }
 
-    /// Emits a diagnostic if a span that was adopted before is entered in no session: the spans inside are in none.
+    /// Emits a diagnostic if a span that started in a future is entered in no session: the spans inside are in none.
     #[cold]
     pub(crate) fn warn_of_lost_session<S>(&self, id: &Id, ctx: &Context<'_, S>)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
+        let key = self.key(id);
         let is_in_session = || Scope::current().is_some_and(|scope| scope.id().is_some());
-        if tracking::adoption(self.key(id)).is_some() && !is_in_session() {
+        let was_adopted = tracking::adoption(key).is_some_and(|it| it.is_exported);
+        if was_adopted && !thread::is_entered(key) && !is_in_session() {
             if let Some(span) = ctx.span(id) {
                 diagnostic::adopted_span_outside(span.metadata());
             }
         }
     }
 
+    /// The scope inside the current span, if it is adopted.
+    fn adopted_here(&self, id: &Id) -> Option<(Adoption, PolledScope)> {
+        let adoption = tracking::adoption(self.key(id))?;
+        let here = PolledScope::current()?;
+        Arc::ptr_eq(&adoption.inside, &here.scope).then_some((adoption, here))
+    }
+
+    /// Whether a span is the current one, and adopted: its explicit children inherit what contextual ones do.
+    pub(crate) fn is_adopted_here(&self, id: &Id) -> bool {
+        self.adopted_here(id).is_some()
+    }
+
     /// Sets a session inside the current span, if it is adopted: until the span is exited, and again whenever the same
-    /// future enters it. False if it isn't.
-    pub(crate) fn set_in_adopted(&self, id: &Id, session: &Session) -> bool {
-        let key = self.key(id);
-        let known = tracking::adoption(key);
-        let (Some(known), Some(current)) = (known, PolledScope::current()) else {
-            return false;
+    /// future enters it. `Ok(false)` if it isn't. An error if another `Context` is attached inside.
+    pub(crate) fn set_in_adopted(&self, id: &Id, session: &Session) -> Result<bool, ErrorKind> {
+        let Some((adoption, here)) = self.adopted_here(id) else {
+            return Ok(false);
         };
-        if !Arc::ptr_eq(&known.inside, &current.scope) {
-            return false;
-        }
-        let inside = Scope::nested(Some(known.inside), session);
-        let future = known.future;
+        tracked::ensure_innermost(self.key(id))?;
+        let inside = Scope::nested(Some(adoption.inside.clone()), session);
+        let set = match session.is_exact {
+            true => session.clone(),
+            false => Session {
+                is_exact: adoption.set.is_exact,
+                ..session.inside(&adoption.set)
+            },
+        };
         let adoption = Adoption {
-            future,
             inside: inside.clone(),
+            set,
+            ..adoption
         };
+        let key = self.key(id);
         // The span has the guard already.
         tracking::adopt(key, adoption).forget();
-        tracked::replace_attached(key, || current.attach_inside(inside));
-        true
+        tracked::replace_attached(key, || here.attach_inside(inside));
+        Ok(true)
     }
 }

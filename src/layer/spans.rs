@@ -83,6 +83,11 @@ impl SessionExtension {
         self.scope.to_session().exact()
     }
 
+    /// Whether the span is an opener that hasn't started.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.as_ref().is_some_and(PendingGuard::is_pending)
+    }
+
     /// The session of a span that the OpenTelemetry layer doesn't know.
     pub(crate) fn tracked(key: SpanKey, scope: Arc<Scope>, opened: Option<Arc<Scope>>) -> Self {
         Self {
@@ -223,28 +228,6 @@ impl SubscriberHandle {
             if let Some(dispatch) = self.upgrade() {
                 diagnostic::flush(&dispatch);
             }
-        }
-    }
-
-    /// The scope that applies in a span, also if it is filtered out.
-    pub(crate) fn scope_of(&self, id: &Id) -> Option<Arc<Scope>> {
-        let dispatch = self.upgrade()?;
-        let (mut found, mut is_pending) = (None, false);
-        self.ancestors(&dispatch, id, &mut |_, in_span| {
-            found = in_span.map(|it| it.scope.clone());
-            is_pending =
-                in_span.is_some_and(|it| it.pending.as_ref().is_some_and(|it| it.is_pending()));
-            false
-        });
-        // A span that was started may have a newer scope than the extensions: in its `Context`, or in the map by span id.
-        // Asking for the `Context` starts a span, and then `set_parent` fails. So no span is started before there is any
-        // session in the process, and no opener, whose scope is known.
-        if is_pending || !Scope::any_exists() {
-            return found;
-        }
-        match get_otel_context(id, &dispatch) {
-            Some(cx) => Scope::of(&cx),
-            None => found,
         }
     }
 

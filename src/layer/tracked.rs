@@ -2,21 +2,28 @@
 //! them. Either they are filtered out for that layer, or there is no such layer.
 
 use crate::base::error::ErrorKind;
+use crate::base::setup::TracerKind;
 use crate::base::{diagnostic, setup};
 use crate::layer::spans::{LayerState, SessionExtension};
 use crate::scope::Scope;
 use crate::scope::bridge::PendingSpan;
-use crate::scope::thread::{self, Attached, EnteredSpan};
-use crate::scope::tracking::{SpanKey, tracked_scope};
+use crate::scope::thread::{self, Attached, EnteredSpan, Place};
+use crate::scope::tracking::{self, SpanKey, TrackedGuard, tracked_scope};
 use crate::session::Session;
 use opentelemetry::Context as OtelContext;
-use opentelemetry::trace::{SpanId, TraceContextExt};
+use opentelemetry::baggage::BaggageExt;
+use opentelemetry::trace::TraceContextExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tracing::span::{Attributes, Id};
 use tracing::{Dispatch, Subscriber};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
+
+/// In the extensions of a filtered-out span whose explicit parent may not have started yet. It is tracked when it is entered.
+struct UnresolvedSpan {
+    _guard: TrackedGuard,
+}
 
 /// The callbacks for tracked spans.
 impl LayerState {
@@ -47,10 +54,29 @@ impl LayerState {
         }
     }
 
+    /// Tracks a new span that the OpenTelemetry layer hasn't received, if it needs it.
+    pub(crate) fn track_unreceived<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
+        let has_layer = self.setup.tracer.kind() != TracerKind::NoLayer;
+        let is_unresolved =
+            |parent| has_layer && !self.is_adopted_here(parent) && self.starts_to_answer(parent);
+        if !attrs.parent().is_some_and(is_unresolved) {
+            return self.track_inherited(attrs, id, ctx);
+        }
+        if let Some(span) = ctx.span(id) {
+            let guard = tracking::track_unresolved(self.key(id));
+            span.extensions_mut()
+                .replace(UnresolvedSpan { _guard: guard });
+        }
+    }
+
     /// The scope that a new span inherits from its parent.
     fn inherited(&self, attrs: &Attributes<'_>) -> Option<Arc<Scope>> {
         let outer = match attrs.parent() {
-            Some(parent) => self.subscriber.scope_of(parent),
+            Some(parent) if self.is_adopted_here(parent) => Scope::current(),
+            Some(parent) => self.scope_of(parent),
             None if attrs.is_contextual() => Scope::current(),
             None => None,
         };
@@ -63,7 +89,58 @@ impl LayerState {
         attrs: &Attributes<'_>,
     ) -> Option<Arc<Scope>> {
         // A span with another parent must not inherit the scope that is current where it is entered.
-        inherited.or_else(|| (!attrs.is_contextual()).then(Scope::empty))
+        let is_apart = !attrs.is_contextual() && Scope::any_exists();
+        inherited.or_else(|| is_apart.then(Scope::empty))
+    }
+
+    /// Whether only the `Context` of a span can tell which scope applies in the span. To ask for it starts the span, and then
+    /// `set_parent` fails.
+    fn starts_to_answer(&self, id: &Id) -> bool {
+        let mut is_plain = false;
+        if let Some(dispatch) = self.subscriber.upgrade().filter(|_| Scope::any_exists()) {
+            self.subscriber
+                .ancestors(&dispatch, id, &mut |_, extension| {
+                    is_plain = extension.is_none();
+                    false
+                });
+        }
+        is_plain
+    }
+
+    /// The scope that applies in a span, also if it is filtered out. This may start a span that is no opener.
+    pub(crate) fn scope_of(&self, id: &Id) -> Option<Arc<Scope>> {
+        let dispatch = self.subscriber.upgrade()?;
+        let mut spans = Vec::new();
+        self.subscriber
+            .ancestors(&dispatch, id, &mut |id, extension| {
+                let scope = extension.map(|it| (it.scope.clone(), it.is_pending()));
+                spans.push((id.clone(), scope));
+                tracking::is_unresolved(self.key(id))
+            });
+        // Without a lock: the OpenTelemetry layer locks spans when it starts one.
+        spans.into_iter().find_map(|(id, scope)| match scope {
+            Some((scope, true)) => Some(Some(scope)),
+            // In the `Context`, or in the map by span id, may be a newer one.
+            scope => match self
+                .subscriber
+                .otel_context(&id)
+                .filter(|_| Scope::any_exists())
+            {
+                Some(cx) => Some(Scope::of(&cx)),
+                None => scope.map(|(scope, _)| Some(scope)),
+            },
+        })?
+    }
+
+    /// Tracks an unresolved span in the scope that its parent has by now.
+    pub(crate) fn resolve<S>(&self, id: &Id, ctx: &Context<'_, S>)
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
+        if tracking::is_unresolved(self.key(id)) {
+            let scope = self.scope_of(id).or_else(Scope::global_default);
+            self.track_in(scope.unwrap_or_else(Scope::empty), false, id, ctx);
+        }
     }
 
     /// Tracks a span in `scope`, which it has opened or inherits.
@@ -84,7 +161,11 @@ impl LayerState {
     pub(crate) fn scope_of_tracked(&self, id: &Id) -> Option<Arc<Scope>> {
         // While the tracer isn't known, a span may be tracked that the OpenTelemetry layer has received.
         let is_unknown = |_: &Arc<Scope>| self.subscriber.otel_context(id).is_none();
-        tracked_scope(self.key(id)).filter(is_unknown)
+        let key = self.key(id);
+        match tracking::is_unresolved(key) {
+            true => Some(self.scope_of(id).unwrap_or_else(Scope::empty)),
+            false => tracked_scope(key).filter(is_unknown),
+        }
     }
 
     pub(crate) fn track_enter<S>(&self, id: &Id, ctx: &Context<'_, S>)
@@ -98,7 +179,7 @@ impl LayerState {
             && !(setup::has_processor() && self.is_after_opentelemetry_layer(id));
         let attached = scope.and_then(|scope| {
             if let Some(future) = self.adopting_future(id, ctx) {
-                if let Some(inside) = self.adopt(id, ctx, &future, Some(&scope), None) {
+                if let Some(inside) = self.adopt_tracked(id, ctx, &future, &scope) {
                     return Some(future.attach_inside(inside));
                 }
             }
@@ -153,12 +234,22 @@ impl LayerState {
     }
 }
 
-/// The current scope, by its address, and the current OpenTelemetry span.
-fn current_place() -> Option<(usize, SpanId)> {
-    thread::map_current(|cx| {
-        let scope = Scope::of(cx);
-        let address = scope.map_or(0, |scope| Arc::as_ptr(&scope).addr());
-        (address, cx.span().span_context().span_id())
+/// An error unless a span is the innermost one of this thread, and nothing is attached inside it.
+pub(crate) fn ensure_innermost(span: SpanKey) -> Result<(), ErrorKind> {
+    let place = thread::innermost_place(span).ok_or(ErrorKind::FilteredOut)?;
+    match current_place() == Some(place) {
+        true => Ok(()),
+        false => Err(ErrorKind::InsideValue),
+    }
+}
+
+/// What is current on this thread.
+fn current_place() -> Option<Place> {
+    thread::map_current(|cx| Place {
+        scope: Scope::of(cx).map_or(0, |scope| Arc::as_ptr(&scope).addr()),
+        span: cx.span().span_context().span_id(),
+        baggage: std::ptr::from_ref(cx.baggage()).addr(),
+        is_suppressed: cx.is_telemetry_suppressed(),
     })
 }
 
@@ -171,17 +262,15 @@ pub(crate) fn set_session(
     session: &Session,
 ) -> Result<(), ErrorKind> {
     let key = state.key(span);
-    let place = thread::innermost_place(key).ok_or(ErrorKind::FilteredOut)?;
-    if current_place() != Some(place) {
-        return Err(ErrorKind::InsideValue);
+    ensure_innermost(key)?;
+    if state.set_in_adopted(span, session)? {
+        return Ok(());
     }
     // Inside the span's own scope: a session that is current only where the span is entered doesn't stay on it.
     let own = tracked_scope(key).or_else(Scope::global_default);
     let scope = Scope::nested(own, session);
     state.replace_scope(dispatch, span, &scope);
-    if !state.set_in_adopted(span, session) {
-        replace_attached(key, || scope.attach());
-    }
+    replace_attached(key, || scope.attach());
     Ok(())
 }
 

@@ -53,6 +53,12 @@ impl<L> WrappedLayer<L> {
         S: Subscriber + for<'span> LookupSpan<'span>,
         L: Layer<S>,
     {
+        let contextual = Attributes::new(attrs.metadata(), attrs.values());
+        let is_adopted_here = |parent| self.state.is_adopted_here(parent);
+        let attrs = match attrs.parent().is_some_and(is_adopted_here) {
+            true => &contextual,
+            false => attrs,
+        };
         self.create_span(attrs, id, &ctx);
         self.state.keep_apart(attrs, id, &ctx);
     }
@@ -114,7 +120,7 @@ impl<L> WrappedLayer<L> {
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
-        self.state.track_inherited(attrs, id, &ctx);
+        self.state.track_unreceived(attrs, id, &ctx);
     }
 
     fn new_opener<S>(
@@ -223,7 +229,7 @@ impl<L> WrappedLayer<L> {
         let in_scope = |scope: Arc<Scope>| scope.entered(&OtelContext::new());
         // Starts the parent, as the OpenTelemetry layer would.
         let started = self.state.subscriber.otel_context(parent);
-        started.or_else(|| tracking::tracked_scope(self.state.key(parent)).map(in_scope))
+        started.or_else(|| self.state.scope_of(parent).map(in_scope))
     }
 
     /// Enters a span while the setup check is running, while a future is polled in a session, or that is tracked.
@@ -242,17 +248,22 @@ impl<L> WrappedLayer<L> {
             self.inner.on_enter(id, ctx.clone());
             return self.state.track_enter(id, ctx);
         }
+        self.state.resolve(id, ctx);
         let future = self.state.adopting_future(id, ctx);
         let offered = future.clone().map(bridge::offer_scope);
         match is_running {
             true => self.enter_and_check(id, ctx),
             false => self.inner.on_enter(id, ctx.clone()),
         }
+        let is_starting = offered.as_ref().is_some_and(|it| it.is_taken());
         drop(offered);
         match future {
             _ if self.is_tracked(id) => self.state.track_enter(id, ctx),
-            Some(future) => self.state.adopt_entered(id, ctx, &future),
-            None => self.state.warn_of_lost_session(id, ctx),
+            Some(future) => self.state.adopt_entered(id, ctx, &future, is_starting),
+            None => {
+                self.state.warn_of_lost_session(id, ctx);
+                self.state.push_adopted(id, None);
+            }
         }
     }
 
@@ -268,6 +279,10 @@ impl<L> WrappedLayer<L> {
         self.inner.on_enter(id, ctx.clone());
         let after = current_span();
         let is_activated = after.is_some() && (after != before || after == Some(SpanId::INVALID));
+        let own_span = |id| {
+            let cx = self.state.subscriber.otel_context(id)?;
+            Some(cx.span().span_context().span_id())
+        };
         let Some(span) = ctx.span(id) else { return };
         let is_taken = |it: &SessionExtension| it.opened.as_ref().map(|_| it.pending.is_some());
         let is_taken = (span.extensions().get::<SessionExtension>()).and_then(is_taken);
@@ -293,6 +308,8 @@ impl<L> WrappedLayer<L> {
                 }
                 check.finish((!setup::has_processor()).then_some(diagnostic::NO_PROVIDER));
             }
+            // The `Context` of the span itself may have been the current one before.
+            Some(true) if !is_activated && own_span(id) == before => {}
             Some(true) if !is_activated => check.finish(Some(diagnostic::NO_ACTIVATION)),
             Some(true) if is_taken.is_some() => check.finish(None),
             Some(true) => check.tracer_is_ours(),

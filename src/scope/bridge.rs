@@ -191,6 +191,13 @@ pub(crate) struct OfferedScope {
     _marked: Marked,
 }
 
+impl OfferedScope {
+    /// Whether a span has started since.
+    pub(crate) fn is_taken(&self) -> bool {
+        OFFERED_TICKET.get() != ENTERING
+    }
+}
+
 impl Drop for OfferedScope {
     fn drop(&mut self) {
         let outer = self.outer.take();
@@ -254,8 +261,11 @@ pub(crate) enum SpanCommand {
     SetSession(Session),
     /// Export the values of this session that the span lacks.
     Mark(Session),
-    /// A future has adopted the span, and this is the scope inside: see `scope/polled.rs`.
-    Adopt(Arc<Scope>),
+    /// The span is exported with the session of a future, and was entered in another one, where this session applies: see
+    /// `scope/polled.rs`.
+    EnterIn(Session),
+    /// Apply this session to the span itself, inside the session of the future.
+    SetInside(Session),
     /// Do nothing: the sender asks whether the span is one of ours.
     Ping,
 }

@@ -9,9 +9,10 @@
 //!   `Context`s have no entry either, so the map contains the children too.
 //! - [`DEFAULT`], the default session of the process.
 
-use crate::base::shards::Shards;
+use crate::base::shards::{Shards, unique_number};
 use crate::scope::Scope;
 use crate::scope::thread::{self, Attached};
+use crate::session::Id;
 use crate::session::keys::Parts;
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
@@ -29,6 +30,13 @@ impl Scope {
         thread::map_current(Scope::of).flatten()
     }
 
+    /// The session id, unless it is the default session's.
+    pub(crate) fn id_besides_default(&self) -> Option<Id> {
+        let default = DEFAULT.get().and_then(|default| default.id());
+        let is_default = |id: &Id| default.as_ref().is_some_and(|it| id.is_clone_of(it));
+        self.id().filter(|id| !is_default(id))
+    }
+
     /// The default session of the process.
     #[inline]
     pub(crate) fn global_default() -> Option<Arc<Scope>> {
@@ -43,8 +51,7 @@ impl Scope {
     /// `cx` with an entry for this scope.
     pub(crate) fn entered(self: Arc<Self>, cx: &Context) -> Context {
         let entry = cx.get::<Entry>();
-        let span = cx.span().span_context().span_id();
-        let starts_trace = entry.and_then(|it| it.starts_trace_under(span));
+        let starts_trace = entry.and_then(|it| it.starts_trace_under(Under::current(cx)));
         self.entered_to_start_a_trace(cx, starts_trace.cloned())
     }
 
@@ -54,7 +61,7 @@ impl Scope {
         cx: &Context,
         starts_trace: Option<Arc<AtomicBool>>,
     ) -> Context {
-        let under = cx.span().span_context().span_id();
+        let under = Under::current(cx);
         cx.with_value(Entry {
             scope: self,
             under,
@@ -75,8 +82,9 @@ impl Scope {
         cx: &Context,
         replaced: Option<Arc<Scope>>,
         shadows: Parts,
+        future: u64,
     ) -> Context {
-        let under = cx.span().span_context().span_id();
+        let under = Under::current(cx);
         let starts_trace = cx
             .get::<Entry>()
             .and_then(|it| it.starts_trace_under(under));
@@ -88,6 +96,7 @@ impl Scope {
                 replaced,
                 shadows,
                 under,
+                future,
             }),
         })
     }
@@ -105,14 +114,15 @@ pub(crate) fn to_poll(cx: &Context, replaced: Option<Arc<Scope>>) -> Context {
         origin: Origin::Poll(Poll {
             replaced,
             shadows: Parts::ALL,
-            under: cx.span().span_context().span_id(),
+            under: Under::current(cx),
+            future: unique_number(),
         }),
     })
 }
 
 /// `cx`, whose span is adopted by a future, with the scope that applies inside.
 pub(crate) fn adopted(cx: &Context, scope: Arc<Scope>, poll: Poll) -> Context {
-    let under = cx.span().span_context().span_id();
+    let under = Under::current(cx);
     cx.with_value(Entry {
         scope,
         under,
@@ -148,15 +158,16 @@ impl CurrentScope {
         let span = cx.span();
         let span = span.span_context();
         if let Some(scope) = scope_by_span_id(span) {
-            let is_entry =
-                |entry: &Entry| entry.under == span.span_id() || Arc::ptr_eq(&entry.scope, &scope);
+            let is_entry = |entry: &Entry| {
+                entry.under == Under::span(span) || Arc::ptr_eq(&entry.scope, &scope)
+            };
             if !entry.is_some_and(is_entry) {
                 return Self::BySpanId(scope);
             }
         }
         match entry {
             None => Scope::global_default().map_or(Self::None, Self::Entry),
-            Some(entry) if entry.starts_trace_under(span.span_id()).is_some() => {
+            Some(entry) if entry.starts_trace_under(Under::span(span)).is_some() => {
                 Self::EntryOfTurn(entry.scope.clone())
             }
             Some(entry) => Self::Entry(entry.scope.clone()),
@@ -192,10 +203,36 @@ struct Entry {
     scope: Arc<Scope>,
     /// The current span when the entry was made, or an invalid id. Under this span, the entry shadows the map by span
     /// id. Under its descendants the entry is inherited, so the map shadows the entry.
-    under: SpanId,
+    under: Under,
     /// True while a turn starts: directly under `under`, and not further down, the next span is a root.
     starts_trace: Option<Arc<AtomicBool>>,
     origin: Origin,
+}
+
+/// A span under which something is attached. A span of another process can have the id of one of this process.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct Under {
+    span: SpanId,
+    is_remote: bool,
+}
+
+impl Under {
+    const NOTHING: Self = Self {
+        span: SpanId::INVALID,
+        is_remote: false,
+    };
+
+    pub(crate) fn current(cx: &Context) -> Self {
+        Self::span(cx.span().span_context())
+    }
+
+    #[inline]
+    pub(crate) fn span(span: &SpanContext) -> Self {
+        Self {
+            span: span.span_id(),
+            is_remote: span.is_remote(),
+        }
+    }
 }
 
 enum Origin {
@@ -209,7 +246,7 @@ enum Origin {
 
 impl Entry {
     #[inline]
-    fn starts_trace_under(&self, span: SpanId) -> Option<&Arc<AtomicBool>> {
+    fn starts_trace_under(&self, span: Under) -> Option<&Arc<AtomicBool>> {
         let starts_trace = self.starts_trace.as_ref()?;
         (self.under == span && starts_trace.load(Ordering::Relaxed)).then_some(starts_trace)
     }
@@ -223,14 +260,16 @@ pub(crate) struct Poll {
     /// The parts of outer sessions that don't apply inside the future.
     pub(crate) shadows: Parts,
     /// The current span outside the future, or an invalid id.
-    pub(crate) under: SpanId,
+    pub(crate) under: Under,
+    /// The number of the future.
+    pub(crate) future: u64,
 }
 
 /// Whether a scope was attached inside the span of `cx`. It shadows the map by span id.
 pub(crate) fn is_inside_span(cx: &Context) -> bool {
-    let span = cx.span().span_context().span_id();
+    let span = Under::current(cx);
     let is_inside = |it: &Entry| it.under == span && !matches!(it.origin, Origin::Adopted(_));
-    span != SpanId::INVALID && cx.get::<Entry>().is_some_and(is_inside)
+    span != Under::NOTHING && cx.get::<Entry>().is_some_and(is_inside)
 }
 
 /// The scope that `cx` was extracted with. `outer` is the `Context` that it was extracted on top of.
@@ -250,7 +289,7 @@ pub(crate) fn with_outer_scope(cx: Context, outer: &Context) -> Context {
     let under = match (CurrentScope::under(outer), outer.get::<Entry>()) {
         (CurrentScope::Entry(_) | CurrentScope::EntryOfTurn(_), Some(entry)) => entry.under,
         // The scope is set on a span. A scope that is set on this span later shadows it.
-        _ => SpanId::INVALID,
+        _ => Under::NOTHING,
     };
     cx.with_value(Entry {
         scope: scope.unwrap_or_else(Scope::empty),
@@ -287,10 +326,12 @@ fn key(span: SpanId) -> u64 {
     u64::from_ne_bytes(span.to_bytes())
 }
 
-/// Whether the id of a span looks like a counted one, which a span of another provider may have too. Random ids don't meet.
+/// Whether the id of a span looks like a counted one, perhaps behind a prefix. A span of another provider may have it too.
+/// Random ids don't meet. One in 65,000 looks counted, which costs a little and changes nothing.
 #[inline]
 pub(crate) fn is_counted(span: SpanId) -> bool {
-    u64::from_be_bytes(span.to_bytes()) <= u64::from(u32::MAX)
+    let bytes = span.to_bytes();
+    bytes[..2] == [0; 2] || bytes[2..6] == [0; 4]
 }
 
 /// Adds the scope of a span whose id isn't counted.

@@ -8,11 +8,11 @@
 //! Only the session of a future that is being polled does so, and only spans that are entered directly below it. A
 //! session that is attached for a closure would adopt the spans of other tasks, if the closure blocks on a runtime.
 
-use crate::scope::context::{self, Poll};
+use crate::scope::context::{self, Poll, Under};
 use crate::scope::thread::{self, Attached};
 use crate::scope::{Scope, tracking};
 use crate::session::keys::Part;
-use crate::session::{Session, details};
+use crate::session::{IdKind, Session, details};
 use opentelemetry::trace::{TraceContextExt, TraceId};
 use std::cell::Cell;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ impl PolledScope {
             let (scope, poll) = context::poll_of(cx)?;
             let span = cx.span();
             let span = span.span_context();
-            (poll.under == span.span_id()).then(|| Self {
+            (poll.under == Under::span(span)).then(|| Self {
                 scope: scope.clone(),
                 poll: poll.clone(),
                 remote_trace: span.is_remote().then(|| span.trace_id()),
@@ -43,11 +43,23 @@ impl PolledScope {
     }
 
     /// Whether the future adopts a span whose own scope is `own`: the span was created in no session, or in the very scope
-    /// that the future's session replaced.
-    pub(crate) fn adopts(&self, own: Option<&Arc<Scope>>) -> bool {
-        own.is_none_or(|own| {
-            !Arc::ptr_eq(own, &self.scope) && (self.has_replaced(own) || own.id().is_none())
-        })
+    /// that the future's session replaced. A span of another user is a stranger, such as one that the future drops.
+    /// So is one on which an exact session was set: `is_set` tells that a session was set on it.
+    pub(crate) fn adopts(&self, own: Option<&Arc<Scope>>, is_set: bool) -> bool {
+        let Some(own) = own else { return true };
+        if Arc::ptr_eq(own, &self.scope) {
+            return false;
+        }
+        let has_other_user = || {
+            let is_other = |own: &Session, here: &Session| {
+                here.user_id.is_some() && IdKind::User.differs(own, here)
+            };
+            own.with_values(|own| self.scope.with_values(|here| is_other(own, here)))
+        };
+        self.has_replaced(own)
+            || !(is_set && own.is_exact())
+                && own.id_besides_default().is_none()
+                && !has_other_user()
     }
 
     fn has_replaced(&self, own: &Arc<Scope>) -> bool {

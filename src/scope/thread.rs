@@ -67,6 +67,18 @@ impl Drop for Attached {
     }
 }
 
+/// What is current inside a span. If it is something else, code inside has attached another `Context`.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct Place {
+    /// The address of the scope.
+    pub(crate) scope: usize,
+    /// The OpenTelemetry span.
+    pub(crate) span: SpanId,
+    /// The address of the baggage.
+    pub(crate) baggage: usize,
+    pub(crate) is_suppressed: bool,
+}
+
 /// A span that is entered on this thread.
 pub(crate) struct EnteredSpan {
     pub(crate) span: SpanKey,
@@ -74,8 +86,8 @@ pub(crate) struct EnteredSpan {
     pub(crate) layer: Weak<()>,
     /// Detaches the scope when it is dropped.
     pub(crate) attached: Option<Attached>,
-    /// The address of the scope that was current after that, and the current OpenTelemetry span.
-    pub(crate) place: Option<(usize, SpanId)>,
+    /// What was current after that.
+    pub(crate) place: Option<Place>,
     /// The setup check continues when the span is exited.
     pub(crate) is_checked: bool,
 }
@@ -115,8 +127,14 @@ pub(crate) fn pop(span: SpanKey) -> Option<EnteredSpan> {
     .flatten()
 }
 
+/// Whether a span is entered on this thread, and its scope attached.
+pub(crate) fn is_entered(span: SpanKey) -> bool {
+    let is_it = |it: &EnteredSpan| it.span == span && it.attached.is_some();
+    with_entered(|stack| stack.iter().any(is_it)).unwrap_or(false)
+}
+
 /// The place inside the innermost span of a layer. `None`: the innermost span is another one.
-pub(crate) fn innermost_place(span: SpanKey) -> Option<(usize, SpanId)> {
+pub(crate) fn innermost_place(span: SpanKey) -> Option<Place> {
     with_entered(|stack| {
         let innermost = stack.iter().rfind(|it| it.span.layer == span.layer)?;
         innermost.place.filter(|_| innermost.span == span)
@@ -130,8 +148,9 @@ pub(crate) fn innermost_place(span: SpanKey) -> Option<(usize, SpanId)> {
 pub(crate) fn sweep() {
     let closed = || {
         with_entered(|stack| {
-            let is_closed = |it: &EnteredSpan| it.layer.strong_count() == 0 && !is_tracked(it.span);
-            stack.pop_if(|it| is_closed(it))
+            let innermost = stack.last()?;
+            let is_closed = innermost.layer.strong_count() == 0 && !is_tracked(innermost.span);
+            is_closed.then(|| stack.pop()).flatten()
         })
         .flatten()
     };

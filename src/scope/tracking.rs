@@ -4,6 +4,7 @@
 
 use crate::base::shards::Shards;
 use crate::scope::Scope;
+use crate::session::Session;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,10 +53,16 @@ struct TrackedSpan {
 /// The future that has adopted a span last.
 #[derive(Clone)]
 pub(crate) struct Adoption {
+    /// The number of the future.
+    pub(crate) future: u64,
     /// The scope of the future.
-    pub(crate) future: Arc<Scope>,
+    pub(crate) scope: Arc<Scope>,
     /// The scope that applies inside the span.
     pub(crate) inside: Arc<Scope>,
+    /// The values that were set inside the span, in this future.
+    pub(crate) set: Session,
+    /// The span started in the first such future, and is exported with the session of that future.
+    pub(crate) is_exported: bool,
 }
 
 /// False if a span is neither tracked nor adopted; true if it may be.
@@ -84,6 +91,19 @@ pub(crate) fn tracked_scope(span: SpanKey) -> Option<Arc<Scope>> {
 /// Whether a span is open, and tracked or adopted.
 pub(crate) fn is_tracked(span: SpanKey) -> bool {
     TRACKED.read(span, |_| Some(())).is_some()
+}
+
+/// Tracks a span in a scope that isn't known yet.
+pub(crate) fn track_unresolved(span: SpanKey) -> TrackedGuard {
+    insert(span, TrackedSpan::default());
+    TrackedGuard(span)
+}
+
+pub(crate) fn is_unresolved(span: SpanKey) -> bool {
+    let is_unresolved = |it: &TrackedSpan| it.scope.is_none() && it.adoption.is_none();
+    TRACKED
+        .read(span, |it| is_unresolved(it).then_some(()))
+        .is_some()
 }
 
 /// A future adopts a span. The guard is for a span that isn't tracked.

@@ -81,6 +81,11 @@ impl Id {
         self.is_replaceable
     }
 
+    /// Whether both are clones of one id.
+    pub(crate) fn is_clone_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.text, &other.text)
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         &self.text
     }

@@ -213,6 +213,11 @@ impl IdKind {
         }
     }
 
+    /// Whether `session` has this id, and `other` has another one or none.
+    pub(crate) fn differs(self, session: &Session, other: &Session) -> bool {
+        self.id(session).is_some() && self.id(session) != self.id(other)
+    }
+
     pub(crate) fn part(self) -> Part {
         match self {
             Self::Session => Part::Session,

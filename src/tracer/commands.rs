@@ -30,23 +30,29 @@ impl SpanAttributes {
         }
     }
 
-    /// A future has adopted the span, and `scope` applies inside. The span is exported with the session of the first such
-    /// future, and with no session if it is entered in another one later.
-    pub(crate) fn adopt(&mut self, scope: Arc<Scope>) {
-        let session = scope.to_session();
-        let Some(Adopted { own, first }) = &self.more().adopted else {
-            let own = self.scope.replace(scope);
-            self.set_adopted(own);
+    /// The span is entered in another future. It keeps the session if that is the same one, and the user if that is too.
+    pub(crate) fn enter_in(&mut self, session: &Session) {
+        let adopted = self.more.as_ref().and_then(|more| more.adopted.as_ref());
+        let Some(Adopted { own, first }) = adopted else {
             return;
         };
-        self.scope = match first.id == session.id {
-            true if first.user_id == session.user_id => return,
-            true => {
-                let first = first.clone().without(Part::User);
-                Some(Scope::nested(own.clone(), &first))
-            }
-            false => own.clone(),
-        };
+        if first.id != session.id {
+            self.scope = own.clone();
+        } else if first.user_id != session.user_id {
+            let first = first.clone().without(Part::User);
+            self.scope = Some(Scope::nested(own.clone(), &first));
+        }
+    }
+
+    /// Sets a session inside the future that has adopted the span.
+    pub(crate) fn set_inside(&mut self, session: &Session) {
+        if self
+            .more
+            .as_ref()
+            .is_some_and(|more| more.adopted.is_some())
+        {
+            self.scope = Some(Scope::nested(self.scope.take(), session));
+        }
     }
 
     /// The span is adopted, and `own` is the scope that it has outside the future.
@@ -59,10 +65,19 @@ impl SpanAttributes {
     pub(crate) fn mark(&mut self, session: Session) {
         let marked = self.more().marked.clone();
         let present = self.scope_values().or(marked.clone());
-        if self.agrees(&present, &session) {
-            // It isn't known which other keys the span has.
-            self.more().marked = marked.or(session.without_attributes());
+        if !self.agrees(&present, &session) {
+            return;
         }
+        self.more().marked = match marked == Session::default() {
+            // It isn't known which other keys the span has.
+            true => session.without_attributes(),
+            // A second mark adds no more than the user of the same session.
+            false if marked.id == session.id => Session {
+                user_id: marked.user_id.or(session.user_id),
+                ..marked
+            },
+            false => marked,
+        };
     }
 
     /// Whether a mark has no other session and no other user than the span. Asked again when the span ends: its ids may

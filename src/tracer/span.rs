@@ -61,7 +61,8 @@ impl<S: Span> SessionSpan<S> {
                 *number = add_by_id(self.inner.span_context(), *number, scope);
             }
             SpanCommand::Mark(session) => self.own.mark(session),
-            SpanCommand::Adopt(scope) => self.own.adopt(scope),
+            SpanCommand::EnterIn(session) => self.own.enter_in(&session),
+            SpanCommand::SetInside(session) => self.own.set_inside(&session),
             SpanCommand::Ping => {}
         }
     }

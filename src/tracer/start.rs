@@ -90,6 +90,7 @@ impl<T: Tracer> SessionTracer<T> {
         opened: Option<PendingSpan>,
     ) -> SessionSpan<T::Span> {
         let around = CurrentScope::under(parent);
+        let is_set = matches!(around, CurrentScope::BySpanId(_));
         let (own, scope_by_id) = match (&opened, around) {
             (Some(opened), around) if around.is_entry(&opened.scope) => {
                 (Some(opened.scope.clone()), None)
@@ -101,7 +102,7 @@ impl<T: Tracer> SessionTracer<T> {
             (None, CurrentScope::BySpanId(scope)) => (Some(scope.clone()), Some(scope)),
             (None, around) => (around.scope(), None),
         };
-        let future = bridge::take_scope().filter(|future| future.adopts(own.as_ref()));
+        let future = bridge::take_scope().filter(|future| future.adopts(own.as_ref(), is_set));
         let Some(future) = future else {
             return match opened {
                 Some(opened) => self.start_opener(builder, parent, opened),

@@ -107,18 +107,48 @@ fn span_marked_by_two_users_does_not_mix_them() {
 }
 
 #[test]
-fn second_mark_adds_what_it_knows_and_takes_nothing_back() {
+fn second_mark_adds_the_user_of_the_session_and_nothing_else() {
     let app = App::new();
     let session = Session::new("chat-42").unwrap();
     let mark = |session: &Session| session.in_scope(span_that_marks);
     info_span!("request").in_scope(|| {
         mark(&session);
         mark(&with_metadata(session.clone(), "tenant", "acme"));
+        mark(&session.clone().with_user("u-7").unwrap());
         mark(&session);
     });
     let request = app.span("request");
     assert_eq!(values(&request, "session.id"), ["chat-42"]);
-    assert_eq!(values(&request, "metadata"), [r#"{"tenant":"acme"}"#]);
+    assert_eq!(values(&request, "user.id"), ["u-7"]);
+    assert_eq!(values(&request, "metadata"), [""; 0]);
+}
+
+#[test]
+fn second_mark_of_another_session_adds_nothing_to_a_user() {
+    let app = App::new();
+    info_span!("request").in_scope(|| {
+        let user = Session::default().with_user("u-7").unwrap();
+        user.in_scope(span_that_marks);
+        let session = Session::new("chat-42").unwrap().with_user("u-7").unwrap();
+        session.in_scope(span_that_marks);
+    });
+    let request = app.span("request");
+    assert_eq!(values(&request, "user.id"), ["u-7"]);
+    assert_eq!(values(&request, "session.id"), [""; 0]);
+}
+
+#[test]
+fn metadata_alone_marks_nothing() {
+    let app = App::new();
+    info_span!("request").in_scope(|| {
+        let alone = with_metadata(Session::default(), "secret", "of alice");
+        alone.in_scope(|| {
+            info_span!("handler").in_scope(|| assert!(mark_trace().is_err()));
+        });
+        let bob = Session::new("chat-2").unwrap().with_user("bob").unwrap();
+        bob.in_scope(span_that_marks);
+    });
+    assert_eq!(values(&app.span("request"), "metadata"), [""; 0]);
 }
 
 fn span_that_marks() {

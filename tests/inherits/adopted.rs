@@ -204,13 +204,11 @@ fn user_around_is_kept() {
 #[test]
 fn user_of_the_session_replaces_the_one_around() {
     let app = App::new();
-    let turn = Session::default()
-        .with_user("u-1")
-        .unwrap()
-        .in_scope(|| info_span!("turn"));
-    run(work()
-        .instrument(turn)
-        .in_session(session("chat-42").with_user("u-2").unwrap()));
+    let auth = Session::default().with_user("u-1").unwrap();
+    auth.in_scope(|| {
+        let chat = session("chat-42").with_user("u-2").unwrap();
+        run(work().instrument(info_span!("turn")).in_session(chat));
+    });
     for span in app.spans() {
         assert_eq!(ids(&span), ["chat-42", "u-2"], "{}", span.name);
     }
@@ -493,5 +491,199 @@ fn people_who_only_log_see_the_session() {
         };
         run(root.in_session(chat()));
         assert_eq!(current_session(), None);
+    });
+}
+
+/// Spans of one task under the session of another one.
+#[test]
+fn span_that_was_entered_before_is_not_exported_with_a_later_future() {
+    let users = || session("a").with_user("ua").unwrap();
+    let inner: [Session; 5] = [
+        session("b").with_user("ub").unwrap(),
+        Session::default().with_user("ub").unwrap(),
+        Session::nothing(),
+        session("job").exact(),
+        Session::default().with_tags(["t"]).unwrap(),
+    ];
+    for inner in inner {
+        let app = App::new();
+        let handler = async {
+            info_span!("before").in_scope(|| {});
+            let job = async { info_span!("job").in_scope(|| {}) };
+            job.in_current_span().in_session(inner).await;
+            info_span!("after").in_scope(|| {});
+        };
+        run(async { handler.instrument(info_span!("handler")).await }.in_session(users()));
+        for name in ["handler", "before", "after"] {
+            assert_eq!(ids(&app.span(name)), ["a", "ua"], "{name}");
+            assert_eq!(values(&app.span(name), "tag.tags"), [""; 0]);
+        }
+    }
+    // The same for a handler in no session.
+    let app = App::new();
+    let handler = async {
+        info_span!("before").in_scope(|| {});
+        let job = async { info_span!("job").in_scope(|| {}) };
+        job.in_current_span().in_session(session("b")).await;
+        yields().await;
+    };
+    run(handler.instrument(info_span!("handler")));
+    assert_eq!(session_of(&app.span("handler")), [""; 0]);
+    assert_eq!(session_of(&app.span("job")), ["b"]);
+    assert_eq!(app.diagnostics.said(), [""; 0]);
+}
+
+#[test]
+fn stranger_that_is_dropped_in_a_future_keeps_its_user() {
+    for is_polled in [true, false] {
+        let app = App::new();
+        let stranger = Session::default().with_user("ub").unwrap();
+        let future = stranger.in_scope(|| {
+            async {
+                info_span!("work").in_scope(|| {});
+                pending::<()>().await;
+            }
+            .instrument(info_span!("request"))
+        });
+        let mut future = Box::pin(future);
+        if is_polled {
+            poll_once(future.as_mut());
+        }
+        let users = session("a").with_user("ua").unwrap();
+        run(async move { drop(future) }.in_session(users));
+        assert_eq!(ids(&app.span("request")), ["", "ub"], "{is_polled}");
+    }
+}
+
+#[test]
+fn exact_session_that_is_set_inside_holds_after_an_await() {
+    let app = App::new();
+    let users = session("a").with_user("ua").unwrap();
+    let future = async {
+        let exact = Session::default().with_user("ub").unwrap().exact();
+        exact.set_on_current_span().unwrap();
+        work().await;
+    };
+    run(future.instrument(info_span!("turn")).in_session(users));
+    for span in app.spans() {
+        assert_eq!(ids(&span), ["", "ub"], "{}", span.name);
+    }
+}
+
+#[test]
+fn id_that_is_recorded_or_set_inside_keeps_the_user_after_an_await() {
+    let set: [fn(); 2] = [
+        || {
+            Span::current().record("session.id", "own");
+        },
+        || set_session_id("own").unwrap(),
+    ];
+    for set in set {
+        let app = App::new();
+        let auth = Session::default().with_user("ua").unwrap();
+        let auth = auth.with_metadata("tenant", "acme").unwrap();
+        let future = async {
+            set();
+            work().await;
+        };
+        let turn = info_span!("turn", session.id = Empty);
+        run(future.instrument(turn).in_session(auth));
+        for span in app.spans() {
+            assert_eq!(ids(&span), ["own", "ua"], "{}", span.name);
+            assert_eq!(values(&span, "metadata"), [r#"{"tenant":"acme"}"#]);
+        }
+    }
+}
+
+#[test]
+fn span_that_is_entered_again_further_in_stays_adopted() {
+    let app = App::new();
+    let turn = info_span!("turn");
+    let tracer = app.provider.tracer("library");
+    let future = async {
+        turn.in_scope(|| {
+            session("b").in_scope(|| turn.in_scope(|| {}));
+            Context::new().attach();
+            use opentelemetry::trace::Tracer;
+            tracer.in_span("plain", |_| turn.in_scope(|| {}));
+            info_span!("rest").in_scope(|| {});
+        });
+    };
+    run(future.in_session(session("chat-42")));
+    assert_eq!(session_of(&app.span("rest")), ["chat-42"]);
+    assert_eq!(app.diagnostics.said(), [""; 0]);
+}
+
+#[test]
+fn explicit_children_inside_inherit() {
+    let app = App::new();
+    let future = async {
+        info_span!(parent: &Span::current(), "child")
+            .in_scope(|| info_span!("below").in_scope(|| {}));
+        let opener = user!(parent: &Span::current(), "u-7");
+        opener.in_scope(|| info_span!("with user").in_scope(|| {}));
+    };
+    run(future
+        .instrument(info_span!("turn"))
+        .in_session(session("chat-42")));
+    for span in app.spans() {
+        assert_eq!(session_of(&span), ["chat-42"], "{}", span.name);
+    }
+    assert_eq!(ids(&app.span("with user")), ["chat-42", "u-7"]);
+}
+
+#[test]
+fn values_set_where_people_only_log_hold_after_an_await() {
+    let dispatch = Dispatch::new(tracing_subscriber::registry().with(SessionLayer::new()));
+    dispatcher::with_default(&dispatch, || {
+        let turn = Session::default()
+            .with_user("u-1")
+            .unwrap()
+            .in_scope(|| info_span!("turn"));
+        let check = |expected| {
+            let here = current_session().unwrap();
+            assert_eq!((here.id(), here.user_id()), expected);
+        };
+        let future = async {
+            check((Some("a"), Some("u-1")));
+            set_user_id("w").unwrap();
+            check((Some("a"), Some("w")));
+            yields().await;
+            check((Some("a"), Some("w")));
+            set_session_id("own").unwrap();
+            check((Some("own"), Some("w")));
+            yields().await;
+            check((Some("own"), Some("w")));
+        };
+        run(future.instrument(turn.clone()).in_session(session("a")));
+        turn.in_scope(|| check((None, Some("u-1"))));
+        assert_eq!(current_session(), None);
+    });
+}
+
+#[test]
+fn default_session_of_the_process_counts_as_none() {
+    let test = test_name!();
+    if !crate::support::alone(test, &[]) {
+        return;
+    }
+    session("default").set_global_default().unwrap();
+    let app = App::new();
+    let future = async {
+        set_user_id("w").unwrap();
+        work().await;
+    };
+    run(future
+        .instrument(info_span!("turn"))
+        .in_session(session("a")));
+    for name in ["turn", "before", "model", "below"] {
+        assert_eq!(ids(&app.span(name)), ["a", "w"], "{name}");
+    }
+    app.anew(|app| {
+        let turn = info_span!("opener", user.id = Empty);
+        run(work().instrument(turn).in_session(session("a")));
+        for span in app.spans() {
+            assert_eq!(session_of(&span), ["a"], "{}", span.name);
+        }
     });
 }

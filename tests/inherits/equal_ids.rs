@@ -2,15 +2,23 @@
 
 use crate::inherits::session_of;
 use crate::support::{App, remote};
-use opentelemetry::trace::{SpanId, TraceId};
+use opentelemetry::Context;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use opentelemetry_sdk::trace::IdGenerator;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tracing::{dispatcher, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::{session, set_session_id, set_user_id};
+use tracing_session::{Session, session, set_session_id, set_user_id};
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counting(AtomicU64, AtomicU64);
+
+impl Counting {
+    /// Counts spans from behind a prefix.
+    fn from(first: u64) -> Self {
+        Self(AtomicU64::new(0), AtomicU64::new(first))
+    }
+}
 
 impl IdGenerator for Counting {
     fn new_trace_id(&self) -> TraceId {
@@ -22,13 +30,17 @@ impl IdGenerator for Counting {
     }
 }
 
-fn counting() -> App {
+fn counting_from(first: u64) -> App {
     let build = |builder: opentelemetry_sdk::trace::TracerProviderBuilder| {
-        builder.with_id_generator(Counting::default())
+        builder.with_id_generator(Counting::from(first))
     };
     App::with_provider(build, |otel| {
         tracing_session::SessionLayer::new().wrap(otel)
     })
+}
+
+fn counting() -> App {
+    counting_from(0)
 }
 
 /// Both applications make the same spans, with the same ids.
@@ -101,4 +113,42 @@ fn openers_with_remote_parents_and_equal_ids_stay_apart() {
     drop(spans);
     never(&apps[0], "second");
     never(&apps[1], "first");
+}
+
+#[test]
+fn counters_behind_a_prefix_stay_apart() {
+    for prefix in [7 << 40, 7 << 56, u64::from(u32::MAX)] {
+        let (one, other) = (counting_from(prefix), counting_from(prefix));
+        let within = |app: &App, f: &dyn Fn()| dispatcher::with_default(&app.dispatch, f);
+        let a = dispatcher::with_default(&one.dispatch, || info_span!("a"));
+        within(&one, &|| a.in_scope(|| set_session_id("first").unwrap()));
+        within(&other, &|| {
+            info_span!("b").in_scope(|| info_span!("below").in_scope(|| {}));
+        });
+        never(&other, "first");
+        drop(a);
+    }
+}
+
+#[test]
+fn remote_parent_with_the_id_of_a_span_takes_nothing_over() {
+    let app = counting();
+    let caller = SpanContext::new(
+        TraceId::from(0xdead),
+        SpanId::from(1),
+        TraceFlags::SAMPLED,
+        true,
+        TraceState::NONE,
+    );
+    let session = Session::new("caller").unwrap();
+    let cx = Context::new().with_remote_span_context(caller);
+    let attached = cx.attach();
+    let extracted = session.in_scope(Context::current);
+    drop(attached);
+    let span = session!("own");
+    span.set_parent(extracted).unwrap();
+    span.in_scope(|| info_span!("child").in_scope(|| {}));
+    drop(span);
+    assert_eq!(app.span("session").span_context.span_id(), SpanId::from(1));
+    assert_eq!(session_of(&app.span("child")), ["own"]);
 }

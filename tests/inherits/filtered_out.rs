@@ -2,11 +2,15 @@
 
 use crate::inherits::session_of;
 use crate::support::{App, Base, Otel, remote, session, values};
-use opentelemetry::Context;
+use opentelemetry::baggage::BaggageExt;
+use opentelemetry::trace::SpanId;
+use opentelemetry::{Context, KeyValue};
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Span, debug_span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::{SessionLayer, current_session_id, session, set_session_id, user};
+use tracing_session::{
+    Session, SessionLayer, current_session_id, session, set_session_id, set_user_id, user,
+};
 use tracing_subscriber::Layer;
 
 type Make = fn(Otel) -> Box<dyn Layer<Base> + Send + Sync>;
@@ -265,4 +269,64 @@ fn values_of_a_session_attached_in_the_span_do_not_stay_on_it() {
         assert_eq!(session_of(&child), ["outer"], "{set_up}");
         assert_eq!(values(&child, "user.id"), ["u-8"], "{set_up}");
     }
+}
+
+fn hiding() -> App {
+    App::with_layer(|otel| {
+        let filter = tracing_subscriber::filter::filter_fn(|it| it.target() != "hidden");
+        SessionLayer::new().wrap_filtered(otel, filter)
+    })
+}
+
+#[test]
+fn filtered_out_child_does_not_start_its_parent() {
+    let app = hiding();
+    Session::new("over").unwrap().in_scope(|| {});
+    let request = info_span!("request");
+    let hidden = info_span!(target: "hidden", parent: &request, "internals");
+    request.set_parent(remote()).unwrap();
+    // When it is entered, its children inherit from the parent.
+    let session = Session::new("chat-42").unwrap();
+    request.in_scope(|| session.set_on_current_span().unwrap());
+    hidden.in_scope(|| info_span!("below").in_scope(|| {}));
+    let explicit = info_span!(parent: &hidden, "explicit");
+    drop((explicit, hidden, request));
+    for name in ["below", "explicit"] {
+        assert_eq!(values(&app.span(name), "session.id"), ["chat-42"], "{name}");
+    }
+}
+
+#[test]
+fn filtered_out_span_changes_no_tree_without_a_session() {
+    let test = test_name!();
+    if !crate::support::alone(test, &[]) {
+        return;
+    }
+    let app = hiding();
+    let outer = info_span!("outer").entered();
+    let hidden = info_span!(target: "hidden", parent: None, "hidden").entered();
+    drop(outer);
+    info_span!("next").in_scope(|| {});
+    drop(hidden);
+    assert_eq!(app.span("next").parent_span_id, SpanId::INVALID);
+}
+
+#[test]
+fn what_is_attached_inside_a_filtered_out_span_does_not_stay() {
+    let app = hiding();
+    let _session = Session::new("chat-42").unwrap().attach();
+    let hidden = info_span!(target: "hidden", "hidden").entered();
+    let suppressed = Context::enter_telemetry_suppressed_scope();
+    assert!(set_user_id("u-7").is_err());
+    drop(suppressed);
+    let baggage = Context::current_with_baggage([KeyValue::new("secret", "alice")]).attach();
+    assert!(set_user_id("u-7").is_err());
+    drop(baggage);
+    set_user_id("u-7").unwrap();
+    Context::map_current(|cx| {
+        assert!(!cx.is_telemetry_suppressed() && cx.baggage().is_empty());
+    });
+    info_span!("below").in_scope(|| {});
+    drop(hidden);
+    assert_eq!(values(&app.span("below"), "user.id"), ["u-7"]);
 }

@@ -152,7 +152,9 @@ fn session_said_where_telemetry_is_suppressed_is_not_in_force_elsewhere() {
         let session = session!("chat-42");
         session.set_parent(parent).unwrap();
         let handler = info_span!("handler");
-        handler.in_scope(|| set_session_id("chat-43").unwrap());
+        // Its span has no id, so the session would not be in force.
+        let error = handler.in_scope(|| set_session_id("chat-43").unwrap_err());
+        assert!(error.is_no_span());
         session.in_scope(|| {});
         (session, handler)
     };

@@ -1,6 +1,7 @@
 //! Futures in a session, and spans that they poll.
 
 use super::{Context, Data, Found, KEYS, Model, Node, Span};
+use crate::random_programs::program::USER;
 use crate::random_programs::program::{Kind, NONE, Name, Parent, SESSION, Value, Way};
 
 /// The names of the guards of a poll.
@@ -86,7 +87,12 @@ impl Model {
     }
 
     /// The `Context` of a span that a future polls and that doesn't hide the session of the future.
-    pub(super) fn adopted(&mut self, node: Node, here: Context) -> Option<Context> {
+    pub(super) fn adopted(
+        &mut self,
+        node: Node,
+        here: Context,
+        was_started: bool,
+    ) -> Option<Context> {
         let replaced = here.polled.filter(|_| self.rules.adopts)?;
         let polled = here.scope?;
         let now = self.now;
@@ -104,13 +110,27 @@ impl Model {
             && self.nearest(outer) == self.nearest(replaced);
         let is_apart = !is_contextual && applied[SESSION];
         if is_apart || (!in_none && !in_replaced) {
+            // Open, whether this future has adopted it before.
+            let is_adopted = !self.span(node).adopted.is_empty();
+            self.open_if(is_adopted);
+            return None;
+        }
+        // A span of another user is a stranger.
+        let users = [Some(node), Some(polled)].map(|it| self.value_in(it, USER, now, now));
+        let users = users.map(|it| it.iter().map(|it| it.map(|it| it.text)).collect::<Vec<_>>());
+        self.open_if(!in_replaced && users.iter().any(|it| it.len() > 1));
+        let is_stranger = users[0] != users[1] && users.iter().all(|it| *it != [None]);
+        if !in_replaced && is_stranger {
             return None;
         }
         // Open: a span that was created apart from a user, and a future whose session sets no id.
         self.open_if(!is_contextual && applied != [false; KEYS]);
         let sets_id = self.nodes[polled].fields[0].1[SESSION].is_some();
         self.open_if(!sets_id);
-        self.span(node).adopted.push((polled, now));
+        // A span that has started before is exported as it was.
+        if !was_started || !self.span(node).adopted.is_empty() {
+            self.span(node).adopted.push((polled, now));
+        }
         let scope = self.add(Data {
             outers: vec![Some(polled)],
             settled: vec![Some(now)],

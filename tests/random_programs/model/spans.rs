@@ -136,6 +136,7 @@ impl Model {
     }
 
     pub(super) fn enter(&mut self, thread: usize, name: Name, node: Node) {
+        let was_started = self.span(node).started.is_some();
         self.start(node);
         self.span(node).entered += 1;
         let app = self.threads[thread].app;
@@ -143,7 +144,7 @@ impl Model {
         let here = self.here(thread);
         let Span { hidden, opens, .. } = *self.span(node);
         let context = match hidden {
-            false => self.adopted(node, here).unwrap_or(Context::of(node)),
+            false => (self.adopted(node, here, was_started)).unwrap_or(Context::of(node)),
             true if opens => Context {
                 span: here.span,
                 scope: Some(node),
