@@ -194,9 +194,9 @@ impl Session {
     /// Makes this the default session of the process: of all work that is in no other session.
     ///
     /// For a command-line agent, where one process is one session. Every root span carries it, also those made
-    /// with OpenTelemetry's own API, and so does work whose headers contain no session. Inside another
-    /// session, values of the default session don't apply. Nothing is outside of it, so it makes no difference whether
-    /// this session is [exact](Self::exact). Default: none.
+    /// with OpenTelemetry's own API, and so does work whose headers contain no session. A session that you set
+    /// elsewhere inherits the values that it doesn't have from this one, unless it is [exact](Self::exact). Nothing is
+    /// outside the default session, so it makes no difference whether this session is exact. Default: none.
     ///
     /// Libraries must not call this: the session belongs to the application.
     ///

@@ -87,10 +87,17 @@ pub trait InSession: Sized {
     /// The session moves with the future: into a spawned task, to another thread. It is current too while the future is
     /// dropped, for the destructors of a future that was cancelled.
     ///
-    /// A span that was created before in no session, as in `future.instrument(span).in_session(session)`, is in the session
-    /// too. It is exported with the session in which it is first entered. It keeps nothing: entered elsewhere, it is in
-    /// no session, and if it is entered in another session later, it is exported without any. A span that was created in
-    /// another session keeps that one.
+    /// # Spans that were created before
+    ///
+    /// A span that was created in no session, as in `future.instrument(span).in_session(session)`, is in the session too,
+    /// with all spans inside. It is exported with the session in which it starts, when it is first entered. It keeps
+    /// nothing: entered outside the future, it is in no session, and its own
+    /// [`Context`](tracing_opentelemetry::OpenTelemetrySpanExt::context) contains none, so inject the current `Context` into
+    /// headers. If it is entered in another session later, it is exported without any.
+    ///
+    /// A span that was created in another session keeps that one, unless it was created in the very place where the future
+    /// is polled: then it moves into the future's session. A span of another user, and a span whose parent was given
+    /// (`parent:`) where a session applied, stay as they are.
     ///
     /// Cost: about 0.5 µs for each poll.
     ///

@@ -27,6 +27,7 @@ use std::time::Duration;
 /// | --- | --- |
 /// | [`Session`](crate::Session) values, incoming headers, the default session | They work without limits. |
 /// | `session!`, `user!` and fields of spans, also recorded later | They work for descendants that start afterwards. |
+/// | a span that was created before its session, as in `future.instrument(span).in_session(session)` | The spans inside are in the session if the OpenTelemetry layer is wrapped. The span itself isn't. |
 /// | an opener on which you call `set_parent` | Only the span itself has its values, as its fields were written. |
 /// | a user recorded later, for descendants that have started | They don't get it. |
 /// | an inherited value that the span then records or sets itself | The span has the attribute twice: first the inherited value, then its own. |

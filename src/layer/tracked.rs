@@ -7,6 +7,7 @@ use crate::base::{diagnostic, setup};
 use crate::layer::spans::{LayerState, SessionExtension};
 use crate::scope::Scope;
 use crate::scope::bridge::PendingSpan;
+use crate::scope::polled::PolledScope;
 use crate::scope::thread::{self, Attached, EnteredSpan, Place};
 use crate::scope::tracking::{self, SpanKey, TrackedGuard, tracked_scope};
 use crate::session::Session;
@@ -177,14 +178,14 @@ impl LayerState {
         let is_checked = scope.is_some()
             && self.setup.beside.is_running()
             && !(setup::has_processor() && self.is_after_opentelemetry_layer(id));
-        let attached = scope.and_then(|scope| {
-            if let Some(future) = self.adopting_future(id, ctx) {
-                if let Some(inside) = self.adopt_tracked(id, ctx, &future, &scope) {
-                    return Some(future.attach_inside(inside));
-                }
+        // Also if it is current already: what made it current may end before this span is exited.
+        let attached = scope.map(|scope| {
+            let future = self.adopting_future(id, ctx);
+            let adopts = |future: &PolledScope| self.adopt_tracked(id, ctx, future, &scope);
+            match future.as_ref().and_then(|it| Some((it, adopts(it)?))) {
+                Some((future, inside)) => future.attach_inside(inside),
+                None => scope.attach(),
             }
-            // Also if it is current already: what made it current may end before this span is exited.
-            Some(scope.attach())
         });
         self.push_entered(id, attached, is_checked);
     }

@@ -71,7 +71,9 @@ impl Scope {
 
     fn record_metadata(&self, key: &str) {
         let mut session = Session::default();
-        Details::change(&mut session.details, |it| it.set_metadata(key, true.into()));
+        Details::change(&mut session.details, |it| {
+            it.set_metadata(key, true.into());
+        });
         self.opener().unwrap().record(session);
     }
 

@@ -223,8 +223,8 @@ rows! {
         let app = App::new();
         run(async {
             let task = async { span("task") };
-            let turn = async { tokio::spawn(task.in_current_span()) };
-            turn.instrument(info_span!("turn")).in_session(chat()).await.await.unwrap();
+            let turn = async { tokio::spawn(task.in_current_span()).await.unwrap() };
+            turn.instrument(info_span!("turn")).in_session(chat()).await;
         });
         row.says_all(&app.diagnostics.said());
         assert_eq!(session_of(&app.spans(), "task"), None);

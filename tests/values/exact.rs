@@ -114,8 +114,9 @@ fn nothing_replaces_the_session_by_none() {
     full("other").in_scope(|| {
         let here = Session::nothing().in_scope(current_session);
         assert_eq!(here, None);
-        let elsewhere = None.unwrap_or_else(Session::nothing);
-        assert_eq!(elsewhere.in_scope(current_session), None);
+        let nothing =
+            Session::nothing().in_scope(|| current_session().unwrap_or_else(Session::nothing));
+        assert_eq!(nothing.in_scope(current_session), None);
     });
     let app = App::new();
     full("other").in_scope(|| {
