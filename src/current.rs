@@ -318,7 +318,13 @@ impl Session {
                 bridge::send(&cx, SpanCommand::SetInside(self.clone()));
                 Ok(())
             }
-            _ => self.set_in(&cx, ErrorKind::NoProvider),
+            is_adopted => {
+                self.set_in(&cx, ErrorKind::NoProvider)?;
+                if let (Some(state), Some(false)) = (state, is_adopted) {
+                    state.set_span(dispatch, span);
+                }
+                Ok(())
+            }
         }
     }
 

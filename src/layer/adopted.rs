@@ -2,11 +2,11 @@
 
 use crate::base::diagnostic;
 use crate::base::error::ErrorKind;
-use crate::layer::spans::{LayerState, SessionExtension};
+use crate::layer::spans::{LayerState, SessionExtension, SetSpan};
 use crate::layer::tracked;
 use crate::scope::bridge::SpanCommand;
 use crate::scope::context::CurrentScope;
-use crate::scope::polled::PolledScope;
+use crate::scope::polled::{PolledScope, SetBy};
 use crate::scope::thread::Attached;
 use crate::scope::tracking::{self, Adoption, TrackedGuard};
 use crate::scope::{Scope, bridge, polled, thread};
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use tracing::Subscriber;
 use tracing::span::{Attributes, Id};
 use tracing_subscriber::layer::Context;
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{Extensions, LookupSpan};
 
 /// In the extensions of an adopted span.
 struct AdoptedSpan {
@@ -70,10 +70,7 @@ impl LayerState {
     {
         let cx = thread::current();
         let last = tracking::adoption(self.key(id)).filter(|last| last.is_exported);
-        let own = CurrentScope::under(&cx);
-        let is_set = matches!(own, CurrentScope::BySpanId(_));
-        let adopts = |own: Option<&Arc<Scope>>| future.adopts(own, is_set);
-        let inside = self.adopt(id, ctx, future, own.scope().as_ref(), is_starting, adopts);
+        let inside = self.adopt(id, ctx, future, Scope::of(&cx).as_ref(), is_starting);
         if let (Some(last), Some(inside)) = (last, &inside) {
             if !Arc::ptr_eq(&last.scope, &future.scope) {
                 bridge::send(&cx, SpanCommand::EnterIn(inside.to_session()));
@@ -95,30 +92,14 @@ impl LayerState {
         }
     }
 
-    /// The scope that applies inside a tracked span with this scope, if the future adopts the span.
-    pub(crate) fn adopt_tracked<S>(
-        &self,
-        id: &Id,
-        ctx: &Context<'_, S>,
-        future: &PolledScope,
-        scope: &Arc<Scope>,
-    ) -> Option<Arc<Scope>>
-    where
-        S: Subscriber + for<'span> LookupSpan<'span>,
-    {
-        let adopts = |own: Option<&Arc<Scope>>| future.adopts(own, false);
-        self.adopt(id, ctx, future, Some(scope), false, adopts)
-    }
-
     /// The scope that applies inside a span whose own scope is `own`, if the future adopts the span.
-    fn adopt<S>(
+    pub(crate) fn adopt<S>(
         &self,
         id: &Id,
         ctx: &Context<'_, S>,
         future: &PolledScope,
         own: Option<&Arc<Scope>>,
         is_starting: bool,
-        adopts: impl FnOnce(Option<&Arc<Scope>>) -> bool,
     ) -> Option<Arc<Scope>>
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
@@ -134,14 +115,13 @@ impl LayerState {
         {
             return Some(last.inside.clone());
         }
-        if last.is_none() && !adopts(own) {
+        let span = ctx.span(id)?;
+        let set_by = set_by(&span.extensions());
+        if last.is_none() && !future.adopts(own, set_by) {
             return None;
         }
-        let span = ctx.span(id)?;
-        let is_opener = |it: &SessionExtension| it.opened.is_some();
-        let is_opener = span.extensions().get().is_some_and(is_opener);
         let set = last.map(|last| last.set).unwrap_or_default();
-        let inside = future.inside(own, is_opener);
+        let inside = future.inside(own, set_by);
         let adoption = Adoption {
             future: future.poll.future,
             scope: future.scope.clone(),
@@ -179,25 +159,23 @@ impl LayerState {
         }
     }
 
-    /// The scope inside the current span, if it is adopted.
-    fn adopted_here(&self, id: &Id) -> Option<(Adoption, PolledScope)> {
-        let adoption = tracking::adoption(self.key(id))?;
-        let here = PolledScope::current()?;
-        Arc::ptr_eq(&adoption.inside, &here.scope).then_some((adoption, here))
-    }
-
     /// Whether a span is the current one, and adopted: its explicit children inherit what contextual ones do.
     pub(crate) fn is_adopted_here(&self, id: &Id) -> bool {
-        self.adopted_here(id).is_some()
+        let key = self.key(id);
+        tracking::adoption(key).is_some() && tracked::ensure_innermost(key).is_ok()
     }
 
     /// Sets a session inside the current span, if it is adopted: until the span is exited, and again whenever the same
     /// future enters it. `Ok(false)` if it isn't. An error if another `Context` is attached inside.
     pub(crate) fn set_in_adopted(&self, id: &Id, session: &Session) -> Result<bool, ErrorKind> {
-        let Some((adoption, here)) = self.adopted_here(id) else {
+        let key = self.key(id);
+        let is_attached = thread::innermost(key).is_some_and(|(_, is_attached)| is_attached);
+        let adoption = tracking::adoption(key).filter(|_| is_attached);
+        let Some(adoption) = adoption else {
             return Ok(false);
         };
-        tracked::ensure_innermost(self.key(id))?;
+        tracked::ensure_innermost(key)?;
+        let here = PolledScope::current().ok_or(ErrorKind::InsideValue)?;
         let inside = Scope::nested(Some(adoption.inside.clone()), session);
         let set = match session.is_exact {
             true => session.clone(),
@@ -211,10 +189,18 @@ impl LayerState {
             set,
             ..adoption
         };
-        let key = self.key(id);
         // The span has the guard already.
         tracking::adopt(key, adoption).forget();
         tracked::replace_attached(key, || here.attach_inside(inside));
         Ok(true)
+    }
+}
+
+fn set_by(extensions: &Extensions<'_>) -> SetBy {
+    let is_opener = |it: &SessionExtension| it.opened.is_some();
+    match extensions.get::<SetSpan>() {
+        Some(_) => SetBy::Functions,
+        None if extensions.get().is_some_and(is_opener) => SetBy::Fields,
+        None => SetBy::Outside,
     }
 }

@@ -107,6 +107,9 @@ impl fmt::Debug for SessionExtension {
     }
 }
 
+/// In the extensions of a span on which a session was set with `set_*`.
+pub(crate) struct SetSpan;
+
 /// The state that the layers made of one `SessionLayer` share.
 #[derive(Debug, Default)]
 pub(crate) struct LayerState {
@@ -197,6 +200,13 @@ impl LayerState {
         }
     }
 
+    /// Remembers that a session was set on a span.
+    pub(crate) fn set_span(&self, dispatch: &Dispatch, id: &Id) {
+        if let Some(access) = self.subscriber.access.get() {
+            (access.set_span)(dispatch, id);
+        }
+    }
+
     /// Gives a span another scope: in its extensions, and where it is tracked.
     pub(crate) fn replace_scope(&self, dispatch: &Dispatch, id: &Id, scope: &Arc<Scope>) {
         if let Some(access) = self.subscriber.access.get() {
@@ -247,6 +257,7 @@ pub(crate) type Visit<'a> = &'a mut dyn FnMut(&Id, Option<&SessionExtension>) ->
 struct SpanAccess {
     ancestors: fn(&Dispatch, &Id, Visit<'_>),
     replace_scope: fn(&Dispatch, &Id, SpanKey, &Arc<Scope>),
+    set_span: fn(&Dispatch, &Id),
 }
 
 impl SpanAccess {
@@ -278,6 +289,12 @@ impl SpanAccess {
                 drop(extensions);
                 drop(replaced);
                 replace_tracked(key, scope.clone());
+            },
+            set_span: |dispatch, id| {
+                let found = dispatch.downcast_ref::<S>().and_then(|it| it.span(id));
+                if let Some(span) = found {
+                    span.extensions_mut().replace(SetSpan);
+                }
             },
         }
     }

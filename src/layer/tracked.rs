@@ -181,7 +181,7 @@ impl LayerState {
         // Also if it is current already: what made it current may end before this span is exited.
         let attached = scope.map(|scope| {
             let future = self.adopting_future(id, ctx);
-            let adopts = |future: &PolledScope| self.adopt_tracked(id, ctx, future, &scope);
+            let adopts = |future: &PolledScope| self.adopt(id, ctx, future, Some(&scope), false);
             match future.as_ref().and_then(|it| Some((it, adopts(it)?))) {
                 Some((future, inside)) => future.attach_inside(inside),
                 None => scope.attach(),
@@ -237,7 +237,7 @@ impl LayerState {
 
 /// An error unless a span is the innermost one of this thread, and nothing is attached inside it.
 pub(crate) fn ensure_innermost(span: SpanKey) -> Result<(), ErrorKind> {
-    let place = thread::innermost_place(span).ok_or(ErrorKind::FilteredOut)?;
+    let (place, _) = thread::innermost(span).ok_or(ErrorKind::FilteredOut)?;
     match current_place() == Some(place) {
         true => Ok(()),
         false => Err(ErrorKind::InsideValue),
@@ -271,6 +271,7 @@ pub(crate) fn set_session(
     let own = tracked_scope(key).or_else(Scope::global_default);
     let scope = Scope::nested(own, session);
     state.replace_scope(dispatch, span, &scope);
+    state.set_span(dispatch, span);
     replace_attached(key, || scope.attach());
     Ok(())
 }

@@ -311,7 +311,7 @@ enum SpansWithId {
     /// One span, as its id is random.
     One(TraceId, Arc<Scope>),
     /// The spans with a counted id: several, if several providers count.
-    Counted(Vec<CountedSpan>),
+    Counted(Box<Vec<CountedSpan>>),
 }
 
 struct CountedSpan {
@@ -356,7 +356,7 @@ pub(crate) fn set_counted_span(span: &SpanContext, number: u32, scope: Option<Ar
         trace,
         scope,
     };
-    let added = SpansWithId::Counted(vec![added]);
+    let added = SpansWithId::Counted(Box::new(vec![added]));
     SCOPES_BY_SPAN_ID.insert_or(key(span.span_id()), added, |there, mut added| {
         if let (SpansWithId::Counted(all), SpansWithId::Counted(new)) = (there, &mut added) {
             match all.iter_mut().find(|it| it.number == number) {

@@ -17,6 +17,17 @@ use opentelemetry::trace::{TraceContextExt, TraceId};
 use std::cell::Cell;
 use std::sync::Arc;
 
+/// What has set the scope of a span.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum SetBy {
+    /// Spans or sessions outside.
+    Outside,
+    /// The fields of the span itself.
+    Fields,
+    /// `set_*` functions that were called in the span.
+    Functions,
+}
+
 /// The scope of a future that is being polled.
 #[derive(Clone)]
 pub(crate) struct PolledScope {
@@ -44,8 +55,8 @@ impl PolledScope {
 
     /// Whether the future adopts a span whose own scope is `own`: the span was created in no session, or in the very scope
     /// that the future's session replaced. A span of another user is a stranger, such as one that the future drops.
-    /// So is one on which an exact session was set: `is_set` tells that a session was set on it.
-    pub(crate) fn adopts(&self, own: Option<&Arc<Scope>>, is_set: bool) -> bool {
+    /// So is a span on which an exact session was set.
+    pub(crate) fn adopts(&self, own: Option<&Arc<Scope>>, set_by: SetBy) -> bool {
         let Some(own) = own else { return true };
         if Arc::ptr_eq(own, &self.scope) {
             return false;
@@ -56,10 +67,12 @@ impl PolledScope {
             };
             own.with_values(|own| self.scope.with_values(|here| is_other(own, here)))
         };
-        self.has_replaced(own)
-            || !(is_set && own.is_exact())
-                && own.id_besides_default().is_none()
-                && !has_other_user()
+        let is_in_no_session = || own.id_besides_default().is_none() && !has_other_user();
+        match set_by {
+            SetBy::Outside => self.has_replaced(own) || is_in_no_session(),
+            SetBy::Fields => is_in_no_session(),
+            SetBy::Functions => !own.is_exact() && is_in_no_session(),
+        }
     }
 
     fn has_replaced(&self, own: &Arc<Scope>) -> bool {
@@ -67,9 +80,10 @@ impl PolledScope {
         replaced.is_some_and(|it| Arc::ptr_eq(it, own))
     }
 
-    /// The scope that applies inside an adopted span. `is_opener`: the span's own fields opened its scope.
-    pub(crate) fn inside(&self, own: Option<&Arc<Scope>>, is_opener: bool) -> Arc<Scope> {
-        let Some(own) = own.filter(|own| !self.has_replaced(own)) else {
+    /// The scope that applies inside an adopted span.
+    pub(crate) fn inside(&self, own: Option<&Arc<Scope>>, set_by: SetBy) -> Arc<Scope> {
+        let Some(own) = own.filter(|own| set_by != SetBy::Outside || !self.has_replaced(own))
+        else {
             return self.scope.clone();
         };
         let kept = self.kept_of(&own.to_session());
@@ -77,7 +91,7 @@ impl PolledScope {
             true => self.scope.clone(),
             false => Scope::nested(Some(self.scope.clone()), &kept),
         };
-        match is_opener {
+        match set_by != SetBy::Outside && own.opener().is_some() {
             true => own.moved_into(Some(inside)),
             false => inside,
         }

@@ -133,11 +133,13 @@ pub(crate) fn is_entered(span: SpanKey) -> bool {
     with_entered(|stack| stack.iter().any(is_it)).unwrap_or(false)
 }
 
-/// The place inside the innermost span of a layer. `None`: the innermost span is another one.
-pub(crate) fn innermost_place(span: SpanKey) -> Option<Place> {
+/// The place inside the innermost span of a layer, and whether its scope is attached. `None`: the innermost span is another
+/// one.
+pub(crate) fn innermost(span: SpanKey) -> Option<(Place, bool)> {
     with_entered(|stack| {
         let innermost = stack.iter().rfind(|it| it.span.layer == span.layer)?;
-        innermost.place.filter(|_| innermost.span == span)
+        let place = innermost.place.filter(|_| innermost.span == span)?;
+        Some((place, innermost.attached.is_some()))
     })
     .flatten()
 }

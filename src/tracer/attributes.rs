@@ -123,21 +123,26 @@ impl SpanAttributes {
         let mut kept = attributes.len();
         for at in (0..attributes.len()).rev() {
             let attribute = &mut attributes[at];
-            let field = self.id_field(attribute.key.as_str());
-            let is_kept = match field.map(|kind| (kind, self.recorded(kind, attribute))) {
-                // Recorded before the last value.
-                Some((kind, _)) if self.ids.have(kind.part()) => false,
-                Some((kind, Some(form))) => {
-                    self.ids = self.ids.with(kind.part());
-                    if form == Form::Other {
-                        rewritten = rewritten.with(kind.part());
+            let may_matter = self.may_matter(&attribute.key);
+            let field = may_matter.then(|| self.id_field(attribute.key.as_str()));
+            let is_kept = !may_matter
+                || match field
+                    .flatten()
+                    .map(|kind| (kind, self.recorded(kind, attribute)))
+                {
+                    // Recorded before the last value.
+                    Some((kind, _)) if self.ids.have(kind.part()) => false,
+                    Some((kind, Some(form))) => {
+                        self.ids = self.ids.with(kind.part());
+                        if form == Form::Other {
+                            rewritten = rewritten.with(kind.part());
+                        }
+                        // The exporter recognises the values of the session by the address of the key.
+                        attribute.key = Key::from_static_str(kind.key());
+                        form == Form::Exported
                     }
-                    // The exporter recognises the values of the session by the address of the key.
-                    attribute.key = Key::from_static_str(kind.key());
-                    form == Form::Exported
-                }
-                _ => !self.may_matter(&attribute.key) || self.admit(attribute),
-            };
+                    _ => self.admit(attribute),
+                };
             if is_kept {
                 kept -= 1;
                 if at != kept {
@@ -145,7 +150,9 @@ impl SpanAttributes {
                 }
             }
         }
-        attributes.drain(..kept);
+        if kept > 0 {
+            attributes.drain(..kept);
+        }
         let Some(opener) = opener else { return };
         opener.with_values(|set| {
             for kind in IdKind::BOTH {

@@ -99,15 +99,18 @@ fn add_by_id(span: &SpanContext, number: u32, scope: Arc<Scope>) -> u32 {
     }
     if !context::is_counted(span.span_id()) {
         context::set_scope_by_span_id(span, scope);
-        return 1;
+        return ONLY;
     }
     let number = if number == 0 { new_number() } else { number };
     context::set_counted_span(span, number, Some(scope));
     number
 }
 
+/// The number of a span whose id isn't counted: it is the only one with its id.
+const ONLY: u32 = 1;
+
 fn new_number() -> u32 {
-    (unique_number() as u32).max(1)
+    (unique_number() as u32).max(ONLY + 1)
 }
 
 impl<S: Span> Span for SessionSpan<S> {
@@ -188,11 +191,10 @@ impl<S: Span> Drop for SessionSpan<S> {
         // The inner span ends when it is dropped, right after this.
         self.write();
         let number = *self.number.get_mut();
-        let span = self.inner.span_context();
-        if number != 0 && context::is_counted(span.span_id()) {
-            context::remove_counted_span(span, number);
+        if number == ONLY {
+            context::remove_scope_by_span_id(self.inner.span_context());
         } else if number != 0 {
-            context::remove_scope_by_span_id(span);
+            context::remove_counted_span(self.inner.span_context(), number);
         }
     }
 }

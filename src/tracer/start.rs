@@ -3,6 +3,7 @@
 use crate::export::{self, Redaction};
 use crate::scope::bridge::PendingSpan;
 use crate::scope::context::CurrentScope;
+use crate::scope::polled::SetBy;
 use crate::scope::{Scope, bridge, is_in_turn};
 use crate::tracer::attributes::SpanAttributes;
 use crate::tracer::span::SessionSpan;
@@ -90,7 +91,6 @@ impl<T: Tracer> SessionTracer<T> {
         opened: Option<PendingSpan>,
     ) -> SessionSpan<T::Span> {
         let around = CurrentScope::under(parent);
-        let is_set = matches!(around, CurrentScope::BySpanId(_));
         let (own, scope_by_id) = match (&opened, around) {
             (Some(opened), around) if around.is_entry(&opened.scope) => {
                 (Some(opened.scope.clone()), None)
@@ -102,14 +102,18 @@ impl<T: Tracer> SessionTracer<T> {
             (None, CurrentScope::BySpanId(scope)) => (Some(scope.clone()), Some(scope)),
             (None, around) => (around.scope(), None),
         };
-        let future = bridge::take_scope().filter(|future| future.adopts(own.as_ref(), is_set));
+        let set_by = match &opened {
+            Some(_) => SetBy::Fields,
+            None => SetBy::Outside,
+        };
+        let future = bridge::take_scope().filter(|it| it.adopts(own.as_ref(), set_by));
         let Some(future) = future else {
             return match opened {
                 Some(opened) => self.start_opener(builder, parent, opened),
                 None => self.build_with_context(builder, parent),
             };
         };
-        let scope = future.inside(own.as_ref(), opened.is_some());
+        let scope = future.inside(own.as_ref(), set_by);
         let mut attributes = self.attributes(&mut builder, Some(scope.clone()), opened.is_some());
         attributes.set_adopted(own);
         let entered = scope.entered(parent);
