@@ -10,6 +10,8 @@
 //!   compares. See `want.rs`, and `ways.rs` for all the ways in which a session is said.
 //! - The collector is slow, answers too late or not at all, with 429 or 503, dies, and comes back.
 //! - Clients hang up, tasks are aborted, handlers, tasks and threads panic; ids come in that are none.
+//! - Futures are dropped in the session of somebody else, a pool works for all sessions, spans are older than their session,
+//!   and layers are reloaded while spans are entered. See `pools.rs`.
 //! - Every span that has ended has to be accounted for: it has arrived, or did not fit into the
 //!   SDK's queue, or was in an export that failed. See `account.rs`.
 //! - Ids never come again, so that whatever grows with them shows. What memory is in use is counted
@@ -23,6 +25,7 @@ mod collector;
 mod faults;
 mod load;
 mod memory;
+mod pools;
 mod report;
 mod service;
 mod telemetry;

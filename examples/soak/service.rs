@@ -3,6 +3,7 @@
 use crate::Outcome;
 use crate::ask::{Ask, Way};
 use crate::faults;
+use crate::pools;
 use crate::report::{Figures, Say};
 use crate::telemetry::{self, Kind, Provider};
 use crate::want::{Want, wanted};
@@ -132,6 +133,7 @@ pub(crate) fn run(kind: Kind, collector: &str) -> Outcome {
     Say::Listening(listener.local_addr()?).aloud();
     let routes = routes(app.clone());
     runtime.spawn(async { axum::serve(listener, routes).await });
+    thread::spawn(pools::reload_for_ever);
 
     for line in io::stdin().lines() {
         match line?.split_once(' ') {

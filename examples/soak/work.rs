@@ -3,6 +3,7 @@
 
 use crate::ask::{Ask, Dice, Fault};
 use crate::faults;
+use crate::pools;
 use crate::service::App;
 use crate::want::{Want, wanted};
 use axum::body::Bytes;
@@ -38,7 +39,12 @@ async fn work(want: &Want, ask: &Ask, app: &App) {
     want.is_seen("after a query");
     let explicit = wanted!(want, info_span!(parent: &Span::current(), "explicit"));
     elsewhere(want, ask, app, &mut dice).await;
-    pause(&mut dice).await;
+    match dice.roll(4) {
+        0 => pools::cancelled(want, &mut dice).await,
+        1 => pools::older_span(want).await,
+        2 => pools::pooled(want).await,
+        _ => pause(&mut dice).await,
+    }
     explicit.in_scope(|| want.is_seen("in an explicit child"));
     if ask.fault == Fault::Panics && dice.roll(2) == 0 {
         let _guard = current_session().unwrap_or_default().attach();
