@@ -207,9 +207,8 @@ impl SessionLayer {
     /// connection, or a span named `session` with a field `id`. Such a span never replaces a session that your code
     /// set, but it replaces a session from headers. The spans of `session!` and `user!` always count.
     ///
-    /// The filter is only called for spans that have such names or fields. It may be called for each of these
-    /// spans, or once per callsite, so it has to be cheap and always give the same answer for the same
-    /// metadata. A second filter replaces the first one.
+    /// The filter is only called for spans that have such names or fields, for each span or once per callsite. So it has
+    /// to be cheap and always give the same answer for the same metadata. A second filter replaces the first one.
     ///
     /// ```
     /// # use tracing_session::SessionLayer;
