@@ -122,7 +122,7 @@ fn differences(world: &World, rules: Rules, program: &[Step]) -> Result<Vec<Stri
 /// The program without the operations whose effect the rules leave open, and its differences. None: it has too many.
 fn decided(world: &World, rules: Rules, program: &[Step]) -> Option<(Vec<Step>, Vec<String>)> {
     let mut program = completed(program);
-    for _ in 0..8 {
+    for _ in 0..20 {
         match differences(world, rules, &program) {
             Ok(found) => return Some((program, found)),
             Err(open) => {

@@ -283,7 +283,8 @@ impl Place {
     }
 
     /// Attaches the session of the last poll while the future is dropped, wherever that is. If that place is in another
-    /// session, or has another user, nothing of it applies: neither values nor the parent span.
+    /// session, or has another user, nothing of it applies: neither values nor the parent span. A span that was created in
+    /// that very place moves into the future's session all the same, as if the future were polled there.
     fn attach_to_drop(&self) -> Polling {
         let (session, future, polled) = match self {
             Self::Context(cx) => return Polling::new(thread::attach(cx.clone())),
@@ -304,8 +305,10 @@ impl Place {
                 here.is_some_and(|here| here.with_values(|here| kind.differs(here, &own)))
             };
             let is_elsewhere = IdKind::BOTH.into_iter().any(is_other);
-            let here = here.clone().filter(|_| !is_elsewhere);
-            let scope = polled.unwrap_or_else(|| Scope::nested(here.clone(), session));
+            let scope = polled.unwrap_or_else(|| {
+                let outer = here.clone().filter(|_| !is_elsewhere);
+                Scope::nested(outer, session)
+            });
             let outside = match cx.is_telemetry_suppressed() {
                 true => Context::new().with_telemetry_suppressed(),
                 false => Context::new(),

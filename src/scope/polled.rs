@@ -86,7 +86,14 @@ impl PolledScope {
         else {
             return self.scope.clone();
         };
-        let kept = self.kept_of(&own.to_session());
+        let own_values = own.to_session();
+        let kept = match set_by {
+            SetBy::Functions => Session {
+                id: None,
+                ..own_values
+            },
+            SetBy::Fields | SetBy::Outside => self.kept_of(&own_values),
+        };
         let inside = match kept.is_empty() {
             true => self.scope.clone(),
             false => Scope::nested(Some(self.scope.clone()), &kept),

@@ -59,6 +59,9 @@ pub(super) struct Adopted {
     pub(super) first: Session,
 }
 
+/// The key of an attribute that is being removed. A static, because it is recognised by its address.
+static REMOVED: &str = "tracing_session.removed";
+
 /// The form of a field that holds an id.
 #[derive(PartialEq)]
 enum Form {
@@ -119,39 +122,37 @@ impl SpanAttributes {
         self.checks_every_key |= opener.as_ref().is_some_and(|it| it.fields.have_details());
         let attributes = builder.attributes.get_or_insert_default();
         let mut rewritten = Parts::default();
-        // From the last to the first: of the values of a field, the last one counts. The attributes from `kept` on stay.
-        let mut kept = attributes.len();
-        for at in (0..attributes.len()).rev() {
+        // From the last to the first: of the values of a field, the last one counts.
+        let (mut end, mut any_removed) = (attributes.len(), false);
+        while let Some(at) = attributes[..end]
+            .iter()
+            .rposition(|it| self.may_matter(&it.key))
+        {
+            end = at;
             let attribute = &mut attributes[at];
-            let may_matter = self.may_matter(&attribute.key);
-            let field = may_matter.then(|| self.id_field(attribute.key.as_str()));
-            let is_kept = !may_matter
-                || match field
-                    .flatten()
-                    .map(|kind| (kind, self.recorded(kind, attribute)))
-                {
-                    // Recorded before the last value.
-                    Some((kind, _)) if self.ids.have(kind.part()) => false,
-                    Some((kind, Some(form))) => {
-                        self.ids = self.ids.with(kind.part());
-                        if form == Form::Other {
-                            rewritten = rewritten.with(kind.part());
-                        }
-                        // The exporter recognises the values of the session by the address of the key.
-                        attribute.key = Key::from_static_str(kind.key());
-                        form == Form::Exported
+            let field = self.id_field(attribute.key.as_str());
+            let is_kept = match field.map(|kind| (kind, self.recorded(kind, attribute))) {
+                // Recorded before the last value.
+                Some((kind, _)) if self.ids.have(kind.part()) => false,
+                Some((kind, Some(form))) => {
+                    self.ids = self.ids.with(kind.part());
+                    if form == Form::Other {
+                        rewritten = rewritten.with(kind.part());
                     }
-                    _ => self.admit(attribute),
-                };
-            if is_kept {
-                kept -= 1;
-                if at != kept {
-                    attributes.swap(at, kept);
+                    // The exporter recognises the values of the session by the address of the key.
+                    attribute.key = Key::from_static_str(kind.key());
+                    form == Form::Exported
                 }
+                _ => self.admit(attribute),
+            };
+            if !is_kept {
+                attribute.key = Key::from_static_str(REMOVED);
+                any_removed = true;
             }
         }
-        if kept > 0 {
-            attributes.drain(..kept);
+        if any_removed {
+            // All at once: there can be very many.
+            attributes.retain(|it| !std::ptr::eq(it.key.as_str(), REMOVED));
         }
         let Some(opener) = opener else { return };
         opener.with_values(|set| {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::future::{Future, pending};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
-use tracing::info_span;
+use tracing::{Instrument, info_span};
 use tracing_session::propagation::WithPropagated;
 use tracing_session::{InSession, Session, SessionPropagator, current_session_id, user};
 
@@ -71,6 +71,28 @@ fn destructors_of_a_future_that_was_never_polled_run_in_its_session() {
     let span = dropped_in_another_session(&app, future, false);
     assert_eq!(session_of(&span), ["chat-42"]);
     assert_eq!(values(&span, "user.id"), [""; 0]);
+}
+
+#[test]
+fn destructors_of_a_future_whose_span_was_made_in_another_session_run_in_the_futures_session() {
+    for (place, other_user) in [("other", "u-2"), ("chat-42", "u-2")] {
+        let app = App::new();
+        let place = session(place).with_user(other_user).unwrap();
+        let own = session("chat-42").with_user("u-1").unwrap();
+        place.in_scope(|| {
+            let cleans_up = CleansUp;
+            let future = async move {
+                let _cleans_up = &cleans_up;
+                pending::<()>().await;
+            };
+            drop(future.instrument(info_span!("turn")).in_session(own));
+        });
+        for name in ["turn", "clean-up"] {
+            let span = app.span(name);
+            assert_eq!(session_of(&span), ["chat-42"]);
+            assert_eq!(values(&span, "user.id"), ["u-1"]);
+        }
+    }
 }
 
 #[test]

@@ -55,6 +55,8 @@ struct Data {
     blocks: [bool; KEYS],
     fields: Vec<(Time, Values)>,
     set: Vec<(Time, Values)>,
+    /// Values were set on it while it was not the current span of `tracing`.
+    is_set_outside: bool,
     is_implicit: bool,
     /// When it is settled what it inherits: alternatives. None: when its child starts.
     settled: Vec<Option<Time>>,
@@ -92,6 +94,8 @@ struct Span {
     is_any: bool,
     /// The future's nodes and times in which it was entered.
     adopted: Vec<(Node, Time)>,
+    /// A future has adopted it, also after it was started.
+    was_adopted: bool,
 }
 
 /// A `Context`.

@@ -60,7 +60,7 @@ impl Model {
             span: span.filter(|_| !in_another),
             scope: Some(session),
             inside: true,
-            polled: Some(here.filter(|_| !in_another)),
+            polled: Some(here),
             ..Context::default()
         };
         self.push(thread, POLLED, context);
@@ -98,6 +98,8 @@ impl Model {
         let now = self.now;
         let found = self.value_in(Some(node), SESSION, now, now);
         let in_none = found.iter().all(Option::is_none);
+        // Open: what was set under the span's `Context`, outside the span.
+        self.open_if(self.nodes[node].is_set_outside);
         self.open_if(!in_none && found.contains(&None));
         let span = self.nodes[node].span.as_ref().unwrap();
         let is_plain = !span.opens && self.nodes[node].set.is_empty();
@@ -108,11 +110,14 @@ impl Model {
             && is_contextual
             && replaced.is_some()
             && self.nearest(outer) == self.nearest(replaced);
+        // Open: a span that was created elsewhere, and got this scope by `set_parent`.
+        let is_moved = is_plain && !is_contextual && replaced.is_some();
+        self.open_if(is_moved && self.nearest(outer) == self.nearest(replaced));
         let is_apart = !is_contextual && applied[SESSION];
         if is_apart || (!in_none && !in_replaced) {
             // Open, whether this future has adopted it before.
-            let is_adopted = !self.span(node).adopted.is_empty();
-            self.open_if(is_adopted);
+            let was_adopted = self.span(node).was_adopted;
+            self.open_if(was_adopted);
             return None;
         }
         // A span of another user is a stranger.
@@ -121,12 +126,15 @@ impl Model {
         self.open_if(!in_replaced && users.iter().any(|it| it.len() > 1));
         let is_stranger = users[0] != users[1] && users.iter().all(|it| *it != [None]);
         if !in_replaced && is_stranger {
+            let was_adopted = self.span(node).was_adopted;
+            self.open_if(was_adopted);
             return None;
         }
         // Open: a span that was created apart from a user, and a future whose session sets no id.
         self.open_if(!is_contextual && applied != [false; KEYS]);
         let sets_id = self.nodes[polled].fields[0].1[SESSION].is_some();
         self.open_if(!sets_id);
+        self.span(node).was_adopted = true;
         // A span that has started before is exported as it was.
         if !was_started || !self.span(node).adopted.is_empty() {
             self.span(node).adopted.push((polled, now));

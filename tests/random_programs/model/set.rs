@@ -62,7 +62,10 @@ impl Model {
             self.nodes[node].may_lack = true;
         }
         match at {
-            Some(node) => self.nodes[node].set.push((self.now, values)),
+            Some(node) => {
+                self.nodes[node].is_set_outside |= current != Some(node);
+                self.nodes[node].set.push((self.now, values));
+            }
             None if !self.rules.set_applies && hidden.is_none() => {
                 if let Some(node) = current.or(here.span) {
                     self.nodes[node].set.push((self.now, values));

@@ -27,6 +27,9 @@ impl Model {
         let is_hidden_parent = |it| self.is_hidden(it) && !self.nodes[it].opens();
         let explicit = outer.filter(|_| matches!(parent, Parent::Explicit(_)));
         self.open_if(!self.rules.hidden_inherit && explicit.is_some_and(is_hidden_parent));
+        // Open: what is inherited may be asked of an ancestor that the filtered-out parent hasn't started.
+        let is_unstarted = explicit.is_some_and(|it| self.has_unstarted_outer(it));
+        self.open_if(!hidden && is_unstarted);
         let is_library = kind.is_some_and(|it| it.way == Way::Library);
         let is_excluded = is_library && self.rules.excludes_libraries;
         let is_implicit = kind.is_some_and(|it| it.way.is_implicit());
@@ -88,6 +91,7 @@ impl Model {
                 registry_parent,
                 is_any: false,
                 adopted: vec![],
+                was_adopted: false,
             }),
             ..Data::default()
         });
@@ -152,9 +156,10 @@ impl Model {
                 ..Context::default()
             },
             true => {
-                // In no session: open, whether the place where it is entered applies.
+                // In no session when it was created: open, whether the place where it is entered applies.
+                let created = self.nodes[node].settled[0].unwrap_or(self.now);
                 let found =
-                    |outer: &Option<Node>, key| self.value_in(*outer, key, self.now, self.now);
+                    |outer: &Option<Node>, key| self.value_in(*outer, key, self.now, created);
                 let outers = self.nodes[node].outers.iter();
                 let mut in_session =
                     outers.filter(|it| (0..KEYS).any(|key| !found(it, key).contains(&None)));
@@ -187,6 +192,19 @@ impl Model {
     pub(super) fn has_hidden_child(&self, node: Node) -> bool {
         let mut spans = 0..self.nodes.len();
         spans.any(|it| self.is_hidden(it) && self.nodes[it].outers.contains(&Some(node)))
+    }
+
+    /// Whether a filtered-out span has an ancestor that hasn't started.
+    fn has_unstarted_outer(&self, hidden: Node) -> bool {
+        let mut next = Some(hidden).filter(|it| self.is_hidden(*it));
+        while let Some(at) = next {
+            let started = self.nodes[at].span.as_ref().map(|it| it.started);
+            if !self.is_hidden(at) && started == Some(None) {
+                return true;
+            }
+            next = self.nodes[at].outers.first().copied().flatten();
+        }
+        false
     }
 
     /// Closes a span if nothing keeps it open, and then its parent.
