@@ -26,7 +26,7 @@ use generate::{Choices, generate};
 use model::Rules;
 use opentelemetry::trace::{SpanId, TraceId, TracerProvider};
 use opentelemetry_sdk::trace::IdGenerator;
-use program::{Group, Listing, Step};
+use program::{Group, Listing, Name, Op, Step};
 use run::{HIDDEN, LIBRARY, Outcome, World, run};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -126,7 +126,12 @@ fn decided(world: &World, rules: Rules, program: &[Step]) -> Option<(Vec<Step>, 
         match differences(world, rules, &program) {
             Ok(found) => return Some((program, found)),
             Err(open) => {
-                program.remove(open);
+                // A completed program drops its futures.
+                let removed = match program[open].op {
+                    Op::DropFuture(future, _) => made(&program, future),
+                    _ => open,
+                };
+                program.remove(removed);
                 program = completed(&program);
             }
         }
@@ -134,15 +139,22 @@ fn decided(world: &World, rules: Rules, program: &[Step]) -> Option<(Vec<Step>, 
     None
 }
 
+/// The step that makes a future.
+fn made(program: &[Step], future: Name) -> usize {
+    let is_it = |it: &Step| matches!(it.op, Op::Future(name, ..) if name == future);
+    program
+        .iter()
+        .position(is_it)
+        .expect("it is made before it is dropped")
+}
+
 /// The last span of each thread is in no session and in no other trace.
 fn after_all(program: &[Step], outcome: &Outcome) -> Vec<String> {
     let mut found = Vec::new();
     for (index, step) in program.iter().enumerate().skip(program.len() - 6) {
         let is_clean = match step.op {
-            program::Op::Span(name, ..) => !outcome.children.contains(&name),
-            program::Op::Read(_) => {
-                outcome.answers[&index] == run::Answer::Read(false, program::NONE)
-            }
+            Op::Span(name, ..) => !outcome.children.contains(&name),
+            Op::Read(_) => outcome.answers[&index] == run::Answer::Read(false, program::NONE),
             _ => true,
         };
         if !is_clean {

@@ -97,40 +97,36 @@ impl LayerState {
     /// Whether only the `Context` of a span can tell which scope applies in the span. To ask for it starts the span, and then
     /// `set_parent` fails.
     fn starts_to_answer(&self, id: &Id) -> bool {
-        let mut is_plain = false;
+        let mut starts = false;
         if let Some(dispatch) = self.subscriber.upgrade().filter(|_| Scope::any_exists()) {
             self.subscriber
                 .ancestors(&dispatch, id, &mut |_, extension| {
-                    is_plain = extension.is_none();
+                    starts = extension.is_none_or(SessionExtension::is_pending);
                     false
                 });
         }
-        is_plain
+        starts
     }
 
-    /// The scope that applies in a span, also if it is filtered out. This may start a span that is no opener.
+    /// The scope that applies in a span, also if it is filtered out. This may start a span.
     pub(crate) fn scope_of(&self, id: &Id) -> Option<Arc<Scope>> {
         let dispatch = self.subscriber.upgrade()?;
         let mut spans = Vec::new();
         self.subscriber
             .ancestors(&dispatch, id, &mut |id, extension| {
-                let scope = extension.map(|it| (it.scope.clone(), it.is_pending()));
-                spans.push((id.clone(), scope));
+                spans.push((id.clone(), extension.map(|it| it.scope.clone())));
                 tracking::is_unresolved(self.key(id))
             });
         // Without a lock: the OpenTelemetry layer locks spans when it starts one.
-        spans.into_iter().find_map(|(id, scope)| match scope {
-            Some((scope, true)) => Some(Some(scope)),
-            // In the `Context`, or in the map by span id, may be a newer one.
-            scope => match self
-                .subscriber
-                .otel_context(&id)
-                .filter(|_| Scope::any_exists())
-            {
+        let find = |(id, scope): (Id, Option<Arc<Scope>>)| {
+            let cx = (self.subscriber.otel_context(&id)).filter(|_| Scope::any_exists());
+            match cx {
+                // In the `Context`, or in the map by span id, may be a newer one.
                 Some(cx) => Some(Scope::of(&cx)),
-                None => scope.map(|(scope, _)| Some(scope)),
-            },
-        })?
+                None => scope.map(Some),
+            }
+        };
+        spans.into_iter().find_map(find)?
     }
 
     /// Tracks an unresolved span in the scope that its parent has by now.

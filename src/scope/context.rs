@@ -302,17 +302,12 @@ pub(crate) fn with_outer_scope(cx: Context, outer: &Context) -> Context {
 /// The default session of the process. [`Scope::set_global_default`] writes it once. Empty in most processes.
 static DEFAULT: OnceLock<Arc<Scope>> = OnceLock::new();
 
-/// The map from OpenTelemetry span id to scope. Span wrappers write it when they start, when a session is set on them,
-/// and when they are dropped. Empty while no such span is open: see the top of this file.
-static SCOPES_BY_SPAN_ID: Shards<u64, SpansWithId> = Shards::new();
+/// The map from OpenTelemetry span id to scope, for spans with random ids. Span wrappers write it when they start, when a
+/// session is set on them, and when they are dropped. Empty while no such span is open: see the top of this file.
+static SCOPES_BY_SPAN_ID: Shards<u64, (TraceId, Arc<Scope>)> = Shards::new();
 
-/// The open spans with one span id.
-enum SpansWithId {
-    /// One span, as its id is random.
-    One(TraceId, Arc<Scope>),
-    /// The spans with a counted id: several, if several providers count.
-    Counted(Box<Vec<CountedSpan>>),
-}
+/// The same for spans with counted ids. It contains all of them, because several may have one id, if several providers count.
+static COUNTED_SPANS: Shards<u64, Vec<CountedSpan>> = Shards::new();
 
 struct CountedSpan {
     /// A number that no other span with this id has.
@@ -322,29 +317,27 @@ struct CountedSpan {
     scope: Option<Arc<Scope>>,
 }
 
-fn key(span: SpanId) -> u64 {
-    u64::from_ne_bytes(span.to_bytes())
+fn key(span: &SpanContext) -> u64 {
+    u64::from_ne_bytes(span.span_id().to_bytes())
 }
 
 /// Whether the id of a span looks like a counted one, perhaps behind a prefix. A span of another provider may have it too.
 /// Random ids don't meet. One in 65,000 looks counted, which costs a little and changes nothing.
 #[inline]
-pub(crate) fn is_counted(span: SpanId) -> bool {
-    let bytes = span.to_bytes();
+pub(crate) fn is_counted(span: &SpanContext) -> bool {
+    let bytes = span.span_id().to_bytes();
     bytes[..2] == [0; 2] || bytes[2..6] == [0; 4]
 }
 
 /// Adds the scope of a span whose id isn't counted.
+#[inline]
 pub(crate) fn set_scope_by_span_id(span: &SpanContext, scope: Arc<Scope>) {
-    let added = SpansWithId::One(span.trace_id(), scope);
-    SCOPES_BY_SPAN_ID.insert(key(span.span_id()), added);
+    SCOPES_BY_SPAN_ID.insert(key(span), (span.trace_id(), scope));
 }
 
+#[inline]
 pub(crate) fn remove_scope_by_span_id(span: &SpanContext) {
-    SCOPES_BY_SPAN_ID.remove_if(
-        key(span.span_id()),
-        |there| matches!(there, SpansWithId::One(trace, _) if *trace == span.trace_id()),
-    );
+    SCOPES_BY_SPAN_ID.remove(key(span));
 }
 
 /// Adds a span whose id is counted, or changes its scope.
@@ -356,13 +349,10 @@ pub(crate) fn set_counted_span(span: &SpanContext, number: u32, scope: Option<Ar
         trace,
         scope,
     };
-    let added = SpansWithId::Counted(Box::new(vec![added]));
-    SCOPES_BY_SPAN_ID.insert_or(key(span.span_id()), added, |there, mut added| {
-        if let (SpansWithId::Counted(all), SpansWithId::Counted(new)) = (there, &mut added) {
-            match all.iter_mut().find(|it| it.number == number) {
-                Some(earlier) => std::mem::swap(earlier, &mut new[0]),
-                None => all.append(new),
-            }
+    COUNTED_SPANS.insert_or(key(span), vec![added], |all, mut added| {
+        match all.iter_mut().find(|it| it.number == number) {
+            Some(earlier) => std::mem::swap(earlier, &mut added[0]),
+            None => all.append(&mut added),
         }
         Some(added)
     });
@@ -372,10 +362,7 @@ pub(crate) fn set_counted_span(span: &SpanContext, number: u32, scope: Option<Ar
 pub(crate) fn remove_counted_span(span: &SpanContext, number: u32) {
     // Dropped after the unlock.
     let mut removed = None;
-    SCOPES_BY_SPAN_ID.remove_if(key(span.span_id()), |there| {
-        let SpansWithId::Counted(all) = there else {
-            return false;
-        };
+    COUNTED_SPANS.remove_if(key(span), |all| {
         let at = all.iter().position(|it| it.number == number);
         removed = at.map(|at| all.swap_remove(at));
         all.is_empty()
@@ -385,14 +372,23 @@ pub(crate) fn remove_counted_span(span: &SpanContext, number: u32) {
 /// A remote span context finds nothing, even if its id is the id of a span of this process: any client can send it.
 #[inline]
 fn scope_by_span_id(span: &SpanContext) -> Option<Arc<Scope>> {
-    SCOPES_BY_SPAN_ID.read(key(span.span_id()), |spans| match spans {
-        _ if span.is_remote() => None,
-        SpansWithId::One(trace, scope) => (*trace == span.trace_id()).then(|| scope.clone()),
-        // Two spans of a trace with one id are ambiguous.
-        SpansWithId::Counted(all) => {
-            let mut found = all.iter().filter(|it| it.trace == span.trace_id());
-            let only = found.next().filter(|_| found.next().is_none())?;
-            only.scope.clone()
-        }
+    if span.is_remote() {
+        return None;
+    }
+    if is_counted(span) {
+        return scope_of_counted_span(span);
+    }
+    SCOPES_BY_SPAN_ID.read(key(span), |(trace, scope)| {
+        (*trace == span.trace_id()).then(|| scope.clone())
+    })
+}
+
+/// Two spans of a trace with one id are ambiguous.
+#[inline]
+fn scope_of_counted_span(span: &SpanContext) -> Option<Arc<Scope>> {
+    COUNTED_SPANS.read(key(span), |all| {
+        let mut found = all.iter().filter(|it| it.trace == span.trace_id());
+        let only = found.next().filter(|_| found.next().is_none())?;
+        only.scope.clone()
     })
 }

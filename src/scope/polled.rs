@@ -82,8 +82,10 @@ impl PolledScope {
 
     /// The scope that applies inside an adopted span.
     pub(crate) fn inside(&self, own: Option<&Arc<Scope>>, set_by: SetBy) -> Arc<Scope> {
-        let Some(own) = own.filter(|own| set_by != SetBy::Outside || !self.has_replaced(own))
-        else {
+        // A session that the future has replaced doesn't apply. A user alone may, where the future inherits nothing.
+        let is_replaced = |own: &Arc<Scope>| self.has_replaced(own) && own.id().is_some();
+        let own = own.filter(|own| set_by != SetBy::Outside || !is_replaced(own));
+        let Some(own) = own else {
             return self.scope.clone();
         };
         let own_values = own.to_session();
@@ -114,7 +116,9 @@ impl PolledScope {
             });
             Session {
                 user_id: own.user_id.clone().filter(|_| lacks_user),
-                details: details.flatten(),
+                details: details
+                    .flatten()
+                    .filter(|it| values.details.as_ref() != Some(it)),
                 ..Session::default()
             }
         })

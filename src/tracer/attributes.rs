@@ -98,7 +98,8 @@ impl SpanAttributes {
         let is_ours = |it: &KeyValue| OURS.may_match(it.key.as_str());
         let any = match redaction {
             Some(redaction) => own.redact_builder(builder, redaction),
-            None => !is_opener && builder.attributes.iter().flatten().any(is_ours),
+            None if is_opener => false,
+            None => (builder.attributes.as_deref()).is_some_and(|all| all.iter().any(is_ours)),
         };
         if any || is_opener || has_attributes {
             own.check_builder(builder);

@@ -9,7 +9,6 @@ use opentelemetry::trace::{Span, SpanContext, Status};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
 /// A span of a [`SessionTracer`](crate::tracer::SessionTracer). When it ends, it appends the attributes of its session.
@@ -26,7 +25,7 @@ pub struct SessionSpan<S: Span> {
     inner: S,
     /// Its number among the spans with its id in the map by span id, or 0: it isn't there. It is removed from there when
     /// it is dropped.
-    number: AtomicU32,
+    number: u32,
     ended: bool,
     own: SpanAttributes,
 }
@@ -34,22 +33,12 @@ pub struct SessionSpan<S: Span> {
 impl<S: Span> SessionSpan<S> {
     #[inline]
     pub(crate) fn new(inner: S, scope_by_id: Option<Arc<Scope>>, own: SpanAttributes) -> Self {
-        let number = scope_by_id.map_or(0, |scope| add_by_id(inner.span_context(), 0, scope));
+        let number = add_new(inner.span_context(), scope_by_id);
         Self {
-            number: number.into(),
             inner,
+            number,
             ended: false,
             own,
-        }
-    }
-
-    /// Adds the span to the map by span id, without a scope, because another span may have its id.
-    #[cold]
-    fn add_counted(&self) {
-        let (number, relaxed) = (new_number(), Ordering::Relaxed);
-        let swapped = self.number.compare_exchange(0, number, relaxed, relaxed);
-        if swapped.is_ok() {
-            context::set_counted_span(self.inner.span_context(), number, None);
         }
     }
 
@@ -57,8 +46,7 @@ impl<S: Span> SessionSpan<S> {
         match command {
             SpanCommand::SetSession(session) => {
                 let scope = self.own.bind(&session);
-                let number = self.number.get_mut();
-                *number = add_by_id(self.inner.span_context(), *number, scope);
+                self.number = add_by_id(self.inner.span_context(), self.number, Some(scope));
             }
             SpanCommand::Mark(session) => self.own.mark(session),
             SpanCommand::EnterIn(session) => self.own.enter_in(&session),
@@ -90,20 +78,30 @@ impl<S: Span> SessionSpan<S> {
     }
 }
 
-/// Adds the scope of a span to the map by span id, and returns the span's number there. Where telemetry is suppressed, spans
-/// have no id, and their descendants aren't exported.
+/// Adds a new span to the map by span id if it has a scope there, or if another span may have its id. Returns its number there.
+#[inline]
+fn add_new(span: &SpanContext, scope: Option<Arc<Scope>>) -> u32 {
+    match scope.is_some() || context::is_counted(span) {
+        true => add_by_id(span, 0, scope),
+        false => 0,
+    }
+}
+
 #[cold]
-fn add_by_id(span: &SpanContext, number: u32, scope: Arc<Scope>) -> u32 {
-    if !span.is_valid() {
-        return 0;
+fn add_by_id(span: &SpanContext, number: u32, scope: Option<Arc<Scope>>) -> u32 {
+    match scope {
+        Some(scope) if !context::is_counted(span) => {
+            context::set_scope_by_span_id(span, scope);
+            ONLY
+        }
+        // Where telemetry is suppressed, spans have no id, and their descendants aren't exported.
+        _ if !span.is_valid() => 0,
+        scope => {
+            let number = if number == 0 { new_number() } else { number };
+            context::set_counted_span(span, number, scope);
+            number
+        }
     }
-    if !context::is_counted(span.span_id()) {
-        context::set_scope_by_span_id(span, scope);
-        return ONLY;
-    }
-    let number = if number == 0 { new_number() } else { number };
-    context::set_counted_span(span, number, Some(scope));
-    number
 }
 
 /// The number of a span whose id isn't counted: it is the only one with its id.
@@ -127,14 +125,8 @@ impl<S: Span> Span for SessionSpan<S> {
             .add_event_with_timestamp(name, timestamp, attributes);
     }
 
-    /// Called when the span is put into a `Context`. Before, nothing looks for it.
-    #[inline]
     fn span_context(&self) -> &SpanContext {
-        let span = self.inner.span_context();
-        if context::is_counted(span.span_id()) {
-            self.add_counted();
-        }
-        span
+        self.inner.span_context()
     }
 
     fn is_recording(&self) -> bool {
@@ -190,11 +182,10 @@ impl<S: Span> Drop for SessionSpan<S> {
     fn drop(&mut self) {
         // The inner span ends when it is dropped, right after this.
         self.write();
-        let number = *self.number.get_mut();
-        if number == ONLY {
-            context::remove_scope_by_span_id(self.inner.span_context());
-        } else if number != 0 {
-            context::remove_counted_span(self.inner.span_context(), number);
+        match self.number {
+            0 => {}
+            ONLY => context::remove_scope_by_span_id(self.inner.span_context()),
+            number => context::remove_counted_span(self.inner.span_context(), number),
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::inherits::session_of;
 use crate::support::{App, Base, Otel, remote, session, values};
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::SpanId;
+use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, KeyValue};
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Span, debug_span, info_span};
@@ -293,6 +294,36 @@ fn filtered_out_child_does_not_start_its_parent() {
     drop((explicit, hidden, request));
     for name in ["below", "explicit"] {
         assert_eq!(values(&app.span(name), "session.id"), ["chat-42"], "{name}");
+    }
+}
+
+#[test]
+fn filtered_out_child_inherits_from_the_parent_that_is_given_to_an_opener() {
+    let headers = || {
+        let user = Session::default().with_user("u-7").unwrap();
+        user.in_scope(|| {
+            let span = remote().span().span_context().clone();
+            Context::current().with_remote_span_context(span)
+        })
+    };
+    for is_set_before in [true, false] {
+        let app = hiding();
+        let opener = session!("chat-42");
+        if is_set_before {
+            opener.set_parent(headers()).unwrap();
+        }
+        let hidden = info_span!(target: "hidden", parent: &opener, "hidden");
+        if !is_set_before {
+            opener.set_parent(headers()).unwrap();
+        }
+        let explicit = info_span!(parent: &hidden, "explicit");
+        hidden.in_scope(|| info_span!("below").in_scope(|| {}));
+        drop((explicit, hidden, opener));
+        for name in ["below", "explicit"] {
+            let span = app.span(name);
+            assert_eq!(session_of(&span), ["chat-42"], "{name}");
+            assert_eq!(values(&span, "user.id"), ["u-7"], "{name}");
+        }
     }
 }
 

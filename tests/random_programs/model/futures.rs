@@ -106,10 +106,12 @@ impl Model {
         let is_contextual = span.parent == Parent::Contextual;
         let applied = span.applied;
         let outer = self.nodes[node].outers[0];
-        let in_replaced = is_plain
-            && is_contextual
-            && replaced.is_some()
-            && self.nearest(outer) == self.nearest(replaced);
+        let nearest = self.nearest(replaced);
+        let in_replaced =
+            is_plain && is_contextual && replaced.is_some() && self.nearest(outer) == nearest;
+        // Open: the span was created before the values were set there.
+        let is_set_there = nearest.is_some_and(|it| !self.nodes[it].set.is_empty());
+        self.open_if(in_replaced && is_set_there);
         // Open: a span that was created elsewhere, and got this scope by `set_parent`.
         let is_moved = is_plain && !is_contextual && replaced.is_some();
         self.open_if(is_moved && self.nearest(outer) == self.nearest(replaced));

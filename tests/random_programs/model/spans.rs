@@ -27,9 +27,9 @@ impl Model {
         let is_hidden_parent = |it| self.is_hidden(it) && !self.nodes[it].opens();
         let explicit = outer.filter(|_| matches!(parent, Parent::Explicit(_)));
         self.open_if(!self.rules.hidden_inherit && explicit.is_some_and(is_hidden_parent));
-        // Open: what is inherited may be asked of an ancestor that the filtered-out parent hasn't started.
-        let is_unstarted = explicit.is_some_and(|it| self.has_unstarted_outer(it));
-        self.open_if(!hidden && is_unstarted);
+        if let Some(parent) = explicit {
+            self.start_outer(parent);
+        }
         let is_library = kind.is_some_and(|it| it.way == Way::Library);
         let is_excluded = is_library && self.rules.excludes_libraries;
         let is_implicit = kind.is_some_and(|it| it.way.is_implicit());
@@ -105,6 +105,16 @@ impl Model {
     }
 
     pub(super) fn record(&mut self, node: Node, mut values: Values) {
+        // Open: an adopted span inherits the values of the time when it was adopted.
+        let is_adopted = |it: &Node| {
+            self.nodes[*it]
+                .span
+                .as_ref()
+                .is_some_and(|it| it.was_adopted)
+        };
+        let mut adopted = (0..self.nodes.len()).filter(is_adopted);
+        let is_inherited = adopted.any(|it| it != node && self.inherits(it, node));
+        self.open_if(is_inherited);
         let now = self.now;
         let is_implicit = self.span(node).kind.is_some_and(|it| it.way.is_implicit());
         let data = &self.nodes[node];
@@ -141,6 +151,7 @@ impl Model {
 
     pub(super) fn enter(&mut self, thread: usize, name: Name, node: Node) {
         let was_started = self.span(node).started.is_some();
+        self.start_outer(node);
         self.start(node);
         self.span(node).entered += 1;
         let app = self.threads[thread].app;
@@ -194,17 +205,16 @@ impl Model {
         spans.any(|it| self.is_hidden(it) && self.nodes[it].outers.contains(&Some(node)))
     }
 
-    /// Whether a filtered-out span has an ancestor that hasn't started.
-    fn has_unstarted_outer(&self, hidden: Node) -> bool {
-        let mut next = Some(hidden).filter(|it| self.is_hidden(*it));
-        while let Some(at) = next {
-            let started = self.nodes[at].span.as_ref().map(|it| it.started);
-            if !self.is_hidden(at) && started == Some(None) {
-                return true;
-            }
+    /// Starts the span that a filtered-out one inherits from: only its `Context` tells which values apply.
+    fn start_outer(&mut self, node: Node) {
+        let mut next = Some(node).filter(|it| self.is_hidden(*it));
+        while let Some(at) = next.filter(|it| self.is_hidden(*it) && !self.nodes[*it].opens()) {
             next = self.nodes[at].outers.first().copied().flatten();
         }
-        false
+        let is_span = |it: &Node| self.nodes[*it].span.is_some();
+        if let Some(outer) = next.filter(is_span).filter(|_| self.rules.exports) {
+            self.start(outer);
+        }
     }
 
     /// Closes a span if nothing keeps it open, and then its parent.
