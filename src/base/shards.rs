@@ -56,10 +56,7 @@ impl<K: Copy + Eq + Hash, V> Entries<K, V> {
         }
     }
 
-    fn remove_if(&mut self, key: K, condition: impl FnOnce(&mut V) -> bool) -> Option<V> {
-        if !condition(self.get_mut(key)?) {
-            return None;
-        }
+    fn remove(&mut self, key: K) -> Option<V> {
         if let Some(first) = self.first.take_if(|first| first.0 == key) {
             return Some(first.1);
         }
@@ -81,6 +78,7 @@ impl<K: Copy + Eq + Hash, V> Shards<K, V> {
         Self([const { Shard::new() }; SHARDS])
     }
 
+    #[cold]
     pub(crate) fn insert(&self, key: K, value: V) {
         let shard = self.shard(key);
         let _replaced = shard.update(|entries| entries.insert(key, value));
@@ -98,7 +96,11 @@ impl<K: Copy + Eq + Hash, V> Shards<K, V> {
 
     #[inline]
     pub(crate) fn remove(&self, key: K) -> Option<V> {
-        self.remove_if(key, |_| true)
+        let shard = self.shard(key);
+        match shard.is_empty() {
+            true => None,
+            false => shard.remove(key),
+        }
     }
 
     #[inline]
@@ -107,7 +109,10 @@ impl<K: Copy + Eq + Hash, V> Shards<K, V> {
         if shard.is_empty() {
             return None;
         }
-        shard.update(|entries| entries.remove_if(key, condition))
+        shard.update(|entries| match condition(entries.get_mut(key)?) {
+            true => entries.remove(key),
+            false => None,
+        })
     }
 
     /// False if the key is not there; true if it may be.
@@ -160,6 +165,11 @@ impl<K: Copy + Eq + Hash, V> Shard<K, V> {
     }
 
     #[cold]
+    fn remove(&self, key: K) -> Option<V> {
+        self.update(|entries| entries.remove(key))
+    }
+
+    #[inline(always)]
     fn update(&self, change: impl FnOnce(&mut Entries<K, V>) -> Option<V>) -> Option<V> {
         let mut entries = self.lock();
         let before = change(&mut entries);

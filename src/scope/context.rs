@@ -369,25 +369,28 @@ pub(crate) fn remove_counted_span(span: &SpanContext, number: u32) {
     });
 }
 
-/// A remote span context finds nothing, even if its id is the id of a span of this process: any client can send it.
+/// The scope of a span in one of the maps.
 #[inline]
 fn scope_by_span_id(span: &SpanContext) -> Option<Arc<Scope>> {
-    if span.is_remote() {
-        return None;
+    let key = key(span);
+    match SCOPES_BY_SPAN_ID.may_have(key) || COUNTED_SPANS.may_have(key) {
+        true => look_up(span),
+        false => None,
     }
-    if is_counted(span) {
-        return scope_of_counted_span(span);
-    }
-    SCOPES_BY_SPAN_ID.read(key(span), |(trace, scope)| {
-        (*trace == span.trace_id()).then(|| scope.clone())
-    })
 }
 
-/// Two spans of a trace with one id are ambiguous.
-#[inline]
-fn scope_of_counted_span(span: &SpanContext) -> Option<Arc<Scope>> {
+/// A remote span context finds nothing, even if its id is the id of a span of this process: any client can send it.
+#[cold]
+fn look_up(span: &SpanContext) -> Option<Arc<Scope>> {
+    let is_it = |trace: TraceId| trace == span.trace_id() && !span.is_remote();
+    if !is_counted(span) {
+        return SCOPES_BY_SPAN_ID.read(key(span), |(trace, scope)| {
+            is_it(*trace).then(|| scope.clone())
+        });
+    }
+    // Two spans of a trace with one id are ambiguous.
     COUNTED_SPANS.read(key(span), |all| {
-        let mut found = all.iter().filter(|it| it.trace == span.trace_id());
+        let mut found = all.iter().filter(|it| is_it(it.trace));
         let only = found.next().filter(|_| found.next().is_none())?;
         only.scope.clone()
     })
