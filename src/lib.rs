@@ -43,9 +43,10 @@
 //!    included. An opener writes the ids that its fields have set when it starts, so samplers see them.
 //! 3. [`SessionExporter`] maps the finished attributes to the keys of other backends, off the hot path.
 //!
-//! A `Context` can't cover three cases, and each has its own place: an opener whose parent `Context` is replaced
+//! A `Context` can't cover four cases, and they have places of their own: an opener whose parent `Context` is replaced
 //! with `set_parent` before it starts, a span whose session is set after it has started
-//! ([`Session::set_on_current_span`]), and a span that is filtered out ([`SessionLayer::wrap_filtered`]).
+//! ([`Session::set_on_current_span`]), a span that is filtered out ([`SessionLayer::wrap_filtered`]), and a span
+//! that is older than the session of the future that enters it ([`InSession::in_session`]).
 //! Where no place has a scope, the [default session](Session::set_global_default) of the process applies.
 //!
 //! [The architecture page][architecture] follows a session through the source, file by file.

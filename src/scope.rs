@@ -83,7 +83,7 @@ impl Scope {
         Self::make(outer, &opener.set, Some(opener), is_turn)
     }
 
-    /// The scope of the same opener inside another scope, after `set_parent` replaced the parent `Context`.
+    /// The scope of the same opener inside another scope: `set_parent` replaced the parent `Context`, or a future adopts the span.
     pub(crate) fn moved_into(self: &Arc<Self>, outer: Option<Arc<Scope>>) -> Arc<Self> {
         match self.opener() {
             Some(opener) => Self::opened(outer, opener, self.in_turn),
@@ -96,7 +96,7 @@ impl Scope {
         Self::nested(None, &Session::default())
     }
 
-    /// Whether the process has ever set a session or user.
+    /// Whether the process has ever set a session or user, or has had a span with a field for one.
     pub(crate) fn any_exists() -> bool {
         ANY_EXISTS.load(Ordering::Relaxed)
     }

@@ -23,8 +23,8 @@ struct AdoptedSpan {
     _guard: TrackedGuard,
 }
 
-/// In the extensions of a span whose parent was given where a session or user applied. No future in a session adopts a span
-/// that was created apart from a session, and no future with a user alone one that was created apart from a user.
+/// In the extensions of a span whose parent was given (`parent:`) where a session or user applied. If it was a session, no future
+/// adopts the span. If it was a user alone, only a future with a session does.
 struct Apart {
     from_session: bool,
 }
@@ -85,14 +85,14 @@ impl LayerState {
         self.push_adopted(id, inside.map(|inside| future.attach_inside(inside)));
     }
 
-    /// Counts the enter of a span that was adopted once, so that its exit is not taken for that of an enter outside.
+    /// Remembers the enter of an adopted span, also an enter outside the future: each exit ends the last enter.
     pub(crate) fn push_adopted(&self, id: &Id, attached: Option<Attached>) {
         if attached.is_some() || tracking::is_tracked(self.key(id)) {
             self.push_entered(id, attached, false);
         }
     }
 
-    /// The scope that applies inside a span whose own scope is `own`, if the future adopts the span.
+    /// Adopts a span whose own scope is `own`, if the future adopts it. Returns the scope that applies inside.
     pub(crate) fn adopt<S>(
         &self,
         id: &Id,

@@ -86,7 +86,7 @@ impl<S> Filter<S> for OpenerFilter<S> {
     }
 }
 
-/// Tells the layer outside that a filter has enabled a new span.
+/// Tells the layer outside whether the given filter has enabled a new span.
 struct Received {
     is_enabled: bool,
 }

@@ -21,7 +21,8 @@ use tracing::{Dispatch, Subscriber};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-/// In the extensions of a filtered-out span whose explicit parent may not have started yet. It is tracked when it is entered.
+/// In the extensions of a filtered-out span whose explicit parent may not have started yet. Its scope becomes known when it is
+/// entered.
 struct UnresolvedSpan {
     _guard: TrackedGuard,
 }
@@ -250,8 +251,8 @@ fn current_place() -> Option<Place> {
     })
 }
 
-/// Sets a session on the current tracked span: until it is exited, and again whenever it is entered. An error if the innermost
-/// tracked span of this thread is another one, or if another scope is attached inside it.
+/// Sets a session on the current span, which is tracked or adopted: until it is exited, and again whenever it is entered. An error if
+/// the innermost such span of this thread is another one, or if another scope is attached inside it.
 pub(crate) fn set_session(
     state: &LayerState,
     dispatch: &Dispatch,

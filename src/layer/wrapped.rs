@@ -1,4 +1,5 @@
-//! The wrapper around the OpenTelemetry layer: it attaches the scope of an opener while that layer creates the span.
+//! The wrapper around the OpenTelemetry layer: it attaches the scope of an opener while that layer creates the span, and finds
+//! the spans to track or adopt.
 
 use crate::base::setup::TracerKind;
 use crate::base::{diagnostic, setup};
@@ -229,7 +230,7 @@ impl<L> WrappedLayer<L> {
         let in_scope = |scope: Arc<Scope>| scope.entered(&OtelContext::new());
         // Starts the parent, as the OpenTelemetry layer would.
         let started = self.state.subscriber.otel_context(parent);
-        started.or_else(|| self.state.scope_of(parent).map(in_scope))
+        started.or_else(|| self.state.scope_of_tracked(parent).map(in_scope))
     }
 
     /// Enters a span while the setup check is running, while a future is polled in a session, or that is tracked.

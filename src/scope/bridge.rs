@@ -80,7 +80,8 @@ pub(crate) struct OfferedTicket {
 }
 
 impl OfferedTicket {
-    /// The pending span, if a builder has its ticket. `None`: another tracer has made the builder.
+    /// The guard of the pending span, if a builder has its ticket. `None`: the span is filtered out, or another tracer has made
+    /// the builder.
     pub(crate) fn taken(mut self) -> Option<PendingGuard> {
         match received_by() {
             ReceivedBy::Tracer => self.pending.take(),

@@ -4,9 +4,10 @@
 //! [`Scope::of`] returns the scope that applies under a `Context`. It looks in three places:
 //!
 //! - The [`Entry`] in the `Context`. [`Scope::attach`] adds it, and every `Context` made from this one has it too.
-//! - [`SCOPES_BY_SPAN_ID`], the map from OpenTelemetry span id to scope, for spans whose own `Context` has no entry:
-//!   `set_parent` replaced their parent `Context`, or the session was set after they had started. Their children's
-//!   `Context`s have no entry either, so the map contains the children too.
+//! - [`SCOPES_BY_SPAN_ID`], the map from OpenTelemetry span id to scope, for spans whose own `Context` has no entry with it:
+//!   `set_parent` replaced their parent `Context`, or the layer couldn't attach it, or the session was set after they had
+//!   started. Their children's `Context`s have no such entry either, so the map contains the children too. Spans with counted
+//!   ids are in [`COUNTED_SPANS`] instead.
 //! - [`DEFAULT`], the default session of the process.
 
 use crate::base::shards::{Shards, unique_number};
@@ -265,7 +266,7 @@ pub(crate) struct Poll {
     pub(crate) future: u64,
 }
 
-/// Whether a scope was attached inside the span of `cx`. It shadows the map by span id.
+/// Whether a session was attached inside the span of `cx`, which `set_*` on the span would not change.
 pub(crate) fn is_inside_span(cx: &Context) -> bool {
     let span = Under::current(cx);
     let is_inside = |it: &Entry| it.under == span && !matches!(it.origin, Origin::Adopted(_));
@@ -303,7 +304,7 @@ pub(crate) fn with_outer_scope(cx: Context, outer: &Context) -> Context {
 static DEFAULT: OnceLock<Arc<Scope>> = OnceLock::new();
 
 /// The map from OpenTelemetry span id to scope, for spans with random ids. Span wrappers write it when they start, when a
-/// session is set on them, and when they are dropped. Empty while no such span is open: see the top of this file.
+/// session is set on them, and when they are dropped. Empty while there is no such span: see the top of this file.
 static SCOPES_BY_SPAN_ID: Shards<u64, (TraceId, Arc<Scope>)> = Shards::new();
 
 /// The same for spans with counted ids. It contains all of them, because several may have one id, if several providers count.
@@ -322,7 +323,7 @@ fn key(span: &SpanContext) -> u64 {
 }
 
 /// Whether the id of a span looks like a counted one, perhaps behind a prefix. A span of another provider may have it too.
-/// Random ids don't meet. One in 65,000 looks counted, which costs a little and changes nothing.
+/// Two random ids are never equal. One in 65,000 looks counted, which costs a little and changes nothing.
 #[inline]
 pub(crate) fn is_counted(span: &SpanContext) -> bool {
     let bytes = span.span_id().to_bytes();

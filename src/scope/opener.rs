@@ -28,7 +28,7 @@ pub(crate) struct Opener {
 #[derive(Default)]
 struct Recorded {
     values: Session,
-    /// The counters of outer openers. An opener has at most two scopes, so at most two.
+    /// The counters of outer openers: a few at a time, as each future that adopts the span gives the opener another scope.
     families: Vec<Arc<AtomicU64>>,
 }
 
@@ -111,8 +111,10 @@ impl Opener {
             .recorded
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        let recorded = recorded.get_or_insert_default();
-        recorded.families.push(family.clone());
+        let families = &mut recorded.get_or_insert_default().families;
+        // Nobody reads a counter any more that is only counted here.
+        families.retain(|it| Arc::strong_count(it) > 1 && !Arc::ptr_eq(it, family));
+        families.push(family.clone());
     }
 
     /// The counter for live scopes inside this one.

@@ -3,7 +3,7 @@
 //! `future.instrument(span).in_session(session)` creates the span before the session is attached. Whenever the span is
 //! entered, the OpenTelemetry layer makes the span's own `Context` the current one, which has no session. So the layer
 //! *adopts* a span that was created in no session: it attaches the session again inside the span, until the span is
-//! exited. The span itself keeps nothing.
+//! exited. The span's own scope stays as it is. The span is exported with the session if it starts at that enter.
 //!
 //! Only the session of a future that is being polled does so, and only spans that are entered directly below it. A
 //! session that is attached for a closure would adopt the spans of other tasks, if the closure blocks on a runtime.
@@ -54,7 +54,7 @@ impl PolledScope {
     }
 
     /// Whether the future adopts a span whose own scope is `own`: the span was created in no session, or in the very scope
-    /// that the future's session replaced. A span of another user is a stranger, such as one that the future drops.
+    /// that the future's session replaced. A span of another user is left alone: the future may drop work of strangers.
     /// So is a span on which an exact session was set.
     pub(crate) fn adopts(&self, own: Option<&Arc<Scope>>, set_by: SetBy) -> bool {
         let Some(own) = own else { return true };
@@ -82,7 +82,8 @@ impl PolledScope {
 
     /// The scope that applies inside an adopted span.
     pub(crate) fn inside(&self, own: Option<&Arc<Scope>>, set_by: SetBy) -> Arc<Scope> {
-        // A session that the future has replaced doesn't apply. A user alone may, where the future inherits nothing.
+        // A session that the future has replaced doesn't apply. A user without a session may still: a future that is dropped
+        // takes nothing from that place.
         let is_replaced = |own: &Arc<Scope>| self.has_replaced(own) && own.id().is_some();
         let own = own.filter(|own| set_by != SetBy::Outside || !is_replaced(own));
         let Some(own) = own else {
@@ -131,7 +132,7 @@ impl PolledScope {
 }
 
 thread_local! {
-    /// How many futures of a session are being polled on this thread. [`Polling`] writes it, and the layer reads it
+    /// How many futures in a session, or in headers, are being polled or dropped on this thread. [`Polling`] writes it, and the layer reads it
     /// whenever a span is entered.
     static POLLED: Cell<usize> = const { Cell::new(0) };
 }

@@ -1,6 +1,6 @@
 //! The map of *tracked* and *adopted* spans of `tracing`: a layer attaches their scope whenever they are entered. Tracked spans
-//! are those that the OpenTelemetry layer doesn't know; adopted spans are explained in `scope/polled.rs`. All other spans have
-//! their scope in their `Context`, which the OpenTelemetry layer activates.
+//! are those that the OpenTelemetry layer doesn't know; adopted spans are explained in `scope/polled.rs`. The scope of any other
+//! span is found from its `Context`, which the OpenTelemetry layer activates.
 
 use crate::base::shards::Shards;
 use crate::scope::Scope;
@@ -26,8 +26,8 @@ impl Hash for SpanKey {
 }
 
 /// The tracked and adopted spans, by `tracing`'s span ids. Written when such a span is created, adopted, or closed, and when
-/// `set_*` is called in it. Read when a span is entered. Empty if there is an OpenTelemetry layer, no span in a session is
-/// filtered out for it, and every span is created in the session in which it is entered.
+/// `set_*` is called in it. Read when a span is entered. Empty if there is an OpenTelemetry layer, no span is filtered out
+/// for it, and every span is created in the session in which it is entered.
 static TRACKED: Shards<SpanKey, TrackedSpan> = Shards::new();
 
 /// Whether the process has ever tracked a span, or polled a future in a session. Otherwise no span that is entered needs
@@ -45,7 +45,7 @@ pub(crate) fn is_used() -> bool {
 
 #[derive(Default)]
 struct TrackedSpan {
-    /// `None`: the OpenTelemetry layer knows the span.
+    /// `None`: the OpenTelemetry layer knows the span, or it isn't known yet which scope the span inherits.
     scope: Option<Arc<Scope>>,
     adoption: Option<Adoption>,
 }
@@ -61,7 +61,8 @@ pub(crate) struct Adoption {
     pub(crate) inside: Arc<Scope>,
     /// The values that were set inside the span, in this future.
     pub(crate) set: Session,
-    /// The span started in the first such future, and is exported with the session of that future.
+    /// The span started in the first such future, and is exported with the session of that future as long as no future of another
+    /// session has entered it.
     pub(crate) is_exported: bool,
 }
 
@@ -106,7 +107,7 @@ pub(crate) fn is_unresolved(span: SpanKey) -> bool {
         .is_some()
 }
 
-/// A future adopts a span. The guard is for a span that isn't tracked.
+/// A future adopts a span. The guard of the first future is the one to keep.
 pub(crate) fn adopt(span: SpanKey, adoption: Adoption) -> TrackedGuard {
     let (scope, adoption) = (None, Some(adoption));
     insert(span, TrackedSpan { scope, adoption });

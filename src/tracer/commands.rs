@@ -1,4 +1,4 @@
-//! The commands to a started span (`scope/bridge.rs`): set a session on it, mark it, adopt it.
+//! The commands to a started span (`scope/bridge.rs`): set a session on it, mark it, enter it in another future.
 
 use crate::scope::Scope;
 use crate::session::keys::Part;

@@ -134,7 +134,7 @@ impl<T: Tracer> SessionTracer<T> {
         let mut is_root = is_root || starts_trace;
         let (mut entered, mut scope_by_id) = (None, None);
         if !around.is_entry(&scope) {
-            // `set_parent` replaced the parent `Context`, and with it the outer scope.
+            // `set_parent` replaced the parent `Context`, and with it the outer scope, or the layer couldn't attach the parent.
             let around = around.scope();
             is_root &= starts_trace || !is_in_turn(around.as_deref(), scope.id().as_ref());
             scope = scope.moved_into(around);

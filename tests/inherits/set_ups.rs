@@ -145,6 +145,21 @@ fn works_around_a_reloadable_layer() {
 }
 
 #[test]
+fn explicit_opener_around_a_reloadable_layer_stays_in_its_trace() {
+    let app = App::with_layer(|otel| SessionLayer::new().wrap(reload::Layer::new(otel).0));
+    let outer = session!("chat-42");
+    let inner = info_span!(parent: &outer, "inner", user.id = "u-7");
+    info_span!(parent: &inner, "below").in_scope(|| {});
+    drop((inner, outer));
+    let outer = app.span("session").span_context;
+    for name in ["inner", "below"] {
+        let span = app.span(name);
+        assert_eq!(session_of(&span), ["chat-42"], "{name}");
+        assert_eq!(span.span_context.trace_id(), outer.trace_id(), "{name}");
+    }
+}
+
+#[test]
 fn works_when_the_layer_is_put_in_later() {
     let mut handle = None;
     let mut later = None;

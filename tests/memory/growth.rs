@@ -5,11 +5,14 @@ use crate::allocator::{ALLOCATED, LIVE};
 use crate::support::App;
 use opentelemetry::trace::{Span as _, Tracer, TracerProvider};
 use opentelemetry::{Key, KeyValue};
+use std::pin::pin;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
+use tracing::Instrument;
 use tracing::field::{Empty, debug};
 use tracing::{Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::{Session, mark_trace, session, set_session_id, set_user_id};
+use tracing_session::{InSession, Session, mark_trace, session, set_session_id, set_user_id};
 
 const PART: usize = 1_000;
 
@@ -131,6 +134,27 @@ fn sessions_set_on_one_span_take_no_more_memory() {
                 info_span!("below").in_scope(|| {});
                 app.exporter.reset();
             });
+        });
+    }
+}
+
+#[test]
+fn futures_that_enter_one_span_take_no_more_memory() {
+    let app = App::new();
+    let waker = Context::from_waker(Waker::noop());
+    let mut waker = waker;
+    for span in [
+        info_span!("plain"),
+        info_span!("user", user.id = "u-7", tags = Empty),
+    ] {
+        stays_as_it_is("futures", |n| {
+            let request = session!("chat-42", metadata.step = Empty).entered();
+            let work = async { drop(info_span!("below").entered()) };
+            let session = Session::new(n).unwrap().with_user("u-7").unwrap();
+            let work = pin!(work.instrument(span.clone()).in_session(session));
+            assert!(work.poll(&mut waker).is_ready());
+            drop(request);
+            app.exporter.reset();
         });
     }
 }
