@@ -114,7 +114,8 @@ fn descendants() -> Result<(), String> {
             per_descendant(ours - times),
             per_descendant(our_bytes - bytes),
         );
-        if ours > times {
+        // A random span id that looks like a counted one costs an allocation.
+        if per_descendant(ours - times) > 0.001 {
             promise = Err(format!("{}: a descendant allocates", case.name()));
         }
     }

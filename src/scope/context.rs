@@ -96,7 +96,6 @@ impl Scope {
             origin: Origin::Poll(Poll {
                 replaced,
                 shadows,
-                under,
                 future,
             }),
         })
@@ -108,14 +107,14 @@ pub(crate) fn to_poll(cx: &Context, replaced: Option<Arc<Scope>>) -> Context {
     let Some(entry) = cx.get::<Entry>() else {
         return cx.clone();
     };
+    let under = Under::current(cx);
     cx.with_value(Entry {
         scope: entry.scope.clone(),
-        under: entry.under,
-        starts_trace: entry.starts_trace.clone(),
+        under,
+        starts_trace: entry.starts_trace_under(under).cloned(),
         origin: Origin::Poll(Poll {
             replaced,
             shadows: Parts::ALL,
-            under: Under::current(cx),
             future: unique_number(),
         }),
     })
@@ -128,16 +127,18 @@ pub(crate) fn adopted(cx: &Context, scope: Arc<Scope>, poll: Poll) -> Context {
         scope,
         under,
         starts_trace: None,
-        origin: Origin::Adopted(Poll { under, ..poll }),
+        origin: Origin::Adopted(poll),
     })
 }
 
-/// The scope of the future under whose `Context` a span is entered.
+/// The scope of the future directly under whose entry a span is entered now. `None`: another span or session is in between.
 pub(crate) fn poll_of(cx: &Context) -> Option<(&Arc<Scope>, &Poll)> {
     let entry = cx.get::<Entry>()?;
     match &entry.origin {
-        Origin::Attached => None,
-        Origin::Poll(poll) | Origin::Adopted(poll) => Some((&entry.scope, poll)),
+        Origin::Poll(poll) | Origin::Adopted(poll) if entry.under == Under::current(cx) => {
+            Some((&entry.scope, poll))
+        }
+        _ => None,
     }
 }
 
@@ -260,8 +261,6 @@ pub(crate) struct Poll {
     pub(crate) replaced: Option<Arc<Scope>>,
     /// The parts of outer sessions that don't apply inside the future.
     pub(crate) shadows: Parts,
-    /// The current span outside the future, or an invalid id.
-    pub(crate) under: Under,
     /// The number of the future.
     pub(crate) future: u64,
 }
@@ -323,11 +322,11 @@ fn key(span: &SpanContext) -> u64 {
 }
 
 /// Whether the id of a span looks like a counted one, perhaps behind a prefix. A span of another provider may have it too.
-/// Two random ids are never equal. One in 65,000 looks counted, which costs a little and changes nothing.
+/// Two random ids are never equal. One in 8 million looks counted, which costs an allocation and changes nothing.
 #[inline]
 pub(crate) fn is_counted(span: &SpanContext) -> bool {
     let bytes = span.span_id().to_bytes();
-    bytes[..2] == [0; 2] || bytes[2..6] == [0; 4]
+    bytes[..3] == [0; 3] || bytes[3..6] == [0; 3]
 }
 
 /// Adds the scope of a span whose id isn't counted.

@@ -8,7 +8,7 @@
 //! Only the session of a future that is being polled does so, and only spans that are entered directly below it. A
 //! session that is attached for a closure would adopt the spans of other tasks, if the closure blocks on a runtime.
 
-use crate::scope::context::{self, Poll, Under};
+use crate::scope::context::{self, Poll};
 use crate::scope::thread::{self, Attached};
 use crate::scope::{Scope, tracking};
 use crate::session::keys::Part;
@@ -44,7 +44,7 @@ impl PolledScope {
             let (scope, poll) = context::poll_of(cx)?;
             let span = cx.span();
             let span = span.span_context();
-            (poll.under == Under::span(span)).then(|| Self {
+            Some(Self {
                 scope: scope.clone(),
                 poll: poll.clone(),
                 remote_trace: span.is_remote().then(|| span.trace_id()),
