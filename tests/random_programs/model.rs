@@ -297,7 +297,8 @@ impl Model {
             Op::Keep(name) => {
                 let mut context = self.here(thread).kept();
                 // Open: values that are set on a filtered-out span afterwards.
-                if let Some(scope) = context.scope.filter(|it| self.is_hidden(*it)) {
+                let is_open = |it: &Node| self.is_hidden(*it) || self.nodes[*it].is_choice;
+                if let Some(scope) = context.scope.filter(is_open) {
                     context.scope = Some(self.add(Data {
                         outers: vec![Some(scope)],
                         settled: vec![Some(self.now), None],

@@ -23,6 +23,8 @@ impl Model {
             },
             Some(span) if here.span == Some(span) && here.inside => (Some(false), None),
             None if here.span.is_none() => (Some(false), None),
+            // Open, whether a `Context` that was kept inside a filtered-out span is that of the place.
+            None if here.is_choice => (None, None),
             None if here.inside => (Some(false), None),
             None => {
                 let plain = here.span.filter(|it| self.nodes[*it].is_open_plain());
