@@ -6,17 +6,21 @@
 mod headers;
 mod others;
 mod trees;
+mod turns;
 
+use futures_util::FutureExt;
 use opentelemetry::trace::{Tracer, TracerProvider};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, Span, SpanData, SpanProcessor};
+use opentelemetry_sdk::trace::{
+    Sampler, SdkTracerProvider, Span, SpanData, SpanExporter, SpanProcessor, TracerProviderBuilder,
+};
 use std::hint::black_box;
 use std::time::Duration;
 use tracing::Dispatch;
 use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_session::{
-    Privacy, SessionLayer, SessionTracerProvider, export::IdPolicy,
+    Dialect, Privacy, SessionExporter, SessionLayer, SessionTracerProvider, export::IdPolicy,
     processors::SessionSpanProcessor,
 };
 use tracing_subscriber::filter::LevelFilter;
@@ -51,6 +55,22 @@ pub(crate) enum Case {
     SpanProcessor,
     /// This crate, with a default session.
     DefaultSession,
+    /// This crate, said by the fields `session.id` and `user.id` of the first span.
+    Field,
+    /// The same fields, recorded when the span has been entered.
+    Late,
+    /// This crate, said by `set_session_id` and `set_user_id` in the first span.
+    Set,
+    /// The same, and `mark_trace`.
+    Marked,
+    /// This crate, said by a turn of a `Conversation`, which is the first span.
+    Conversation,
+    /// Two ids, three metadata and two tags as fields on each span.
+    HandWrittenFull,
+    /// The same values in `session!`.
+    Full,
+    /// The same values in a `Session`.
+    FullValue,
     /// W3C baggage, which OpenTelemetry's propagator carries. The session is put there by hand.
     BaggagePropagator,
     /// This crate's propagator, with a `Session` in force.
@@ -89,6 +109,34 @@ const FULL: &[Case] = &[
     Case::SessionValue,
 ];
 
+/// Each way to set a session.
+const WAYS: &[Case] = &[
+    Case::Baseline,
+    Case::HandWritten,
+    Case::TracingSession,
+    Case::SessionValue,
+    Case::Field,
+    Case::Late,
+    Case::Set,
+    Case::Marked,
+    Case::Conversation,
+    Case::DefaultSession,
+    Case::Hashed,
+    Case::HandWrittenFull,
+    Case::Full,
+    Case::FullValue,
+];
+
+/// By a span, and by a `Session` around it.
+const BOTH: &[Case] = &[
+    Case::Baseline,
+    Case::HandWritten,
+    Case::TracingSession,
+    Case::SessionValue,
+];
+
+const EXPORTED: &[Case] = &[Case::Baseline, Case::TracingSession, Case::FullValue];
+
 const DISABLED: &[Case] = &[Case::Baseline, Case::TracingSession];
 
 /// From service to service, each beside `TraceContextPropagator`, which is the baseline.
@@ -112,6 +160,14 @@ impl Case {
             Self::Hashed => "hashed",
             Self::SpanProcessor => "span_processor",
             Self::DefaultSession => "default_session",
+            Self::Field => "field",
+            Self::Late => "late",
+            Self::Set => "set",
+            Self::Marked => "set_and_marked",
+            Self::Conversation => "conversation",
+            Self::HandWrittenFull => "hand_written_full",
+            Self::Full => "full",
+            Self::FullValue => "full_value",
             Self::BaggagePropagator => "baggage_propagator",
             Self::SessionPropagator => "session_propagator",
         }
@@ -134,6 +190,11 @@ pub(crate) struct Shape {
 enum SetUp {
     Usual,
     Unsampled,
+    /// `SessionSampler`, which decides on each span, or on roots.
+    Sampler,
+    SamplerOfRoots,
+    /// Exports in so many dialects besides OpenInference's.
+    Dialects(usize),
     /// A level filter on the whole subscriber.
     Levels,
     /// A level filter on the OpenTelemetry layer.
@@ -181,6 +242,27 @@ pub(crate) const SHAPES: &[Shape] = &[
     Shape::new("filtered", 13, trees::tree13).with_set_up(SetUp::LayerLevels),
     Shape::new("outside", 13, |_| trees::tree13(Case::Baseline)).with_cases(OUTSIDE),
     Shape::new("outside1", 1, |_| trees::wide(Case::Baseline, 0)).with_cases(OUTSIDE),
+    Shape::new("turn", 31, turns::turn).with_cases(WAYS),
+    Shape::new("turn_unsampled", 31, turns::turn)
+        .with_cases(BOTH)
+        .with_set_up(SetUp::Unsampled),
+    Shape::new("turn_sampler", 31, turns::turn)
+        .with_cases(BOTH)
+        .with_set_up(SetUp::Sampler),
+    Shape::new("turn_sampler_of_roots", 31, turns::turn)
+        .with_cases(BOTH)
+        .with_set_up(SetUp::SamplerOfRoots),
+    Shape::new("turn_exported", 31, turns::turn)
+        .with_cases(EXPORTED)
+        .with_set_up(SetUp::Dialects(0)),
+    Shape::new("turn_dialect", 31, turns::turn)
+        .with_cases(EXPORTED)
+        .with_set_up(SetUp::Dialects(1)),
+    Shape::new("turn_dialects", 31, turns::turn)
+        .with_cases(EXPORTED)
+        .with_set_up(SetUp::Dialects(2)),
+    Shape::new("handler1", 2, |case| turns::handler(case, 0)).with_cases(WAYS),
+    Shape::new("handler2", 3, |case| turns::handler(case, 1)).with_cases(WAYS),
     Shape::new("disabled", 13, |_| trees::disabled())
         .with_cases(DISABLED)
         .with_set_up(SetUp::Levels),
@@ -196,21 +278,34 @@ pub(crate) const SHAPES: &[Shape] = &[
 /// What an application of this case installs.
 pub(crate) fn subscriber(shape: &Shape, case: Case) -> Dispatch {
     let mut provider = SdkTracerProvider::builder();
-    if shape.set_up == SetUp::Unsampled {
-        provider = provider.with_sampler(Sampler::AlwaysOff);
-    }
     if case == Case::BaggageProcessor {
         provider = provider.with_span_processor(others::BaggageProcessor);
     }
     if case == Case::SpanProcessor {
         provider = provider.with_span_processor(SessionSpanProcessor::new());
     }
-    let provider = provider.with_span_processor(Discard).build();
+    let provider = with_sampler(provider, shape, case);
+    let provider = match shape.set_up {
+        SetUp::Dialects(_) if case == Case::Baseline => {
+            provider.with_span_processor(Exporting(Nowhere))
+        }
+        SetUp::Dialects(count) => {
+            let further = [Dialect::LANGFUSE, Dialect::LANGSMITH]
+                .into_iter()
+                .take(count);
+            let all = further.fold(Dialect::OPENINFERENCE, Dialect::and);
+            let exporter = SessionExporter::new(Nowhere).with_dialect(all);
+            provider.with_span_processor(Exporting(exporter))
+        }
+        _ => provider.with_span_processor(Discard),
+    };
+    let provider = provider.build();
     let ours = || SessionTracerProvider::new(provider.clone()).tracer("bench");
     match case {
         Case::Baseline
         | Case::HandWritten
         | Case::HandWrittenStr
+        | Case::HandWrittenFull
         | Case::BaggageProcessor
         | Case::SpanProcessor
         | Case::BaggagePropagator => installed(shape, otel(provider.tracer("bench"))),
@@ -225,9 +320,16 @@ pub(crate) fn subscriber(shape: &Shape, case: Case) -> Dispatch {
             let tracer = others::Pushing::new(provider.tracer("bench"), others::inherited);
             installed(shape, others::Inherited.and_then(otel(tracer)))
         }
-        Case::TracingSession | Case::SessionValue | Case::SessionPropagator => {
-            around(shape, SessionLayer::new(), otel(ours()))
-        }
+        Case::TracingSession
+        | Case::SessionValue
+        | Case::Field
+        | Case::Late
+        | Case::Set
+        | Case::Marked
+        | Case::Conversation
+        | Case::Full
+        | Case::FullValue
+        | Case::SessionPropagator => around(shape, SessionLayer::new(), otel(ours())),
         Case::Hashed => {
             let ours = SessionTracerProvider::new(provider.clone()).with_privacy(hashed());
             around(shape, SessionLayer::new(), otel(ours.tracer("bench")))
@@ -237,6 +339,31 @@ pub(crate) fn subscriber(shape: &Shape, case: Case) -> Dispatch {
             let _already = trees::session().set_global_default();
             around(shape, SessionLayer::new(), otel(ours()))
         }
+    }
+}
+
+/// The sampler of a case. Those without this crate have the SDK's.
+fn with_sampler(
+    provider: TracerProviderBuilder,
+    shape: &Shape,
+    case: Case,
+) -> TracerProviderBuilder {
+    #[cfg(feature = "sampler")]
+    if !matches!(case, Case::Baseline | Case::HandWritten) {
+        let sampler = tracing_session::SessionSampler::new(1.0);
+        return match shape.set_up {
+            SetUp::Sampler => provider.with_sampler(sampler),
+            SetUp::SamplerOfRoots => provider.with_sampler(Sampler::parent_based(sampler)),
+            SetUp::Unsampled => provider.with_sampler(Sampler::AlwaysOff),
+            _ => provider,
+        };
+    }
+    let _ = case;
+    match shape.set_up {
+        SetUp::Unsampled => provider.with_sampler(Sampler::AlwaysOff),
+        SetUp::Sampler => provider.with_sampler(Sampler::AlwaysOn),
+        SetUp::SamplerOfRoots => provider.with_sampler(Sampler::parent_based(Sampler::AlwaysOn)),
+        _ => provider,
     }
 }
 
@@ -262,9 +389,9 @@ where
 fn installed(shape: &Shape, otel: impl Layer<Registry> + Send + Sync) -> Dispatch {
     let registry = tracing_subscriber::registry();
     match shape.set_up {
-        SetUp::Usual | SetUp::Unsampled => registry.with(otel).into(),
         SetUp::Levels => registry.with(otel).with(LevelFilter::INFO).into(),
         SetUp::LayerLevels => registry.with(otel.with_filter(LevelFilter::INFO)).into(),
+        _ => registry.with(otel).into(),
     }
 }
 
@@ -298,6 +425,36 @@ impl SpanProcessor for Discard {
     }
 
     fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+}
+
+/// Exports each span when it ends, to nowhere.
+#[derive(Debug)]
+struct Exporting<E>(E);
+
+impl<E: SpanExporter> SpanProcessor for Exporting<E> {
+    fn on_start(&self, _span: &mut Span, _cx: &Context) {}
+
+    fn on_end(&self, span: SpanData) {
+        let _exported = self.0.export(vec![span]).now_or_never();
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Nowhere;
+
+impl SpanExporter for Nowhere {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        black_box(batch);
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use crate::scope::thread::Attached;
 use crate::scope::tracking::{self, Adoption, TrackedGuard};
 use crate::scope::{Scope, bridge, polled, thread};
 use crate::session::Session;
+use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::TraceContextExt;
 use std::sync::Arc;
 use tracing::Subscriber;
@@ -51,9 +52,8 @@ impl LayerState {
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
-        let future = polled::is_polling().then(PolledScope::current).flatten()?;
-        let has_session = future.scope.id().is_some();
-        let is_apart = |apart: &Apart| apart.from_session || !has_session;
+        let future = polled::may_adopt().then(PolledScope::current).flatten()?;
+        let is_apart = |apart: &Apart| apart.from_session || future.scope.id().is_none();
         let is_apart = ctx.span(id)?.extensions().get().is_some_and(is_apart);
         (!is_apart).then_some(future)
     }
@@ -68,6 +68,19 @@ impl LayerState {
     ) where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
+        // Most spans that are entered in a future were created there.
+        let is_future = |own: Arc<Scope>| Arc::ptr_eq(&own, &future.scope);
+        let is_created_here = |cx: &OtelContext| {
+            let is_created_here = Scope::of(cx).is_some_and(is_future);
+            if is_created_here {
+                polled::entered(id, cx);
+            }
+            is_created_here
+        };
+        if !tracking::may_track(self.key(id)) && thread::map_current(is_created_here) == Some(true)
+        {
+            return;
+        }
         let cx = thread::current();
         let last = tracking::adoption(self.key(id)).filter(|last| last.is_exported);
         let inside = self.adopt(id, ctx, future, Scope::of(&cx).as_ref(), is_starting);

@@ -240,31 +240,32 @@ impl<L> WrappedLayer<L> {
         S: Subscriber + for<'span> LookupSpan<'span>,
         L: Layer<S>,
     {
-        let is_running = self.state.setup.wrapped.is_running();
-        if !is_running && !polled::is_polling() && !tracking::may_track(self.state.key(id)) {
-            return self.inner.on_enter(id, ctx);
-        }
         let ctx = &ctx;
+        let is_running = self.state.setup.wrapped.is_running();
+        let may_track = tracking::may_track(self.state.key(id));
         if self.state.setup.tracer.kind() == TracerKind::NoLayer {
             self.inner.on_enter(id, ctx.clone());
             return self.state.track_enter(id, ctx);
         }
-        self.state.resolve(id, ctx);
+        if may_track {
+            self.state.resolve(id, ctx);
+        }
         let future = self.state.adopting_future(id, ctx);
-        let offered = future.clone().map(bridge::offer_scope);
+        let entering = future.is_some().then(bridge::entering);
         match is_running {
             true => self.enter_and_check(id, ctx),
             false => self.inner.on_enter(id, ctx.clone()),
         }
-        let is_starting = offered.as_ref().is_some_and(|it| it.is_taken());
-        drop(offered);
+        let is_starting = entering.is_some() && !bridge::is_entering();
+        drop(entering);
         match future {
-            _ if self.is_tracked(id) => self.state.track_enter(id, ctx),
+            _ if may_track && self.is_tracked(id) => self.state.track_enter(id, ctx),
             Some(future) => self.state.adopt_entered(id, ctx, &future, is_starting),
-            None => {
+            None if may_track => {
                 self.state.warn_of_lost_session(id, ctx);
                 self.state.push_adopted(id, None);
             }
+            None => {}
         }
     }
 
@@ -372,7 +373,8 @@ where
     }
 
     fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
-        if self.state.setup.wrapped.is_running() || tracking::is_used() {
+        let may_matter = || polled::may_adopt() || tracking::may_track(self.state.key(id));
+        if self.state.setup.wrapped.is_running() || (tracking::is_used() && may_matter()) {
             self.enter_with_care(id, ctx);
         } else {
             self.inner.on_enter(id, ctx);
@@ -384,6 +386,9 @@ where
             self.state.track_exit(id);
         }
         self.inner.on_exit(id, ctx);
+        if tracking::is_used() {
+            polled::exited(id);
+        }
     }
 
     fn on_close(&self, id: Id, ctx: Context<'_, S>) {

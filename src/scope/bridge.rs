@@ -10,7 +10,6 @@
 
 use crate::base::shards::{Shards, unique_number};
 use crate::scope::Scope;
-use crate::scope::polled::PolledScope;
 use crate::session::Session;
 use opentelemetry::trace::{Status, TraceContextExt};
 use opentelemetry::{Context, Key as Name, KeyValue, Value};
@@ -30,9 +29,6 @@ pub(crate) struct PendingSpan {
 type Ticket = u64;
 
 thread_local! {
-    /// The scope of the future in which a span is being entered. If the span starts now, the tracer takes it.
-    static OFFERED_SCOPE: RefCell<Option<PolledScope>> = const { RefCell::new(None) };
-
     /// The ticket that is offered on this thread, or one of the values below. The layer writes it while the
     /// OpenTelemetry layer creates or enters a span or records an opener's fields, the tracer while it starts a span, and
     /// [`send`].
@@ -52,7 +48,7 @@ const CREATING: Ticket = Ticket::MAX - 3;
 const ENABLED: Ticket = Ticket::MAX - 4;
 /// The same filter disables the span that is being created, and it may set a session anyway. No ticket has this number.
 const MAY_OPEN: Ticket = Ticket::MAX - 5;
-/// No ticket is offered, but [`OFFERED_SCOPE`] is. No ticket has this number.
+/// No ticket is offered, and a span is being entered that a future may adopt. No ticket has this number.
 const ENTERING: Ticket = Ticket::MAX - 6;
 
 /// The pending spans. The layer adds them. The tracer removes them when the span starts, and otherwise a
@@ -177,45 +173,19 @@ pub(crate) fn starting() -> Marked {
     Marked(OFFERED_TICKET.replace(STARTING))
 }
 
-/// Offers the scope of a future to a span that starts before the guard is dropped: the span is being entered.
-pub(crate) fn offer_scope(scope: PolledScope) -> OfferedScope {
-    let outer = OFFERED_SCOPE.try_with(|it| it.replace(Some(scope)));
-    OfferedScope {
-        outer: outer.ok().flatten(),
-        _marked: Marked(OFFERED_TICKET.replace(ENTERING)),
-    }
+/// Marks this thread as entering a span that a future may adopt, until the guard is dropped. If the span starts now, the
+/// tracer takes the mark.
+pub(crate) fn entering() -> Marked {
+    Marked(OFFERED_TICKET.replace(ENTERING))
 }
 
-/// Callbacks nest, so the outer offer is restored.
-pub(crate) struct OfferedScope {
-    outer: Option<PolledScope>,
-    _marked: Marked,
-}
-
-impl OfferedScope {
-    /// Whether a span has started since.
-    pub(crate) fn is_taken(&self) -> bool {
-        OFFERED_TICKET.get() != ENTERING
-    }
-}
-
-impl Drop for OfferedScope {
-    fn drop(&mut self) {
-        let outer = self.outer.take();
-        let _offered = OFFERED_SCOPE.try_with(|it| it.replace(outer));
-    }
-}
-
-/// Whether a scope is offered.
 #[inline]
-pub(crate) fn has_offered_scope() -> bool {
+pub(crate) fn is_entering() -> bool {
     OFFERED_TICKET.get() == ENTERING
 }
 
-/// Takes the offered scope.
-pub(crate) fn take_scope() -> Option<PolledScope> {
+pub(crate) fn take_entering() {
     OFFERED_TICKET.set(NO_TICKET);
-    OFFERED_SCOPE.try_with(RefCell::take).ok().flatten()
 }
 
 /// Marks this thread as recording fields of an opener, until the guard is dropped. An attribute that the OpenTelemetry

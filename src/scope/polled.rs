@@ -13,9 +13,12 @@ use crate::scope::thread::{self, Attached};
 use crate::scope::{Scope, tracking};
 use crate::session::keys::Part;
 use crate::session::{IdKind, Session, details};
+use opentelemetry::Context;
 use opentelemetry::trace::{TraceContextExt, TraceId};
 use std::cell::Cell;
+use std::num::NonZeroU64;
 use std::sync::Arc;
+use tracing::span::Id;
 
 /// What has set the scope of a span.
 #[derive(Clone, Copy, PartialEq)]
@@ -131,16 +134,53 @@ impl PolledScope {
     }
 }
 
-thread_local! {
-    /// How many futures in a session, or in headers, are being polled or dropped on this thread. [`Polling`] writes it, and the layer reads it
-    /// whenever a span is entered.
-    static POLLED: Cell<usize> = const { Cell::new(0) };
+/// The futures in a session, or in headers, that are being polled or dropped on a thread.
+#[derive(Clone, Copy)]
+struct Polled {
+    count: u32,
+    /// The span that is entered directly inside the innermost future: the future adopts none of the spans inside.
+    entered: Option<NonZeroU64>,
 }
 
-/// Whether a future is being polled in a session.
+impl Polled {
+    const fn new(count: u32) -> Self {
+        Self {
+            count,
+            entered: None,
+        }
+    }
+}
+
+thread_local! {
+    /// [`Polling`] writes it, and the layer writes and reads it whenever a span is entered or exited.
+    static POLLED: Cell<Polled> = const { Cell::new(Polled::new(0)) };
+}
+
+/// Whether a future may adopt a span that is entered now. If it may, the current `Context` knows.
 #[inline(always)]
-pub(crate) fn is_polling() -> bool {
-    POLLED.get() > 0
+pub(crate) fn may_adopt() -> bool {
+    let polled = POLLED.get();
+    polled.count > 0 && polled.entered.is_none()
+}
+
+/// A span was entered that the future doesn't adopt, and `cx` is current now. It has no effect for a span that leaves the
+/// current `Context` as it is.
+pub(crate) fn entered(id: &Id, cx: &Context) {
+    if context::poll_of(cx).is_none() {
+        POLLED.set(Polled {
+            entered: Some(id.into_non_zero_u64()),
+            ..POLLED.get()
+        });
+    }
+}
+
+/// A span is exited.
+#[inline(always)]
+pub(crate) fn exited(id: &Id) {
+    let polled = POLLED.get();
+    if polled.entered == Some(id.into_non_zero_u64()) {
+        POLLED.set(Polled::new(polled.count));
+    }
 }
 
 /// Keeps the session of a future current while the future is polled or dropped.
@@ -151,7 +191,7 @@ pub(crate) struct Polling {
 impl Polling {
     pub(crate) fn new(attached: Attached) -> Self {
         tracking::set_used();
-        POLLED.set(POLLED.get() + 1);
+        POLLED.set(Polled::new(POLLED.get().count + 1));
         Self {
             _attached: attached,
         }
@@ -160,6 +200,6 @@ impl Polling {
 
 impl Drop for Polling {
     fn drop(&mut self) {
-        POLLED.set(POLLED.get() - 1);
+        POLLED.set(Polled::new(POLLED.get().count - 1));
     }
 }

@@ -3,7 +3,7 @@
 use crate::export::{self, Redaction};
 use crate::scope::bridge::PendingSpan;
 use crate::scope::context::CurrentScope;
-use crate::scope::polled::SetBy;
+use crate::scope::polled::{PolledScope, SetBy};
 use crate::scope::{Scope, bridge, is_in_turn};
 use crate::tracer::attributes::SpanAttributes;
 use crate::tracer::span::SessionSpan;
@@ -60,7 +60,7 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
 
     fn build_with_context(&self, mut builder: SpanBuilder, parent: &Context) -> Self::Span {
         let opened = builder.attributes.as_mut().and_then(bridge::take_pending);
-        if bridge::has_offered_scope() {
+        if bridge::is_entering() {
             return self.start_in_future(builder, parent, opened);
         }
         if let Some(opened) = opened {
@@ -106,7 +106,8 @@ impl<T: Tracer> SessionTracer<T> {
             Some(_) => SetBy::Fields,
             None => SetBy::Outside,
         };
-        let future = bridge::take_scope().filter(|it| it.adopts(own.as_ref(), set_by));
+        bridge::take_entering();
+        let future = PolledScope::current().filter(|it| it.adopts(own.as_ref(), set_by));
         let Some(future) = future else {
             return match opened {
                 Some(opened) => self.start_opener(builder, parent, opened),
