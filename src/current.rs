@@ -12,7 +12,7 @@ use crate::scope::bridge::SpanCommand;
 use crate::scope::{Scope, bridge, context, thread};
 use crate::session::Session;
 use opentelemetry::Context;
-use opentelemetry::trace::TraceContextExt;
+use opentelemetry::trace::{TraceContextExt, TraceId};
 use std::fmt::Display;
 use tracing::{Dispatch, Level, dispatcher, event};
 use tracing_opentelemetry::get_otel_context;
@@ -119,7 +119,7 @@ pub fn new_session() -> Result<Session, Error> {
 }
 
 /// Exports the current session on the ancestors of the current span too: on each one of this trace in this
-/// process that is still open.
+/// process that is still open. This trace is the one of OpenTelemetry's current span.
 ///
 /// Backends show the first span of a trace. With this function that span carries an id that only a descendant
 /// knew. The ancestors are marked, and nothing more: their other descendants don't inherit the session.
@@ -165,26 +165,29 @@ pub fn mark_trace() -> Result<(), Error> {
         ErrorKind::NothingToMark,
     )?;
     dispatcher::get_default(|dispatch| {
-        let is_marked = mark(&thread::current());
-        let Some(span) = dispatch.current_span().id().cloned() else {
+        let here = thread::current();
+        let mut is_marked = mark(&here);
+        let span = dispatch.current_span().id().cloned();
+        let Some((state, span)) = LayerState::of(dispatch).zip(span) else {
             return ensure(is_marked, ErrorKind::NoSpan);
         };
-        let mut spans = Vec::new();
-        if let Some(shared) = LayerState::of(dispatch) {
-            shared.subscriber.ancestors(dispatch, &span, &mut |id, _| {
-                spans.push(id.clone());
-                true
-            });
-        }
         let trace_id = |cx: &Context| cx.span().span_context().trace_id();
+        let mut trace = Some(trace_id(&here)).filter(|it| *it != TraceId::INVALID);
+        if trace.is_none() && state.is_shadowed(&span) {
+            return ensure(is_marked, ErrorKind::NoSpan);
+        }
+        let mut spans = Vec::new();
+        state.subscriber.ancestors(dispatch, &span, &mut |id, _| {
+            spans.push(id.clone());
+            true
+        });
         let exported = spans.iter().filter_map(|id| get_otel_context(id, dispatch));
-        let mut trace = is_marked.then(|| trace_id(&thread::current()));
         for cx in exported {
             let id = trace_id(&cx);
             if *trace.get_or_insert(id) != id {
-                break;
+                return ensure(is_marked, ErrorKind::NoSpan);
             }
-            mark(&cx);
+            is_marked |= mark(&cx);
         }
         Ok(())
     })
@@ -247,6 +250,9 @@ impl Session {
     ///
     /// An [exact](Self::exact) session, such as one that you read back, replaces all values of the span: values that it
     /// doesn't have are no longer inherited.
+    ///
+    /// On a span that was created before the future [`in_session`](crate::InSession::in_session) which enters it, the session
+    /// applies in this future. If the span had started outside, it is not exported with it.
     ///
     /// Cost: about 1 µs.
     ///
@@ -313,19 +319,16 @@ impl Session {
             !is_activated || thread::map_current(shadows) != Some(true),
             ErrorKind::InsideValue,
         )?;
-        match state.map(|it| it.set_in_adopted(span, self)).transpose()? {
-            Some(true) => {
-                bridge::send(&cx, SpanCommand::SetInside(self.clone()));
-                Ok(())
-            }
-            is_adopted => {
-                self.set_in(&cx, ErrorKind::NoProvider)?;
-                if let (Some(state), Some(false)) = (state, is_adopted) {
-                    state.set_span(dispatch, span);
-                }
-                Ok(())
+        if let Some(state) = state {
+            if state.set_in_adopted(span, self)? {
+                return Ok(());
             }
         }
+        self.set_in(&cx, ErrorKind::NoProvider)?;
+        if let Some(state) = state {
+            state.set_span(dispatch, span);
+        }
+        Ok(())
     }
 
     /// Sets the session on the span of `cx`. If no provider of this crate made the span, the error is `refused`.

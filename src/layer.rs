@@ -82,10 +82,10 @@ use tracing_subscriber::registry::LookupSpan;
 /// - a span named `session` with a field `id`, such as `info_span!("session", id = "chat-42")`. This name is
 ///   common, so it is only *implicit*: the `id` never replaces a session that your code set in any other way
 ///   (with a [`Session`](crate::Session) value, a macro, a field `session.id`, [`set_session_id`](crate::set_session_id), or
-///   a name or field that you add here). It does replace the id of another implicit span, an id from headers,
-///   and the [default session](crate::Session::set_global_default). The layer decides when the span is created. If it
-///   ignores the span, all its fields stay plain attributes, and a warning names it. If the span has a field `session.id`
-///   too, that field wins, and is explicit.
+///   a name or field that you add here). It does replace the id of another implicit span, an id from headers (also
+///   read back) and the [default session](crate::Session::set_global_default). The layer decides when the span is created.
+///   If it ignores the span, all its fields stay plain attributes, and a warning names it. If the span has a field
+///   `session.id` too, that field wins, and is explicit.
 ///
 /// A span named `user` sets nothing by default: `#[instrument] fn user(id: u64)` is a look-up, not a login.
 /// You can add names and fields, drop the defaults, or choose spans
@@ -280,7 +280,7 @@ impl SessionLayer {
     /// `otel` may also be wrapped in `Option`, `Box`, a filter, or `reload::Layer`. Its tracer has to come from a
     /// [`SessionTracerProvider`](crate::SessionTracerProvider). Behind `reload::Layer` spans inherit too, but
     /// `tracing` can't reach the current span there, so [`set_session_id`](crate::set_session_id) and its like return
-    /// an error.
+    /// an error. Never reload it to `None` while spans are entered: their session and trace stay current on the thread.
     ///
     /// Layers inside, as in `wrap(otel.and_then(other))`, see the spans that set a session or user as *contextual*,
     /// even if they have an explicit `parent:`. The OpenTelemetry layer inherits a session only from the current

@@ -3,6 +3,7 @@
 mod adopted;
 mod dropped;
 mod edges;
+mod entered_by_several;
 mod equal_ids;
 mod filtered_out;
 mod hidden;

@@ -1,9 +1,8 @@
 //! Attaching a session: for a block, a closure, a future or a stream.
 
-use crate::base::shards::unique_number;
 use crate::scope::Scope;
-use crate::scope::context;
-use crate::scope::polled::Polling;
+use crate::scope::context::{self, CurrentScope, Poll};
+use crate::scope::polled::{FutureId, Polling};
 use crate::scope::thread::{self, Attached};
 use crate::session::{IdKind, Session};
 use futures_core::Stream;
@@ -13,7 +12,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task;
-use std::task::Poll;
 
 impl Session {
     /// Makes this the current session on this thread until the guard is dropped.
@@ -90,10 +88,16 @@ pub trait InSession: Sized {
     /// # Spans that were created before
     ///
     /// A span that was created in no session, as in `future.instrument(span).in_session(session)`, is in the session too,
-    /// with all spans inside. It is exported with the session in which it starts, when it is first entered. It keeps
-    /// nothing: entered outside the future, it is in no session, and its own
+    /// with all spans inside. This applies to spans that are entered directly inside the future, not below another span of it.
+    ///
+    /// The span keeps nothing: entered outside the future, it is in no session, and its own
     /// [`Context`](tracing_opentelemetry::OpenTelemetrySpanExt::context) contains none, so inject the current `Context` into
-    /// headers. If it is entered in another session later, it is exported without any.
+    /// headers. What [`set_user_id`](crate::set_user_id) and its like set inside applies in this future only.
+    ///
+    /// The span is exported with the session in which it starts, when it is first entered. If it is entered in another
+    /// session later, it is exported without any. If it had started before, because it was entered outside, or got a child
+    /// with `parent: &span`, or was asked for its `Context`, it is exported as it was, and only the spans inside are in
+    /// the session.
     ///
     /// A span that was created in another session keeps that one, unless it was created in the very place where the future
     /// is polled: then it moves into the future's session. A span of another user, and a span whose parent was given
@@ -113,7 +117,7 @@ pub trait InSession: Sized {
             inner: Some(self),
             place: Place::Session {
                 session: session.into_session(),
-                future: unique_number(),
+                future: FutureId::default(),
                 polled: None,
             },
         }
@@ -184,7 +188,7 @@ pin_project! {
     ///     answer.in_session(session)
     /// }
     /// ```
-    #[derive(Clone, Debug)]
+    #[derive(Debug)]
     #[must_use = "futures and streams do nothing unless you `.await` or poll them"]
     pub struct WithSession<T> {
         // `None` once the future is ready.
@@ -200,6 +204,25 @@ pin_project! {
                 let _attached = this.place.attach_to_drop();
                 this.inner.set(None);
             }
+        }
+    }
+}
+
+/// What is set in a clone of a future doesn't apply in the future.
+impl<T: Clone> Clone for WithSession<T> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            place: match self.place.clone() {
+                Place::Context(cx) => Place::Context(context::for_clone(&cx)),
+                Place::Session {
+                    session, polled, ..
+                } => Place::Session {
+                    session,
+                    future: FutureId::default(),
+                    polled,
+                },
+            },
         }
     }
 }
@@ -245,8 +268,7 @@ enum Place {
     /// In this session, inside the one that is current where the future is polled.
     Session {
         session: Session,
-        /// The number of the future.
-        future: u64,
+        future: FutureId,
         /// The scope of the last poll, and the scope outside: the next poll is usually in the same one.
         polled: Option<(Option<Arc<Scope>>, Arc<Scope>)>,
     },
@@ -262,7 +284,7 @@ impl Place {
                 session,
                 future,
                 polled,
-            } => (session, *future, polled),
+            } => (session, future.clone(), polled),
         };
         let address = |scope: &Option<Arc<Scope>>| scope.as_ref().map(Arc::as_ptr);
         Polling::new(thread::attach_changed(|cx| {
@@ -278,7 +300,12 @@ impl Place {
                     scope
                 }
             };
-            scope.entered_to_poll(cx, outer, session.shadows(), future)
+            let poll = Poll {
+                replaced: outer,
+                shadows: session.shadows(),
+                future,
+            };
+            scope.entered_to_poll(cx, poll)
         }))
     }
 
@@ -292,14 +319,14 @@ impl Place {
                 session,
                 future,
                 polled,
-            } => (session, *future, polled),
+            } => (session, future.clone(), polled),
         };
         let polled = polled.as_ref().map(|(_, scope)| scope.clone());
         let own = polled
             .as_ref()
             .map_or(session.clone(), |it| it.to_session());
         Polling::new(thread::attach_changed(|cx| {
-            let here = Scope::of(cx);
+            let here = CurrentScope::under(cx).without_default();
             let is_other = |kind: IdKind| {
                 let here = here.as_ref();
                 here.is_some_and(|here| here.with_values(|here| kind.differs(here, &own)))
@@ -307,14 +334,19 @@ impl Place {
             let is_elsewhere = IdKind::BOTH.into_iter().any(is_other);
             let scope = polled.unwrap_or_else(|| {
                 let outer = here.clone().filter(|_| !is_elsewhere);
-                Scope::nested(outer, session)
+                Scope::nested(outer.or_else(Scope::global_default), session)
             });
             let outside = match cx.is_telemetry_suppressed() {
                 true => Context::new().with_telemetry_suppressed(),
                 false => Context::new(),
             };
             let cx = if is_elsewhere { &outside } else { cx };
-            scope.entered_to_poll(cx, here, session.shadows(), future)
+            let poll = Poll {
+                replaced: here,
+                shadows: session.shadows(),
+                future,
+            };
+            scope.entered_to_poll(cx, poll)
         }))
     }
 }
@@ -322,11 +354,11 @@ impl Place {
 impl<T: Future> Future for WithSession<T> {
     type Output = T::Output;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> task::Poll<Self::Output> {
         let mut this = self.project();
         // Polled after it was ready, which the contract of futures forbids.
         let Some(inner) = this.inner.as_mut().as_pin_mut() else {
-            return Poll::Pending;
+            return task::Poll::Pending;
         };
         let _attached = this.place.attach_to_poll();
         let output = inner.poll(cx);
@@ -341,9 +373,12 @@ impl<T: Future> Future for WithSession<T> {
 impl<T: Stream> Stream for WithSession<T> {
     type Item = T::Item;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(
+        self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> task::Poll<Option<Self::Item>> {
         let next = self.poll_with(|inner| inner.poll_next(cx));
-        next.unwrap_or(Poll::Ready(None))
+        next.unwrap_or(task::Poll::Ready(None))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

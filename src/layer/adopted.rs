@@ -5,9 +5,8 @@ use crate::base::error::ErrorKind;
 use crate::layer::spans::{LayerState, SessionExtension, SetSpan};
 use crate::layer::tracked;
 use crate::scope::bridge::SpanCommand;
-use crate::scope::context::CurrentScope;
+use crate::scope::context::{self, CurrentScope};
 use crate::scope::polled::{PolledScope, SetBy};
-use crate::scope::thread::Attached;
 use crate::scope::tracking::{self, Adoption, TrackedGuard};
 use crate::scope::{Scope, bridge, polled, thread};
 use crate::session::Session;
@@ -21,7 +20,7 @@ use tracing_subscriber::registry::{Extensions, LookupSpan};
 
 /// In the extensions of an adopted span.
 struct AdoptedSpan {
-    _guard: TrackedGuard,
+    guard: TrackedGuard,
 }
 
 /// In the extensions of a span whose parent was given (`parent:`) where a session or user applied. If it was a session, no future
@@ -71,21 +70,21 @@ impl LayerState {
         // Most spans that are entered in a future were created there.
         let is_future = |own: Arc<Scope>| Arc::ptr_eq(&own, &future.scope);
         let is_created_here = |cx: &OtelContext| {
-            let is_created_here = Scope::of(cx).is_some_and(is_future);
-            if is_created_here {
-                polled::entered(id, cx);
-            }
-            is_created_here
+            context::poll_of(cx).is_none() && Scope::of(cx).is_some_and(is_future)
         };
-        if !tracking::may_track(self.key(id)) && thread::map_current(is_created_here) == Some(true)
-        {
-            return;
+        let may_track = tracking::may_track(self.key(id));
+        if !may_track && thread::map_current(is_created_here) == Some(true) {
+            return polled::entered(id);
         }
         let cx = thread::current();
-        let last = tracking::adoption(self.key(id)).filter(|last| last.is_exported);
-        let inside = self.adopt(id, ctx, future, Scope::of(&cx).as_ref(), is_starting);
-        if let (Some(last), Some(inside)) = (last, &inside) {
-            if !Arc::ptr_eq(&last.scope, &future.scope) {
+        let is_hidden =
+            || context::poll_of(&cx).is_some() && self.subscriber.otel_context(id).is_none();
+        // Inside a filtered-out span of no session, the place where it is entered is current.
+        let own = Scope::of(&cx).filter(|_| !is_hidden());
+        let is_new = tracking::adoption(self.key(id), &future.poll.future).is_none();
+        let inside = self.adopt(id, ctx, future, own.as_ref(), is_starting);
+        if let Some(inside) = inside.as_ref().filter(|_| is_new) {
+            if tracking::is_exported(self.key(id)) && !is_starting {
                 bridge::send(&cx, SpanCommand::EnterIn(inside.to_session()));
             }
         }
@@ -95,13 +94,16 @@ impl LayerState {
                 diagnostic::span_before_its_trace(span.metadata());
             }
         }
-        self.push_adopted(id, inside.map(|inside| future.attach_inside(inside)));
+        self.push_adopted(id, inside.map(|inside| (future, inside)));
     }
 
     /// Remembers the enter of an adopted span, also an enter outside the future: each exit ends the last enter.
-    pub(crate) fn push_adopted(&self, id: &Id, attached: Option<Attached>) {
-        if attached.is_some() || tracking::is_tracked(self.key(id)) {
-            self.push_entered(id, attached, false);
+    pub(crate) fn push_adopted(&self, id: &Id, inside: Option<(&PolledScope, Arc<Scope>)>) {
+        if inside.is_some() || tracking::is_tracked(self.key(id)) {
+            let attached = inside
+                .as_ref()
+                .map(|(future, inside)| future.attach_inside(inside.clone()));
+            self.push_entered(id, attached, inside.map(|it| it.1), false);
         }
     }
 
@@ -118,10 +120,8 @@ impl LayerState {
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         let key = self.key(id);
-        let last = tracking::adoption(key);
-        let is_exported = is_starting || last.as_ref().is_some_and(|it| it.is_exported);
         // The future keeps a span that it has adopted, whatever is recorded or set on the span.
-        let last = last.filter(|last| last.future == future.poll.future);
+        let last = tracking::adoption(key, &future.poll.future);
         if let Some(last) = last
             .as_ref()
             .filter(|it| Arc::ptr_eq(&it.scope, &future.scope))
@@ -136,46 +136,63 @@ impl LayerState {
         let set = last.map(|last| last.set).unwrap_or_default();
         let inside = future.inside(own, set_by);
         let adoption = Adoption {
-            future: future.poll.future,
+            future: future.poll.future.downgrade(),
             scope: future.scope.clone(),
             inside: match set == Session::default() {
                 true => inside,
                 false => Scope::nested(Some(inside), &set),
             },
             set,
-            is_exported,
         };
         let inside = adoption.inside.clone();
-        let guard = tracking::adopt(key, adoption);
+        let guard = tracking::adopt(key, adoption, is_starting);
         let mut extensions = span.extensions_mut();
-        if extensions.get_mut::<AdoptedSpan>().is_some() {
-            guard.forget();
-        } else {
-            extensions.insert(AdoptedSpan { _guard: guard });
+        // A layer that was replaced since has another key.
+        match extensions.get_mut::<AdoptedSpan>() {
+            Some(it) if it.guard.is_of(key) => guard.forget(),
+            _ => {
+                let replaced = extensions.replace(AdoptedSpan { guard });
+                drop(extensions);
+                drop(replaced);
+            }
         }
         Some(inside)
     }
 
-    /// Emits a diagnostic if a span that started in a future is entered in no session: the spans inside are in none.
+    /// The session in which a span is entered now, if the span started in a future.
+    pub(crate) fn other_session(&self, id: &Id) -> Option<Session> {
+        let here = tracking::is_exported(self.key(id)).then(Scope::current)??;
+        here.id_besides_default().map(|_| here.to_session())
+    }
+
+    /// A span was entered outside the future in which it started, in the session `other`. Without one, the spans inside are
+    /// in no session: a diagnostic says so.
     #[cold]
-    pub(crate) fn warn_of_lost_session<S>(&self, id: &Id, ctx: &Context<'_, S>)
+    pub(crate) fn leave_future<S>(&self, id: &Id, ctx: &Context<'_, S>, other: Option<Session>)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         let key = self.key(id);
         let is_in_session = || Scope::current().is_some_and(|scope| scope.id().is_some());
-        let was_adopted = tracking::adoption(key).is_some_and(|it| it.is_exported);
-        if was_adopted && !thread::is_entered(key) && !is_in_session() {
+        if let Some(other) = other {
+            bridge::send(&thread::current(), SpanCommand::EnterIn(other));
+        }
+        if tracking::is_exported(key) && !thread::is_entered(key) && !is_in_session() {
             if let Some(span) = ctx.span(id) {
                 diagnostic::adopted_span_outside(span.metadata());
             }
         }
     }
 
-    /// Whether a span is the current one, and adopted: its explicit children inherit what contextual ones do.
-    pub(crate) fn is_adopted_here(&self, id: &Id) -> bool {
-        let key = self.key(id);
-        tracking::adoption(key).is_some() && tracked::ensure_innermost(key).is_ok()
+    /// The `Context` inside the given parent of a new span, if the parent is adopted and entered on this thread.
+    pub(crate) fn inside_adopted_parent(&self, attrs: &Attributes<'_>) -> Option<OtelContext> {
+        let parent = attrs.parent()?;
+        let inside = thread::adopted_scope(self.key(parent))?;
+        if tracked::ensure_innermost(self.key(parent)).is_ok() {
+            return Some(thread::current());
+        }
+        let parent = self.subscriber.otel_context(parent);
+        Some(inside.entered(&parent.unwrap_or_default()))
     }
 
     /// Sets a session inside the current span, if it is adopted: until the span is exited, and again whenever the same
@@ -183,12 +200,12 @@ impl LayerState {
     pub(crate) fn set_in_adopted(&self, id: &Id, session: &Session) -> Result<bool, ErrorKind> {
         let key = self.key(id);
         let is_attached = thread::innermost(key).is_some_and(|(_, is_attached)| is_attached);
-        let adoption = tracking::adoption(key).filter(|_| is_attached);
-        let Some(adoption) = adoption else {
+        if !is_attached || thread::adopted_scope(key).is_none() {
             return Ok(false);
-        };
+        }
         tracked::ensure_innermost(key)?;
         let here = PolledScope::current().ok_or(ErrorKind::InsideValue)?;
+        let adoption = tracking::adoption(key, &here.poll.future).ok_or(ErrorKind::InsideValue)?;
         let inside = Scope::nested(Some(adoption.inside.clone()), session);
         let set = match session.is_exact {
             true => session.clone(),
@@ -203,8 +220,11 @@ impl LayerState {
             ..adoption
         };
         // The span has the guard already.
-        tracking::adopt(key, adoption).forget();
-        tracked::replace_attached(key, || here.attach_inside(inside));
+        tracking::adopt(key, adoption, false).forget();
+        tracked::replace_attached(key, Some(inside.clone()), || here.attach_inside(inside));
+        if tracking::is_exported(key) {
+            bridge::send(&thread::current(), SpanCommand::SetInside(session.clone()));
+        }
         Ok(true)
     }
 }

@@ -13,7 +13,7 @@ use crate::scope::tracking::{self, SpanKey, TrackedGuard, tracked_scope};
 use crate::session::Session;
 use opentelemetry::Context as OtelContext;
 use opentelemetry::baggage::BaggageExt;
-use opentelemetry::trace::TraceContextExt;
+use opentelemetry::trace::{SpanId, TraceContextExt};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tracing::span::{Attributes, Id};
@@ -37,7 +37,7 @@ impl LayerState {
         let metadata = attrs.metadata();
         if let Some(fields) = self.openers.names.opener_fields(metadata) {
             let (set, _) = self.openers.read(fields, attrs);
-            let outer = self.inherited(attrs);
+            let outer = self.inherited(attrs, ctx);
             if let Some(PendingSpan { scope, .. }) = self.openers.open(fields, metadata, set, outer)
             {
                 return self.track_in(scope, true, id, ctx);
@@ -51,19 +51,21 @@ impl LayerState {
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
-        if let Some(scope) = Self::needed(self.inherited(attrs), attrs) {
+        if let Some(scope) = Self::needed(self.inherited(attrs, ctx), attrs) {
             self.track_in(scope, false, id, ctx);
         }
     }
 
     /// Tracks a new span that the OpenTelemetry layer hasn't received, if it needs it.
+    #[cold]
     pub(crate) fn track_unreceived<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         let has_layer = self.setup.tracer.kind() != TracerKind::NoLayer;
+        let is_adopted = |parent| thread::adopted_scope(self.key(parent)).is_some();
         let is_unresolved =
-            |parent| has_layer && !self.is_adopted_here(parent) && self.starts_to_answer(parent);
+            |parent| has_layer && !is_adopted(parent) && self.starts_to_answer(parent);
         if !attrs.parent().is_some_and(is_unresolved) {
             return self.track_inherited(attrs, id, ctx);
         }
@@ -75,14 +77,29 @@ impl LayerState {
     }
 
     /// The scope that a new span inherits from its parent.
-    fn inherited(&self, attrs: &Attributes<'_>) -> Option<Arc<Scope>> {
+    fn inherited<S>(&self, attrs: &Attributes<'_>, ctx: &Context<'_, S>) -> Option<Arc<Scope>>
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
         let outer = match attrs.parent() {
-            Some(parent) if self.is_adopted_here(parent) => Scope::current(),
-            Some(parent) => self.scope_of(parent),
+            Some(parent) => thread::adopted_scope(self.key(parent))
+                .or_else(|| self.scope_of(parent))
+                .or_else(|| self.scope_before_reload(parent, ctx)),
             None if attrs.is_contextual() => Scope::current(),
             None => None,
         };
         outer.or_else(Scope::global_default)
+    }
+
+    /// The scope that a layer gave a span before this one replaced it. A layer that replaces another one has no dispatcher.
+    fn scope_before_reload<S>(&self, id: &Id, ctx: &Context<'_, S>) -> Option<Arc<Scope>>
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
+        match self.subscriber.upgrade() {
+            Some(_) => None,
+            None => scope_in_extensions(id, ctx),
+        }
     }
 
     /// The scope to track a span in, that inherits `inherited`.
@@ -130,6 +147,16 @@ impl LayerState {
         spans.into_iter().find_map(find)?
     }
 
+    /// Whether a `Context` without a span is attached inside the current span, if no span is current for OpenTelemetry.
+    pub(crate) fn is_shadowed(&self, current: &Id) -> bool {
+        let is_inside_nothing = || {
+            let innermost = thread::innermost(self.key(current));
+            innermost.is_some_and(|(place, _)| place.span == SpanId::INVALID)
+        };
+        let is_exported = || self.subscriber.otel_context(current).is_some();
+        self.setup.wrapped.is_activation_on() && (is_exported() || !is_inside_nothing())
+    }
+
     /// Tracks an unresolved span in the scope that its parent has by now.
     pub(crate) fn resolve<S>(&self, id: &Id, ctx: &Context<'_, S>)
     where
@@ -171,27 +198,33 @@ impl LayerState {
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         self.subscriber.flush_diagnostics();
-        let scope = tracked_scope(self.key(id));
+        let scope = tracked_scope(self.key(id)).or_else(|| self.scope_before_reload(id, ctx));
         let is_checked = scope.is_some()
             && self.setup.beside.is_running()
             && !(setup::has_processor() && self.is_after_opentelemetry_layer(id));
         // Also if it is current already: what made it current may end before this span is exited.
-        let attached = scope.map(|scope| {
-            let future = self.adopting_future(id, ctx);
-            let adopts = |future: &PolledScope| self.adopt(id, ctx, future, Some(&scope), false);
-            match future.as_ref().and_then(|it| Some((it, adopts(it)?))) {
-                Some((future, inside)) => future.attach_inside(inside),
-                None => scope.attach(),
-            }
-        });
-        self.push_entered(id, attached, is_checked);
+        let future = self.adopting_future(id, ctx);
+        let adopts = |it: &PolledScope| self.adopt(id, ctx, it, scope.as_ref(), false);
+        let adopted = future.as_ref().and_then(adopts);
+        let attached = match (future, adopted.clone()) {
+            (Some(future), Some(inside)) => Some(future.attach_inside(inside)),
+            _ => scope.map(Scope::attach),
+        };
+        self.push_entered(id, attached, adopted, is_checked);
     }
 
-    pub(crate) fn push_entered(&self, id: &Id, attached: Option<Attached>, is_checked: bool) {
+    pub(crate) fn push_entered(
+        &self,
+        id: &Id,
+        attached: Option<Attached>,
+        adopted: Option<Arc<Scope>>,
+        is_checked: bool,
+    ) {
         thread::push(EnteredSpan {
             span: self.key(id),
             layer: Arc::downgrade(&self.exists),
             attached,
+            adopted,
             place: current_place(),
             is_checked,
         });
@@ -232,6 +265,15 @@ impl LayerState {
     }
 }
 
+/// The scope in the extensions of a span or its nearest ancestor.
+pub(crate) fn scope_in_extensions<S>(id: &Id, ctx: &Context<'_, S>) -> Option<Arc<Scope>>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    let mut scope = ctx.span(id)?.scope();
+    scope.find_map(|span| Some(span.extensions().get::<SessionExtension>()?.scope.clone()))
+}
+
 /// An error unless a span is the innermost one of this thread, and nothing is attached inside it.
 pub(crate) fn ensure_innermost(span: SpanKey) -> Result<(), ErrorKind> {
     let (place, _) = thread::innermost(span).ok_or(ErrorKind::FilteredOut)?;
@@ -269,14 +311,21 @@ pub(crate) fn set_session(
     let scope = Scope::nested(own, session);
     state.replace_scope(dispatch, span, &scope);
     state.set_span(dispatch, span);
-    replace_attached(key, || scope.attach());
+    replace_attached(key, None, || scope.attach());
     Ok(())
 }
 
 /// Attaches another scope inside a span that is entered, until it is exited.
-pub(crate) fn replace_attached(span: SpanKey, attach: impl FnOnce() -> Attached) {
+pub(crate) fn replace_attached(
+    span: SpanKey,
+    adopted: Option<Arc<Scope>>,
+    attach: impl FnOnce() -> Attached,
+) {
     if let Some(mut entered) = thread::pop(span) {
+        // First: OpenTelemetry's stack would grow.
+        entered.attached = None;
         entered.attached = Some(attach());
+        entered.adopted = adopted;
         entered.place = current_place();
         thread::push(entered);
     }

@@ -4,6 +4,7 @@
 use crate::base::setup::TracerKind;
 use crate::base::{diagnostic, setup};
 use crate::layer::spans::{LayerState, SessionExtension};
+use crate::layer::tracked::scope_in_extensions;
 use crate::scope::bridge::{PendingSpan, ReceivedBy};
 use crate::scope::{Scope, bridge, polled, thread, tracking};
 use opentelemetry::Context as OtelContext;
@@ -55,11 +56,12 @@ impl<L> WrappedLayer<L> {
         L: Layer<S>,
     {
         let contextual = Attributes::new(attrs.metadata(), attrs.values());
-        let is_adopted_here = |parent| self.state.is_adopted_here(parent);
-        let attrs = match attrs.parent().is_some_and(is_adopted_here) {
-            true => &contextual,
-            false => attrs,
+        let inside_parent = self.state.inside_adopted_parent(attrs);
+        let attrs = match &inside_parent {
+            Some(_) => &contextual,
+            None => attrs,
         };
+        let _attached = inside_parent.map(thread::attach);
         self.create_span(attrs, id, &ctx);
         self.state.keep_apart(attrs, id, &ctx);
     }
@@ -73,9 +75,12 @@ impl<L> WrappedLayer<L> {
         if let Some(fields) = self.state.openers.names.opener_fields(metadata) {
             let (set, called_in) = self.state.openers.read(fields, attrs);
             let parent = self.parent_context(attrs, called_in);
-            let outer = parent
-                .as_ref()
-                .map_or_else(Scope::global_default, Scope::of);
+            // Where its `Context` isn't found, a scope that was set on the parent is seen when the span starts.
+            let inherited = || scope_in_extensions(attrs.parent()?, ctx);
+            let outer = match &parent {
+                Some(cx) => Scope::of(cx),
+                None => inherited().or_else(Scope::global_default),
+            };
             if let Some(pending_span) = (self.state.openers).open(fields, metadata, set, outer) {
                 return self.new_opener(attrs, id, ctx, parent, pending_span);
             }
@@ -112,16 +117,8 @@ impl<L> WrappedLayer<L> {
         let received_by = bridge::received_by();
         drop(creating);
         if !self.is_received(received_by) {
-            self.track_unreceived(attrs, id, ctx);
+            self.state.track_unreceived(attrs, id, &ctx);
         }
-    }
-
-    #[cold]
-    fn track_unreceived<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>)
-    where
-        S: Subscriber + for<'span> LookupSpan<'span>,
-    {
-        self.state.track_unreceived(attrs, id, &ctx);
     }
 
     fn new_opener<S>(
@@ -251,6 +248,7 @@ impl<L> WrappedLayer<L> {
             self.state.resolve(id, ctx);
         }
         let future = self.state.adopting_future(id, ctx);
+        let other = (may_track && future.is_none()).then(|| self.state.other_session(id));
         let entering = future.is_some().then(bridge::entering);
         match is_running {
             true => self.enter_and_check(id, ctx),
@@ -262,7 +260,7 @@ impl<L> WrappedLayer<L> {
             _ if may_track && self.is_tracked(id) => self.state.track_enter(id, ctx),
             Some(future) => self.state.adopt_entered(id, ctx, &future, is_starting),
             None if may_track => {
-                self.state.warn_of_lost_session(id, ctx);
+                self.state.leave_future(id, ctx, other.flatten());
                 self.state.push_adopted(id, None);
             }
             None => {}

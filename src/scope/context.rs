@@ -10,8 +10,9 @@
 //!   ids are in [`COUNTED_SPANS`] instead.
 //! - [`DEFAULT`], the default session of the process.
 
-use crate::base::shards::{Shards, unique_number};
+use crate::base::shards::Shards;
 use crate::scope::Scope;
+use crate::scope::polled::FutureId;
 use crate::scope::thread::{self, Attached};
 use crate::session::Id;
 use crate::session::keys::Parts;
@@ -76,15 +77,8 @@ impl Scope {
         thread::attach_changed(|cx| self.entered(cx))
     }
 
-    /// `cx` with an entry for this scope, while a future is polled. `replaced`: the scope that applies outside the future.
-    /// `shadows`: the parts of it that don't apply inside.
-    pub(crate) fn entered_to_poll(
-        self: Arc<Self>,
-        cx: &Context,
-        replaced: Option<Arc<Scope>>,
-        shadows: Parts,
-        future: u64,
-    ) -> Context {
+    /// `cx` with an entry for this scope, while a future is polled.
+    pub(crate) fn entered_to_poll(self: Arc<Self>, cx: &Context, poll: Poll) -> Context {
         let under = Under::current(cx);
         let starts_trace = cx
             .get::<Entry>()
@@ -93,11 +87,7 @@ impl Scope {
             scope: self,
             under,
             starts_trace: starts_trace.cloned(),
-            origin: Origin::Poll(Poll {
-                replaced,
-                shadows,
-                future,
-            }),
+            origin: Origin::Poll(poll),
         })
     }
 }
@@ -107,17 +97,20 @@ pub(crate) fn to_poll(cx: &Context, replaced: Option<Arc<Scope>>) -> Context {
     let Some(entry) = cx.get::<Entry>() else {
         return cx.clone();
     };
-    let under = Under::current(cx);
-    cx.with_value(Entry {
-        scope: entry.scope.clone(),
-        under,
-        starts_trace: entry.starts_trace_under(under).cloned(),
-        origin: Origin::Poll(Poll {
-            replaced,
-            shadows: Parts::ALL,
-            future: unique_number(),
-        }),
-    })
+    let poll = Poll {
+        replaced,
+        shadows: Parts::ALL,
+        future: FutureId::default(),
+    };
+    entry.scope.clone().entered_to_poll(cx, poll)
+}
+
+/// `cx` of a future, for a clone of the future.
+pub(crate) fn for_clone(cx: &Context) -> Context {
+    match cx.get::<Entry>().map(|entry| &entry.origin) {
+        Some(Origin::Poll(poll)) => to_poll(cx, poll.replaced.clone()),
+        _ => cx.clone(),
+    }
 }
 
 /// `cx`, whose span is adopted by a future, with the scope that applies inside.
@@ -261,8 +254,7 @@ pub(crate) struct Poll {
     pub(crate) replaced: Option<Arc<Scope>>,
     /// The parts of outer sessions that don't apply inside the future.
     pub(crate) shadows: Parts,
-    /// The number of the future.
-    pub(crate) future: u64,
+    pub(crate) future: FutureId,
 }
 
 /// Whether a session was attached inside the span of `cx`, which `set_*` on the span would not change.
@@ -321,12 +313,20 @@ fn key(span: &SpanContext) -> u64 {
     u64::from_ne_bytes(span.span_id().to_bytes())
 }
 
-/// Whether the id of a span looks like a counted one, perhaps behind a prefix. A span of another provider may have it too.
-/// Two random ids are never equal. One in 8 million looks counted, which costs an allocation and changes nothing.
+/// Whether the id of a span looks like a counted one, perhaps behind a prefix: it has three zero bytes in a row. A span of another
+/// provider may have it too. Two random ids are never equal. One in 3 million looks counted, which costs an allocation and
+/// changes nothing.
 #[inline]
 pub(crate) fn is_counted(span: &SpanContext) -> bool {
-    let bytes = span.span_id().to_bytes();
-    bytes[..3] == [0; 3] || bytes[3..6] == [0; 3]
+    #[cold]
+    fn has_three_in_a_row(id: u64) -> bool {
+        (0..6).any(|at| id & 0xff_ffff << (8 * at) == 0)
+    }
+    let id = u64::from_ne_bytes(span.span_id().to_bytes());
+    let lowest_bits = u64::from_ne_bytes([1; 8]);
+    // A zero byte borrows. Few random ids have one.
+    let has_zero = id.wrapping_sub(lowest_bits) & !id & lowest_bits << 7 != 0;
+    has_zero && has_three_in_a_row(id)
 }
 
 /// Adds the scope of a span whose id isn't counted.

@@ -13,11 +13,10 @@ use crate::scope::thread::{self, Attached};
 use crate::scope::{Scope, tracking};
 use crate::session::keys::Part;
 use crate::session::{IdKind, Session, details};
-use opentelemetry::Context;
 use opentelemetry::trace::{TraceContextExt, TraceId};
 use std::cell::Cell;
 use std::num::NonZeroU64;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use tracing::span::Id;
 
 /// What has set the scope of a span.
@@ -29,6 +28,20 @@ pub(crate) enum SetBy {
     Fields,
     /// `set_*` functions that were called in the span.
     Functions,
+}
+
+/// Tells futures apart, as long as one of them exists. A clone is of the same future.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FutureId(Arc<()>);
+
+impl FutureId {
+    pub(crate) fn downgrade(&self) -> Weak<()> {
+        Arc::downgrade(&self.0)
+    }
+
+    pub(crate) fn is(&self, other: &Weak<()>) -> bool {
+        std::ptr::eq(Arc::as_ptr(&self.0), other.as_ptr())
+    }
 }
 
 /// The scope of a future that is being polled.
@@ -163,15 +176,12 @@ pub(crate) fn may_adopt() -> bool {
     polled.count > 0 && polled.entered.is_none()
 }
 
-/// A span was entered that the future doesn't adopt, and `cx` is current now. It has no effect for a span that leaves the
-/// current `Context` as it is.
-pub(crate) fn entered(id: &Id, cx: &Context) {
-    if context::poll_of(cx).is_none() {
-        POLLED.set(Polled {
-            entered: Some(id.into_non_zero_u64()),
-            ..POLLED.get()
-        });
-    }
+/// A span was entered directly inside a future that doesn't adopt it.
+pub(crate) fn entered(id: &Id) {
+    POLLED.set(Polled {
+        entered: Some(id.into_non_zero_u64()),
+        ..POLLED.get()
+    });
 }
 
 /// A span is exited.

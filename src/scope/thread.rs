@@ -4,12 +4,13 @@
 //! thread-local, and asking for it panics after its destructor has run. A panic in the destructor of another thread-local
 //! aborts the process. So all code uses these functions, which return nothing then.
 
+use crate::scope::Scope;
 use crate::scope::tracking::{SpanKey, is_tracked};
 use opentelemetry::trace::SpanId;
 use opentelemetry::{Context, ContextGuard};
 use std::cell::{Cell, RefCell};
 use std::panic::catch_unwind;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 thread_local! {
     /// Whether OpenTelemetry's thread-local existed on the first use of this module. That use writes it, and it can't be
@@ -86,6 +87,8 @@ pub(crate) struct EnteredSpan {
     pub(crate) layer: Weak<()>,
     /// Detaches the scope when it is dropped.
     pub(crate) attached: Option<Attached>,
+    /// The scope that is attached inside an adopted span.
+    pub(crate) adopted: Option<Arc<Scope>>,
     /// What was current after that.
     pub(crate) place: Option<Place>,
     /// The setup check continues when the span is exited.
@@ -131,6 +134,15 @@ pub(crate) fn pop(span: SpanKey) -> Option<EnteredSpan> {
 pub(crate) fn is_entered(span: SpanKey) -> bool {
     let is_it = |it: &EnteredSpan| it.span == span && it.attached.is_some();
     with_entered(|stack| stack.iter().any(is_it)).unwrap_or(false)
+}
+
+/// The scope that applies inside an adopted span which is entered on this thread.
+pub(crate) fn adopted_scope(span: SpanKey) -> Option<Arc<Scope>> {
+    if !is_any_entered() {
+        return None;
+    }
+    let adopted = |it: &EnteredSpan| it.adopted.clone().filter(|_| it.span == span);
+    with_entered(|stack| stack.iter().rev().find_map(adopted)).flatten()
 }
 
 /// The place inside the innermost span of a layer, and whether its scope is attached. `None`: the innermost span is another

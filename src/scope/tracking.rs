@@ -4,10 +4,11 @@
 
 use crate::base::shards::Shards;
 use crate::scope::Scope;
+use crate::scope::polled::FutureId;
 use crate::session::Session;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 /// A span of `tracing`, by its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,23 +48,22 @@ pub(crate) fn is_used() -> bool {
 struct TrackedSpan {
     /// `None`: the OpenTelemetry layer knows the span, or it isn't known yet which scope the span inherits.
     scope: Option<Arc<Scope>>,
-    adoption: Option<Adoption>,
+    /// One for each future that has adopted the span and still exists.
+    adoptions: Vec<Adoption>,
+    /// The span started in a future that adopted it.
+    is_exported: bool,
 }
 
-/// The future that has adopted a span last.
+/// A future has adopted a span.
 #[derive(Clone)]
 pub(crate) struct Adoption {
-    /// The number of the future.
-    pub(crate) future: u64,
+    pub(crate) future: Weak<()>,
     /// The scope of the future.
     pub(crate) scope: Arc<Scope>,
     /// The scope that applies inside the span.
     pub(crate) inside: Arc<Scope>,
     /// The values that were set inside the span, in this future.
     pub(crate) set: Session,
-    /// The span started in the first such future, and is exported with the session of that future as long as no future of another
-    /// session has entered it.
-    pub(crate) is_exported: bool,
 }
 
 /// False if a span is neither tracked nor adopted; true if it may be.
@@ -81,8 +81,13 @@ pub(crate) fn track(span: SpanKey, scope: Arc<Scope>) -> TrackedGuard {
 /// Gives a tracked span another scope.
 pub(crate) fn replace_tracked(span: SpanKey, scope: Arc<Scope>) {
     let scope = Some(scope);
-    let adoption = None;
-    insert(span, TrackedSpan { scope, adoption });
+    insert(
+        span,
+        TrackedSpan {
+            scope,
+            ..TrackedSpan::default()
+        },
+    );
 }
 
 pub(crate) fn tracked_scope(span: SpanKey) -> Option<Arc<Scope>> {
@@ -101,32 +106,51 @@ pub(crate) fn track_unresolved(span: SpanKey) -> TrackedGuard {
 }
 
 pub(crate) fn is_unresolved(span: SpanKey) -> bool {
-    let is_unresolved = |it: &TrackedSpan| it.scope.is_none() && it.adoption.is_none();
+    let is_unresolved = |it: &TrackedSpan| it.scope.is_none() && it.adoptions.is_empty();
     TRACKED
         .read(span, |it| is_unresolved(it).then_some(()))
         .is_some()
 }
 
 /// A future adopts a span. The guard of the first future is the one to keep.
-pub(crate) fn adopt(span: SpanKey, adoption: Adoption) -> TrackedGuard {
-    let (scope, adoption) = (None, Some(adoption));
-    insert(span, TrackedSpan { scope, adoption });
+pub(crate) fn adopt(span: SpanKey, adoption: Adoption, is_starting: bool) -> TrackedGuard {
+    let adopted = TrackedSpan {
+        scope: None,
+        adoptions: vec![adoption],
+        is_exported: is_starting,
+    };
+    insert(span, adopted);
     TrackedGuard(span)
 }
 
-pub(crate) fn adoption(span: SpanKey) -> Option<Adoption> {
-    TRACKED.read(span, |it| it.adoption.clone())
+/// How a future has adopted a span.
+pub(crate) fn adoption(span: SpanKey, future: &FutureId) -> Option<Adoption> {
+    let is_it = |it: &&Adoption| future.is(&it.future);
+    TRACKED.read(span, |it| it.adoptions.iter().find(is_it).cloned())
 }
 
-/// Replaces the scope or the adoption of a span, or both.
+/// Whether a span started in a future that adopted it: it is exported with the session of that future, as long as it isn't
+/// entered in another one.
+pub(crate) fn is_exported(span: SpanKey) -> bool {
+    TRACKED
+        .read(span, |it| it.is_exported.then_some(()))
+        .is_some()
+}
+
+/// Replaces the scope of a span, or what one future has adopted it with.
 fn insert(span: SpanKey, tracked: TrackedSpan) {
     set_used();
     TRACKED.insert_or(span, tracked, |there, mut new| {
         if new.scope.is_some() {
             std::mem::swap(&mut there.scope, &mut new.scope);
         }
-        if new.adoption.is_some() {
-            std::mem::swap(&mut there.adoption, &mut new.adoption);
+        there.is_exported |= new.is_exported;
+        if let Some(adoption) = new.adoptions.pop() {
+            let stays =
+                |it: &Adoption| it.future.strong_count() > 0 && !it.future.ptr_eq(&adoption.future);
+            let all = std::mem::take(&mut there.adoptions).into_iter();
+            (there.adoptions, new.adoptions) = all.partition(stays);
+            there.adoptions.push(adoption);
         }
         Some(new)
     });
@@ -138,6 +162,10 @@ fn insert(span: SpanKey, tracked: TrackedSpan) {
 pub(crate) struct TrackedGuard(SpanKey);
 
 impl TrackedGuard {
+    pub(crate) fn is_of(&self, span: SpanKey) -> bool {
+        self.0 == span
+    }
+
     /// Another guard ends the tracking.
     pub(crate) fn forget(self) {
         std::mem::forget(self);

@@ -1,7 +1,6 @@
 //! The commands to a started span (`scope/bridge.rs`): set a session on it, mark it, enter it in another future.
 
 use crate::scope::Scope;
-use crate::session::keys::Part;
 use crate::session::{IdKind, Session};
 use crate::tracer::attributes::{Adopted, SpanAttributes};
 use std::sync::Arc;
@@ -12,6 +11,8 @@ impl SpanAttributes {
         if let Some(opener) = &self.opener {
             opener.warn_of_kept_ids(session);
         }
+        // Set outside the future that has adopted the span: the span is no longer exported with the future's session.
+        self.end_adoption();
         let scope = Scope::nested(self.scope.clone(), session);
         // The span may already have attributes with the keys that are new. Which ones isn't known, so it writes none.
         for attribute in session.details.iter().flat_map(|it| &it.attributes) {
@@ -21,36 +22,39 @@ impl SpanAttributes {
             }
         }
         self.scope = Some(scope.clone());
-        match self.more.as_mut().and_then(|more| more.adopted.as_mut()) {
-            None => scope,
-            Some(Adopted { own, .. }) => {
-                let scope = Scope::nested(own.take(), session);
-                own.insert(scope).clone()
-            }
+        scope
+    }
+
+    fn end_adoption(&mut self) {
+        let adopted = self.more.as_mut().and_then(|more| more.adopted.take());
+        if let Some(Adopted { own, .. }) = adopted {
+            self.scope = own;
         }
     }
 
-    /// The span is entered in another future. It keeps the session if that is the same one, and the user if that is too.
+    /// The span is entered in another session. It keeps the session if that is the same one, and everything if the user is
+    /// the same too.
     pub(crate) fn enter_in(&mut self, session: &Session) {
         let adopted = self.more.as_ref().and_then(|more| more.adopted.as_ref());
         let Some(Adopted { own, first }) = adopted else {
             return;
         };
         if first.id != session.id {
-            self.scope = own.clone();
+            self.end_adoption();
         } else if first.user_id != session.user_id {
-            let first = first.clone().without(Part::User);
-            self.scope = Some(Scope::nested(own.clone(), &first));
+            let id = Session {
+                id: first.id.clone(),
+                ..Session::default()
+            };
+            self.scope = Some(Scope::nested(own.clone(), &id));
         }
     }
 
     /// Sets a session inside the future that has adopted the span.
     pub(crate) fn set_inside(&mut self, session: &Session) {
-        if self
-            .more
-            .as_ref()
-            .is_some_and(|more| more.adopted.is_some())
-        {
+        let adopted = self.more.as_mut().and_then(|more| more.adopted.as_mut());
+        if let Some(Adopted { first, .. }) = adopted {
+            *first = session.inside(first);
             self.scope = Some(Scope::nested(self.scope.take(), session));
         }
     }

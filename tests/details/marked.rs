@@ -1,12 +1,16 @@
 //! Spans that are marked.
 
 use crate::details::{full, lacks, line, list, span, with_metadata};
-use crate::support::{App, values};
-use opentelemetry::Value;
+use crate::support::{App, remote, values};
+use opentelemetry::{Context, Value};
 use opentelemetry_sdk::trace::SpanData;
 use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::{Session, mark_trace, session, set_session_id, set_user_id};
+use tracing_session::{
+    InSession, Session, SessionLayer, mark_trace, session, set_session_id, set_user_id,
+};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::filter_fn;
 
 #[test]
 fn marked_spans_carry_it_and_pass_nothing_on() {
@@ -233,4 +237,74 @@ fn root_that_two_tasks_mark_has_the_session_and_user_of_one() {
     let request = app.span("request");
     assert_eq!(values(&request, "session.id"), ["chat-a"]);
     assert_eq!(values(&request, "user.id"), [""; 0]);
+}
+
+/// The current span is of no trace, or of another one than the span that `tracing` says is current.
+#[test]
+fn mark_reaches_no_span_of_another_trace() {
+    let chat = || Session::new("chat-42").unwrap();
+    let places: [fn(&dyn Fn()); 2] = [
+        |mark| {
+            let _attached = Context::new().attach();
+            mark();
+        },
+        |mark| {
+            let elsewhere = remote();
+            let _attached = elsewhere.attach();
+            mark();
+        },
+    ];
+    for place in places {
+        for name in ["exported", "hidden"] {
+            let filter = filter_fn(|it: &tracing::Metadata<'_>| it.name() != "hidden");
+            let app = App::with_layer(|otel| SessionLayer::new().wrap(otel.with_filter(filter)));
+            info_span!("root").in_scope(|| {
+                let below = match name {
+                    "hidden" => info_span!("hidden"),
+                    _ => info_span!("exported"),
+                };
+                below.in_scope(|| {
+                    place(&|| chat().in_scope(|| drop(mark_trace().unwrap_err())));
+                });
+            });
+            assert_eq!(line(&app.span("root")), "root", "{name}");
+        }
+    }
+}
+
+#[test]
+fn mark_in_a_destructor_reaches_no_span_of_the_place() {
+    struct Marks;
+
+    impl Drop for Marks {
+        fn drop(&mut self) {
+            drop(mark_trace());
+        }
+    }
+
+    let app = App::new();
+    let work = async {
+        let _marks = Marks;
+        std::future::pending::<()>().await;
+    };
+    let mut work = Box::pin(work.in_session(Session::new("alice").unwrap()));
+    assert!(futures_util::FutureExt::now_or_never(&mut work).is_none());
+    info_span!("http of bob").in_scope(|| {
+        let bob = Session::new("bob").unwrap();
+        bob.in_scope(|| info_span!("handler").in_scope(|| drop(work)));
+    });
+    assert_eq!(line(&app.span("http of bob")), "http of bob");
+}
+
+#[test]
+fn mark_inside_a_session_in_a_filtered_out_span_reaches_the_root() {
+    let filter = filter_fn(|it: &tracing::Metadata<'_>| it.name() != "hidden");
+    let app = App::with_layer(|otel| SessionLayer::new().wrap(otel.with_filter(filter)));
+    info_span!("root").in_scope(|| {
+        info_span!("hidden").in_scope(|| {
+            let chat = Session::new("chat-42").unwrap();
+            chat.in_scope(|| mark_trace().unwrap());
+        });
+    });
+    assert_eq!(values(&app.span("root"), "session.id"), ["chat-42"]);
 }

@@ -1,7 +1,7 @@
 //! Destructors of futures, streams and bodies run in the session of the future (row 11).
 
 use crate::inherits::session_of;
-use crate::support::{App, propagate, session, values};
+use crate::support::{App, alone, propagate, session, values};
 use futures_util::{Stream, StreamExt};
 use opentelemetry::trace::{SpanId, TraceId};
 use std::collections::HashMap;
@@ -71,6 +71,25 @@ fn destructors_of_a_future_that_was_never_polled_run_in_its_session() {
     let span = dropped_in_another_session(&app, future, false);
     assert_eq!(session_of(&span), ["chat-42"]);
     assert_eq!(values(&span, "user.id"), [""; 0]);
+}
+
+#[test]
+fn destructors_of_a_future_that_was_never_polled_are_in_the_default_session_too() {
+    if !alone(test_name!(), &[]) {
+        return;
+    }
+    let default = session("default").with_user("u-7").unwrap();
+    default.set_global_default().unwrap();
+    let app = App::new();
+    let cleans_up = CleansUp;
+    let future = async move {
+        let _cleans_up = &cleans_up;
+        pending::<()>().await;
+    };
+    drop(future.in_session(session("chat-42")));
+    let span = app.span("clean-up");
+    assert_eq!(session_of(&span), ["chat-42"]);
+    assert_eq!(values(&span, "user.id"), ["u-7"]);
 }
 
 #[test]

@@ -117,7 +117,13 @@ fn openers_with_remote_parents_and_equal_ids_stay_apart() {
 
 #[test]
 fn counters_behind_a_prefix_stay_apart() {
-    for prefix in [7 << 40, 7 << 56, u64::from(u32::MAX)] {
+    for prefix in [
+        7 << 40,
+        7 << 56,
+        u64::from(u32::MAX),
+        0xabcd_1234 << 32,
+        0xabcd << 48,
+    ] {
         let (one, other) = (counting_from(prefix), counting_from(prefix));
         let within = |app: &App, f: &dyn Fn()| dispatcher::with_default(&app.dispatch, f);
         let a = dispatcher::with_default(&one.dispatch, || info_span!("a"));

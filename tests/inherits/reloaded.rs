@@ -85,6 +85,24 @@ fn thread_of_people_who_only_log_is_clean_after_a_reload_in_a_span() {
     }
 }
 
+/// Spans that are open when the layer is replaced.
+#[test]
+fn spans_of_people_who_only_log_keep_their_session_after_a_reload() {
+    let (dispatch, handle) = logging();
+    dispatcher::with_default(&dispatch, || {
+        let is_here = |id| assert_eq!(current_session_id().as_deref(), Some(id));
+        let chat = session!("chat-42");
+        let below = chat.in_scope(|| info_span!("below"));
+        handle.reload(Some(SessionLayer::new())).unwrap();
+        for span in [&chat, &below] {
+            span.in_scope(|| is_here("chat-42"));
+            session!("other").in_scope(|| span.in_scope(|| is_here("chat-42")));
+            info_span!(parent: span, "child").in_scope(|| is_here("chat-42"));
+        }
+        assert_clean();
+    });
+}
+
 #[test]
 fn session_stays_until_the_span_is_left_after_a_reload() {
     let (dispatch, handle) = logging();

@@ -5,6 +5,7 @@ use crate::allocator::{ALLOCATED, LIVE};
 use crate::support::App;
 use opentelemetry::trace::{Span as _, Tracer, TracerProvider};
 use opentelemetry::{Key, KeyValue};
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use std::pin::pin;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
@@ -12,7 +13,12 @@ use tracing::Instrument;
 use tracing::field::{Empty, debug};
 use tracing::{Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_session::{InSession, Session, mark_trace, session, set_session_id, set_user_id};
+use tracing_session::{
+    InSession, Session, SessionLayer, SessionTracerProvider, current_session, mark_trace, session,
+    set_session_id, set_user_id,
+};
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::reload;
 
 const PART: usize = 1_000;
 
@@ -157,4 +163,43 @@ fn futures_that_enter_one_span_take_no_more_memory() {
             app.exporter.reset();
         });
     }
+}
+
+#[test]
+fn sessions_set_in_one_enter_of_a_span_take_no_more_memory() {
+    let subscriber = tracing_subscriber::registry().with(SessionLayer::new());
+    tracing::subscriber::with_default(subscriber, || {
+        let span = info_span!("worker");
+        let set = |n: usize| {
+            set_user_id(n).unwrap();
+            let here = current_session().unwrap();
+            assert_eq!(here.user_id(), Some(n.to_string().as_str()));
+        };
+        // OpenTelemetry's stack of `Context`s has room for fewer.
+        span.in_scope(|| (0..70_000).for_each(set));
+        span.in_scope(|| stays_as_it_is("sets", set));
+    });
+}
+
+#[test]
+fn adopted_spans_that_are_open_when_the_layer_is_replaced_take_no_more_memory() {
+    let provider = SessionTracerProvider::new(SdkTracerProvider::default());
+    let layer = || {
+        let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
+        SessionLayer::new().wrap(otel)
+    };
+    let (reloadable, handle) = reload::Layer::new(layer());
+    let subscriber = tracing_subscriber::registry().with(reloadable);
+    tracing::subscriber::with_default(subscriber, || {
+        stays_as_it_is("reloads", |_| {
+            let connection = info_span!("connection");
+            for _ in 0..2 {
+                let request = async {}.instrument(connection.clone());
+                let request = pin!(request.in_session(Session::new("chat-42").unwrap()));
+                let mut waker = Context::from_waker(Waker::noop());
+                assert!(request.poll(&mut waker).is_ready());
+                handle.reload(layer()).unwrap();
+            }
+        });
+    });
 }

@@ -12,8 +12,8 @@ use tracing_session::{
     InSession, Session, SessionLayer, current_session, current_session_id, layer::SessionExtension,
     session, session::Part, set_session_id,
 };
-use tracing_subscriber::Layer;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{Layer, reload};
 
 /// Runs work in the session `outer`.
 type Way = fn(&mut dyn FnMut());
@@ -484,4 +484,19 @@ fn how_an_id_was_set_is_no_part_of_a_session() {
     assert_eq!(implicit, explicit);
     let shown = |it: &dyn Debug| format!("{it:?}");
     assert_eq!(shown(&implicit), shown(&explicit));
+}
+
+/// Behind `reload::Layer`, nobody finds the parent's `Context`.
+#[test]
+fn implicit_child_of_an_explicit_session_behind_a_reloadable_layer_is_ignored() {
+    let app = App::with_layer(|otel| SessionLayer::new().wrap(reload::Layer::new(otel).0));
+    let chat = session!("outer");
+    let below = chat.in_scope(|| info_span!("below"));
+    for parent in [&chat, &below] {
+        info_span!(parent: parent, "session", id = 7).in_scope(work);
+    }
+    drop((chat, below));
+    for span in app.spans() {
+        assert_eq!(values(&span, "session.id"), ["outer"], "{}", span.name);
+    }
 }

@@ -268,6 +268,16 @@ struct Here {
     scope: Option<usize>,
     /// The session of a future that is polled directly here.
     polled: Option<usize>,
+    /// The innermost of the `Oracle`'s adoptions that are entered here.
+    adopted: Option<usize>,
+}
+
+/// A span that a future has adopted, and that is entered.
+#[derive(Clone, Copy)]
+struct Adoption {
+    span: usize,
+    inside: usize,
+    around: Option<usize>,
 }
 
 #[derive(Default)]
@@ -277,6 +287,7 @@ struct Oracle {
     /// The spans of `tracing` by their nodes.
     spans: Vec<(usize, Span)>,
     answers: Vec<Answer>,
+    adoptions: Vec<Adoption>,
 }
 
 impl Oracle {
@@ -294,12 +305,24 @@ impl Oracle {
                 let span = self.find(name);
                 self.start(span);
                 let adopted = self.adopted(span, here);
+                let adoption = adopted.map(|inside| Adoption {
+                    span,
+                    inside,
+                    around: here.adopted,
+                });
+                self.adoptions.extend(adoption);
+                let last = self.adoptions.len().checked_sub(1);
+                let here = Here {
+                    adopted: adoption.and(last).or(here.adopted),
+                    ..here
+                };
                 let inside = match &self.nodes[span] {
                     Node { exported: true, .. } => Here {
                         current: Some(span),
                         exported: Some(span),
                         scope: adopted.or(Some(span)),
                         polled: adopted,
+                        ..here
                     },
                     // A hidden span changes nothing for OpenTelemetry, except by what it sets or inherits.
                     _ => Here {
@@ -350,12 +373,11 @@ impl Oracle {
                 let index = self.nodes.len();
                 self.nodes.push(span);
                 let span = Some(index);
-                let current = here.current;
                 let inside_span = Here {
-                    current,
                     exported: span,
                     scope: span,
                     polled: None,
+                    ..here
                 };
                 self.run(inside, inside_span);
                 self.nodes[index].closed = self.now;
@@ -411,7 +433,12 @@ impl Oracle {
                 self.start(parent);
                 // The child of a hidden span is a root of the exported tree, with its scope.
                 let exported = self.nodes[parent].exported;
-                (exported.then_some(parent), Some(parent))
+                let adoption = |at: usize| self.adoptions[at];
+                let innermost = here.adopted.map(adoption);
+                let around = |it: &Adoption| it.around.map(adoption);
+                let mut entered = std::iter::successors(innermost, around);
+                let inside = entered.find(|it| it.span == parent).map(|it| it.inside);
+                (exported.then_some(parent), inside.or(Some(parent)))
             }
             Parent::None => (None, None),
         };
