@@ -115,6 +115,49 @@ const PROMISES: &[Promise] = &[
         let ours = |shape| counts.get(shape, Case::TracingSession);
         Some(ours("chain64")? / ours("chain4")? - 1.0)
     }),
+    ("turn by session! of hand_written", 0.2, |counts| {
+        counts.share("turn", Case::TracingSession, Case::HandWritten)
+    }),
+    ("turn by fields of hand_written", 0.2, |counts| {
+        counts.share("turn", Case::Field, Case::HandWritten)
+    }),
+    ("turn by a Conversation of hand_written", 0.2, |counts| {
+        counts.share("turn", Case::Conversation, Case::HandWritten)
+    }),
+    (
+        "turn in the default session of hand_written",
+        0.2,
+        |counts| counts.share("turn", Case::DefaultSession, Case::HandWritten),
+    ),
+    ("turn by set_* of hand_written", 0.25, |counts| {
+        counts.share("turn", Case::Set, Case::HandWritten)
+    }),
+    ("turn by late fields of hand_written", 0.4, |counts| {
+        counts.share("turn", Case::Late, Case::HandWritten)
+    }),
+    ("turn in_session of hand_written", 0.75, |counts| {
+        counts.share("turn", Case::SessionValue, Case::HandWritten)
+    }),
+    ("turn with details of hand_written_full", 0.55, |counts| {
+        counts.share("turn", Case::Full, Case::HandWrittenFull)
+    }),
+    ("unsampled turn of hand_written", 0.65, |counts| {
+        counts.share("turn_unsampled", Case::TracingSession, Case::HandWritten)
+    }),
+    ("handler1 by a Session of hand_written", 1.0, |counts| {
+        counts.share("handler1", Case::SessionValue, Case::HandWritten)
+    }),
+    (
+        "handler1 in the default session of hand_written",
+        0.2,
+        |counts| counts.share("handler1", Case::DefaultSession, Case::HandWritten),
+    ),
+    // Of what two fields by hand add to a span of the same turn.
+    ("exporter of two dialects of hand_written", 2.0, |counts| {
+        let exporter = counts.get("turn_dialects", Case::TracingSession)?;
+        let more = exporter - counts.get("turn_exported", Case::TracingSession)?;
+        Some(more / counts.over_baseline("turn", Case::HandWritten)?)
+    }),
     ("inject over TraceContext + Baggage", 1.3, |counts| {
         counts.of_baggage("inject")
     }),
@@ -152,8 +195,12 @@ impl Counts {
     }
 
     fn of_hand_written(&self, shape: &str) -> Option<f64> {
-        let ours = self.over_baseline(shape, Case::TracingSession)?;
-        Some(ours / self.over_baseline(shape, Case::HandWritten)?)
+        self.share(shape, Case::TracingSession, Case::HandWritten)
+    }
+
+    /// What a case adds to the baseline, as a share of what `by_hand` adds.
+    fn share(&self, shape: &str, case: Case, by_hand: Case) -> Option<f64> {
+        Some(self.over_baseline(shape, case)? / self.over_baseline(shape, by_hand)?)
     }
 
     fn of_baseline(&self, shape: &str) -> Option<f64> {

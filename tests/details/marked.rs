@@ -308,3 +308,18 @@ fn mark_inside_a_session_in_a_filtered_out_span_reaches_the_root() {
     });
     assert_eq!(values(&app.span("root"), "session.id"), ["chat-42"]);
 }
+
+#[test]
+fn mark_of_another_session_is_no_obstacle_to_one_of_the_spans_own() {
+    let app = App::new();
+    session!("chat-42").in_scope(|| {
+        let marks = |session: Session| {
+            session.in_scope(|| info_span!("below").in_scope(|| mark_trace().unwrap()));
+        };
+        marks(Session::new("other").unwrap());
+        marks(Session::new("chat-42").unwrap().with_user("u-7").unwrap());
+    });
+    let root = app.span("session");
+    assert_eq!(values(&root, "session.id"), ["chat-42"]);
+    assert_eq!(values(&root, "user.id"), ["u-7"]);
+}

@@ -290,7 +290,11 @@ impl Model {
                 let scope = self.here(thread).scope;
                 self.compare_read(scope, values);
                 let found = self.value_in(scope, SESSION, self.now, self.now);
-                let is_implicit = found.iter().flatten().any(|it| it.is_implicit);
+                let mut is_implicit = found.iter().flatten().map(|it| it.is_implicit);
+                let (is_any, is_every) =
+                    (is_implicit.clone().any(|it| it), is_implicit.all(|it| it));
+                self.open_if(is_any && !is_every);
+                let is_implicit = is_any;
                 let kept = is_some.then_some((values, is_implicit));
                 self.read.insert(name, kept);
             }

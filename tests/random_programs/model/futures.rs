@@ -43,7 +43,9 @@ impl Model {
         };
         let place = self.value_in(here, SESSION, self.now, self.now);
         let is_other = |text: Option<&str>| text.is_some() && text != own;
-        let in_another = place.iter().any(|it| is_other(it.map(|it| it.text)));
+        let is_other = |it: &Option<Found>| is_other(it.map(|it| it.text));
+        let in_another = place.iter().any(is_other);
+        self.open_if(in_another && !place.iter().all(is_other));
         let last = future.last.map(|(last, at)| {
             // Open: values that were set outside since the last poll.
             self.nodes[session].settled = vec![Some(at), None];

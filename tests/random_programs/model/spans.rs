@@ -153,6 +153,11 @@ impl Model {
         let was_started = self.span(node).started.is_some();
         self.start_outer(node);
         self.start(node);
+        if self.is_hidden(node) && self.nodes[node].settled.contains(&None) {
+            // Open: it inherits what applies when it is entered first.
+            let now = self.now;
+            self.nodes[node].settled.push(Some(now));
+        }
         self.span(node).entered += 1;
         let app = self.threads[thread].app;
         self.threads[thread].entered.push((node, app));
