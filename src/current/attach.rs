@@ -2,8 +2,9 @@
 
 use crate::scope::Scope;
 use crate::scope::context::{self, CurrentScope, Poll};
-use crate::scope::polled::{FutureId, Polling};
+use crate::scope::polled::Polling;
 use crate::scope::thread::{self, Attached};
+use crate::scope::tracking::FutureId;
 use crate::session::{IdKind, Session};
 use futures_core::Stream;
 use opentelemetry::Context;

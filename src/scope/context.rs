@@ -12,8 +12,8 @@
 
 use crate::base::shards::Shards;
 use crate::scope::Scope;
-use crate::scope::polled::FutureId;
 use crate::scope::thread::{self, Attached};
+use crate::scope::tracking::FutureId;
 use crate::session::Id;
 use crate::session::keys::Parts;
 use opentelemetry::Context;

@@ -16,7 +16,7 @@ use crate::session::{IdKind, Session, details};
 use opentelemetry::trace::{TraceContextExt, TraceId};
 use std::cell::Cell;
 use std::num::NonZeroU64;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use tracing::span::Id;
 
 /// What has set the scope of a span.
@@ -28,20 +28,6 @@ pub(crate) enum SetBy {
     Fields,
     /// `set_*` functions that were called in the span.
     Functions,
-}
-
-/// Tells futures apart, as long as one of them exists. A clone is of the same future.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct FutureId(Arc<()>);
-
-impl FutureId {
-    pub(crate) fn downgrade(&self) -> Weak<()> {
-        Arc::downgrade(&self.0)
-    }
-
-    pub(crate) fn is(&self, other: &Weak<()>) -> bool {
-        std::ptr::eq(Arc::as_ptr(&self.0), other.as_ptr())
-    }
 }
 
 /// The scope of a future that is being polled.

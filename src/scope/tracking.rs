@@ -4,7 +4,6 @@
 
 use crate::base::shards::Shards;
 use crate::scope::Scope;
-use crate::scope::polled::FutureId;
 use crate::session::Session;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,6 +51,20 @@ struct TrackedSpan {
     adoptions: Vec<Adoption>,
     /// The span started in a future that adopted it.
     is_exported: bool,
+}
+
+/// Tells futures apart, as long as one of them exists. A clone is of the same future.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FutureId(Arc<()>);
+
+impl FutureId {
+    pub(crate) fn downgrade(&self) -> Weak<()> {
+        Arc::downgrade(&self.0)
+    }
+
+    pub(crate) fn is(&self, other: &Weak<()>) -> bool {
+        std::ptr::eq(Arc::as_ptr(&self.0), other.as_ptr())
+    }
 }
 
 /// A future has adopted a span.

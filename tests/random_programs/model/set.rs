@@ -18,6 +18,8 @@ impl Model {
                 Some(scope) if scope == span => {
                     (self.nodes[span].opens().then_some(true), Some(span))
                 }
+                // Open, if the very scope that the span is in is attached inside it again.
+                _ if self.nodes[span].outers.contains(&here.scope) => (None, None),
                 _ if here.is_value && self.is_shadowed(thread, span) => (Some(false), None),
                 _ => (None, None),
             },
