@@ -12,7 +12,7 @@ use crate::scope::bridge::SpanCommand;
 use crate::scope::{Scope, bridge, context, thread};
 use crate::session::Session;
 use opentelemetry::Context;
-use opentelemetry::trace::{TraceContextExt, TraceId};
+use opentelemetry::trace::TraceContextExt;
 use std::fmt::Display;
 use tracing::{Dispatch, Level, dispatcher, event};
 use tracing_opentelemetry::get_otel_context;
@@ -119,7 +119,8 @@ pub fn new_session() -> Result<Session, Error> {
 }
 
 /// Exports the current session on the ancestors of the current span too: on each one of this trace in this
-/// process that is still open. This trace is the one of OpenTelemetry's current span.
+/// process that is still open. This trace is the one of OpenTelemetry's current span. Its ancestors are the spans that `tracing`
+/// nests it in: if you attach a captured `Context` inside a span of the same trace, that span counts.
 ///
 /// Backends show the first span of a trace. With this function that span carries an id that only a descendant
 /// knew. The ancestors are marked, and nothing more: their other descendants don't inherit the session.
@@ -172,17 +173,16 @@ pub fn mark_trace() -> Result<(), Error> {
             return ensure(is_marked, ErrorKind::NoSpan);
         };
         let trace_id = |cx: &Context| cx.span().span_context().trace_id();
-        let mut trace = Some(trace_id(&here)).filter(|it| *it != TraceId::INVALID);
-        if trace.is_none() && state.is_shadowed(&span) {
-            return ensure(is_marked, ErrorKind::NoSpan);
-        }
+        // Outside any OpenTelemetry span there is no trace, unless the OpenTelemetry layer activates none.
+        let has_span = here.span().span_context().is_valid();
+        let mut trace =
+            (has_span || state.setup.wrapped.is_activation_on()).then(|| trace_id(&here));
         let mut spans = Vec::new();
         state.subscriber.ancestors(dispatch, &span, &mut |id, _| {
             spans.push(id.clone());
             true
         });
-        let exported = spans.iter().filter_map(|id| get_otel_context(id, dispatch));
-        for cx in exported {
+        for cx in spans.iter().filter_map(|id| get_otel_context(id, dispatch)) {
             let id = trace_id(&cx);
             if *trace.get_or_insert(id) != id {
                 return ensure(is_marked, ErrorKind::NoSpan);

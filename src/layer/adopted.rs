@@ -6,10 +6,10 @@ use crate::layer::spans::{LayerState, SessionExtension, SetSpan};
 use crate::layer::tracked;
 use crate::scope::bridge::SpanCommand;
 use crate::scope::context::{self, CurrentScope};
-use crate::scope::polled::{PolledScope, SetBy};
-use crate::scope::tracking::{self, Adoption, TrackedGuard};
+use crate::scope::polled::PolledScope;
+use crate::scope::tracking::{self, Adoption, SetBy, TrackedGuard};
 use crate::scope::{Scope, bridge, polled, thread};
-use crate::session::Session;
+use crate::session::{IdKind, Session};
 use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::TraceContextExt;
 use std::sync::Arc;
@@ -81,10 +81,18 @@ impl LayerState {
             || context::poll_of(&cx).is_some() && self.subscriber.otel_context(id).is_none();
         // Inside a filtered-out span of no session, the place where it is entered is current.
         let own = Scope::of(&cx).filter(|_| !is_hidden());
-        let is_new = tracking::adoption(self.key(id), &future.poll.future).is_none();
+        let key = self.key(id);
+        let this = &future.poll.future;
+        let is_same = |it: Adoption| Arc::ptr_eq(&it.scope, &future.scope);
+        let is_known = tracking::adoption(key, this).is_some_and(is_same);
         let inside = self.adopt(id, ctx, future, own.as_ref(), is_starting);
-        if let Some(inside) = inside.as_ref().filter(|_| is_new) {
-            if tracking::is_exported(self.key(id)) && !is_starting {
+        if is_starting {
+            // Other threads may have entered the span before this one could say that it has started.
+            for other in tracking::other_adoptions(key, this) {
+                bridge::send(&cx, SpanCommand::EnterIn(other.inside.to_session()));
+            }
+        } else if let Some(inside) = inside.as_ref().filter(|_| !is_known) {
+            if tracking::is_exported(key) {
                 bridge::send(&cx, SpanCommand::EnterIn(inside.to_session()));
             }
         }
@@ -121,7 +129,8 @@ impl LayerState {
     {
         let key = self.key(id);
         // The future keeps a span that it has adopted, whatever is recorded or set on the span.
-        let last = tracking::adoption(key, &future.poll.future);
+        let this = &future.poll.future;
+        let last = tracking::adoption(key, this);
         if let Some(last) = last
             .as_ref()
             .filter(|it| Arc::ptr_eq(&it.scope, &future.scope))
@@ -129,23 +138,27 @@ impl LayerState {
             return Some(last.inside.clone());
         }
         let span = ctx.span(id)?;
-        let set_by = set_by(&span.extensions());
-        if last.is_none() && !future.adopts(own, set_by) {
-            return None;
-        }
-        let set = last.map(|last| last.set).unwrap_or_default();
-        let inside = future.inside(own, set_by);
-        let adoption = Adoption {
-            future: future.poll.future.downgrade(),
-            scope: future.scope.clone(),
-            inside: match set == Session::default() {
-                true => inside,
-                false => Scope::nested(Some(inside), &set),
+        let mut adoption = match last {
+            Some(last) => Adoption {
+                inside: future.inside(last.own.as_ref(), last.set_by),
+                scope: future.scope.clone(),
+                ..last
             },
-            set,
+            None => {
+                let set_by = set_by(&span.extensions());
+                if !future.adopts(own, set_by) {
+                    return None;
+                }
+                let inside = future.inside(own, set_by);
+                let scope = future.scope.clone();
+                Adoption::new(this, scope, own.cloned(), set_by, inside)
+            }
         };
+        if adoption.set != Session::default() {
+            adoption.inside = Scope::nested(Some(adoption.inside), &adoption.set);
+        }
         let inside = adoption.inside.clone();
-        let guard = tracking::adopt(key, adoption, is_starting);
+        let guard = tracking::adopt(key, this, adoption, is_starting);
         let mut extensions = span.extensions_mut();
         // A layer that was replaced since has another key.
         match extensions.get_mut::<AdoptedSpan>() {
@@ -162,7 +175,8 @@ impl LayerState {
     /// The session in which a span is entered now, if the span started in a future.
     pub(crate) fn other_session(&self, id: &Id) -> Option<Session> {
         let here = tracking::is_exported(self.key(id)).then(Scope::current)??;
-        here.id_besides_default().map(|_| here.to_session())
+        here.id_besides_default(IdKind::Session)
+            .map(|_| here.to_session())
     }
 
     /// A span was entered outside the future in which it started, in the session `other`. Without one, the spans inside are
@@ -191,8 +205,9 @@ impl LayerState {
         if tracked::ensure_innermost(self.key(parent)).is_ok() {
             return Some(thread::current());
         }
+        // A filtered-out parent has no `Context`, and behind `reload::Layer` nobody finds it.
         let parent = self.subscriber.otel_context(parent);
-        Some(inside.entered(&parent.unwrap_or_default()))
+        Some(inside.entered(&parent.unwrap_or_else(thread::current)))
     }
 
     /// Sets a session inside the current span, if it is adopted: until the span is exited, and again whenever the same
@@ -220,10 +235,16 @@ impl LayerState {
             ..adoption
         };
         // The span has the guard already.
-        tracking::adopt(key, adoption, false).forget();
-        tracked::replace_attached(key, Some(inside.clone()), || here.attach_inside(inside));
+        tracking::adopt(key, &here.poll.future, adoption, false).forget();
+        let attach = || here.attach_inside(inside.clone());
+        tracked::replace_attached(key, Some(inside.clone()), attach);
+        let here = &here.poll.future;
+        let command = match tracking::started_in(key, here) {
+            true => SpanCommand::SetInside(session.clone()),
+            false => SpanCommand::EnterIn(inside.to_session()),
+        };
         if tracking::is_exported(key) {
-            bridge::send(&thread::current(), SpanCommand::SetInside(session.clone()));
+            bridge::send(&thread::current(), command);
         }
         Ok(true)
     }

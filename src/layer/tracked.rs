@@ -13,7 +13,7 @@ use crate::scope::tracking::{self, SpanKey, TrackedGuard, tracked_scope};
 use crate::session::Session;
 use opentelemetry::Context as OtelContext;
 use opentelemetry::baggage::BaggageExt;
-use opentelemetry::trace::{SpanId, TraceContextExt};
+use opentelemetry::trace::TraceContextExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tracing::span::{Attributes, Id};
@@ -145,16 +145,6 @@ impl LayerState {
             }
         };
         spans.into_iter().find_map(find)?
-    }
-
-    /// Whether a `Context` without a span is attached inside the current span, if no span is current for OpenTelemetry.
-    pub(crate) fn is_shadowed(&self, current: &Id) -> bool {
-        let is_inside_nothing = || {
-            let innermost = thread::innermost(self.key(current));
-            innermost.is_some_and(|(place, _)| place.span == SpanId::INVALID)
-        };
-        let is_exported = || self.subscriber.otel_context(current).is_some();
-        self.setup.wrapped.is_activation_on() && (is_exported() || !is_inside_nothing())
     }
 
     /// Tracks an unresolved span in the scope that its parent has by now.

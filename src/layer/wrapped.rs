@@ -57,12 +57,12 @@ impl<L> WrappedLayer<L> {
     {
         let contextual = Attributes::new(attrs.metadata(), attrs.values());
         let inside_parent = self.state.inside_adopted_parent(attrs);
-        let attrs = match &inside_parent {
+        let passed = match &inside_parent {
             Some(_) => &contextual,
             None => attrs,
         };
         let _attached = inside_parent.map(thread::attach);
-        self.create_span(attrs, id, &ctx);
+        self.create_span(passed, id, &ctx);
         self.state.keep_apart(attrs, id, &ctx);
     }
 

@@ -14,8 +14,8 @@ use crate::base::shards::Shards;
 use crate::scope::Scope;
 use crate::scope::thread::{self, Attached};
 use crate::scope::tracking::FutureId;
-use crate::session::Id;
 use crate::session::keys::Parts;
+use crate::session::{Id, IdKind};
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,11 +32,12 @@ impl Scope {
         thread::map_current(Scope::of).flatten()
     }
 
-    /// The session id, unless it is the default session's.
-    pub(crate) fn id_besides_default(&self) -> Option<Id> {
-        let default = DEFAULT.get().and_then(|default| default.id());
+    /// The id of this kind, unless it is the default session's.
+    pub(crate) fn id_besides_default(&self, kind: IdKind) -> Option<Id> {
+        let id = |scope: &Scope| scope.with_values(|values| kind.id(values).clone());
+        let default = DEFAULT.get().and_then(|default| id(default));
         let is_default = |id: &Id| default.as_ref().is_some_and(|it| id.is_clone_of(it));
-        self.id().filter(|id| !is_default(id))
+        id(self).filter(|id| !is_default(id))
     }
 
     /// The default session of the process.

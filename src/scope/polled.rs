@@ -8,9 +8,10 @@
 //! Only the session of a future that is being polled does so, and only spans that are entered directly below it. A
 //! session that is attached for a closure would adopt the spans of other tasks, if the closure blocks on a runtime.
 
+use crate::scope::Scope;
 use crate::scope::context::{self, Poll};
 use crate::scope::thread::{self, Attached};
-use crate::scope::{Scope, tracking};
+use crate::scope::tracking::{self, SetBy};
 use crate::session::keys::Part;
 use crate::session::{IdKind, Session, details};
 use opentelemetry::trace::{TraceContextExt, TraceId};
@@ -18,17 +19,6 @@ use std::cell::Cell;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use tracing::span::Id;
-
-/// What has set the scope of a span.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum SetBy {
-    /// Spans or sessions outside.
-    Outside,
-    /// The fields of the span itself.
-    Fields,
-    /// `set_*` functions that were called in the span.
-    Functions,
-}
 
 /// The scope of a future that is being polled.
 #[derive(Clone)]
@@ -63,13 +53,13 @@ impl PolledScope {
         if Arc::ptr_eq(own, &self.scope) {
             return false;
         }
+        let user = |scope: &Scope| scope.with_values(|it| it.user_id.clone());
         let has_other_user = || {
-            let is_other = |own: &Session, here: &Session| {
-                here.user_id.is_some() && IdKind::User.differs(own, here)
-            };
-            own.with_values(|own| self.scope.with_values(|here| is_other(own, here)))
+            let (own, here) = (own.id_besides_default(IdKind::User), user(&self.scope));
+            own.is_some() && here.is_some() && own != here
         };
-        let is_in_no_session = || own.id_besides_default().is_none() && !has_other_user();
+        let id = own.id_besides_default(IdKind::Session);
+        let is_in_no_session = || id.is_none() && !has_other_user();
         match set_by {
             SetBy::Outside => self.has_replaced(own) || is_in_no_session(),
             SetBy::Fields => is_in_no_session(),

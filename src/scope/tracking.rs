@@ -2,9 +2,10 @@
 //! are those that the OpenTelemetry layer doesn't know; adopted spans are explained in `scope/polled.rs`. The scope of any other
 //! span is found from its `Context`, which the OpenTelemetry layer activates.
 
-use crate::base::shards::Shards;
+use crate::base::shards::{Shards, unique_number};
 use crate::scope::Scope;
 use crate::session::Session;
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -47,36 +48,67 @@ pub(crate) fn is_used() -> bool {
 struct TrackedSpan {
     /// `None`: the OpenTelemetry layer knows the span, or it isn't known yet which scope the span inherits.
     scope: Option<Arc<Scope>>,
-    /// One for each future that has adopted the span and still exists.
-    adoptions: Vec<Adoption>,
-    /// The span started in a future that adopted it.
-    is_exported: bool,
+    /// By the number of the future. Those of futures that don't exist any more are removed when there are too many.
+    adoptions: BTreeMap<u64, Adoption>,
+    most: usize,
+    /// The number of the future that adopted the span, in which it started.
+    started_in: Option<u64>,
 }
 
-/// Tells futures apart, as long as one of them exists. A clone is of the same future.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct FutureId(Arc<()>);
+/// Tells futures apart. A clone is of the same future.
+#[derive(Clone, Debug)]
+pub(crate) struct FutureId(Arc<u64>);
 
-impl FutureId {
-    pub(crate) fn downgrade(&self) -> Weak<()> {
-        Arc::downgrade(&self.0)
+impl Default for FutureId {
+    fn default() -> Self {
+        Self(Arc::new(unique_number()))
     }
+}
 
-    pub(crate) fn is(&self, other: &Weak<()>) -> bool {
-        std::ptr::eq(Arc::as_ptr(&self.0), other.as_ptr())
-    }
+/// What has set the scope of a span.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum SetBy {
+    /// Spans or sessions outside.
+    Outside,
+    /// The fields of the span itself.
+    Fields,
+    /// `set_*` functions that were called in the span.
+    Functions,
 }
 
 /// A future has adopted a span.
 #[derive(Clone)]
 pub(crate) struct Adoption {
-    pub(crate) future: Weak<()>,
     /// The scope of the future.
     pub(crate) scope: Arc<Scope>,
+    /// The scope of the span at that time. What is set on the span later, outside the future, doesn't apply inside.
+    pub(crate) own: Option<Arc<Scope>>,
+    pub(crate) set_by: SetBy,
     /// The scope that applies inside the span.
     pub(crate) inside: Arc<Scope>,
     /// The values that were set inside the span, in this future.
     pub(crate) set: Session,
+    /// Upgrades as long as the future exists.
+    pub(crate) future: Weak<u64>,
+}
+
+impl Adoption {
+    pub(crate) fn new(
+        future: &FutureId,
+        scope: Arc<Scope>,
+        own: Option<Arc<Scope>>,
+        set_by: SetBy,
+        inside: Arc<Scope>,
+    ) -> Self {
+        Self {
+            scope,
+            own,
+            set_by,
+            inside,
+            set: Session::default(),
+            future: Arc::downgrade(&future.0),
+        }
+    }
 }
 
 /// False if a span is neither tracked nor adopted; true if it may be.
@@ -126,11 +158,16 @@ pub(crate) fn is_unresolved(span: SpanKey) -> bool {
 }
 
 /// A future adopts a span. The guard of the first future is the one to keep.
-pub(crate) fn adopt(span: SpanKey, adoption: Adoption, is_starting: bool) -> TrackedGuard {
+pub(crate) fn adopt(
+    span: SpanKey,
+    future: &FutureId,
+    adoption: Adoption,
+    is_starting: bool,
+) -> TrackedGuard {
     let adopted = TrackedSpan {
-        scope: None,
-        adoptions: vec![adoption],
-        is_exported: is_starting,
+        adoptions: BTreeMap::from([(*future.0, adoption)]),
+        started_in: is_starting.then_some(*future.0),
+        ..TrackedSpan::default()
     };
     insert(span, adopted);
     TrackedGuard(span)
@@ -138,16 +175,28 @@ pub(crate) fn adopt(span: SpanKey, adoption: Adoption, is_starting: bool) -> Tra
 
 /// How a future has adopted a span.
 pub(crate) fn adoption(span: SpanKey, future: &FutureId) -> Option<Adoption> {
-    let is_it = |it: &&Adoption| future.is(&it.future);
-    TRACKED.read(span, |it| it.adoptions.iter().find(is_it).cloned())
+    TRACKED.read(span, |it| it.adoptions.get(&*future.0).cloned())
+}
+
+/// How other futures have adopted a span.
+pub(crate) fn other_adoptions(span: SpanKey, future: &FutureId) -> Vec<Adoption> {
+    let is_other = |it: &(&u64, &Adoption)| *it.0 != *future.0;
+    let others = |it: &TrackedSpan| {
+        let others = it.adoptions.iter().filter(is_other);
+        Some(others.map(|it| it.1.clone()).collect())
+    };
+    TRACKED.read(span, others).unwrap_or_default()
 }
 
 /// Whether a span started in a future that adopted it: it is exported with the session of that future, as long as it isn't
 /// entered in another one.
 pub(crate) fn is_exported(span: SpanKey) -> bool {
-    TRACKED
-        .read(span, |it| it.is_exported.then_some(()))
-        .is_some()
+    TRACKED.read(span, |it| it.started_in).is_some()
+}
+
+/// Whether a span started in this future.
+pub(crate) fn started_in(span: SpanKey, future: &FutureId) -> bool {
+    TRACKED.read(span, |it| it.started_in) == Some(*future.0)
 }
 
 /// Replaces the scope of a span, or what one future has adopted it with.
@@ -157,14 +206,19 @@ fn insert(span: SpanKey, tracked: TrackedSpan) {
         if new.scope.is_some() {
             std::mem::swap(&mut there.scope, &mut new.scope);
         }
-        there.is_exported |= new.is_exported;
-        if let Some(adoption) = new.adoptions.pop() {
-            let stays =
-                |it: &Adoption| it.future.strong_count() > 0 && !it.future.ptr_eq(&adoption.future);
+        there.started_in = there.started_in.or(new.started_in);
+        let Some((future, adoption)) = new.adoptions.pop_first() else {
+            return Some(new);
+        };
+        // A future that has entered the span meanwhile must be found when the span has started.
+        let is_starting = new.started_in.is_some();
+        if there.adoptions.len() >= there.most.max(8) && !is_starting {
             let all = std::mem::take(&mut there.adoptions).into_iter();
-            (there.adoptions, new.adoptions) = all.partition(stays);
-            there.adoptions.push(adoption);
+            (there.adoptions, new.adoptions) = all.partition(|it| it.1.future.strong_count() > 0);
+            there.most = 2 * there.adoptions.len();
         }
+        let replaced = there.adoptions.insert(future, adoption);
+        new.adoptions.extend(replaced.map(|it| (future, it)));
         Some(new)
     });
 }

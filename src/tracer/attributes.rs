@@ -57,6 +57,8 @@ pub(super) struct Adopted {
     pub(super) own: Option<Arc<Scope>>,
     /// The session inside the future in which the span was entered first.
     pub(super) first: Session,
+    /// Another user has entered the span in the same session.
+    pub(super) has_two_users: bool,
 }
 
 /// The key of an attribute that is being removed. A static, because it is recognised by its address.

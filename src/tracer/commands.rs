@@ -35,26 +35,25 @@ impl SpanAttributes {
     /// The span is entered in another session. It keeps the session if that is the same one, and everything if the user is
     /// the same too.
     pub(crate) fn enter_in(&mut self, session: &Session) {
-        let adopted = self.more.as_ref().and_then(|more| more.adopted.as_ref());
-        let Some(Adopted { own, first }) = adopted else {
-            return;
-        };
-        if first.id != session.id {
+        let adopted = self.more.as_mut().and_then(|more| more.adopted.as_mut());
+        let Some(adopted) = adopted else { return };
+        if adopted.first.id != session.id {
             self.end_adoption();
-        } else if first.user_id != session.user_id {
+        } else if adopted.first.user_id != session.user_id {
+            adopted.has_two_users = true;
             let id = Session {
-                id: first.id.clone(),
+                id: session.id.clone(),
                 ..Session::default()
             };
-            self.scope = Some(Scope::nested(own.clone(), &id));
+            self.scope = Some(Scope::nested(adopted.own.clone(), &id));
         }
     }
 
-    /// Sets a session inside the future that has adopted the span.
+    /// Sets a session inside the future in which the span started.
     pub(crate) fn set_inside(&mut self, session: &Session) {
         let adopted = self.more.as_mut().and_then(|more| more.adopted.as_mut());
-        if let Some(Adopted { first, .. }) = adopted {
-            *first = session.inside(first);
+        if let Some(adopted) = adopted.filter(|it| !it.has_two_users) {
+            adopted.first = session.inside(&adopted.first);
             self.scope = Some(Scope::nested(self.scope.take(), session));
         }
     }
@@ -62,7 +61,11 @@ impl SpanAttributes {
     /// The span is adopted, and `own` is the scope that it has outside the future.
     pub(crate) fn set_adopted(&mut self, own: Option<Arc<Scope>>) {
         let first = self.scope_values();
-        self.more().adopted = Some(Adopted { own, first });
+        self.more().adopted = Some(Adopted {
+            own,
+            first,
+            has_two_users: false,
+        });
     }
 
     /// Marks the span with the values of `session` that it lacks, if it has no other session and no other user.

@@ -3,7 +3,8 @@
 use crate::export::{self, Redaction};
 use crate::scope::bridge::PendingSpan;
 use crate::scope::context::CurrentScope;
-use crate::scope::polled::{PolledScope, SetBy};
+use crate::scope::polled::PolledScope;
+use crate::scope::tracking::SetBy;
 use crate::scope::{Scope, bridge, is_in_turn};
 use crate::tracer::attributes::SpanAttributes;
 use crate::tracer::span::SessionSpan;

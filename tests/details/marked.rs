@@ -323,3 +323,21 @@ fn mark_of_another_session_is_no_obstacle_to_one_of_the_spans_own() {
     assert_eq!(values(&root, "session.id"), ["chat-42"]);
     assert_eq!(values(&root, "user.id"), ["u-7"]);
 }
+
+#[test]
+fn mark_in_a_filtered_out_span_outside_its_trace_reaches_nothing() {
+    let filter = filter_fn(|it: &tracing::Metadata<'_>| it.name() != "hidden");
+    let app = App::with_layer(|otel| SessionLayer::new().wrap(otel.with_filter(filter)));
+    let http = info_span!("http of bob");
+    let bob = Session::new("bob").unwrap();
+    let worker = http.in_scope(|| bob.in_scope(|| info_span!("hidden")));
+    let alice = Session::new("alice").unwrap();
+    let mark = || alice.in_scope(|| drop(mark_trace().unwrap_err()));
+    worker.in_scope(|| {
+        let _attached = Context::new().attach();
+        mark();
+    });
+    worker.in_scope(mark);
+    drop((worker, http));
+    assert_eq!(line(&app.span("http of bob")), "http of bob");
+}

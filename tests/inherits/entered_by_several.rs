@@ -1,11 +1,13 @@
 //! A span that was created in no session, such as that of a connection, and several futures that enter it.
 
 use crate::inherits::session_of;
-use crate::support::{App, session, values};
+use crate::support::{App, alone, session, values};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, Stream, StreamExt};
 use opentelemetry_sdk::trace::SpanData;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::task::{Context, Poll};
 use tracing::{Dispatch, Instrument, Span, dispatcher, info_span};
 use tracing_session::{
@@ -14,6 +16,7 @@ use tracing_session::{
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::prelude::*;
+use tracing_subscriber::reload;
 
 /// Where the span is exported, where a filter hides it, and where people only log.
 fn everywhere(test: impl Fn(Span)) {
@@ -262,4 +265,169 @@ fn explicit_child_inside_the_future_is_a_child() {
     }
     assert_eq!(ids(&app.span("explicit")), ["a", "alice"]);
     assert_eq!(session_of(&app.span("opener")), ["b"]);
+}
+
+fn poll_once(future: &mut Pin<Box<impl Future<Output = ()>>>) -> bool {
+    future.now_or_never().is_none()
+}
+
+#[test]
+fn user_that_is_set_outside_reaches_no_future() {
+    everywhere(|connection| {
+        let request = async {
+            tokio::task::yield_now().await;
+            is_here("a", "alice");
+        };
+        let request = request
+            .instrument(connection.clone())
+            .in_session(of("a", "alice"));
+        let mut request = Box::pin(request);
+        // Each time in another scope.
+        assert!(session("x").in_scope(|| poll_once(&mut request)));
+        connection.in_scope(|| {
+            set_session_id("b").unwrap();
+            set_user_id("bob").unwrap();
+        });
+        assert!(!session("x").in_scope(|| poll_once(&mut request)));
+    });
+}
+
+#[test]
+fn user_that_a_second_future_of_the_session_sets_is_not_exported() {
+    type Sets = fn();
+    let cases: [(Sets, Sets, [&str; 2]); 3] = [
+        (|| {}, || set_user_id("bob").unwrap(), ["a", ""]),
+        (
+            || set_user_id("alice").unwrap(),
+            || set_user_id("bob").unwrap(),
+            ["a", ""],
+        ),
+        (|| {}, || set_session_id("b").unwrap(), ["", ""]),
+    ];
+    for (first, second, expected) in cases {
+        let app = App::new();
+        let connection = info_span!("connection");
+        let work = async {
+            first();
+            tokio::task::yield_now().await;
+            first();
+        };
+        let work = work.instrument(connection.clone()).in_session(session("a"));
+        let mut work = Box::pin(work);
+        assert!(poll_once(&mut work));
+        run(async { second() }
+            .instrument(connection.clone())
+            .in_session(session("a")));
+        assert!(!poll_once(&mut work));
+        drop((work, connection));
+        assert_eq!(ids(&app.span("connection")), expected);
+    }
+}
+
+#[test]
+fn future_that_is_polled_in_two_sessions_exports_neither() {
+    let app = App::new();
+    let work = async {
+        tokio::task::yield_now().await;
+        info_span!("below").in_scope(|| {});
+    };
+    let metadata = Session::default().with_metadata("m", 1).unwrap();
+    let work = work
+        .instrument(info_span!("connection"))
+        .in_session(metadata);
+    let mut work = Box::pin(work);
+    assert!(of("a", "alice").in_scope(|| poll_once(&mut work)));
+    assert!(!of("b", "bob").in_scope(|| poll_once(&mut work)));
+    drop(work);
+    assert_eq!(ids(&app.span("below")), ["b", "bob"]);
+    assert_eq!(ids(&app.span("connection")), ["", ""]);
+}
+
+/// One thread enters the span while the other one is just entering it, and the span is starting.
+#[test]
+fn span_that_two_threads_enter_at_once_is_exported_with_neither() {
+    /// Lets the first enter of a connection wait, when the span has started, until the second one is over.
+    struct Waits(Arc<Barrier>, AtomicBool);
+
+    impl<S: tracing::Subscriber> Layer<S> for Waits {
+        fn on_enter(&self, _: &tracing::Id, _: tracing_subscriber::layer::Context<'_, S>) {
+            if !self.1.swap(true, Ordering::SeqCst) {
+                self.0.wait();
+                self.0.wait();
+            }
+        }
+    }
+
+    let barrier = Arc::new(Barrier::new(2));
+    let waits = Waits(barrier.clone(), AtomicBool::new(false));
+    let app = App::with_layer(|otel| SessionLayer::new().wrap(otel.and_then(waits)));
+    let connection = info_span!("connection");
+    let enter = |id: &str| {
+        let request = async {}
+            .instrument(connection.clone())
+            .in_session(session(id));
+        run(request);
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| dispatcher::with_default(&app.dispatch, || enter("a")));
+        barrier.wait();
+        enter("b");
+        barrier.wait();
+    });
+    drop(connection);
+    assert_eq!(ids(&app.span("connection")), ["", ""]);
+}
+
+#[test]
+fn spans_of_the_default_user_are_in_no_other_session() {
+    if !alone(test_name!(), &[]) {
+        return;
+    }
+    of("default", "nobody").set_global_default().unwrap();
+    let app = App::new();
+    let alice = Session::default().with_user("alice").unwrap();
+    run(async { info_span!("below").in_scope(|| {}) }
+        .instrument(info_span!("turn"))
+        .in_session(session("a"))
+        .in_session(alice));
+    let never_polled = async {}.instrument(info_span!("dropped"));
+    drop(never_polled.in_session(of("b", "bob")));
+    for name in ["turn", "below"] {
+        assert_eq!(ids(&app.span(name)), ["a", "alice"], "{name}");
+    }
+    assert_eq!(ids(&app.span("dropped")), ["b", "bob"]);
+}
+
+#[test]
+fn explicit_child_of_an_adopted_span_moves_into_no_other_session() {
+    let app = App::new();
+    let request = async {
+        let turn = Span::current();
+        let explicit = info_span!(parent: &turn, "explicit");
+        async {}
+            .instrument(explicit)
+            .in_session(of("b", "bob"))
+            .await;
+    };
+    run(request
+        .instrument(info_span!("turn"))
+        .in_session(of("a", "alice")));
+    assert_eq!(ids(&app.span("explicit")), ["a", "alice"]);
+}
+
+#[test]
+fn explicit_child_behind_a_reloadable_layer_stays_in_its_trace() {
+    let app = App::with_layer(|otel| SessionLayer::new().wrap(reload::Layer::new(otel).0));
+    let request = async {
+        let turn = Span::current();
+        info_span!("step").in_scope(|| {
+            info_span!(parent: &turn, "explicit").in_scope(|| {});
+        });
+    };
+    run(request
+        .instrument(info_span!("turn"))
+        .in_session(session("a")));
+    let trace = |name: &str| app.span(name).span_context.trace_id();
+    assert_eq!(trace("explicit"), trace("turn"));
+    assert_eq!(session_of(&app.span("explicit")), ["a"]);
 }
