@@ -144,6 +144,17 @@ const PROMISES: &[Promise] = &[
     ("unsampled turn of hand_written", 0.65, |counts| {
         counts.share("turn_unsampled", Case::TracingSession, Case::HandWritten)
     }),
+    (
+        "turn with a sampler of roots of hand_written",
+        1.6,
+        |counts| {
+            counts.share(
+                "turn_sampler_of_roots",
+                Case::TracingSession,
+                Case::HandWritten,
+            )
+        },
+    ),
     ("handler1 by a Session of hand_written", 1.0, |counts| {
         counts.share("handler1", Case::SessionValue, Case::HandWritten)
     }),

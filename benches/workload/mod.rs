@@ -191,7 +191,9 @@ enum SetUp {
     Usual,
     Unsampled,
     /// `SessionSampler`, which decides on each span, or on roots.
+    #[cfg(feature = "sampler")]
     Sampler,
+    #[cfg(feature = "sampler")]
     SamplerOfRoots,
     /// Exports in so many dialects besides OpenInference's.
     Dialects(usize),
@@ -246,9 +248,11 @@ pub(crate) const SHAPES: &[Shape] = &[
     Shape::new("turn_unsampled", 31, turns::turn)
         .with_cases(BOTH)
         .with_set_up(SetUp::Unsampled),
+    #[cfg(feature = "sampler")]
     Shape::new("turn_sampler", 31, turns::turn)
         .with_cases(BOTH)
         .with_set_up(SetUp::Sampler),
+    #[cfg(feature = "sampler")]
     Shape::new("turn_sampler_of_roots", 31, turns::turn)
         .with_cases(BOTH)
         .with_set_up(SetUp::SamplerOfRoots),
@@ -342,27 +346,29 @@ pub(crate) fn subscriber(shape: &Shape, case: Case) -> Dispatch {
     }
 }
 
-/// The sampler of a case. Those without this crate have the SDK's.
+/// The sampler of a shape. The cases without this crate have the SDK's.
+#[cfg(feature = "sampler")]
 fn with_sampler(
     provider: TracerProviderBuilder,
     shape: &Shape,
     case: Case,
 ) -> TracerProviderBuilder {
-    #[cfg(feature = "sampler")]
-    if !matches!(case, Case::Baseline | Case::HandWritten) {
-        let sampler = tracing_session::SessionSampler::new(1.0);
-        return match shape.set_up {
-            SetUp::Sampler => provider.with_sampler(sampler),
-            SetUp::SamplerOfRoots => provider.with_sampler(Sampler::parent_based(sampler)),
-            SetUp::Unsampled => provider.with_sampler(Sampler::AlwaysOff),
-            _ => provider,
-        };
-    }
-    let _ = case;
+    let is_ours = !matches!(case, Case::Baseline | Case::HandWritten);
+    let ours = tracing_session::SessionSampler::new(1.0);
+    let theirs = Sampler::AlwaysOn;
     match shape.set_up {
         SetUp::Unsampled => provider.with_sampler(Sampler::AlwaysOff),
-        SetUp::Sampler => provider.with_sampler(Sampler::AlwaysOn),
-        SetUp::SamplerOfRoots => provider.with_sampler(Sampler::parent_based(Sampler::AlwaysOn)),
+        SetUp::Sampler if is_ours => provider.with_sampler(ours),
+        SetUp::SamplerOfRoots if is_ours => provider.with_sampler(Sampler::parent_based(ours)),
+        SetUp::SamplerOfRoots => provider.with_sampler(Sampler::parent_based(theirs)),
+        _ => provider,
+    }
+}
+
+#[cfg(not(feature = "sampler"))]
+fn with_sampler(provider: TracerProviderBuilder, shape: &Shape, _: Case) -> TracerProviderBuilder {
+    match shape.set_up {
+        SetUp::Unsampled => provider.with_sampler(Sampler::AlwaysOff),
         _ => provider,
     }
 }
