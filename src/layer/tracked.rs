@@ -255,13 +255,14 @@ impl LayerState {
     }
 }
 
-/// The scope in the extensions of a span or its nearest ancestor.
+/// The scope in the extensions of a span.
 pub(crate) fn scope_in_extensions<S>(id: &Id, ctx: &Context<'_, S>) -> Option<Arc<Scope>>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
-    let mut scope = ctx.span(id)?.scope();
-    scope.find_map(|span| Some(span.extensions().get::<SessionExtension>()?.scope.clone()))
+    let span = ctx.span(id)?;
+    let extensions = span.extensions();
+    Some(extensions.get::<SessionExtension>()?.scope.clone())
 }
 
 /// An error unless a span is the innermost one of this thread, and nothing is attached inside it.

@@ -75,7 +75,7 @@ impl<L> WrappedLayer<L> {
         if let Some(fields) = self.state.openers.names.opener_fields(metadata) {
             let (set, called_in) = self.state.openers.read(fields, attrs);
             let parent = self.parent_context(attrs, called_in);
-            // Where its `Context` isn't found, a scope that was set on the parent is seen when the span starts.
+            // Where the parent's `Context` isn't found, all that is known is the scope that the parent has opened itself.
             let inherited = || scope_in_extensions(attrs.parent()?, ctx);
             let outer = match &parent {
                 Some(cx) => Scope::of(cx),

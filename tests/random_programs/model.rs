@@ -10,7 +10,7 @@ mod set;
 mod spans;
 mod values;
 
-use super::program::{KEYS, Kind, Name, Op, Parent, SESSION, Step, USER, Value, Values};
+use super::program::{KEYS, Kind, Name, Op, Parent, SESSION, Step, Value, Values};
 use super::run::{Answer, Outcome};
 use std::collections::HashMap;
 

@@ -109,6 +109,10 @@ impl Model {
         let applied = span.applied;
         let outer = self.nodes[node].outers[0];
         let nearest = self.nearest(replaced);
+        // Open, whether what was set inside an exact session is exact.
+        let is_exact = |it: Node| self.nodes[it].blocks == [true; KEYS];
+        let is_in_exact = self.nearest(outer).is_some_and(is_exact);
+        self.open_if(is_in_exact && !self.nodes[node].set.is_empty());
         let in_replaced =
             is_plain && is_contextual && replaced.is_some() && self.nearest(outer) == nearest;
         // Open: the span was created before the values were set there.
@@ -174,7 +178,7 @@ impl Model {
         let Some(first) = of_key.first() else { return };
         if !agree(SESSION) {
             texts.push(None);
-        } else if agree(key) {
+        } else if agree(key) && (key <= USER || agree(USER)) {
             // Open, where the span has a value too.
             if key == SESSION || (*texts == [None] && *first != [None]) {
                 texts.clear();
@@ -184,7 +188,7 @@ impl Model {
             texts.push(None);
             // Open: one future lacks a value, or another value of the two differs.
             let lacks = of_key.iter().any(|it| it.contains(&None));
-            if lacks || key > super::USER {
+            if lacks || key > USER {
                 texts.extend(of_key.concat());
             }
         }
