@@ -212,7 +212,7 @@ fn insert(span: SpanKey, tracked: TrackedSpan) {
         };
         // A future that has entered the span meanwhile must be found when the span has started.
         let is_starting = new.started_in.is_some();
-        if there.adoptions.len() >= there.most.max(8) && !is_starting {
+        if there.adoptions.len() >= there.most && !is_starting {
             let all = std::mem::take(&mut there.adoptions).into_iter();
             (there.adoptions, new.adoptions) = all.partition(|it| it.1.future.strong_count() > 0);
             there.most = 2 * there.adoptions.len();
