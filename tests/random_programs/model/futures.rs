@@ -110,8 +110,9 @@ impl Model {
         let outer = self.nodes[node].outers[0];
         let nearest = self.nearest(replaced);
         // Open, whether what was set inside an exact session is exact.
-        let is_exact = |it: Node| self.nodes[it].blocks == [true; KEYS];
-        let is_in_exact = self.nearest(outer).is_some_and(is_exact);
+        let outer_of = |it: &Node| self.nodes[*it].outers.first().copied().flatten();
+        let mut around = std::iter::successors(outer, outer_of);
+        let is_in_exact = around.any(|it| self.nodes[it].blocks == [true; KEYS]);
         self.open_if(is_in_exact && !self.nodes[node].set.is_empty());
         let in_replaced =
             is_plain && is_contextual && replaced.is_some() && self.nearest(outer) == nearest;

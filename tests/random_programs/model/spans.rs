@@ -113,7 +113,13 @@ impl Model {
                 .is_some_and(|it| it.was_adopted)
         };
         let mut adopted = (0..self.nodes.len()).filter(is_adopted);
-        let is_inherited = adopted.any(|it| it != node && self.inherits(it, node));
+        let is_of_future = |it: Node| {
+            let span = self.nodes[it].span.as_ref();
+            let mut futures = span.into_iter().flat_map(|it| &it.adopted);
+            futures.any(|(future, _)| self.inherits(*future, node))
+        };
+        let is_inherited =
+            adopted.any(|it| it != node && (self.inherits(it, node) || is_of_future(it)));
         self.open_if(is_inherited);
         let now = self.now;
         let is_implicit = self.span(node).kind.is_some_and(|it| it.way.is_implicit());
