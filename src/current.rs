@@ -138,8 +138,8 @@ pub fn new_session() -> Result<Session, Error> {
 ///
 /// # Errors
 ///
-/// When no session or user applies here, when there is no current span, and in a sampler or span processor, while a
-/// span starts.
+/// When no session or user applies here, when OpenTelemetry has no current span or one of another trace than `tracing`, and in
+/// a sampler or span processor, while a span starts.
 ///
 /// ```
 /// # use opentelemetry::trace::TracerProvider;

@@ -55,15 +55,15 @@ pub(crate) enum Case {
     SpanProcessor,
     /// This crate, with a default session.
     DefaultSession,
-    /// This crate, said by the fields `session.id` and `user.id` of the first span.
+    /// This crate, with the fields `session.id` and `user.id` of the first span.
     Field,
     /// The same fields, recorded when the span has been entered.
     Late,
-    /// This crate, said by `set_session_id` and `set_user_id` in the first span.
+    /// This crate, with `set_session_id` and `set_user_id` in the first span.
     Set,
     /// The same, and `mark_trace`.
     Marked,
-    /// This crate, said by a turn of a `Conversation`, which is the first span.
+    /// This crate, with a turn of a `Conversation`, which is the first span.
     Conversation,
     /// Two ids, three metadata and two tags as fields on each span.
     HandWrittenFull,
@@ -195,7 +195,7 @@ enum SetUp {
     Sampler,
     #[cfg(feature = "sampler")]
     SamplerOfRoots,
-    /// Exports in so many dialects besides OpenInference's.
+    /// Exports OpenInference's keys and those of this number of further dialects.
     Dialects(usize),
     /// A level filter on the whole subscriber.
     Levels,

@@ -29,7 +29,7 @@ macro_rules! span {
     };
 }
 
-/// A span of which the session is said on every span, or inherited.
+/// A span that sets the ids with its own fields if the case writes them by hand.
 macro_rules! step {
     ($case:expr, $name:literal) => {
         match $case {
@@ -50,7 +50,7 @@ macro_rules! step {
     };
 }
 
-/// The span that says the session, where a span does.
+/// The first span of a turn. In some cases its fields set the session.
 fn first(case: Case) -> Span {
     match case {
         Case::TracingSession | Case::Hashed => session!(
@@ -83,8 +83,8 @@ fn first(case: Case) -> Span {
     }
 }
 
-/// What says the session inside the first span.
-fn say_inside(case: Case) {
+/// Sets the session inside the first span, in the cases that do.
+fn set_inside(case: Case) {
     match case {
         Case::Late => {
             let span = Span::current();
@@ -134,7 +134,7 @@ pub(super) fn turn(case: Case) {
 }
 
 async fn work(case: Case) {
-    say_inside(case);
+    set_inside(case);
     for _ in 0..6 {
         below(case, 5).await;
     }
@@ -176,7 +176,7 @@ pub(super) fn handler(case: Case, below: u32) {
 }
 
 fn handle(case: Case, below: u32) {
-    say_inside(case);
+    set_inside(case);
     for _ in 0..below {
         let _step = step!(case, "step").entered();
     }

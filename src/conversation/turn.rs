@@ -142,7 +142,7 @@ impl Turn {
     ///
     /// The span ends even if a library holds a clone of it, such as a connection that was opened in the turn. Spans that
     /// start under it later are still in the session. Fields recorded on it later are lost. If the OpenTelemetry layer is
-    /// inside `reload::Layer`, nobody can reach the span: it ends with its last clone, and the next turn isn't linked to it.
+    /// inside `reload::Layer`, the crate can't reach the span: it ends with its last clone, and the next turn isn't linked to it.
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};

@@ -205,7 +205,7 @@ impl LayerState {
         if tracked::ensure_innermost(self.key(parent)).is_ok() {
             return Some(thread::current());
         }
-        // A filtered-out parent has no `Context`, and behind `reload::Layer` nobody finds it.
+        // A filtered-out parent has no `Context`, and `reload::Layer` answers no downcast to the layer that has it.
         let parent = self.subscriber.otel_context(parent);
         Some(inside.entered(&parent.unwrap_or_else(thread::current)))
     }

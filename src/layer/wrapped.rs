@@ -75,7 +75,7 @@ impl<L> WrappedLayer<L> {
         if let Some(fields) = self.state.openers.names.opener_fields(metadata) {
             let (set, called_in) = self.state.openers.read(fields, attrs);
             let parent = self.parent_context(attrs, called_in);
-            // Where the parent's `Context` isn't found, all that is known is the scope that the parent has opened itself.
+            // Without the parent's `Context`, only the scope that the parent's own fields opened is known.
             let inherited = || scope_in_extensions(attrs.parent()?, ctx);
             let outer = match &parent {
                 Some(cx) => Scope::of(cx),

@@ -48,8 +48,9 @@ pub(crate) fn is_used() -> bool {
 struct TrackedSpan {
     /// `None`: the OpenTelemetry layer knows the span, or it isn't known yet which scope the span inherits.
     scope: Option<Arc<Scope>>,
-    /// By the number of the future. Those of futures that don't exist any more are removed when there are too many.
+    /// By the number of the future. Those of finished futures are removed once there are [`most`](Self::most).
     adoptions: BTreeMap<u64, Adoption>,
+    /// The number of adoptions at which those are removed.
     most: usize,
     /// The number of the future that adopted the span, in which it started.
     started_in: Option<u64>,

@@ -383,7 +383,7 @@ fn spans_of_the_default_user_are_in_no_other_session() {
     if !alone(test_name!(), &[]) {
         return;
     }
-    of("default", "nobody").set_global_default().unwrap();
+    of("default", "u-7").set_global_default().unwrap();
     let app = App::new();
     let alice = Session::default().with_user("alice").unwrap();
     run(async { info_span!("below").in_scope(|| {}) }

@@ -486,7 +486,7 @@ fn how_an_id_was_set_is_no_part_of_a_session() {
     assert_eq!(shown(&implicit), shown(&explicit));
 }
 
-/// Behind `reload::Layer`, nobody finds the parent's `Context`.
+/// `reload::Layer` answers no downcast, so the crate doesn't find the parent's `Context`.
 #[test]
 fn implicit_child_of_an_explicit_session_behind_a_reloadable_layer_is_ignored() {
     let app = App::with_layer(|otel| SessionLayer::new().wrap(reload::Layer::new(otel).0));
