@@ -67,8 +67,8 @@ impl Service {
     }
 }
 
-/// How much more may be in use after the last round than after the first one, however much was done
-/// in between.
+/// How much more may be in use after the last round than after those of the first half, however much
+/// was done in between.
 const MOST_BYTES: i64 = 32 * 1024;
 const MOST_BLOCKS: i64 = 100;
 /// The allocator's own: what is free between blocks, and given back to the system, or not.
@@ -118,7 +118,7 @@ impl Account {
             service.print(taken);
             let [first, last] = self.memory(number);
             println!(
-                "  in use after the first round: {first}\n  and after the last one:       {last}"
+                "  most in use after a round of the first half: {first}\n  in use after the last round:                 {last}"
             );
         }
         println!("\nin all, {}\n", self.seen());
@@ -159,11 +159,17 @@ impl Account {
         promises.broken
     }
 
-    /// What a service had in use after the first round, and after the last one.
+    /// The most that a service had in use after a round of the first half, and what after the last
+    /// round. A single early round can be low: the registry keeps the slots of as many spans as were
+    /// ever open at once, and a slow machine reaches that number later.
     fn memory(&self, service: usize) -> [Memory; 2] {
         let settled = |round: &Round| round.settled.get(service).map(|it| it.memory);
-        [self.rounds.first(), self.rounds.last()]
-            .map(|round| round.and_then(settled).unwrap_or_default())
+        let early = self.rounds.iter().take(self.rounds.len() / 2);
+        [
+            early.filter_map(settled).reduce(Memory::most),
+            self.rounds.last().and_then(settled),
+        ]
+        .map(Option::unwrap_or_default)
     }
 
     fn does_not_grow(&self, service: usize, promises: &mut Promises) {

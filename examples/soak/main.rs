@@ -15,7 +15,7 @@
 //! - Every span that has ended has to be accounted for: it has arrived, or did not fit into the
 //!   SDK's queue, or was in an export that failed. See `account.rs`.
 //! - Ids never come again, so that whatever grows with them shows. What memory is in use is counted
-//!   when there is nothing to do: after a first round, and after each later one.
+//!   after each round, when there is nothing to do: at the end it may be no more than in the first half.
 //!
 //! It fails, and says which, if a promise does not hold.
 
@@ -91,7 +91,7 @@ const MOODS: [(Mood, u32); 8] = [
     (Mood::Dead, 2),
     (Mood::Well, 4),
 ];
-/// Seconds. The first round is to warm up.
+/// Seconds. The first half of the rounds is to warm up.
 const LONGEST_ROUND: u64 = 60;
 const FEWEST_ROUNDS: u64 = 4;
 /// For all that there is to do besides the load, before it is given up.

@@ -51,6 +51,14 @@ impl Memory {
             bytes: BYTES.load(Ordering::Relaxed),
         }
     }
+
+    pub(crate) fn most(self, other: Self) -> Self {
+        Self {
+            blocks: self.blocks.max(other.blocks),
+            bytes: self.bytes.max(other.bytes),
+            resident: self.resident.max(other.resident),
+        }
+    }
 }
 
 impl fmt::Display for Memory {
