@@ -4,7 +4,7 @@ use crate::scope::Scope;
 use crate::scope::context::{self, CurrentScope, Poll};
 use crate::scope::polled::Polling;
 use crate::scope::thread::{self, Attached};
-use crate::scope::tracking::FutureId;
+use crate::scope::tracking::{FutureId, SpanKey};
 use crate::session::{IdKind, Session};
 use futures_core::Stream;
 use opentelemetry::Context;
@@ -121,6 +121,7 @@ pub trait InSession: Sized {
                 future: FutureId::default(),
                 polled: None,
             },
+            last_span: SpanKey::NONE,
         }
     }
 }
@@ -196,13 +197,15 @@ pin_project! {
         #[pin]
         inner: Option<T>,
         place: Place,
+        // The span that was entered last directly inside: see `scope/polled.rs`.
+        last_span: SpanKey,
     }
 
     impl<T> PinnedDrop for WithSession<T> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if this.inner.is_some() {
-                let _attached = this.place.attach_to_drop();
+                let _attached = this.place.attach_to_drop(this.last_span);
                 this.inner.set(None);
             }
         }
@@ -224,6 +227,7 @@ impl<T: Clone> Clone for WithSession<T> {
                     polled,
                 },
             },
+            last_span: SpanKey::NONE,
         }
     }
 }
@@ -234,6 +238,7 @@ impl<T> WithSession<T> {
         Self {
             inner: Some(inner),
             place: Place::Context(context::to_poll(cx, Scope::current())),
+            last_span: SpanKey::NONE,
         }
     }
 
@@ -243,6 +248,7 @@ impl<T> WithSession<T> {
         WithSession {
             inner: Some(inner),
             place: self.project().place.clone(),
+            last_span: SpanKey::NONE,
         }
     }
 
@@ -258,7 +264,7 @@ impl<T> WithSession<T> {
     ) -> Option<R> {
         let this = self.project();
         let inner = this.inner.as_pin_mut()?;
-        let _attached = this.place.attach_to_poll();
+        let _attached = this.place.attach_to_poll(this.last_span);
         Some(poll(inner))
     }
 }
@@ -278,9 +284,9 @@ enum Place {
 }
 
 impl Place {
-    fn attach_to_poll(&mut self) -> Polling {
+    fn attach_to_poll<'a>(&mut self, last_span: &'a mut SpanKey) -> Polling<'a> {
         let (session, future, polled) = match self {
-            Self::Context(cx) => return Polling::new(thread::attach(cx.clone())),
+            Self::Context(cx) => return Polling::new(thread::attach(cx.clone()), last_span),
             Self::Session {
                 session,
                 future,
@@ -288,7 +294,7 @@ impl Place {
             } => (session, future.clone(), polled),
         };
         let address = |scope: &Option<Arc<Scope>>| scope.as_ref().map(Arc::as_ptr);
-        Polling::new(thread::attach_changed(|cx| {
+        let attached = thread::attach_changed(|cx| {
             let outer = Scope::of(cx);
             let last = polled
                 .as_ref()
@@ -298,6 +304,7 @@ impl Place {
                 None => {
                     let scope = Scope::nested(outer.clone(), session);
                     *polled = Some((outer.clone(), scope.clone()));
+                    *last_span = SpanKey::NONE;
                     scope
                 }
             };
@@ -307,15 +314,16 @@ impl Place {
                 future,
             };
             scope.entered_to_poll(cx, poll)
-        }))
+        });
+        Polling::new(attached, last_span)
     }
 
     /// Attaches the session of the last poll while the future is dropped, wherever that is. If that place is in another
     /// session, or has another user, nothing of it applies: neither values nor the parent span. A span that was created in
     /// that very place moves into the future's session all the same, as if the future were polled there.
-    fn attach_to_drop(&self) -> Polling {
+    fn attach_to_drop<'a>(&self, last_span: &'a mut SpanKey) -> Polling<'a> {
         let (session, future, polled) = match self {
-            Self::Context(cx) => return Polling::new(thread::attach(cx.clone())),
+            Self::Context(cx) => return Polling::new(thread::attach(cx.clone()), last_span),
             Self::Session {
                 session,
                 future,
@@ -326,7 +334,7 @@ impl Place {
         let own = polled
             .as_ref()
             .map_or(session.clone(), |it| it.to_session());
-        Polling::new(thread::attach_changed(|cx| {
+        let attached = thread::attach_changed(|cx| {
             let here = CurrentScope::under(cx).without_default();
             let is_other = |kind: IdKind| {
                 let here = here.as_ref();
@@ -348,7 +356,8 @@ impl Place {
                 future,
             };
             scope.entered_to_poll(cx, poll)
-        }))
+        });
+        Polling::new(attached, last_span)
     }
 }
 
@@ -361,7 +370,7 @@ impl<T: Future> Future for WithSession<T> {
         let Some(inner) = this.inner.as_mut().as_pin_mut() else {
             return task::Poll::Pending;
         };
-        let _attached = this.place.attach_to_poll();
+        let _attached = this.place.attach_to_poll(this.last_span);
         let output = inner.poll(cx);
         if output.is_ready() {
             // Dropped in the session, so that no session has to be attached for it later.

@@ -46,6 +46,13 @@ impl LayerState {
         }
     }
 
+    /// Whether a span that is entered now may be tracked, or may be adopted by a future.
+    #[inline(never)]
+    pub(crate) fn may_need_care(&self, id: &Id) -> bool {
+        let key = self.key(id);
+        tracking::may_track(key) || (polled::may_adopt() && !polled::entered_again(key))
+    }
+
     /// The future that may adopt a span which is entered now.
     pub(crate) fn adopting_future<S>(&self, id: &Id, ctx: &Context<'_, S>) -> Option<PolledScope>
     where
@@ -74,7 +81,7 @@ impl LayerState {
         };
         let may_track = tracking::may_track(self.key(id));
         if !may_track && thread::map_current(is_created_here) == Some(true) {
-            return polled::entered(id);
+            return polled::entered(self.key(id));
         }
         let cx = thread::current();
         let is_hidden =

@@ -371,8 +371,8 @@ where
     }
 
     fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
-        let may_matter = || polled::may_adopt() || tracking::may_track(self.state.key(id));
-        if self.state.setup.wrapped.is_running() || (tracking::is_used() && may_matter()) {
+        let may_matter = || tracking::is_used() && self.state.may_need_care(id);
+        if self.state.setup.wrapped.is_running() || may_matter() {
             self.enter_with_care(id, ctx);
         } else {
             self.inner.on_enter(id, ctx);
@@ -385,7 +385,7 @@ where
         }
         self.inner.on_exit(id, ctx);
         if tracking::is_used() {
-            polled::exited(id);
+            polled::exited(self.state.key(id));
         }
     }
 

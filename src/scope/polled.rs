@@ -11,14 +11,12 @@
 use crate::scope::Scope;
 use crate::scope::context::{self, Poll};
 use crate::scope::thread::{self, Attached};
-use crate::scope::tracking::{self, SetBy};
+use crate::scope::tracking::{self, SetBy, SpanKey};
 use crate::session::keys::Part;
 use crate::session::{IdKind, Session, details};
 use opentelemetry::trace::{TraceContextExt, TraceId};
 use std::cell::Cell;
-use std::num::NonZeroU64;
 use std::sync::Arc;
-use tracing::span::Id;
 
 /// The scope of a future that is being polled.
 #[derive(Clone)]
@@ -123,69 +121,95 @@ impl PolledScope {
     }
 }
 
-/// The futures in a session, or in headers, that are being polled or dropped on a thread.
-#[derive(Clone, Copy)]
+/// What a future in a session, or in headers, is doing on a thread.
 struct Polled {
-    count: u32,
-    /// The span that is entered directly inside the innermost future: the future adopts none of the spans inside.
-    entered: Option<NonZeroU64>,
-}
-
-impl Polled {
-    const fn new(count: u32) -> Self {
-        Self {
-            count,
-            entered: None,
-        }
-    }
+    /// How many futures are being polled or dropped.
+    count: Cell<u32>,
+    /// The span that was entered last directly inside the innermost future, if the future doesn't adopt it: the future entered it
+    /// in its last poll, or in this one.
+    last: Cell<SpanKey>,
+    /// This span is entered now: the future adopts none of the spans inside.
+    is_inside: Cell<bool>,
 }
 
 thread_local! {
     /// [`Polling`] writes it, and the layer writes and reads it whenever a span is entered or exited.
-    static POLLED: Cell<Polled> = const { Cell::new(Polled::new(0)) };
+    static POLLED: Polled = const {
+        Polled {
+            count: Cell::new(0),
+            last: Cell::new(SpanKey::NONE),
+            is_inside: Cell::new(false),
+        }
+    };
 }
 
 /// Whether a future may adopt a span that is entered now. If it may, the current `Context` knows.
 #[inline(always)]
 pub(crate) fn may_adopt() -> bool {
-    let polled = POLLED.get();
-    polled.count > 0 && polled.entered.is_none()
+    POLLED.with(|it| it.count.get() > 0 && !it.is_inside.get())
+}
+
+/// A span is entered directly inside a future. True if it is the one that the future entered in its last poll: it needs no more.
+#[inline(always)]
+pub(crate) fn entered_again(span: SpanKey) -> bool {
+    let is_last = POLLED.with(|it| it.last.get() == span);
+    if is_last {
+        entered(span);
+    }
+    is_last
 }
 
 /// A span was entered directly inside a future that doesn't adopt it.
-pub(crate) fn entered(id: &Id) {
-    POLLED.set(Polled {
-        entered: Some(id.into_non_zero_u64()),
-        ..POLLED.get()
+#[inline(always)]
+pub(crate) fn entered(span: SpanKey) {
+    POLLED.with(|it| {
+        it.last.set(span);
+        it.is_inside.set(true);
     });
 }
 
 /// A span is exited.
 #[inline(always)]
-pub(crate) fn exited(id: &Id) {
-    let polled = POLLED.get();
-    if polled.entered == Some(id.into_non_zero_u64()) {
-        POLLED.set(Polled::new(polled.count));
-    }
+pub(crate) fn exited(span: SpanKey) {
+    POLLED.with(|it| {
+        if it.last.get() == span {
+            it.is_inside.set(false);
+        }
+    });
 }
 
 /// Keeps the session of a future current while the future is polled or dropped.
-pub(crate) struct Polling {
+pub(crate) struct Polling<'a> {
     _attached: Attached,
+    /// The last span of the future.
+    last: &'a mut SpanKey,
+    /// The last span of the future outside.
+    outer: SpanKey,
 }
 
-impl Polling {
-    pub(crate) fn new(attached: Attached) -> Self {
+impl<'a> Polling<'a> {
+    /// `last`: the span that the future entered last, and didn't adopt.
+    pub(crate) fn new(attached: Attached, last: &'a mut SpanKey) -> Self {
         tracking::set_used();
-        POLLED.set(Polled::new(POLLED.get().count + 1));
         Self {
+            outer: start(1, *last),
+            last,
             _attached: attached,
         }
     }
 }
 
-impl Drop for Polling {
+impl Drop for Polling<'_> {
     fn drop(&mut self) {
-        POLLED.set(Polled::new(POLLED.get().count - 1));
+        *self.last = start(-1, self.outer);
     }
+}
+
+/// Another future is the innermost one now. Returns the last span of the one before.
+fn start(more: i32, last: SpanKey) -> SpanKey {
+    POLLED.with(|it| {
+        it.count.set(it.count.get().wrapping_add_signed(more));
+        it.is_inside.set(false);
+        it.last.replace(last)
+    })
 }

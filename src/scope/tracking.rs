@@ -18,6 +18,11 @@ pub(crate) struct SpanKey {
     pub(crate) span: u64,
 }
 
+impl SpanKey {
+    /// The key of no span.
+    pub(crate) const NONE: Self = Self { layer: 0, span: 0 };
+}
+
 /// Keys of two layers may have the same hash. They are different keys.
 impl Hash for SpanKey {
     #[inline]
