@@ -10,7 +10,9 @@ use crate::session::{Id, IdKind, Session};
 use serde_json::Value as Json;
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::OnceLock;
 use tracing::Metadata;
+use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
 
 /// The empty field that identifies the spans of `session!` and `user!`, whatever names the layer is configured with.
@@ -32,6 +34,19 @@ pub(crate) struct Names {
     filter: Option<Filter>,
     /// Excludes most fields that set no id.
     key_filter: KeyFilter,
+    /// What was found out of callsites whose fields have such names, by the line of the callsite: the first one of each slot.
+    /// `None` in a slot: the callsite's spans are no openers.
+    known: [OnceLock<(Identifier, Option<OpenerCallsite>)>; KNOWN],
+}
+
+const KNOWN: usize = 64;
+
+/// A callsite whose spans are openers.
+#[derive(Clone)]
+pub(crate) struct OpenerCallsite {
+    pub(crate) fields: OpenerFields,
+    /// What each field sets.
+    kinds: Box<[Option<FieldKind>]>,
 }
 
 type List = Vec<(Cow<'static, str>, IdKind)>;
@@ -47,6 +62,7 @@ impl Default for Names {
             filter: None,
             // Without the defaults, the macros still use these.
             key_filter: KeyFilter::of(&[ID, SESSION_ID, USER_ID]),
+            known: [const { OnceLock::new() }; KNOWN],
         }
     }
 }
@@ -86,20 +102,37 @@ impl Names {
         fields.any(|field| self.key_filter.may_match(field.name()))
     }
 
-    /// The fields of spans of this callsite, if they are openers.
-    pub(crate) fn opener_fields(&self, span: &Metadata<'_>) -> Option<OpenerFields> {
+    /// The callsite of these spans, if they are openers.
+    pub(crate) fn opener_callsite(&self, span: &Metadata<'_>) -> Option<Cow<'_, OpenerCallsite>> {
+        let slot = span.line().unwrap_or(0) as usize % KNOWN;
+        let find = || (span.callsite(), self.find_opener_callsite(span));
+        match self.known[slot].get_or_init(find) {
+            (callsite, known) if *callsite == span.callsite() => known.as_ref().map(Cow::Borrowed),
+            _ => self.find_opener_callsite(span).map(Cow::Owned),
+        }
+    }
+
+    #[cold]
+    fn find_opener_callsite(&self, span: &Metadata<'_>) -> Option<OpenerCallsite> {
         let mut fields = OpenerFields {
             is_of_macro: is_of_macro(span),
             ..OpenerFields::default()
         };
         let mut has_details = false;
-        for field in span.fields() {
+        let kind = |field: Field| {
             let name = field.name();
-            match self.id_kind(span, name, fields.is_of_macro) {
-                Some(kind) => fields.add(name, kind),
-                None => has_details |= is_detail(name),
+            if let Some(kind) = self.id_kind(span, name, fields.is_of_macro) {
+                fields.add(name, kind);
+                return Some(FieldKind::Id(kind));
             }
-        }
+            has_details |= is_detail(name);
+            match name.strip_prefix(METADATA_FIELD) {
+                Some("") => None,
+                Some(key) => Some(FieldKind::Metadata(key)),
+                None => (name == TAGS_FIELD).then_some(FieldKind::Tags),
+            }
+        };
+        let kinds: Box<[_]> = span.fields().iter().map(kind).collect();
         if fields.declared.is_empty() {
             return None;
         }
@@ -111,11 +144,10 @@ impl Names {
             && kind_of(&self.fields, ID).is_none();
         let is_excluded = |filter: &Filter| !fields.is_of_macro && !filter(span);
         let is_excluded = self.filter.as_ref().is_some_and(is_excluded);
-        (!is_excluded).then_some(fields)
+        (!is_excluded).then_some(OpenerCallsite { fields, kinds })
     }
 
     /// The kind of id that a field sets.
-    #[inline(always)]
     fn id_kind(&self, span: &Metadata<'_>, field: &str, is_of_macro: bool) -> Option<IdKind> {
         if !self.key_filter.may_match(field) {
             return None;
@@ -138,7 +170,6 @@ impl Names {
 }
 
 /// The kind of id that a name was added for. A name that was added for both kinds sets a session.
-#[inline]
 fn kind_of(names: &List, name: &str) -> Option<IdKind> {
     let kind = |(added, kind): &(Cow<'static, str>, IdKind)| (added == name).then_some(*kind);
     names.iter().find_map(kind)
@@ -156,9 +187,7 @@ fn is_of_macro(span: &Metadata<'_>) -> bool {
 
 /// Parses the fields of an opener, or of one `record`, into the session that they set.
 pub(crate) struct FieldVisitor<'a, F> {
-    pub(crate) names: &'a Names,
-    pub(crate) span: &'static Metadata<'static>,
-    pub(crate) fields: OpenerFields,
+    pub(crate) callsite: &'a OpenerCallsite,
     pub(crate) set: Session,
     /// Called for each field with a mistake.
     pub(crate) on_mistake: F,
@@ -174,6 +203,7 @@ pub(crate) enum FieldMistake {
 }
 
 /// What a field of an opener sets.
+#[derive(Clone, Copy)]
 enum FieldKind {
     Id(IdKind),
     /// With this key.
@@ -184,15 +214,7 @@ enum FieldKind {
 impl<F: FnMut(&Field, FieldMistake)> FieldVisitor<'_, F> {
     #[inline]
     fn kind(&self, field: &Field) -> Option<FieldKind> {
-        let name = field.name();
-        if let Some(kind) = (self.names).id_kind(self.span, name, self.fields.is_of_macro) {
-            return Some(FieldKind::Id(kind));
-        }
-        match name.strip_prefix(METADATA_FIELD) {
-            Some("") => None,
-            Some(key) => Some(FieldKind::Metadata(key)),
-            None => (name == TAGS_FIELD).then_some(FieldKind::Tags),
-        }
+        *self.callsite.kinds.get(field.index())?
     }
 
     fn set_details(&mut self, set: impl FnOnce(&mut Details) -> bool) {
@@ -207,7 +229,7 @@ impl<F: FnMut(&Field, FieldMistake)> FieldVisitor<'_, F> {
     fn set_id(&mut self, field: &Field, kind: IdKind, id: Id) {
         match kind {
             IdKind::User => self.set.user_id = Some(id),
-            IdKind::Session if self.fields.is_implicit && field.name() == ID => {
+            IdKind::Session if self.callsite.fields.is_implicit && field.name() == ID => {
                 // Another field of the span may have set the id explicitly.
                 if self.set.id.as_ref().is_none_or(Id::is_replaceable) {
                     self.set.id = Some(id.replaceable());

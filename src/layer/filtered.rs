@@ -57,7 +57,7 @@ impl<S> OpenerFilter<S> {
     fn enables(&self, metadata: &Metadata<'_>) -> bool {
         let openers = &self.state.openers;
         metadata.is_span()
-            && openers.names.opener_fields(metadata).is_some()
+            && openers.names.opener_callsite(metadata).is_some()
             && self
                 .max_level_hint()
                 .is_none_or(|max| *metadata.level() <= max)

@@ -3,7 +3,7 @@
 use crate::base::diagnostic;
 use crate::base::diagnostic::Once;
 use crate::export::OpenerFields;
-use crate::layer::fields::{FieldMistake, FieldVisitor, Names};
+use crate::layer::fields::{FieldMistake, FieldVisitor, Names, OpenerCallsite};
 use crate::scope::bridge::PendingSpan;
 use crate::scope::opener::Opener;
 use crate::scope::thread::Attached;
@@ -49,13 +49,17 @@ impl Openers {
     /// the `Context` that this macro was called in.
     pub(crate) fn read(
         &self,
-        fields: OpenerFields,
+        callsite: &OpenerCallsite,
         span: &Attributes<'_>,
     ) -> (Session, Option<OtelContext>) {
-        let mut visitor = self.visitor(span.metadata(), fields);
+        let mut visitor = self.visitor(span.metadata(), callsite);
         span.record(&mut visitor);
         let set = visitor.set;
-        let passed = fields.is_of_macro.then(|| passed_to(&set)).flatten();
+        let passed = callsite
+            .fields
+            .is_of_macro
+            .then(|| passed_to(&set))
+            .flatten();
         let Some((passed, outer)) = passed else {
             return (set, None);
         };
@@ -103,12 +107,12 @@ impl Openers {
     /// Records later values of the fields of an opener.
     pub(crate) fn record(
         &self,
-        fields: OpenerFields,
+        callsite: &OpenerCallsite,
         span: &'static Metadata<'static>,
         opener: &Opener,
         record: &Record<'_>,
     ) {
-        let mut visitor = self.visitor(span, fields);
+        let mut visitor = self.visitor(span, callsite);
         record.record(&mut visitor);
         let mut recorded = visitor.set;
         let is_explicit = |id: &Id| !id.is_replaceable();
@@ -122,15 +126,13 @@ impl Openers {
     }
 
     /// Reports each mistake in a field once.
-    fn visitor(
+    fn visitor<'a>(
         &self,
         span: &'static Metadata<'static>,
-        fields: OpenerFields,
-    ) -> FieldVisitor<'_, impl FnMut(&Field, FieldMistake)> {
+        callsite: &'a OpenerCallsite,
+    ) -> FieldVisitor<'a, impl FnMut(&Field, FieldMistake)> {
         FieldVisitor {
-            names: &self.names,
-            span,
-            fields,
+            callsite,
             set: Session::default(),
             on_mistake: |field: &Field, mistake| {
                 let key = (span.callsite(), field.index(), mistake);

@@ -178,7 +178,7 @@ impl LayerState {
         let Some(span) = ctx.span(id) else {
             return false;
         };
-        let Some(fields) = self.openers.names.opener_fields(span.metadata()) else {
+        let Some(callsite) = self.openers.names.opener_callsite(span.metadata()) else {
             return false;
         };
         // Recording runs the application's `Debug`: not under the lock of the extensions.
@@ -186,7 +186,8 @@ impl LayerState {
         let opened = span.extensions().get::<SessionExtension>().and_then(opened);
         let opener = opened.as_ref().and_then(|it| it.opener());
         if let Some(opener) = opener {
-            self.openers.record(fields, span.metadata(), opener, record);
+            self.openers
+                .record(&callsite, span.metadata(), opener, record);
         }
         opener.is_some()
     }

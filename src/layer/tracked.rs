@@ -35,10 +35,11 @@ impl LayerState {
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         let metadata = attrs.metadata();
-        if let Some(fields) = self.openers.names.opener_fields(metadata) {
-            let (set, _) = self.openers.read(fields, attrs);
+        if let Some(callsite) = self.openers.names.opener_callsite(metadata) {
+            let (set, _) = self.openers.read(&callsite, attrs);
             let outer = self.inherited(attrs, ctx);
-            if let Some(PendingSpan { scope, .. }) = self.openers.open(fields, metadata, set, outer)
+            if let Some(PendingSpan { scope, .. }) =
+                self.openers.open(callsite.fields, metadata, set, outer)
             {
                 return self.track_in(scope, true, id, ctx);
             }

@@ -72,8 +72,8 @@ impl<L> WrappedLayer<L> {
         L: Layer<S>,
     {
         let metadata = attrs.metadata();
-        if let Some(fields) = self.state.openers.names.opener_fields(metadata) {
-            let (set, called_in) = self.state.openers.read(fields, attrs);
+        if let Some(callsite) = self.state.openers.names.opener_callsite(metadata) {
+            let (set, called_in) = self.state.openers.read(&callsite, attrs);
             let parent = self.parent_context(attrs, called_in);
             // Without the parent's `Context`, only the scope that the parent's own fields opened is known.
             let inherited = || scope_in_extensions(attrs.parent()?, ctx);
@@ -81,7 +81,9 @@ impl<L> WrappedLayer<L> {
                 Some(cx) => Scope::of(cx),
                 None => inherited().or_else(Scope::global_default),
             };
-            if let Some(pending_span) = (self.state.openers).open(fields, metadata, set, outer) {
+            if let Some(pending_span) =
+                (self.state.openers).open(callsite.fields, metadata, set, outer)
+            {
                 return self.new_opener(attrs, id, ctx, parent, pending_span);
             }
         }

@@ -182,10 +182,9 @@ pub(crate) fn plain_text<'a>(text: &'a str) -> Cow<'a, str> {
 /// Whether a plain text is the `Debug` form of a struct or tuple struct, such as `SessionId("x")` or `User { id: 7 }`.
 pub(crate) fn is_struct(text: &str) -> bool {
     let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let fields = text.trim_start_matches(is_of_name);
-    let has_fields = |start, end| fields.starts_with(start) && fields.ends_with(end);
+    let has_fields = |start| text.trim_start_matches(is_of_name).starts_with(start);
     text.starts_with(|c: char| c.is_ascii_uppercase())
-        && (has_fields("(", ")") || has_fields(" {", "}"))
+        && (text.ends_with(')') && has_fields("(") || text.ends_with('}') && has_fields(" {"))
 }
 
 /// The string that `text` is the `Debug` form of.

@@ -225,14 +225,13 @@ impl SpanAttributes {
     /// inherited one.
     fn admit_id(&mut self, kind: IdKind, attribute: &KeyValue) -> bool {
         let text = attribute.value.as_str();
-        let is_valid = has_id(&text);
         if self.id_field(attribute.key.as_str()).is_some() {
             // A valid id that wasn't recorded is the author's, set with OpenTelemetry's API.
             let is_recorded = bridge::is_recording() || self.recorded(kind, attribute).is_some();
-            if !is_valid || is_recorded {
+            if is_recorded || !has_id(&text) {
                 return self.consume(kind, attribute);
             }
-        } else if !is_valid && self.scope_has(&[kind]) {
+        } else if !has_id(&text) && self.scope_has(&[kind]) {
             let error = Id::check(&plain_text(&text)).err();
             let error = error.unwrap_or(ErrorKind::Placeholder);
             diagnostic::own_attribute_ignored(kind.key(), error);
@@ -244,7 +243,7 @@ impl SpanAttributes {
 
     /// Consumes a field of the opener. An invalid value is kept for the end.
     fn consume(&mut self, kind: IdKind, attribute: &KeyValue) -> bool {
-        if is_invalid(&attribute.value.as_str()) {
+        if self.recorded(kind, attribute).is_none() && is_invalid(&attribute.value.as_str()) {
             self.more().invalid[kind as usize] = Some(attribute.clone());
         }
         false
