@@ -48,7 +48,7 @@ fn comes_to_an_end(test: &'static str, act: impl FnOnce()) {
     if support::alone(test, &[]) {
         let (running, watched) = mpsc::channel::<()>();
         std::thread::spawn(move || {
-            if watched.recv_timeout(Duration::from_secs(20)) == Err(RecvTimeoutError::Timeout) {
+            if watched.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Timeout) {
                 eprintln!("{test} hangs: a thread waits for a lock that it holds itself");
                 std::process::abort();
             }
