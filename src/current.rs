@@ -1,9 +1,11 @@
 //! Functions that read the current session, or set it on the current span.
 
 pub(crate) mod attach;
+pub(crate) mod future;
 pub(crate) mod macros;
 
-pub use self::attach::{InSession, IntoSession, SessionGuard, WithSession};
+pub use self::attach::{InSession, IntoSession, SessionGuard, detached};
+pub use self::future::WithSession;
 
 use crate::base::error::{Error, ErrorKind};
 use crate::layer::spans::LayerState;

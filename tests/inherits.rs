@@ -1,6 +1,7 @@
 //! Who inherits a scope (B).
 
 mod adopted;
+mod detached;
 mod dropped;
 mod edges;
 mod entered_by_several;

@@ -10,7 +10,7 @@
 
 use crate::scope::Scope;
 use crate::scope::context::{self, Poll};
-use crate::scope::thread::{self, Attached};
+use crate::scope::thread::{self, Attached, LeftSpans};
 use crate::scope::tracking::{self, SetBy, SpanKey};
 use crate::session::keys::Part;
 use crate::session::{IdKind, Session, details};
@@ -181,6 +181,8 @@ pub(crate) fn exited(span: SpanKey) {
 /// Keeps the session of a future current while the future is polled or dropped.
 pub(crate) struct Polling<'a> {
     _attached: Attached,
+    /// The spans that are entered where a detached future is polled.
+    left: Option<LeftSpans>,
     /// The last span of the future.
     last: &'a mut SpanKey,
     /// The last span of the future outside.
@@ -194,8 +196,16 @@ impl<'a> Polling<'a> {
         Self {
             outer: start(1, *last),
             last,
+            left: None,
             _attached: attached,
         }
+    }
+
+    /// Nothing is current.
+    pub(crate) fn detached(last: &'a mut SpanKey) -> Self {
+        let mut polling = Self::new(thread::attach_changed(thread::outside), last);
+        polling.left = Some(LeftSpans::new());
+        polling
     }
 }
 

@@ -11,6 +11,9 @@ use opentelemetry::{Context, ContextGuard};
 use std::cell::{Cell, RefCell};
 use std::panic::catch_unwind;
 use std::sync::{Arc, Weak};
+use tracing::span::Id;
+use tracing::{Dispatch, Subscriber, dispatcher};
+use tracing_subscriber::Registry;
 
 thread_local! {
     /// Whether OpenTelemetry's thread-local existed on the first use of this module. That use writes it, and it can't be
@@ -44,6 +47,14 @@ pub(crate) fn map_current<T>(f: impl FnOnce(&Context) -> T) -> Option<T> {
 /// The current `Context`, or an empty one.
 pub(crate) fn current() -> Context {
     map_current(Context::clone).unwrap_or_default()
+}
+
+/// A `Context` with nothing of `cx`, except that telemetry stays suppressed.
+pub(crate) fn outside(cx: &Context) -> Context {
+    match cx.is_telemetry_suppressed() {
+        true => Context::new().with_telemetry_suppressed(),
+        false => Context::new(),
+    }
 }
 
 /// Makes `cx` the current one.
@@ -93,6 +104,41 @@ pub(crate) struct EnteredSpan {
     pub(crate) place: Option<Place>,
     /// The setup check continues when the span is exited.
     pub(crate) is_checked: bool,
+}
+
+/// The spans of `tracing` that were entered on this thread. They are the current ones again when this is dropped.
+pub(crate) struct LeftSpans {
+    dispatch: Dispatch,
+    /// The innermost first.
+    spans: Vec<Id>,
+}
+
+impl LeftSpans {
+    /// Makes no span the current one. Only the registry leaves the spans: the layers, which act when a span is entered and
+    /// exited, receive nothing. Without a registry the spans stay current.
+    pub(crate) fn new() -> Self {
+        // A clone: inside `get_default` a second call finds no dispatcher.
+        let dispatch = dispatcher::get_default(Dispatch::clone);
+        let mut spans = Vec::new();
+        if let Some(registry) = dispatch.downcast_ref::<Registry>() {
+            while let Some(span) = registry.current_span().id() {
+                registry.exit(span);
+                spans.push(span.clone());
+            }
+        }
+        Self { dispatch, spans }
+    }
+}
+
+impl Drop for LeftSpans {
+    fn drop(&mut self) {
+        if let Some(registry) = self.dispatch.downcast_ref::<Registry>() {
+            self.spans
+                .iter()
+                .rev()
+                .for_each(|span| registry.enter(span));
+        }
+    }
 }
 
 thread_local! {

@@ -1,0 +1,214 @@
+//! Detached work: it runs in no session and no span.
+
+use crate::inherits::dropped::forever;
+use crate::inherits::session_of;
+use crate::support::{App, remote, session};
+use futures_util::{FutureExt, StreamExt, stream};
+use opentelemetry::baggage::BaggageExt;
+use opentelemetry::trace::{SpanId, TraceContextExt, Tracer, TracerProvider};
+use opentelemetry::{Context, KeyValue};
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::{Poll, Waker};
+use tracing::{Instrument, Span, info, info_span};
+use tracing_session::current::detached;
+use tracing_session::{
+    InSession, SessionLayer, current_session, current_session_id, session, set_session_id,
+};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::prelude::*;
+
+/// Makes spans in each way, and asserts that nothing of the place outside applies.
+fn assert_is_outside(app: &App, name: &'static str) {
+    assert_eq!(current_session(), None);
+    assert!(Span::current().is_none(), "{name}: {:?}", Span::current());
+    assert!(!Context::current().has_active_span());
+    assert!(Context::current().baggage().is_empty());
+    info_span!("tracing", name).in_scope(|| info_span!("child").in_scope(|| {}));
+    let tracer = app.provider.tracer("library");
+    tracer.in_span(name, |_| {});
+    for span in app.spans() {
+        assert_eq!(session_of(&span), [""; 0], "{name}");
+    }
+    let roots = app.spans();
+    let roots = roots
+        .iter()
+        .filter(|span| span.parent_span_id == SpanId::INVALID);
+    assert_eq!(roots.count(), 2, "{}", app.tree());
+    app.exporter.reset();
+}
+
+/// Calls `f` in a session, in spans and in baggage.
+fn in_a_request<T>(f: impl FnOnce() -> T) -> T {
+    session!("chat-42").in_scope(|| {
+        let member = KeyValue::new("tenant", "acme");
+        let _baggage = Context::current().with_baggage([member]).attach();
+        session("chat-43").in_scope(|| info_span!("handler").in_scope(f))
+    })
+}
+
+#[test]
+fn closures_futures_and_streams_run_in_nothing() {
+    let app = App::new();
+    in_a_request(|| {
+        detached(|| assert_is_outside(&app, "closure"));
+        let future = async { assert_is_outside(&app, "future") }.detached();
+        future.now_or_never().unwrap();
+        let streamed = stream::iter([()]).map(|()| assert_is_outside(&app, "stream"));
+        streamed.detached().count().now_or_never().unwrap();
+        // Dropped without having been polled, too.
+        struct Dropped<'a>(&'a App);
+        impl Drop for Dropped<'_> {
+            fn drop(&mut self) {
+                assert_is_outside(self.0, "destructor");
+            }
+        }
+        let dropped = Dropped(&app);
+        let future = async move {
+            let _dropped = &dropped;
+            forever().await;
+        };
+        drop(future.detached());
+    });
+}
+
+#[test]
+fn everything_is_current_again_afterwards() {
+    let app = App::new();
+    in_a_request(|| {
+        let handler = Span::current();
+        detached(|| detached(|| {}));
+        let panics = || detached(|| info_span!("broken").in_scope(|| panic!("inside")));
+        assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+        assert_eq!(Span::current().id(), handler.id());
+        assert_eq!(current_session_id().as_deref(), Some("chat-43"));
+        assert!(!Context::current().baggage().is_empty());
+        set_session_id("chat-44").unwrap();
+        info_span!("child").in_scope(|| {});
+        info!("an event of the handler");
+    });
+    assert!(Span::current().is_none());
+    assert_eq!(session_of(&app.span("child")), ["chat-44"]);
+    let handler = app.span("handler");
+    assert_eq!(
+        app.span("child").parent_span_id,
+        handler.span_context.span_id()
+    );
+    assert_eq!(handler.events.len(), 1);
+}
+
+#[test]
+fn between_the_polls_the_place_outside_is_as_before() {
+    let app = App::new();
+    let mut polls = 0;
+    let worker = poll_fn(|_| {
+        assert_is_outside(&app, "worker");
+        polls += 1;
+        match polls {
+            3 => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    });
+    let mut worker = pin!(worker.detached());
+    for (poll, is_ready) in [("chat-1", false), ("chat-2", false), ("chat-3", true)] {
+        session!(poll).in_scope(|| {
+            let mut cx = std::task::Context::from_waker(Waker::noop());
+            assert_eq!(worker.as_mut().poll(&mut cx).is_ready(), is_ready);
+            assert_eq!(current_session_id().as_deref(), Some(poll));
+        });
+        app.exporter.reset();
+    }
+}
+
+#[test]
+fn tasks_that_detached_work_spawns_in_the_current_span_are_outside() {
+    let app = App::new();
+    let work = async {
+        tokio::spawn(async { info_span!("spawned").in_scope(|| {}) }.in_current_span())
+            .await
+            .unwrap();
+    };
+    let request = async {
+        tokio::spawn(work.detached().in_current_span())
+            .await
+            .unwrap()
+    };
+    let request = request
+        .instrument(info_span!("request"))
+        .in_session(session("chat-42"));
+    app.runtime()
+        .block_on(async { tokio::spawn(request).await.unwrap() });
+    let spawned = app.span("spawned");
+    assert_eq!(session_of(&spawned), [""; 0]);
+    assert_eq!(spawned.parent_span_id, SpanId::INVALID);
+    assert_eq!(session_of(&app.span("request")), ["chat-42"]);
+}
+
+#[test]
+fn spans_and_sessions_inside_apply_inside() {
+    let app = App::new();
+    let work = async {
+        assert_eq!(current_session_id().as_deref(), Some("job-7"));
+        info_span!("job").in_scope(|| {});
+    };
+    in_a_request(|| {
+        let job = async { work.instrument(info_span!("worker")).await };
+        job.in_session(session("job-7"))
+            .detached()
+            .now_or_never()
+            .unwrap();
+    });
+    assert_eq!(session_of(&app.span("job")), ["job-7"]);
+    assert_eq!(session_of(&app.span("worker")), ["job-7"]);
+    assert_eq!(app.span("worker").parent_span_id, SpanId::INVALID);
+}
+
+#[test]
+fn an_explicit_parent_is_a_parent() {
+    let app = App::new();
+    session!("chat-42").in_scope(|| {
+        let here = Span::current();
+        detached(|| info_span!(parent: &here, "explicit").in_scope(|| {}));
+    });
+    assert_eq!(session_of(&app.span("explicit")), ["chat-42"]);
+}
+
+#[test]
+fn spans_that_are_left_inside_and_entered_outside_stay_in_order() {
+    let app = App::new();
+    let outer = session!("chat-42").entered();
+    // A guard that moves into the closure, and one that moves out.
+    let moves_in = info_span!("moves in").entered();
+    let moves_out = detached(|| {
+        drop(moves_in);
+        info_span!("moves out").entered()
+    });
+    drop(moves_out);
+    info_span!("child").in_scope(|| {});
+    drop(outer);
+    assert_eq!(session_of(&app.span("child")), ["chat-42"]);
+    assert_eq!(session_of(&app.span("moves out")), [""; 0]);
+}
+
+#[test]
+fn works_filtered_beside_other_layers_and_in_logs_alone() {
+    let app = App::with_layer(|otel| SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO));
+    in_a_request(|| detached(|| assert_is_outside(&app, "filtered")));
+
+    let logs = tracing_subscriber::registry()
+        .with(SessionLayer::new())
+        .set_default();
+    session!("chat-42").in_scope(|| {
+        detached(|| assert_eq!((current_session(), Span::current().is_none()), (None, true)));
+        assert_eq!(current_session_id().as_deref(), Some("chat-42"));
+    });
+    drop(logs);
+}
+
+#[test]
+fn headers_are_left_too() {
+    let app = App::new();
+    let _request = remote().attach();
+    detached(|| assert_is_outside(&app, "request"));
+}
