@@ -163,12 +163,14 @@ const PROMISES: &[Promise] = &[
         0.2,
         |counts| counts.share("handler1", Case::DefaultSession, Case::HandWritten),
     ),
-    // Of what two fields by hand add to a span of the same turn.
-    ("exporter of two dialects of hand_written", 2.0, |counts| {
-        let exporter = counts.get("turn_dialects", Case::TracingSession)?;
-        let more = exporter - counts.get("turn_exported", Case::TracingSession)?;
-        Some(more / counts.over_baseline("turn", Case::HandWritten)?)
+    ("exporter of two dialects of hand_written", 1.5, |counts| {
+        counts.exporter("turn_dialects", Case::TracingSession, Case::HandWritten)
     }),
+    (
+        "exporter of two dialects with details of hand_written_full",
+        2.0,
+        |counts| counts.exporter("turn_dialects", Case::FullValue, Case::HandWrittenFull),
+    ),
     ("inject over TraceContext + Baggage", 1.3, |counts| {
         counts.of_baggage("inject")
     }),
@@ -212,6 +214,12 @@ impl Counts {
     /// What a case adds to the baseline, as a share of what `by_hand` adds.
     fn share(&self, shape: &str, case: Case, by_hand: Case) -> Option<f64> {
         Some(self.over_baseline(shape, case)? / self.over_baseline(shape, by_hand)?)
+    }
+
+    /// What further dialects add to the exporter, as a share of what `by_hand` adds to a span of the same turn.
+    fn exporter(&self, shape: &str, case: Case, by_hand: Case) -> Option<f64> {
+        let more = self.get(shape, case)? - self.get("turn_exported", case)?;
+        Some(more / self.over_baseline("turn", by_hand)?)
     }
 
     fn of_baseline(&self, shape: &str) -> Option<f64> {
