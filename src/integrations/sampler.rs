@@ -274,7 +274,7 @@ fn state_randomness(state: &TraceState) -> Option<u64> {
     values.find_map(|(_, value)| u64::from_str_radix(value, 16).ok())
 }
 
-/// The 14 hexadecimal digits. By hand, because `format!` takes about 700 instructions more.
+/// The 14 hexadecimal digits. By hand, because `format!` takes several hundred instructions more.
 fn digits(value: u64) -> String {
     let digit = |at| b"0123456789abcdef"[(value >> (52 - 4 * at)) as usize & 0xf];
     String::from_utf8((0..14).map(digit).collect()).unwrap_or_default()
