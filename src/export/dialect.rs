@@ -38,6 +38,9 @@ pub(crate) struct Rule {
     pub(crate) key: &'static str,
 }
 
+/// The rules for each value, in the order of [`Content`]: for those of sessions, and for those of spans' authors.
+pub(crate) type RulesByValue = [[Vec<Rule>; 2]; 4];
+
 /// The value that a key has, and its form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
@@ -329,15 +332,14 @@ impl Dialect {
         self
     }
 
-    /// The rules for a value that the session set, or the span's author.
-    pub(crate) fn rules_for(
-        &self,
-        value: Content,
-        is_authors: bool,
-    ) -> impl Iterator<Item = &Rule> {
-        let other = if is_authors { Trace } else { Span };
-        let rules = self.rules.iter();
-        rules.filter(move |rule| rule.content.value() == value && rule.level != other)
+    pub(crate) fn rules_by_value(&self) -> RulesByValue {
+        [SessionId, UserId, Metadata, Tags].map(|value| {
+            [Span, Trace].map(|other| {
+                let rules = self.rules.iter().copied();
+                let rules = rules.filter(|it| it.content.value() == value && it.level != other);
+                rules.collect()
+            })
+        })
     }
 }
 

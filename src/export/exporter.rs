@@ -1,10 +1,10 @@
 //! `SessionExporter`: sends spans to one backend, with the keys of its dialect.
 
-use crate::export::dialect::{Content, Dialect};
+use crate::export::dialect::{Content, Dialect, RulesByValue};
 use crate::session::id::has_id;
 use crate::session::keys::{
-    PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED, SESSION_ID, USER_HASH,
-    USER_ID, is_ours, ours,
+    KeyFilter, METADATA, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED,
+    SESSION_ID, TAGS, USER_HASH, USER_ID, is_ours, ours,
 };
 use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
 use opentelemetry_sdk::Resource;
@@ -166,6 +166,7 @@ fn rename_plain(attributes: &mut [KeyValue]) {
 
 pub(crate) struct Translator {
     dialect: Dialect,
+    rules: RulesByValue,
     /// False if every attribute stays as it is.
     pub(crate) changes: bool,
     /// Parsed metadata by its text: of sessions, and of spans' authors. Authors may set another text on each
@@ -177,6 +178,7 @@ impl Translator {
     pub(crate) fn new(dialect: Dialect) -> Self {
         Self {
             changes: dialect != Dialect::OPENINFERENCE,
+            rules: dialect.rules_by_value(),
             dialect,
             entries: Mutex::default(),
         }
@@ -187,28 +189,37 @@ impl Translator {
         if !self.changes {
             return;
         }
-        // The last value of an attribute that was set again.
-        let position = |key: &str| attributes.iter().rposition(|it| it.key.as_str() == key);
-        // Beside the user's id, a hash is an attribute like any other.
-        let user_key = match position(USER_ID) {
-            Some(_) => ours::USER_ID,
-            None => ours::USER_HASH,
-        };
+        // Nearly no key that the dialect adds is on the span already, and the filter is cheaper than a search.
+        let mut filter = KeyFilter::default();
         // Ids come first: in some dialects a metadata entry can have the key of an id, and no key is written twice.
-        let sources = [
-            (Content::SessionId, ours::SESSION_ID),
-            (Content::UserId, user_key),
-            (Content::Metadata, ours::METADATA),
-            (Content::Tags, ours::TAGS),
-        ];
-        let mut removed = Vec::new();
-        for (content, key, at) in sources.map(|(content, key)| (content, key, position(key))) {
-            let Some(at) = at else { continue };
+        let mut sources = [None; 4];
+        for (at, attribute) in attributes.iter().enumerate() {
+            let key = attribute.key.as_str();
+            filter = filter.and(key);
+            let (content, key) = match key {
+                SESSION_ID => (Content::SessionId, ours::SESSION_ID),
+                USER_ID => (Content::UserId, ours::USER_ID),
+                // Beside the user's id, a hash is an attribute like any other.
+                USER_HASH if matches!(sources[Content::UserId as usize], Some((_, USER_ID, _))) => {
+                    continue;
+                }
+                USER_HASH => (Content::UserId, ours::USER_HASH),
+                METADATA => (Content::Metadata, ours::METADATA),
+                TAGS => (Content::Tags, ours::TAGS),
+                _ => continue,
+            };
+            // The last value of an attribute that was set again.
+            sources[content as usize] = Some((content, key, at));
+        }
+        let (mut added, mut removed) = (Vec::with_capacity(8), Vec::new());
+        for (content, key, at) in sources.into_iter().flatten() {
             let is_authors = !is_ours(&attributes[at].key, key);
-            let (added, stays) = self.added(content, is_authors, &attributes[at]);
+            let stays = self.add(content, is_authors, &attributes[at], &mut added);
             let (is_id, mut is_added) = (content.id_kind().is_some(), false);
-            for attribute in added {
-                match attributes.iter_mut().find(|own| own.key == attribute.key) {
+            for attribute in added.drain(..) {
+                let may_exist = filter.insert(attribute.key.as_str());
+                let mut own = attributes.iter_mut().take_while(|_| may_exist);
+                match own.find(|own| own.key == attribute.key) {
                     // In the place of the attribute itself, if that one goes.
                     None if !stays && !is_added => attributes[at] = attribute,
                     None => attributes.push(attribute),
@@ -231,16 +242,15 @@ impl Translator {
         }
     }
 
-    /// The value of an attribute under each key of the dialect, and whether the attribute stays as well.
-    fn added(&self, of: Content, is_authors: bool, attribute: &KeyValue) -> (Vec<KeyValue>, bool) {
-        let (key, value) = (&attribute.key, &attribute.value);
-        let mut added = Vec::new();
+    /// Adds the value of an attribute under each key of the dialect. Returns whether the attribute stays as well.
+    fn add(&self, of: Content, is_authors: bool, from: &KeyValue, to: &mut Vec<KeyValue>) -> bool {
+        let (key, value) = (&from.key, &from.value);
         let (mut stays, mut has_entries) = (false, false);
         let tags = match value {
             Value::Array(Array::String(tags)) => Some(tags),
             _ => None,
         };
-        for rule in self.dialect.rules_for(of, is_authors) {
+        for rule in &self.rules[of as usize][usize::from(is_authors)] {
             match rule.content {
                 // The dialect has a key for the hash too, if it has one for the user.
                 Content::UserId if rule.key == USER_ID => stays = true,
@@ -250,19 +260,19 @@ impl Translator {
                 Content::MetadataEntry => {
                     has_entries = true;
                     match self.entries(&value.as_str(), is_authors) {
-                        Some(entries) => added.extend(entries.iter().cloned()),
+                        Some(entries) => to.extend(entries.iter().cloned()),
                         None => stays = true,
                     }
                 }
-                Content::JoinedTags => added.extend(tags.map(|tags| {
+                Content::JoinedTags => to.extend(tags.map(|tags| {
                     let tags: Vec<_> = tags.iter().map(StringValue::as_str).collect();
                     KeyValue::new(rule.key, tags.join(","))
                 })),
                 Content::Tags if tags.is_none() => {}
-                _ => added.push(KeyValue::new(rule.key, value.clone())),
+                _ => to.push(KeyValue::new(rule.key, value.clone())),
             }
         }
-        (added, stays)
+        stays
     }
 
     /// The metadata of a JSON object, each entry as an attribute, under every prefix of the dialect.
@@ -274,7 +284,7 @@ impl Translator {
         }
         // Parsed without the lock.
         let object: Map<String, Json> = serde_json::from_str(text).ok()?;
-        let rules = self.dialect.rules_for(Content::Metadata, is_authors);
+        let rules = self.rules[Content::Metadata as usize][of].iter();
         let mut entries = Vec::new();
         for rule in rules.filter(|rule| rule.content == Content::MetadataEntry) {
             for (name, value) in &object {

@@ -99,7 +99,7 @@ pub(crate) fn is_ours(key: &Key, ours: &'static str) -> bool {
 
 /// A set of keys, reduced to their lengths and to their last letters by length. It rejects nearly every
 /// other key, and each field and attribute of each span passes it, so it compares no text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KeyFilter {
     lengths: u64,
     ends: u64,
@@ -122,6 +122,13 @@ impl KeyFilter {
         self.lengths |= Self::length(key);
         self.ends |= Self::end(key);
         self
+    }
+
+    /// Adds a key. False if it certainly wasn't in the set.
+    pub(crate) fn insert(&mut self, key: &str) -> bool {
+        let may_have = self.may_match(key);
+        *self = self.and(key);
+        may_have
     }
 
     /// False if the key is certainly none of the set.
