@@ -4,6 +4,7 @@ use opentelemetry::propagation::{Extractor, Injector};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value as Json;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::convert::identity;
@@ -28,7 +29,7 @@ use std::{fmt, slice};
     message = "`{Self}` is not a carrier of headers: pass a `HashMap<String, String>`, for example",
     label = "this type doesn't implement `Carrier`",
     note = "carriers are `HashMap<String, String>`, `HashMap<String, Vec<String>>`, `BTreeMap<String, String>`, \
-            `TraceHeaders`, and `http::HeaderMap` with the feature `http` of `tracing-session`",
+            `serde_json::Map<String, Value>`, `TraceHeaders`, and `http::HeaderMap` with the feature `http` of `tracing-session`",
     note = "for a type of your own implement `tracing_session::propagation::Carrier`"
 )]
 pub trait Carrier {
@@ -85,6 +86,16 @@ macro_rules! map_carrier {
 map_carrier!([S: BuildHasher] HashMap<String, String, S>, identity, slice::from_ref);
 map_carrier!([S: BuildHasher] HashMap<String, Vec<String>, S>, |value| vec![value], Vec::as_slice);
 map_carrier!([] BTreeMap<String, String>, identity, slice::from_ref);
+// For `_meta` of the Model Context Protocol, whose keys are `traceparent`, `tracestate` and `baggage` (SEP-414).
+map_carrier!([] serde_json::Map<String, Json>, Json::String, json_text);
+
+/// A text is the only value that a header can have.
+fn json_text(value: &Json) -> Option<&String> {
+    match value {
+        Json::String(text) => Some(text),
+        _ => None,
+    }
+}
 
 /// The headers of a message in a queue, or of a job in a table.
 ///

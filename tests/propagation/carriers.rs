@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, DefaultHasher};
 
+use serde_json::{Map, Value, json};
 use tracing_session::propagation::TraceHeaders;
 use tracing_session::propagation::{Carrier, extract_session_id};
 
@@ -59,6 +60,20 @@ fn map_of_lists_is_a_carrier_whatever_the_case_of_its_keys() {
     lists.set("SEVERAL", "c".to_owned());
     assert_eq!(lists["SEVERAL"], ["c"]);
     assert_eq!(lists.len(), 2);
+}
+
+/// `_meta` of the Model Context Protocol, and other JSON objects.
+#[test]
+fn json_object_is_a_carrier_whose_other_values_are_left_alone() {
+    let texts = owned(SPELLINGS).map(|(name, value)| (name, Value::from(value)));
+    finds_every_spelling_and_overwrites_them_all(texts.into_iter().collect::<Map<_, _>>());
+    let mut meta = json!({ "progressToken": 7, "baggage": ["session.id=chat-42"] });
+    let meta = meta.as_object_mut().unwrap();
+    assert_eq!(Carrier::get_all(meta, "progressToken"), [""; 0]);
+    assert_eq!(extract_session_id(meta), None);
+    meta.set("baggage", "session.id=chat-42".to_owned());
+    assert_eq!(extract_session_id(meta).as_deref(), Some("chat-42"));
+    assert_eq!(meta["progressToken"], 7);
 }
 
 /// A message of some queue, and a carrier that is known only at run time.
