@@ -10,7 +10,7 @@ use crate::layer::openers::Openers;
 use crate::scope::Scope;
 use crate::scope::bridge::PendingGuard;
 use crate::scope::tracking::{SpanKey, TrackedGuard, replace_tracked, track};
-use crate::session::Session;
+use crate::session::{Id as SessionId, Session};
 use opentelemetry::Context as OtelContext;
 use std::any::TypeId;
 use std::fmt;
@@ -21,7 +21,7 @@ use tracing::span::{Id, Record};
 use tracing::{Dispatch, Subscriber};
 use tracing_opentelemetry::get_otel_context;
 use tracing_subscriber::layer::Context;
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{Extensions, LookupSpan};
 
 /// The session of a span whose fields set a session or user. It is in the span's extensions, for other layers.
 ///
@@ -109,6 +109,14 @@ impl fmt::Debug for SessionExtension {
 
 /// In the extensions of a span on which a session was set with `set_*`.
 pub(crate) struct SetSpan;
+
+/// In the extensions of a span: `mark_trace` has marked the span and all its ancestors with these ids, so marking them again
+/// changes nothing. None of them had another session or user.
+#[derive(Clone, PartialEq)]
+pub(crate) struct MarkedTrace {
+    pub(crate) id: Option<SessionId>,
+    pub(crate) user_id: Option<SessionId>,
+}
 
 /// The state that the layers made of one `SessionLayer` share.
 #[derive(Debug, Default)]
@@ -241,7 +249,14 @@ impl SubscriberHandle {
         }
     }
 
-    /// Calls `visit` for a span and then for each ancestor, with the scope in its extensions, until it returns false.
+    /// Remembers a span that is marked with all its ancestors.
+    pub(crate) fn set_marked(&self, dispatch: &Dispatch, id: &Id, marked: &MarkedTrace) {
+        if let Some(access) = self.access.get() {
+            (access.set_marked)(dispatch, id, marked);
+        }
+    }
+
+    /// Calls `visit` for a span and then for each ancestor, with its extensions, until it returns false.
     pub(crate) fn ancestors(&self, dispatch: &Dispatch, id: &Id, visit: Visit<'_>) {
         if let Some(access) = self.access.get() {
             (access.ancestors)(dispatch, id, visit);
@@ -250,7 +265,7 @@ impl SubscriberHandle {
 }
 
 /// Returns whether to go on with the parent.
-pub(crate) type Visit<'a> = &'a mut dyn FnMut(&Id, Option<&SessionExtension>) -> bool;
+pub(crate) type Visit<'a> = &'a mut dyn FnMut(&Id, &Extensions<'_>) -> bool;
 
 /// Functions that know the type of the subscriber, for code that has only a dispatcher.
 #[derive(Debug)]
@@ -258,6 +273,7 @@ struct SpanAccess {
     ancestors: fn(&Dispatch, &Id, Visit<'_>),
     replace_scope: fn(&Dispatch, &Id, SpanKey, &Arc<Scope>),
     set_span: fn(&Dispatch, &Id),
+    set_marked: fn(&Dispatch, &Id, &MarkedTrace),
 }
 
 impl SpanAccess {
@@ -269,7 +285,7 @@ impl SpanAccess {
             ancestors: |dispatch, id, visit| {
                 let mut next = dispatch.downcast_ref::<S>().and_then(|it| it.span(id));
                 while let Some(span) = next {
-                    let goes_on = visit(&span.id(), span.extensions().get());
+                    let goes_on = visit(&span.id(), &span.extensions());
                     if !goes_on {
                         return;
                     }
@@ -294,6 +310,12 @@ impl SpanAccess {
                 let found = dispatch.downcast_ref::<S>().and_then(|it| it.span(id));
                 if let Some(span) = found {
                     span.extensions_mut().replace(SetSpan);
+                }
+            },
+            set_marked: |dispatch, id, marked| {
+                let found = dispatch.downcast_ref::<S>().and_then(|it| it.span(id));
+                if let Some(span) = found {
+                    span.extensions_mut().replace(marked.clone());
                 }
             },
         }

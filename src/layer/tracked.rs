@@ -118,7 +118,8 @@ impl LayerState {
         let mut starts = false;
         if let Some(dispatch) = self.subscriber.upgrade().filter(|_| Scope::any_exists()) {
             self.subscriber
-                .ancestors(&dispatch, id, &mut |_, extension| {
+                .ancestors(&dispatch, id, &mut |_, extensions| {
+                    let extension = extensions.get();
                     starts = extension.is_none_or(SessionExtension::is_pending);
                     false
                 });
@@ -131,8 +132,9 @@ impl LayerState {
         let dispatch = self.subscriber.upgrade()?;
         let mut spans = Vec::new();
         self.subscriber
-            .ancestors(&dispatch, id, &mut |id, extension| {
-                spans.push((id.clone(), extension.map(|it| it.scope.clone())));
+            .ancestors(&dispatch, id, &mut |id, extensions| {
+                let scope = |it: &SessionExtension| it.scope.clone();
+                spans.push((id.clone(), extensions.get().map(scope)));
                 tracking::is_unresolved(self.key(id))
             });
         // Without a lock: the OpenTelemetry layer locks spans when it starts one.

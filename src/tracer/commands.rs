@@ -68,12 +68,12 @@ impl SpanAttributes {
         });
     }
 
-    /// Marks the span with the values of `session` that it lacks, if it has no other session and no other user.
-    pub(crate) fn mark(&mut self, session: Session) {
+    /// Marks the span with the values of `session` that it lacks. False if it has another session or another user.
+    pub(crate) fn mark(&mut self, session: Session) -> bool {
         let marked = self.more().marked.clone();
         let present = self.scope_values().or(marked.clone());
         if !self.agrees(&present, &session) {
-            return;
+            return false;
         }
         self.more().marked = match marked == Session::default() {
             // It isn't known which other keys the span has.
@@ -85,6 +85,7 @@ impl SpanAttributes {
             },
             false => marked,
         };
+        true
     }
 
     /// Whether a mark has no other session and no other user than the span. Asked again when the span ends: its ids may
