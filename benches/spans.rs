@@ -9,13 +9,9 @@
 mod workload;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use std::panic::resume_unwind;
 use std::process::ExitCode;
-use std::sync::Barrier;
-use std::thread;
-use std::time::{Duration, Instant};
-use tracing::dispatcher::with_default;
-use workload::{Case, SHAPES, Shape};
+use std::time::Duration;
+use workload::{Case, SHAPES, Shape, threads::time};
 
 const TIMED: &[&str] = &[
     "tree13",
@@ -35,8 +31,6 @@ const THREADS: [u32; 2] = [1, 2];
 const TURNS: u32 = 60;
 /// About a millisecond: short enough that some turns pass undisturbed.
 const SPANS_IN_A_TURN: u64 = 1_000;
-/// Before the clock starts: a new thread and a new subscriber allocate what they keep.
-const SPANS_TO_WARM_UP: u64 = 200;
 
 fn main() -> ExitCode {
     let mut criterion = Criterion::default()
@@ -139,36 +133,4 @@ impl Compared {
             );
         }
     }
-}
-
-/// How long it takes until each of so many threads has made the spans so many times.
-fn time(shape: &Shape, case: Case, threads: u32, rounds: u64) -> Duration {
-    // A new one each time: while more than one is alive, callsites ask all of them.
-    let subscriber = workload::subscriber(shape, case);
-    let all_ready = Barrier::new(threads as usize);
-    let make_spans = || {
-        for _ in 0..SPANS_TO_WARM_UP.div_ceil(shape.spans) {
-            shape.run(case);
-        }
-        all_ready.wait();
-        // Here and not where the threads are waited for: no core may be left to take the time there.
-        let start = Instant::now();
-        for _ in 0..rounds {
-            shape.run(case);
-        }
-        (start, Instant::now())
-    };
-    let times: Vec<(Instant, Instant)> = thread::scope(|scope| {
-        let running: Vec<_> = (0..threads)
-            .map(|_| scope.spawn(|| with_default(&subscriber, make_spans)))
-            .collect();
-        running
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
-            .collect()
-    });
-    let start = times.iter().map(|(start, _)| *start).min();
-    let end = times.iter().map(|(_, end)| *end).max();
-    end.zip(start)
-        .map_or(Duration::ZERO, |(end, start)| end - start)
 }

@@ -1,5 +1,6 @@
-//! Instructions, counted by callgrind. Each case is a process of its own, run twice with different
-//! numbers of rounds: the difference leaves out what starting and stopping cost.
+//! Instructions, counted by callgrind. Each case is a process of its own. [`per_item`] runs it twice with different
+//! numbers of rounds: the difference leaves out what starting and stopping cost. [`in_function`] counts one function alone.
+#![allow(dead_code, reason = "a benchmark counts in one way")]
 
 use std::process::Command;
 
@@ -8,20 +9,29 @@ use std::process::Command;
 pub(crate) fn per_item(shape: &str, case: &str, items: u64) -> Result<f64, String> {
     let few = 650_u64.div_ceil(items);
     let many = 5 * few;
-    let further = count(shape, case, many)? - count(shape, case, few)?;
+    let count = |rounds: u64| count(&[shape, case, &rounds.to_string()], &[]);
+    let further = count(many)? - count(few)?;
     Ok(further as f64 / ((many - few) * items) as f64)
+}
+
+/// What one function of this program costs with all that it calls. What is done before isn't counted, however long it takes.
+/// This program is run with `--run` and these arguments.
+pub(crate) fn in_function(function: &str, args: &[&str]) -> Result<u64, String> {
+    count(args, &[&format!("--toggle-collect={function}")])
 }
 
 /// glibc copies memory in steps of 16 bytes, for which every stack and every allocation is aligned. With larger steps a copy
 /// takes up to 30 instructions more where it isn't, as the frames of unrelated functions and the length of a path decide.
 const COPY_IN_SMALL_STEPS: &str = "glibc.cpu.hwcaps=-AVX_Fast_Unaligned_Load";
 
-fn count(shape: &str, case: &str, rounds: u64) -> Result<u64, String> {
+fn count(args: &[&str], options: &[&str]) -> Result<u64, String> {
     let this = std::env::current_exe().map_err(|error| error.to_string())?;
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .args(options)
         .arg(this)
-        .args(["--run", shape, case, &rounds.to_string()])
+        .arg("--run")
+        .args(args)
         .env("GLIBC_TUNABLES", COPY_IN_SMALL_STEPS)
         .output()
         .map_err(|error| format!("valgrind: {error}"))?;

@@ -5,6 +5,8 @@
 
 mod headers;
 mod others;
+#[allow(dead_code, reason = "not every benchmark has threads")]
+pub(crate) mod threads;
 mod trees;
 mod turns;
 

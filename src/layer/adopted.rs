@@ -79,16 +79,15 @@ impl LayerState {
         let is_created_here = |cx: &OtelContext| {
             context::poll_of(cx).is_none() && Scope::of(cx).is_some_and(is_future)
         };
-        let may_track = tracking::may_track(self.key(id));
-        if !may_track && thread::map_current(is_created_here) == Some(true) {
-            return polled::entered(self.key(id));
+        let key = self.key(id);
+        if !tracking::is_tracked(key) && thread::map_current(is_created_here) == Some(true) {
+            return polled::entered(key);
         }
         let cx = thread::current();
         let is_hidden =
             || context::poll_of(&cx).is_some() && self.subscriber.otel_context(id).is_none();
         // Inside a filtered-out span of no session, the place where it is entered is current.
         let own = Scope::of(&cx).filter(|_| !is_hidden());
-        let key = self.key(id);
         let this = &future.poll.future;
         let is_same = |it: Adoption| Arc::ptr_eq(&it.scope, &future.scope);
         let is_known = tracking::adoption(key, this).is_some_and(is_same);

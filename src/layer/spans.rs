@@ -248,6 +248,15 @@ impl SubscriberHandle {
             (access.ancestors)(dispatch, id, visit);
         }
     }
+
+    pub(crate) fn parent(&self, dispatch: &Dispatch, id: &Id) -> Option<Id> {
+        let mut parent = None;
+        self.ancestors(dispatch, id, &mut |it, _| {
+            parent = Some(it.clone()).filter(|it| it != id);
+            parent.is_none()
+        });
+        parent
+    }
 }
 
 /// Returns whether to go on with the parent.

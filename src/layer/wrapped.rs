@@ -241,16 +241,17 @@ impl<L> WrappedLayer<L> {
     {
         let ctx = &ctx;
         let is_running = self.state.setup.wrapped.is_running();
-        let may_track = tracking::may_track(self.state.key(id));
         if self.state.setup.tracer.kind() == TracerKind::NoLayer {
             self.inner.on_enter(id, ctx.clone());
             return self.state.track_enter(id, ctx);
         }
-        if may_track {
+        // In a busy process `may_track` is true for every span, because of others.
+        let has_entry = tracking::is_tracked(self.state.key(id));
+        if has_entry {
             self.state.resolve(id, ctx);
         }
         let future = self.state.adopting_future(id, ctx);
-        let other = (may_track && future.is_none()).then(|| self.state.other_session(id));
+        let other = (has_entry && future.is_none()).then(|| self.state.other_session(id));
         let entering = future.is_some().then(bridge::entering);
         match is_running {
             true => self.enter_and_check(id, ctx),
@@ -259,9 +260,9 @@ impl<L> WrappedLayer<L> {
         let is_starting = entering.is_some() && !bridge::is_entering();
         drop(entering);
         match future {
-            _ if may_track && self.is_tracked(id) => self.state.track_enter(id, ctx),
+            _ if has_entry && self.is_tracked(id) => self.state.track_enter(id, ctx),
             Some(future) => self.state.adopt_entered(id, ctx, &future, is_starting),
-            None if may_track => {
+            None if has_entry => {
                 self.state.leave_future(id, ctx, other.flatten());
                 self.state.push_adopted(id, None);
             }

@@ -14,6 +14,7 @@ use crate::session::Session;
 use opentelemetry::trace::{Status, TraceContextExt};
 use opentelemetry::{Context, Key as Name, KeyValue, Value};
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// An opener that the tracer hasn't started.
@@ -230,8 +231,8 @@ pub(crate) fn take_pending(attributes: &mut Vec<KeyValue>) -> Option<PendingSpan
 pub(crate) enum SpanCommand {
     /// Apply this session from now on, inside the span's scope.
     SetSession(Session),
-    /// Export the values of this session that the span lacks.
-    Mark(Session),
+    /// Export the values of this session that the span lacks. The flag becomes true if the span was marked with its ids before.
+    Mark(Session, Rc<Cell<bool>>),
     /// The span is exported with the session of a future, and was entered in another one, where this session applies: see
     /// `scope/polled.rs`.
     EnterIn(Session),

@@ -68,23 +68,28 @@ impl SpanAttributes {
         });
     }
 
-    /// Marks the span with the values of `session` that it lacks, if it has no other session and no other user.
-    pub(crate) fn mark(&mut self, session: Session) {
+    /// Marks the span with the values of `session` that it lacks, if it has no other session and no other user. True if it was
+    /// marked with these ids before.
+    pub(crate) fn mark(&mut self, session: Session) -> bool {
         let marked = self.more().marked.clone();
-        let present = self.scope_values().or(marked.clone());
-        if !self.agrees(&present, &session) {
-            return;
+        let was_marked = |kind: IdKind| !kind.differs(&session, &marked);
+        if IdKind::BOTH.into_iter().all(was_marked) {
+            return true;
         }
-        self.more().marked = match marked == Session::default() {
-            // It isn't known which other keys the span has.
-            true => session.without_attributes(),
-            // A second mark adds no more than the user of the same session.
-            false if marked.id == session.id => Session {
-                user_id: marked.user_id.or(session.user_id),
-                ..marked
-            },
-            false => marked,
-        };
+        let present = self.scope_values().or(marked.clone());
+        if self.agrees(&present, &session) {
+            self.more().marked = match marked == Session::default() {
+                // It isn't known which other keys the span has.
+                true => session.without_attributes(),
+                // A second mark adds no more than the user of the same session.
+                false if marked.id == session.id => Session {
+                    user_id: marked.user_id.or(session.user_id),
+                    ..marked
+                },
+                false => marked,
+            };
+        }
+        false
     }
 
     /// Whether a mark has no other session and no other user than the span. Asked again when the span ends: its ids may

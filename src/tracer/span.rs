@@ -48,7 +48,7 @@ impl<S: Span> SessionSpan<S> {
                 let scope = self.own.bind(&session);
                 self.number = add_by_id(self.inner.span_context(), self.number, Some(scope));
             }
-            SpanCommand::Mark(session) => self.own.mark(session),
+            SpanCommand::Mark(session, was_marked) => was_marked.set(self.own.mark(session)),
             SpanCommand::EnterIn(session) => self.own.enter_in(&session),
             SpanCommand::SetInside(session) => self.own.set_inside(&session),
             SpanCommand::Ping => {}

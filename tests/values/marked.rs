@@ -151,3 +151,61 @@ fn marking_the_trace_with_nothing_in_force_or_no_span_is_an_error() {
         .unwrap_err();
     assert!(error.is_no_span());
 }
+
+/// So many spans inside one another, and each one marks the trace.
+fn levels_that_mark(levels: usize) {
+    if levels > 0 {
+        info_span!("level").in_scope(|| {
+            mark_trace().unwrap();
+            levels_that_mark(levels - 1);
+        });
+    }
+}
+
+/// Where many levels mark the trace, a call stops at the spans that are marked with all their ancestors.
+#[test]
+fn marking_a_deep_trace_at_each_level_reaches_all_that_may_be_marked() {
+    let app = App::new();
+    let chat = || Session::new("chat-42").unwrap();
+    let of_user = || chat().with_user("u-7").unwrap();
+    info_span!("http").in_scope(|| {
+        chat().in_scope(|| {
+            info_span!("handler").in_scope(|| {
+                chat().in_scope(|| levels_that_mark(30));
+                info_span!("inner").in_scope(|| of_user().in_scope(|| levels_that_mark(30)));
+                let other = Session::new("chat-43").unwrap();
+                other.in_scope(|| levels_that_mark(30));
+            });
+        });
+    });
+    for name in ["http", "handler", "inner"] {
+        let span = app.span(name);
+        assert_eq!(values(&span, "session.id"), ["chat-42"], "{name}");
+        assert_eq!(values(&span, "user.id"), ["u-7"], "{name}");
+    }
+}
+
+#[test]
+fn span_of_another_session_in_a_deep_trace_may_be_marked_later() {
+    let app = App::new();
+    let of_user = Session::new("chat-42").unwrap().with_user("u-7").unwrap();
+    info_span!("http").in_scope(|| {
+        info_span!("own").in_scope(|| {
+            set_session_id("chat-1").unwrap();
+            info_span!("handler").in_scope(|| {
+                of_user.set_on_current_span().unwrap();
+                levels_that_mark(30);
+            });
+            set_session_id("chat-42").unwrap();
+            info_span!("handler").in_scope(|| {
+                of_user.set_on_current_span().unwrap();
+                levels_that_mark(30);
+            });
+        });
+    });
+    for name in ["http", "own"] {
+        let span = app.span(name);
+        assert_eq!(values(&span, "session.id"), ["chat-42"], "{name}");
+        assert_eq!(values(&span, "user.id"), ["u-7"], "{name}");
+    }
+}
