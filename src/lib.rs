@@ -92,6 +92,8 @@ pub mod propagation {
 
     #[cfg(any(feature = "reqwest", feature = "tower"))]
     pub(crate) mod clients;
+    mod environment;
+    mod extraction;
     pub(crate) mod functions;
     pub(crate) mod headers;
     pub(crate) mod propagator;
@@ -189,6 +191,9 @@ pub mod guide {
 
     #[cfg_attr(any(feature = "tower", not(doctest)), doc = include_str!("guide/servers.md"))]
     pub mod servers {}
+
+    #[doc = include_str!("guide/outliving.md")]
+    pub mod outliving {}
 
     #[cfg_attr(any(feature = "otlp", not(doctest)), doc = include_str!("guide/backends.md"))]
     pub mod backends {}

@@ -368,6 +368,22 @@ fn function_of_a_sampler_that_panics_keeps_nothing_and_is_told_of_once() {
         );
         session!("chat-42").in_scope(|| {});
         assert_eq!(app.tree(), "");
+
+        let kept = SessionSampler::new(1.0).never_keep(keeps);
+        let app = App::with_provider(
+            |builder| builder.with_sampler(kept),
+            |otel| SessionLayer::new().wrap(otel),
+        );
+        for _ in 0..2 {
+            session!("chat-42").in_scope(|| {});
+        }
+        assert_eq!(app.spans().len(), 2);
+        let said = app.diagnostics.said();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(
+            said[0].contains("SessionSampler::never_keep panicked"),
+            "{said:?}"
+        );
     }
 }
 

@@ -63,11 +63,15 @@ pub(crate) const GUARD_DROPPED: Message = Cow::Borrowed(
     "no span is exported, as the guard of the set-up was dropped before the first one \
      (keep it until the end of main: `let _telemetry = ..`, as `let _ = ..` drops it at once)",
 );
+/// A function that was given to a method of `SessionSampler` panicked.
 #[cfg(feature = "sampler")]
-pub(crate) const KEEPS_PANICKED: Message = Cow::Borrowed(
-    "the function given to SessionSampler::always_keep panicked, so it kept nothing: the \
-     session is decided on as any other",
-);
+pub(crate) fn choice_panicked(method: &str) -> Message {
+    let message = format!(
+        "the function given to SessionSampler::{method} panicked, so the session is decided on as \
+         any other"
+    );
+    message.into()
+}
 
 /// The file and line of a span's callsite.
 fn location(span: &Metadata<'_>) -> String {

@@ -185,6 +185,7 @@ error_kinds! {
             "the process has a default session already; set it once, at the start of main",
         Conflict => "it is not the only one, and they differ",
         HeaderName => "not a name for a header of the session's own",
+        BaggageKey => "not a key of baggage: it has ASCII letters, digits and symbols such as `.` and `_`",
         VariableNotUnicode => "the value is not valid UTF-8",
         ReservedKey =>
             "the key is kept for what a Session says: set it with the method of Session for it",

@@ -108,10 +108,11 @@ pub struct SessionSampler {
     threshold: u64,
     /// Decides outside sessions. If `None`, the trace id decides.
     fallback: Option<Box<dyn ShouldSample>>,
-    always_keep: Option<Arc<AlwaysKeep>>,
+    always_keep: Option<Arc<Chooses>>,
+    never_keep: Option<Arc<Chooses>>,
 }
 
-type AlwaysKeep = dyn Fn(&Session) -> bool + Send + Sync;
+type Chooses = dyn Fn(&Session) -> bool + Send + Sync;
 
 impl SessionSampler {
     /// Keeps this share of all sessions, from 0 (none) to 1 (all).
@@ -132,6 +133,7 @@ impl SessionSampler {
             threshold: threshold(ratio),
             fallback: None,
             always_keep: None,
+            never_keep: None,
         }
     }
 
@@ -178,19 +180,35 @@ impl SessionSampler {
         self
     }
 
-    fn always_keeps(&self, scope: Option<&Scope>) -> bool {
-        let (Some(always_keep), Some(scope)) = (&self.always_keep, scope) else {
-            return false;
-        };
-        let session = scope.to_session();
-        // A panic would leave the span half started, and the OpenTelemetry layer aborts the process when it meets such
-        // a span while the panic unwinds.
-        let kept = panic::catch_unwind(AssertUnwindSafe(|| always_keep(&session)));
-        kept.unwrap_or_else(|_| {
-            diagnostic::defer_once(diagnostic::KEEPS_PANICKED);
-            false
-        })
+    /// Drops all sessions for which `drops` returns true, regardless of the ratio: for example those of a health check, or of a
+    /// user who doesn't want to be traced. A second call replaces the first function. It wins over
+    /// [`always_keep`](Self::always_keep), and the same rules hold for it: if it panics, it drops nothing.
+    ///
+    /// ```
+    /// use tracing_session::SessionSampler;
+    ///
+    /// let sampler = SessionSampler::new(1.0)
+    ///     .never_keep(|session| session.metadata("private").is_some());
+    /// ```
+    pub fn never_keep(mut self, drops: impl Fn(&Session) -> bool + Send + Sync + 'static) -> Self {
+        self.never_keep = Some(Arc::new(drops));
+        self
     }
+}
+
+/// Whether a function chooses the session of `scope`. `method` is the name of the method that it was given to.
+fn chooses(function: &Option<Arc<Chooses>>, method: &str, scope: Option<&Scope>) -> bool {
+    let (Some(function), Some(scope)) = (function, scope) else {
+        return false;
+    };
+    let session = scope.to_session();
+    // A panic would leave the span half started, and the OpenTelemetry layer aborts the process when it meets such
+    // a span while the panic unwinds.
+    let chosen = panic::catch_unwind(AssertUnwindSafe(|| function(&session)));
+    chosen.unwrap_or_else(|_| {
+        diagnostic::defer_once(diagnostic::choice_panicked(method));
+        false
+    })
 }
 
 impl ShouldSample for SessionSampler {
@@ -204,9 +222,10 @@ impl ShouldSample for SessionSampler {
         links: &[Link],
     ) -> SamplingResult {
         let scope = cx.and_then(Scope::of);
-        let always = self.always_keeps(scope.as_deref());
+        let never = chooses(&self.never_keep, "never_keep", scope.as_deref());
+        let always = !never && chooses(&self.always_keep, "always_keep", scope.as_deref());
         let id = scope.and_then(|scope| scope.id());
-        if let (Some(fallback), None, false) = (&self.fallback, &id, always) {
+        if let (Some(fallback), None, false) = (&self.fallback, &id, always || never) {
             return fallback.should_sample(cx, trace_id, name, kind, attributes, links);
         }
         let parent = cx.map(|cx| cx.span());
@@ -219,7 +238,11 @@ impl ShouldSample for SessionSampler {
         // OpenTelemetry forbids replacing the randomness in the `tracestate`. But the session decides.
         let written = of_state.or(of_session);
         let deciding = of_session.or(of_state);
-        let threshold = if always { 0 } else { self.threshold };
+        let threshold = match (always, never) {
+            (true, _) => 0,
+            (_, true) => VALUES,
+            _ => self.threshold,
+        };
         let sampled = deciding.unwrap_or_else(|| randomness(&trace_id.to_bytes())) >= threshold;
         // A threshold beside another randomness would claim that this one decided.
         let has_threshold = sampled && (always || deciding == written);
@@ -234,7 +257,7 @@ impl ShouldSample for SessionSampler {
     }
 }
 
-/// Without the function of `always_keep`.
+/// Without the functions.
 impl fmt::Debug for SessionSampler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ratio = (VALUES - self.threshold) as f64 / VALUES as f64;

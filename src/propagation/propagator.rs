@@ -1,23 +1,21 @@
 //! The propagator: it injects the session of a `Context` into headers, and extracts it from headers.
 
 use crate::base::diagnostic;
-use crate::base::diagnostic::{BAGGAGE_TOO_LARGE, Message};
+use crate::base::diagnostic::BAGGAGE_TOO_LARGE;
 use crate::base::error::{Error, ErrorKind};
 use crate::export::privacy::Privacy;
 use crate::propagation::headers::{
     BAGGAGE_HEADER, ENCODED, InboundPolicy, MAX_BAGGAGE_BYTES, MAX_MEMBERS, members, properties,
 };
 use crate::scope::Scope;
-use crate::session::details::Details;
 use crate::session::id::is_id;
 use crate::session::keys::{SESSION_ID, USER_HASH, USER_ID};
-use crate::session::{Id, IdKind, Session};
+use crate::session::{IdKind, Session};
 use opentelemetry::baggage::{Baggage, BaggageExt};
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
-use opentelemetry::{Context, KeyValue, Value};
-use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
-use std::borrow::Cow;
+use opentelemetry::{Context, Value};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use std::sync::Arc;
 
 /// The header that Mirascope sends and reads. Its documentation also writes
@@ -32,7 +30,7 @@ use std::sync::Arc;
 pub const SESSION_HEADER_NAME: &str = "Mirascope-Session-Id";
 
 /// The name of this header in Mirascope's documentation.
-const X_SESSION_HEADER_NAME: &str = "X-Mirascope-Session-Id";
+pub(super) const X_SESSION_HEADER_NAME: &str = "X-Mirascope-Session-Id";
 
 /// The characters that a percent-encoded header encodes: all but visible ASCII, and `%`.
 const NOT_IN_A_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
@@ -44,6 +42,10 @@ const NOT_IN_A_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 /// [add](Self::with_header) separate headers, and [turn the baggage off](Self::without_baggage).
 ///
 /// Only the session id leaves the process, unless you [send the user](Self::with_user) too.
+///
+/// Where a call contains no `session.id`, the propagator reads the keys of baggage that other systems write
+/// ([`langfuse_session_id` and `gen_ai.conversation.id`](Self::with_baggage_key)) and then the header of
+/// [Mirascope](SESSION_HEADER_NAME).
 ///
 /// Extracted ids have to follow the rules of [`Session::new`](crate::Session::new). The propagator ignores ids that
 /// differ from one another, placeholders such as `None` or `null`, and ids that [`with_inbound`](Self::with_inbound)
@@ -68,13 +70,15 @@ const NOT_IN_A_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 #[derive(Clone, Debug)]
 #[must_use = "a propagator does nothing until you set it: `global::set_text_map_propagator(propagator)`"]
 pub struct SessionPropagator {
-    baggage: bool,
-    percent_encoded: bool,
-    user: bool,
+    pub(super) baggage: bool,
+    pub(super) percent_encoded: bool,
+    pub(super) user: bool,
     privacy: Privacy,
     inbound: InboundPolicy,
     /// The names of all headers.
     fields: Vec<String>,
+    /// Further keys of baggage, by the kind of their id.
+    pub(super) keys: Vec<(String, IdKind)>,
 }
 
 impl SessionPropagator {
@@ -92,6 +96,7 @@ impl SessionPropagator {
             privacy: Privacy::new(),
             inbound: InboundPolicy::accept(),
             fields: vec![BAGGAGE_HEADER.to_owned()],
+            keys: Vec::new(),
         }
     }
 
@@ -131,13 +136,55 @@ impl SessionPropagator {
     /// ```
     pub fn with_header(mut self, name: impl Into<String>) -> Result<Self, Error> {
         let name = name.into();
-        let symbols = b"!#$%&'*+-.^_`|~";
-        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || symbols.contains(&byte);
-        let is_baggage = name.eq_ignore_ascii_case(BAGGAGE_HEADER);
-        if name.is_empty() || is_baggage || !name.bytes().all(is_token) {
+        if !is_token(&name) || name.eq_ignore_ascii_case(BAGGAGE_HEADER) {
             return Err(ErrorKind::HeaderName.into());
         }
         self.fields.push(name);
+        Ok(self)
+    }
+
+    /// Writes the session id under this key of baggage too, for receivers that read another one than `session.id`. You can add
+    /// several. Default: none.
+    ///
+    /// Langfuse's SDKs read `langfuse_session_id`. Other frameworks read `gen_ai.conversation.id`. A propagator always reads the two,
+    /// and the keys that you add, where baggage contains no `session.id`.
+    ///
+    /// # Errors
+    ///
+    /// If it isn't a valid key of baggage.
+    ///
+    /// ```
+    /// # use tracing_session::SessionPropagator;
+    /// let propagator = SessionPropagator::new().with_baggage_key("langfuse_session_id")?;
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn with_baggage_key(self, key: impl Into<String>) -> Result<Self, Error> {
+        self.with_key(key.into(), IdKind::Session)
+    }
+
+    /// Writes the user id under this key of baggage too, such as `langfuse_user_id`, and under `user.id` as
+    /// [`with_user`](Self::with_user) does. You can add several. Default: none.
+    ///
+    /// A hashed user id is sent as `user.hash` only.
+    ///
+    /// # Errors
+    ///
+    /// If it isn't a valid key of baggage.
+    ///
+    /// ```
+    /// # use tracing_session::SessionPropagator;
+    /// let propagator = SessionPropagator::new().with_user_baggage_key("langfuse_user_id")?;
+    /// # Ok::<(), tracing_session::Error>(())
+    /// ```
+    pub fn with_user_baggage_key(self, key: impl Into<String>) -> Result<Self, Error> {
+        self.with_user().with_key(key.into(), IdKind::User)
+    }
+
+    fn with_key(mut self, key: String, kind: IdKind) -> Result<Self, Error> {
+        if !is_token(&key) {
+            return Err(ErrorKind::BaggageKey.into());
+        }
+        self.keys.push((key, kind));
         Ok(self)
     }
 
@@ -196,7 +243,7 @@ impl SessionPropagator {
     }
 
     /// The separate headers for the session id.
-    fn headers(&self) -> &[String] {
+    pub(super) fn headers(&self) -> &[String] {
         &self.fields[usize::from(self.baggage)..]
     }
 
@@ -222,17 +269,34 @@ impl SessionPropagator {
         }
     }
 
+    /// Whether a member of the application's own baggage contains the id of another session or user: it was there before this
+    /// one was set.
+    fn is_of_another_session(&self, key: &str, value: &str, session: &Session) -> bool {
+        let kind = self.kind_of_key(key);
+        kind.is_some_and(|kind| kind.text(session).is_some_and(|id| !is_id(value, id)))
+    }
+
     /// The header with the session, and the other baggage of `cx` except members that are redacted. `None` if it would be
     /// empty. Reports members that don't fit.
     fn baggage_header(&self, cx: &Context, session: &Session, id: Option<&str>) -> Option<String> {
         let user = self.user.then(|| self.user(session)).flatten();
         let user = user.as_ref().map(|(key, user)| (*key, &**user, ""));
-        let id = id.map(|id| (SESSION_ID, id, ""));
-        let own: Vec<_> = id.into_iter().chain(user).collect();
+        let user_id = user.filter(|it| it.0 == USER_ID);
+        let further = self.keys.iter().filter_map(|(key, kind)| {
+            let value = match kind {
+                IdKind::Session => id,
+                IdKind::User => user_id.map(|it| it.1),
+            };
+            Some((key.as_str(), value?, ""))
+        });
+        let own = id.map(|id| (SESSION_ID, id, "")).into_iter().chain(user);
+        let own: Vec<_> = own.chain(further).collect();
         let others = cx.baggage().iter();
         let others = others.map(|(key, (value, it))| (key.as_str(), value.as_str(), it.as_str()));
         let others = others.filter(|(key, value, _)| {
-            own.iter().all(|(own, ..)| own != key) && !self.redacts(key, value, session)
+            own.iter().all(|(own, ..)| own != key)
+                && !self.redacts(key, value, session)
+                && !self.is_of_another_session(key, value, session)
         });
         let mut header = String::new();
         let mut members = 0;
@@ -250,75 +314,13 @@ impl SessionPropagator {
         }
         (members > 0).then_some(header)
     }
-
-    /// The session in the headers, or the diagnostic why it is ignored.
-    fn read(&self, extractor: &dyn Extractor, baggage: &[&str]) -> Result<Session, Message> {
-        let mut session = Session::default();
-        let mut user_hash = None;
-        let mut with_spaces = None;
-        for member in members(baggage) {
-            let (id, what) = if member.is(SESSION_ID) {
-                with_spaces = member.value_with_spaces();
-                (&mut session.id, "a `session.id`")
-            } else if self.user && member.is(USER_ID) {
-                (&mut session.user_id, "a `user.id`")
-            } else if self.user && member.is(USER_HASH) {
-                (&mut user_hash, "a `user.hash`")
-            } else {
-                continue;
-            };
-            set_id(id, member.value()).map_err(ignored(BAGGAGE_HEADER, what))?;
-        }
-        for header in self.headers() {
-            let is_mirascopes = header.eq_ignore_ascii_case(SESSION_HEADER_NAME);
-            let other = is_mirascopes.then_some(X_SESSION_HEADER_NAME);
-            for name in [header.as_str()].into_iter().chain(other) {
-                for value in extractor.get_all(name).unwrap_or_default() {
-                    // Checked first, so that a long value isn't decoded.
-                    if value.len() > MAX_BAGGAGE_BYTES {
-                        return Err(ignored(name, "an id")(ErrorKind::TooLong));
-                    }
-                    let value = match self.percent_encoded {
-                        true => percent_decode_str(value).decode_utf8().ok(),
-                        false => Some(Cow::Borrowed(value)),
-                    };
-                    // Python writes a space as `+` in baggage, but not in this header, so these two don't conflict.
-                    let with_spaces = with_spaces.take();
-                    if with_spaces.is_some() && value.as_deref() == with_spaces.as_deref() {
-                        session.id = None;
-                    }
-                    set_id(&mut session.id, value).map_err(ignored(name, "an id"))?;
-                }
-            }
-        }
-        if let Some(hash) = user_hash {
-            let hash = KeyValue::new(USER_HASH, hash.shared());
-            Details::change(&mut session.details, |it| _ = it.set_attribute(hash));
-        }
-        Ok(session)
-    }
 }
 
-/// The diagnostic that a header's value is ignored because of an error.
-fn ignored(header: &str, what: &str) -> impl Fn(ErrorKind) -> Message {
-    move |error| diagnostic::header_ignored(header, what, error)
-}
-
-/// Sets an id from a header. A blank value sets nothing, and a second value must be the same.
-fn set_id(id: &mut Option<Id>, value: Option<Cow<'_, str>>) -> Result<(), ErrorKind> {
-    let value = &*value.ok_or(ErrorKind::NotUnicode)?;
-    // Compared first, so that thousands of equal headers don't allocate thousands of ids.
-    if id.as_ref().is_some_and(|id| id.as_str() == value) {
-        return Ok(());
-    }
-    match Id::received(value) {
-        Err(ErrorKind::Blank) => Ok(()),
-        Ok(new) if id.as_ref().is_some_and(|id| *id != new) => Err(ErrorKind::Conflict),
-        new => {
-            *id = Some(new?);
-            Ok(())
-        }
-    }
+/// Whether `name` is a token of HTTP, which names of headers and keys of baggage have to be.
+fn is_token(name: &str) -> bool {
+    let symbols = b"!#$%&'*+-.^_`|~";
+    let is_of_token = |byte: u8| byte.is_ascii_alphanumeric() || symbols.contains(&byte);
+    !name.is_empty() && name.bytes().all(is_of_token)
 }
 
 impl Default for SessionPropagator {

@@ -1,11 +1,13 @@
 //! The propagators that the environment names.
 
 use crate::propagation::{id_taken, received, sent_here, session};
-use crate::support::{self, App};
-use opentelemetry::Context;
+use crate::support::{self, App, values};
 use opentelemetry::trace::TraceContextExt;
+use opentelemetry::{Context, global};
 use std::collections::BTreeSet;
+use std::process::Command;
 use tracing::info_span;
+use tracing_session::propagation::{Carrier, TraceHeaders, inject_context, propagated_context};
 use tracing_session::propagator_from_env;
 
 const OTEL: &str = "OTEL_PROPAGATORS";
@@ -30,6 +32,47 @@ fn case(test: &str, cases: &[&[(&str, &str)]]) -> Option<usize> {
         support::alone(test, &[*variables, &[("CASE", number.as_str())]].concat());
     }
     None
+}
+
+#[test]
+fn context_goes_from_process_to_process_in_the_environment() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    let variables = [
+        ("BAGGAGE", "session.id=chat%2042,tenant=acme"),
+        ("TRACEPARENT", &parent),
+    ];
+    if support::alone(test_name!(), &variables) {
+        // Without a propagator there are none.
+        assert_eq!(TraceHeaders::from_env().names(), [""; 0]);
+        global::set_text_map_propagator(propagator_from_env().unwrap());
+        let app = App::new();
+        let mut command = Command::new("a child of this child");
+        command.env("Baggage", "of the application");
+        propagated_context(&TraceHeaders::from_env()).in_scope(|| {
+            info_span!("main").in_scope(|| inject_context(&mut command));
+        });
+        let span = app.span("main");
+        assert_eq!(values(&span, "session.id"), ["chat 42"]);
+        assert_eq!(span.span_context.trace_id().to_string(), TRACE);
+        let parent = format!("00-{TRACE}-{}-01", span.span_context.span_id());
+        assert_eq!(command.get_all("traceparent"), [&parent]);
+        assert_eq!(
+            command.get_all("baggage"),
+            ["session.id=chat%2042,tenant=acme"]
+        );
+        assert_eq!(command.get_all("x-session"), [""; 0]);
+        command.set("X-Session", "chat-42".to_owned());
+        assert_eq!(command.get_all("x-session"), ["chat-42"]);
+        let names = [
+            "BAGGAGE",
+            "Baggage",
+            "TRACEPARENT",
+            "TRACESTATE",
+            "X_SESSION",
+        ];
+        assert_eq!(command.names(), names);
+    }
 }
 
 #[test]

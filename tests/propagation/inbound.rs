@@ -86,10 +86,7 @@ fn session_is_read_from_w3c_baggage() {
             "{header}"
         );
     }
-    assert_eq!(
-        id_taken(&propagator, [("Mirascope-Session-Id", "chat-42")]),
-        None
-    );
+    assert_eq!(id_taken(&propagator, [("X-Session", "chat-42")]), None);
     assert_eq!(id_taken(&propagator, Lines::default()), None);
 }
 
@@ -180,6 +177,88 @@ fn user_is_taken_only_where_it_is_asked_for_and_only_from_baggage() {
     assert_eq!(taken(&with, both()), (some("chat-42"), some("u-7")));
     assert_eq!(taken(&with, user()), (None, some("u-7")));
     assert_eq!(taken(&with.without_baggage(), both()), (None, None));
+}
+
+/// The keys of other systems count where there is no `session.id`: a conversation and a session may have two ids.
+#[test]
+fn session_is_read_under_the_keys_of_other_systems() {
+    let propagator = SessionPropagator::new();
+    let added = propagator.clone().with_baggage_key("thread").unwrap();
+    for (baggage, by_default, with_key) in [
+        (
+            "langfuse_session_id=chat-42",
+            some("chat-42"),
+            some("chat-42"),
+        ),
+        (
+            "gen_ai.conversation.id=chat-42",
+            some("chat-42"),
+            some("chat-42"),
+        ),
+        (
+            "gen_ai.conversation.id=b,langfuse_session_id=a",
+            some("a"),
+            some("a"),
+        ),
+        ("langfuse_session_id=a,session.id=b", some("b"), some("b")),
+        (
+            "langfuse_session_id=,gen_ai.conversation.id=b",
+            some("b"),
+            some("b"),
+        ),
+        (
+            "langfuse_session_id=%61,langfuse_session_id=a",
+            some("a"),
+            some("a"),
+        ),
+        ("thread=c,langfuse_session_id=a", some("a"), some("c")),
+        ("thread=c", None, some("c")),
+        ("thread=None,langfuse_session_id=a", some("a"), None),
+        ("langfuse_session_id=a,langfuse_session_id=b", None, None),
+    ] {
+        let from = || [("baggage", baggage)];
+        assert_eq!(id_taken(&propagator, from()), by_default, "{baggage}");
+        assert_eq!(id_taken(&added, from()), with_key, "{baggage}");
+    }
+    let refuses = propagator.clone().with_inbound(InboundPolicy::ignore());
+    assert_eq!(
+        id_taken(&refuses, [("baggage", "langfuse_session_id=a")]),
+        None
+    );
+    let without = propagator.without_baggage();
+    assert_eq!(
+        id_taken(&without, [("baggage", "langfuse_session_id=a")]),
+        None
+    );
+}
+
+#[test]
+fn user_is_read_under_the_keys_of_other_systems_where_it_is_asked_for() {
+    let from = || [("baggage", "langfuse_session_id=a,langfuse_user_id=u-7")];
+    let added = SessionPropagator::new()
+        .with_user_baggage_key("enduser.id")
+        .unwrap();
+    assert_eq!(taken(&SessionPropagator::new(), from()), (some("a"), None));
+    for propagator in [SessionPropagator::new().with_user(), added.clone()] {
+        assert_eq!(taken(&propagator, from()), (some("a"), some("u-7")));
+        let own = [("baggage", "langfuse_user_id=u-7,user.id=u-8")];
+        assert_eq!(taken(&propagator, own), (None, some("u-8")));
+    }
+    assert_eq!(
+        taken(&added, [("baggage", "enduser.id=u-9")]),
+        (None, some("u-9"))
+    );
+}
+
+/// Mirascope's header, which `extract_session_id` finds too.
+#[test]
+fn header_of_mirascope_is_read_where_there_is_no_other_id() {
+    let propagator = SessionPropagator::new();
+    for name in ["mirascope-session-id", "X-Mirascope-Session-Id"] {
+        assert_eq!(id_taken(&propagator, [(name, "chat-42")]), some("chat-42"));
+        let both = [(name, "chat-42"), ("baggage", "session.id=chat-43")];
+        assert_eq!(id_taken(&propagator, both), some("chat-43"));
+    }
 }
 
 // What is refused.

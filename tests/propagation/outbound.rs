@@ -12,8 +12,8 @@ use std::collections::HashMap;
 use tracing::level_filters::LevelFilter;
 use tracing::{debug_span, info_span};
 use tracing_session::{
-    Session, SessionLayer, SessionPropagator, propagation::SESSION_HEADER_NAME, session,
-    set_session_id, user,
+    Privacy, Session, SessionLayer, SessionPropagator, export::IdPolicy,
+    propagation::SESSION_HEADER_NAME, session, set_session_id, user,
 };
 
 const CHAT: &str = "baggage: session.id=chat-42";
@@ -58,6 +58,71 @@ fn headers_of_its_own_are_added_to_baggage_or_stand_in_its_place() {
     );
     let none = SessionPropagator::new().without_baggage();
     assert_eq!(sent_in(&none, &session), [""; 0]);
+}
+
+#[test]
+fn ids_are_written_under_further_keys_of_baggage() {
+    let propagator = SessionPropagator::new()
+        .with_baggage_key("langfuse_session_id")
+        .and_then(|it| it.with_user_baggage_key("langfuse_user_id"))
+        .unwrap();
+    let session = session("chat 42").with_user("u-7").unwrap();
+    assert_eq!(
+        sent_in(&propagator, &session),
+        ["baggage: session.id=chat%2042,user.id=u-7,\
+          langfuse_session_id=chat%2042,langfuse_user_id=u-7"]
+    );
+    let key = SessionPropagator::new().with_baggage_key("thread").unwrap();
+    assert_eq!(
+        sent_in(&key, &session),
+        ["baggage: session.id=chat%2042,thread=chat%2042"]
+    );
+    assert_eq!(sent_in(&propagator, &Session::default()), [""; 0]);
+    for key in ["", "two words", "a=b", "a,b", "séance"] {
+        let error = SessionPropagator::new().with_baggage_key(key).unwrap_err();
+        assert!(
+            error.to_string().starts_with("not a key of baggage"),
+            "{error}"
+        );
+        assert!(SessionPropagator::new().with_user_baggage_key(key).is_err());
+    }
+}
+
+/// The application's own baggage goes on, but not an id of a session that no longer applies.
+#[test]
+fn other_systems_ids_in_baggage_leave_with_their_own_session_alone() {
+    let propagator = SessionPropagator::new();
+    let from = [(
+        "baggage",
+        "langfuse_session_id=chat-42,langfuse_user_id=u-7,tenant=acme",
+    )];
+    let cx = received(&propagator, from, &Context::new());
+    let mut sent = sent(&propagator, &cx);
+    sent.sort();
+    assert_eq!(sent.len(), 1);
+    for member in [
+        "session.id=chat-42",
+        "langfuse_session_id=chat-42",
+        "tenant=acme",
+    ] {
+        assert!(sent[0].contains(member), "{sent:?}");
+    }
+    let _attached = cx.attach();
+    let other = sent_in(&propagator, &session("chat-43").with_user("u-8").unwrap());
+    assert_eq!(other, ["baggage: session.id=chat-43,tenant=acme"]);
+}
+
+#[test]
+fn hashed_user_is_sent_under_no_further_key() {
+    let propagator = SessionPropagator::new()
+        .with_user_baggage_key("langfuse_user_id")
+        .unwrap()
+        .with_privacy(Privacy::new().with_user_ids(IdPolicy::omitted()));
+    let session = session("chat-42").with_user("u-7").unwrap();
+    assert_eq!(
+        sent_in(&propagator, &session),
+        ["baggage: session.id=chat-42"]
+    );
 }
 
 #[test]

@@ -136,6 +136,41 @@ fn fallback_decides_on_what_is_in_no_session_and_on_nothing_else() {
 }
 
 #[test]
+fn some_are_never_kept_whatever_else_says_so() {
+    let is_private = |session: &Session| session.metadata("private").is_some();
+    let keeps_all = SessionSampler::new(1.0)
+        .with_fallback(Sampler::AlwaysOn)
+        .always_keep(|_| true);
+    let sampler = keeps_all.never_keep(is_private);
+    let private = |session: Session| session.with_metadata("private", true).unwrap();
+    for (session, is_kept_there, ot) in [
+        (
+            Session::new(AT_HALF).unwrap(),
+            true,
+            Some(format!("rv:{AT_HALF_RV};th:0")),
+        ),
+        (
+            private(Session::new(AT_HALF).unwrap()),
+            false,
+            Some(format!("rv:{AT_HALF_RV}")),
+        ),
+        (private(Session::default()), false, None),
+    ] {
+        let said = session.in_scope(|| asked(&sampler, &Context::current()));
+        assert_eq!(is_kept(&said), is_kept_there);
+        assert_eq!(said.trace_state.get("ot"), ot.as_deref());
+    }
+    // A second function replaces the first one, and outside any session there is nothing to choose.
+    let sampler = sampler.never_keep(|_| false);
+    let said = private(Session::default()).in_scope(|| asked(&sampler, &Context::current()));
+    assert!(is_kept(&said));
+    assert!(is_kept(&asked(
+        &sampler.never_keep(|_| true),
+        &Context::new()
+    )));
+}
+
+#[test]
 fn some_are_always_kept_and_stand_for_themselves_alone() {
     let sampler = SessionSampler::new(0.1)
         .with_fallback(Sampler::AlwaysOff)

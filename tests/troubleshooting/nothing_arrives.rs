@@ -160,7 +160,7 @@ rows! {
         assert!(is_kept(sdk().with_sampler(sessions(1.0))));
     };
 
-    keeping_panics: alone "the function given to SessionSampler::always_keep" => |row| {
+    keeping_panics: alone "the function given to SessionSampler::" => |row| {
         let sampler = SessionSampler::new(1.0).always_keep(|_| panic!("as it is meant to"));
         let app = App::with_provider(
             |builder| builder.with_sampler(Sampler::parent_based(sampler)),
