@@ -280,17 +280,21 @@ impl Session {
     fn set_on(&self, span: &tracing::Id, dispatch: &Dispatch) -> Result<(), Error> {
         // `get_otel_context` starts a span that has not started yet, so a later `set_parent` on it fails. There is
         // no other way to its `Context`. `None`: the span is filtered out.
-        let Some(cx) = get_otel_context(span, dispatch) else {
+        let state = LayerState::of(dispatch);
+        let cx = match state {
+            Some(state) => state.otel_context(span),
+            None => get_otel_context(span, dispatch),
+        };
+        let Some(cx) = cx else {
             // It isn't set on the nearest exported span instead: that one may have many descendants, each
             // with a user of its own.
-            let state = LayerState::of(dispatch).ok_or(ErrorKind::FilteredOut)?;
+            let state = state.ok_or(ErrorKind::FilteredOut)?;
             return Ok(tracked::set_session(state, dispatch, span, self)?);
         };
         // If the `Context` of another span is attached inside this one, or an empty one, it shadows this span.
         let shadows = |here: &Context| {
             here.span().span_context() != cx.span().span_context() || context::is_inside_span(here)
         };
-        let state = LayerState::of(dispatch);
         let is_activated = state.is_none_or(|it| it.setup.wrapped.is_activation_on());
         ensure(
             !is_activated || thread::map_current(shadows) != Some(true),

@@ -104,6 +104,12 @@ impl OpenerFields {
         }
     }
 
+    /// Whether the span is a session span: by its name, or because it is one of `session!`.
+    pub(crate) fn are_of_session_span(&self) -> bool {
+        let is_of_macro = self.is_of_macro && self.declared.have(Part::Session);
+        is_of_macro || self.id == Some(IdKind::Session)
+    }
+
     /// Whether fields for metadata or tags are among them.
     pub(crate) fn have_details(&self) -> bool {
         self.declared.have(Part::Tags)

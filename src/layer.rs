@@ -1,53 +1,8 @@
 //! `SessionLayer`: its configuration, and the layer by itself, without an OpenTelemetry layer.
 
-/// The callbacks that a layer with the fields `inner` and `state` forwards unchanged.
-macro_rules! forward_to_inner {
-    ($subscriber:ty) => {
-        fn register_callsite(
-            &self,
-            metadata: &'static tracing::Metadata<'static>,
-        ) -> tracing::subscriber::Interest {
-            self.inner.register_callsite(metadata)
-        }
-
-        fn enabled(&self, metadata: &tracing::Metadata<'_>, ctx: Context<'_, $subscriber>) -> bool {
-            self.inner.enabled(metadata, ctx)
-        }
-
-        fn max_level_hint(&self) -> Option<tracing::level_filters::LevelFilter> {
-            self.inner.max_level_hint()
-        }
-
-        fn on_follows_from(&self, id: &Id, follows: &Id, ctx: Context<'_, $subscriber>) {
-            self.inner.on_follows_from(id, follows, ctx);
-        }
-
-        fn event_enabled(&self, event: &tracing::Event<'_>, ctx: Context<'_, $subscriber>) -> bool {
-            self.inner.event_enabled(event, ctx)
-        }
-
-        fn on_event(&self, event: &tracing::Event<'_>, ctx: Context<'_, $subscriber>) {
-            self.inner.on_event(event, ctx);
-        }
-
-        fn on_id_change(&self, old: &Id, new: &Id, ctx: Context<'_, $subscriber>) {
-            self.inner.on_id_change(old, new, ctx);
-        }
-
-        // `Layered` and `Filtered` look for markers of the layers inside, so a layer that hid them would change the
-        // filters of the whole subscriber.
-        // SAFETY: the pointers are to `self`, to its state, or valid as long as `inner` is by its own contract. All
-        // three live as long as `self`.
-        #[allow(unsafe_code)]
-        unsafe fn downcast_raw(&self, id: std::any::TypeId) -> Option<*const ()> {
-            let found = self.state.find(id, self);
-            found.or_else(|| unsafe { self.inner.downcast_raw(id) })
-        }
-    };
-}
-
 pub(crate) mod adopted;
 pub(crate) mod fields;
+#[macro_use]
 pub(crate) mod filtered;
 pub(crate) mod openers;
 pub(crate) mod spans;
@@ -273,6 +228,26 @@ impl SessionLayer {
     /// ```
     pub fn with_root_turns(self) -> Self {
         self.configure(|state| state.openers.root_turns = true)
+    }
+
+    /// Exports no session spans: they only set the session. Default: they are exported.
+    ///
+    /// For session spans that last as long as a connection or an actor, such as `info_span!("session", id = "chat-42")` around
+    /// all messages of a WebSocket. Exported, such a span would be the parent of the whole conversation, in one trace that
+    /// arrives when the connection ends.
+    ///
+    /// Session spans are the spans of [`session!`](crate::session!), and spans whose *name* makes them set the session. Other spans
+    /// are exported as ever, also if they have a field `session.id`. A session span is in no trace. Each span directly inside
+    /// is the root of its own trace, and has a span link to the span that was current when the session span was created.
+    /// OpenTelemetry gets no events of a session span. Other layers still receive the span and its events. `tracing` keeps the
+    /// parent of a span open until the span closes, so create the span of a connection outside the span of its request.
+    ///
+    /// ```
+    /// # use tracing_session::SessionLayer;
+    /// let layer = SessionLayer::new().with_unexported_session_spans();
+    /// ```
+    pub fn with_unexported_session_spans(self) -> Self {
+        self.configure(|state| state.openers.unexported_session_spans = true)
     }
 
     /// Wraps the OpenTelemetry layer. Add the result to the subscriber in place of that layer.

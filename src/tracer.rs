@@ -1,7 +1,6 @@
 //! The tracer provider. Its tracer starts each span in the scope of the parent `Context`: see `tracer/start.rs`.
 
 pub(crate) mod attributes;
-pub(crate) mod commands;
 pub(crate) mod span;
 pub(crate) mod start;
 

@@ -14,6 +14,7 @@ mod opentelemetry_spans;
 mod parents;
 mod reloaded;
 mod set_ups;
+mod unexported;
 
 use crate::support::{App, remote, values};
 use futures_util::{Stream, StreamExt};

@@ -34,7 +34,7 @@ pub(super) fn mark_trace(session: &Session, dispatch: &Dispatch) -> Result<(), E
             let it = cx.span();
             let it = it.span_context();
             if *trace.get_or_insert(it.trace_id()) != it.trace_id() {
-                return ensure(is_marked, ErrorKind::NoSpan);
+                break;
             }
             if *it != here {
                 is_marked |= mark(&cx);
@@ -45,5 +45,5 @@ pub(super) fn mark_trace(session: &Session, dispatch: &Dispatch) -> Result<(), E
         }
         next = state.subscriber.parent(dispatch, &span);
     }
-    Ok(())
+    ensure(is_marked, ErrorKind::NoSpan)
 }

@@ -84,8 +84,7 @@ impl LayerState {
             return polled::entered(key);
         }
         let cx = thread::current();
-        let is_hidden =
-            || context::poll_of(&cx).is_some() && self.subscriber.otel_context(id).is_none();
+        let is_hidden = || context::poll_of(&cx).is_some() && self.otel_context(id).is_none();
         // Inside a filtered-out span of no session, the place where it is entered is current.
         let own = Scope::of(&cx).filter(|_| !is_hidden());
         let this = &future.poll.future;
@@ -212,7 +211,7 @@ impl LayerState {
             return Some(thread::current());
         }
         // A filtered-out parent has no `Context`, and `reload::Layer` answers no downcast to the layer that has it.
-        let parent = self.subscriber.otel_context(parent);
+        let parent = self.otel_context(parent);
         Some(inside.entered(&parent.unwrap_or_else(thread::current)))
     }
 

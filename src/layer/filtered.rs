@@ -1,8 +1,54 @@
 //! `wrap_filtered`: a filter for the OpenTelemetry layer, and openers that it disables.
 
+/// The callbacks that a layer with the fields `inner` and `state` forwards unchanged.
+macro_rules! forward_to_inner {
+    ($subscriber:ty) => {
+        fn register_callsite(
+            &self,
+            metadata: &'static tracing::Metadata<'static>,
+        ) -> tracing::subscriber::Interest {
+            self.inner.register_callsite(metadata)
+        }
+
+        fn enabled(&self, metadata: &tracing::Metadata<'_>, ctx: Context<'_, $subscriber>) -> bool {
+            self.inner.enabled(metadata, ctx)
+        }
+
+        fn max_level_hint(&self) -> Option<tracing::level_filters::LevelFilter> {
+            self.inner.max_level_hint()
+        }
+
+        fn on_follows_from(&self, id: &Id, follows: &Id, ctx: Context<'_, $subscriber>) {
+            self.inner.on_follows_from(id, follows, ctx);
+        }
+
+        fn event_enabled(&self, event: &tracing::Event<'_>, ctx: Context<'_, $subscriber>) -> bool {
+            self.inner.event_enabled(event, ctx)
+        }
+
+        fn on_event(&self, event: &tracing::Event<'_>, ctx: Context<'_, $subscriber>) {
+            self.inner.on_event(event, ctx);
+        }
+
+        fn on_id_change(&self, old: &Id, new: &Id, ctx: Context<'_, $subscriber>) {
+            self.inner.on_id_change(old, new, ctx);
+        }
+
+        // `Layered` and `Filtered` look for markers of the layers inside, so a layer that hid them would change the
+        // filters of the whole subscriber.
+        // SAFETY: the pointers are to `self`, to its state, or valid as long as `inner` is by its own contract. All
+        // three live as long as `self`.
+        #[allow(unsafe_code)]
+        unsafe fn downcast_raw(&self, id: std::any::TypeId) -> Option<*const ()> {
+            let found = self.state.find(id, self);
+            found.or_else(|| unsafe { self.inner.downcast_raw(id) })
+        }
+    };
+}
+
 use crate::base::setup::TracerKind;
-use crate::layer::spans::LayerState;
-use crate::layer::wrapped::{WrappedLayer, is_none};
+use crate::layer::spans::{LayerState, is_none};
+use crate::layer::wrapped::WrappedLayer;
 use crate::scope::bridge;
 use std::sync::Arc;
 use tracing::level_filters::LevelFilter;

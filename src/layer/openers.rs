@@ -26,6 +26,8 @@ pub(crate) struct Openers {
     pub(crate) level: LevelFilter,
     /// A span whose fields set a session id starts a trace.
     pub(crate) root_turns: bool,
+    /// Session spans are in no trace: they only set the session.
+    pub(crate) unexported_session_spans: bool,
     /// The fields whose values were reported.
     reported: Once<(Identifier, usize, FieldMistake)>,
     /// The callsites of implicit openers that were reported because they are ignored.
@@ -38,6 +40,7 @@ impl Default for Openers {
             names: Names::default(),
             level: LevelFilter::OFF,
             root_turns: false,
+            unexported_session_spans: false,
             reported: Once::default(),
             reported_implicit: Once::default(),
         }
@@ -98,10 +101,15 @@ impl Openers {
         }
         let is_turn = self.root_turns && set.id.is_some();
         let is_root = is_turn && !is_in_turn(outer.as_deref(), set.id.as_ref());
+        let is_exported = !(self.unexported_session_spans && fields.are_of_session_span());
         let metadata = Some(span);
         let opener = Opener::new(set, OpenerFields { metadata, ..fields });
         let scope = Scope::opened(outer, &opener, is_turn);
-        Some(PendingSpan { scope, is_root })
+        Some(PendingSpan {
+            scope,
+            is_root,
+            is_exported,
+        })
     }
 
     /// Records later values of the fields of an opener.

@@ -9,7 +9,7 @@ use crate::base::{diagnostic, setup};
 use crate::layer::openers::Openers;
 use crate::scope::Scope;
 use crate::scope::bridge::PendingGuard;
-use crate::scope::tracking::{SpanKey, TrackedGuard, replace_tracked, track};
+use crate::scope::tracking::{self, SpanKey, TrackedGuard, replace_tracked, track};
 use crate::session::Session;
 use opentelemetry::Context as OtelContext;
 use std::any::TypeId;
@@ -17,9 +17,11 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use tracing::dispatcher::WeakDispatch;
+use tracing::level_filters::LevelFilter;
 use tracing::span::{Id, Record};
 use tracing::{Dispatch, Subscriber};
 use tracing_opentelemetry::get_otel_context;
+use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
@@ -91,7 +93,7 @@ impl SessionExtension {
     /// The session of a span that the OpenTelemetry layer doesn't know.
     pub(crate) fn tracked(key: SpanKey, scope: Arc<Scope>, opened: Option<Arc<Scope>>) -> Self {
         Self {
-            _tracked: Some(track(key, scope.clone())),
+            _tracked: Some(track(key, scope.clone(), None)),
             opened,
             scope,
             pending: None,
@@ -198,6 +200,14 @@ impl LayerState {
         SpanKey {
             layer: std::ptr::from_ref(self).addr(),
             span: span.into_u64(),
+        }
+    }
+
+    /// The `Context` of a span that the OpenTelemetry layer knows, unless it is an unexported session span. Starts the span.
+    pub(crate) fn otel_context(&self, id: &Id) -> Option<OtelContext> {
+        match tracking::linked(self.key(id)) {
+            None => self.subscriber.otel_context(id),
+            Some(_) => None,
         }
     }
 
@@ -308,4 +318,9 @@ impl SpanAccess {
             },
         }
     }
+}
+
+/// Whether a layer is `None`, or disables everything.
+pub(crate) fn is_none<S: Subscriber>(layer: &impl Layer<S>) -> bool {
+    layer.max_level_hint() == Some(LevelFilter::OFF)
 }

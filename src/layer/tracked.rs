@@ -13,9 +13,9 @@ use crate::scope::tracking::{self, SpanKey, TrackedGuard, tracked_scope};
 use crate::session::Session;
 use opentelemetry::Context as OtelContext;
 use opentelemetry::baggage::BaggageExt;
-use opentelemetry::trace::TraceContextExt;
+use opentelemetry::trace::{SpanContext, TraceContextExt};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::span::{Attributes, Id};
 use tracing::{Dispatch, Subscriber};
 use tracing_subscriber::layer::Context;
@@ -138,7 +138,7 @@ impl LayerState {
             });
         // Without a lock: the OpenTelemetry layer locks spans when it starts one.
         let find = |(id, scope): (Id, Option<Arc<Scope>>)| {
-            let cx = (self.subscriber.otel_context(&id)).filter(|_| Scope::any_exists());
+            let cx = (self.otel_context(&id)).filter(|_| Scope::any_exists());
             match cx {
                 // In the `Context`, or in the map by span id, may be a newer one.
                 Some(cx) => Some(Scope::of(&cx)),
@@ -176,12 +176,22 @@ impl LayerState {
     /// The scope of a span that the OpenTelemetry layer hasn't received.
     pub(crate) fn scope_of_tracked(&self, id: &Id) -> Option<Arc<Scope>> {
         // While the tracer isn't known, a span may be tracked that the OpenTelemetry layer has received.
-        let is_unknown = |_: &Arc<Scope>| self.subscriber.otel_context(id).is_none();
+        let is_unknown = |_: &Arc<Scope>| self.otel_context(id).is_none();
         let key = self.key(id);
         match tracking::is_unresolved(key) {
             true => Some(self.scope_of(id).unwrap_or_else(Scope::empty)),
             false => tracked_scope(key).filter(is_unknown),
         }
+    }
+
+    /// The `Context` inside a span that the OpenTelemetry layer hasn't received.
+    pub(crate) fn context_of_tracked(&self, id: &Id) -> Option<OtelContext> {
+        let scope = self.scope_of_tracked(id)?;
+        let outside = OtelContext::new();
+        Some(match tracking::linked(self.key(id)) {
+            None => scope.entered(&outside),
+            Some(linked) => inside_unexported(scope, &outside, linked),
+        })
     }
 
     pub(crate) fn track_enter<S>(&self, id: &Id, ctx: &Context<'_, S>)
@@ -199,7 +209,7 @@ impl LayerState {
         let adopted = future.as_ref().and_then(adopts);
         let attached = match (future, adopted.clone()) {
             (Some(future), Some(inside)) => Some(future.attach_inside(inside)),
-            _ => scope.map(Scope::attach),
+            _ => scope.map(|scope| attach(self.key(id), scope)),
         };
         self.push_entered(id, attached, adopted, is_checked);
     }
@@ -234,7 +244,7 @@ impl LayerState {
     #[cold]
     fn is_after_opentelemetry_layer(&self, id: &Id) -> bool {
         let span_id = |cx: &OtelContext| cx.span().span_context().span_id();
-        let own = self.subscriber.otel_context(id).as_ref().map(span_id);
+        let own = self.otel_context(id).as_ref().map(span_id);
         let is_after = own.is_some() && own == thread::map_current(span_id);
         if is_after {
             self.setup.beside.finish(None);
@@ -246,7 +256,7 @@ impl LayerState {
     /// nothing.
     #[cold]
     fn look_for_opentelemetry_layer(&self, id: &Id) {
-        if self.subscriber.otel_context(id).is_none() {
+        if self.otel_context(id).is_none() {
             self.setup.beside.span_is_unknown();
         } else if self.setup.is_one_of_two.load(Ordering::Relaxed) {
             self.setup.beside.finish(Some(diagnostic::TWO_LAYERS));
@@ -303,8 +313,16 @@ pub(crate) fn set_session(
     let scope = Scope::nested(own, session);
     state.replace_scope(dispatch, span, &scope);
     state.set_span(dispatch, span);
-    replace_attached(key, None, || scope.attach());
+    replace_attached(key, None, || attach(key, scope));
     Ok(())
+}
+
+/// Attaches the scope of a tracked span inside the span.
+fn attach(span: SpanKey, scope: Arc<Scope>) -> Attached {
+    match tracking::linked(span) {
+        None => scope.attach(),
+        Some(linked) => thread::attach_changed(|cx| inside_unexported(scope, cx, linked)),
+    }
 }
 
 /// Attaches another scope inside a span that is entered, until it is exited.
@@ -321,4 +339,10 @@ pub(crate) fn replace_attached(
         entered.place = current_place();
         thread::push(entered);
     }
+}
+
+/// `cx` inside an unexported session span: spans directly inside are roots, linked to `linked`.
+fn inside_unexported(scope: Arc<Scope>, cx: &OtelContext, linked: SpanContext) -> OtelContext {
+    let starts_trace = Some(Arc::new(AtomicBool::new(true)));
+    scope.entered_to_start_a_trace(&cx.with_remote_span_context(linked), starts_trace)
 }

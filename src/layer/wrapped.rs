@@ -3,14 +3,13 @@
 
 use crate::base::setup::TracerKind;
 use crate::base::{diagnostic, setup};
-use crate::layer::spans::{LayerState, SessionExtension};
+use crate::layer::spans::{LayerState, SessionExtension, is_none};
 use crate::layer::tracked::scope_in_extensions;
 use crate::scope::bridge::{PendingSpan, ReceivedBy};
 use crate::scope::{Scope, bridge, polled, thread, tracking};
 use opentelemetry::Context as OtelContext;
-use opentelemetry::trace::{SpanId, TraceContextExt};
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt};
 use std::sync::Arc;
-use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Dispatch, Subscriber};
 use tracing_subscriber::Layer;
@@ -90,11 +89,11 @@ impl<L> WrappedLayer<L> {
         // The OpenTelemetry layer makes a root of a child whose explicit parent is filtered out.
         let parent = attrs
             .parent()
-            .and_then(|it| self.state.scope_of_tracked(it));
+            .and_then(|it| self.state.context_of_tracked(it));
         match parent.filter(|_| self.state.setup.wrapped.is_activation_on()) {
             None => self.new_descendant(attrs, attrs, id, ctx.clone()),
-            Some(scope) => {
-                let attached = thread::attach(scope.entered(&OtelContext::new()));
+            Some(inside_parent) => {
+                let attached = thread::attach(inside_parent);
                 let contextual = Attributes::new(metadata, attrs.values());
                 self.new_descendant(&contextual, attrs, id, ctx.clone());
                 drop(attached);
@@ -135,6 +134,9 @@ impl<L> WrappedLayer<L> {
         L: Layer<S>,
     {
         let scope = pending_span.scope.clone();
+        let span_of = |cx: &OtelContext| cx.span().span_context().clone();
+        let linked = || parent.as_ref().map_or(SpanContext::NONE, span_of);
+        let linked = (!pending_span.is_exported).then(linked);
         let offer = bridge::offer_ticket(pending_span);
         if let Some(parent) = &parent {
             let contextual = Attributes::new(attrs.metadata(), attrs.values());
@@ -149,6 +151,7 @@ impl<L> WrappedLayer<L> {
         let is_received = self.is_received(received_by);
         let opens = is_received || self.may_open(received_by);
         let tracked_in = match () {
+            () if linked.is_some() => Some(scope.clone()),
             () if is_received => None,
             () if opens => Some(scope.clone()),
             () => {
@@ -171,7 +174,7 @@ impl<L> WrappedLayer<L> {
             opened,
             scope: tracked_in.clone().unwrap_or(scope),
             pending,
-            _tracked: tracked_in.map(|scope| tracking::track(self.state.key(id), scope)),
+            _tracked: tracked_in.map(|scope| tracking::track(self.state.key(id), scope, linked)),
         };
         let _replaced = span.extensions_mut().replace(extension);
         self.state.setup.wrapped.opener_created();
@@ -226,10 +229,9 @@ impl<L> WrappedLayer<L> {
         let Some(parent) = attrs.parent() else {
             return Some(OtelContext::new());
         };
-        let in_scope = |scope: Arc<Scope>| scope.entered(&OtelContext::new());
         // Starts the parent, as the OpenTelemetry layer would.
-        let started = self.state.subscriber.otel_context(parent);
-        started.or_else(|| self.state.scope_of_tracked(parent).map(in_scope))
+        let started = self.state.otel_context(parent);
+        started.or_else(|| self.state.context_of_tracked(parent))
     }
 
     /// Enters a span while the setup check is running, while a future is polled in a session, or that is tracked.
@@ -283,7 +285,7 @@ impl<L> WrappedLayer<L> {
         let after = current_span();
         let is_activated = after.is_some() && (after != before || after == Some(SpanId::INVALID));
         let own_span = |id| {
-            let cx = self.state.subscriber.otel_context(id)?;
+            let cx = self.state.otel_context(id)?;
             Some(cx.span().span_context().span_id())
         };
         let Some(span) = ctx.span(id) else { return };
@@ -295,10 +297,9 @@ impl<L> WrappedLayer<L> {
         let is_ours = match is_taken {
             Some(true) => Some(true),
             // A tracer of this crate would have taken the ticket.
-            Some(false) => self.state.subscriber.otel_context(id).map(|_| false),
+            Some(false) => self.state.otel_context(id).map(|_| false),
             None => self
                 .state
-                .subscriber
                 .otel_context(id)
                 .as_ref()
                 .map(bridge::is_session_span),
@@ -318,11 +319,6 @@ impl<L> WrappedLayer<L> {
             Some(true) => check.tracer_is_ours(),
         }
     }
-}
-
-/// Whether a layer is `None`, or disables everything.
-pub(crate) fn is_none<S: Subscriber>(layer: &impl Layer<S>) -> bool {
-    layer.max_level_hint() == Some(LevelFilter::OFF)
 }
 
 /// The span id of the current `Context`. It is invalid where telemetry is suppressed.

@@ -24,6 +24,8 @@ pub(crate) struct PendingSpan {
     pub(crate) scope: Arc<Scope>,
     /// The span becomes the root of a trace.
     pub(crate) is_root: bool,
+    /// See [`with_unexported_session_spans`](crate::SessionLayer::with_unexported_session_spans).
+    pub(crate) is_exported: bool,
 }
 
 /// The number of a pending span.

@@ -5,6 +5,7 @@
 use crate::base::shards::{Shards, unique_number};
 use crate::scope::Scope;
 use crate::session::Session;
+use opentelemetry::trace::SpanContext;
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,6 +60,8 @@ struct TrackedSpan {
     most: usize,
     /// The number of the future that adopted the span, in which it started.
     started_in: Option<u64>,
+    /// The span is in no trace. Spans directly inside are roots, linked to this span.
+    linked: Option<SpanContext>,
 }
 
 /// Tells futures apart. A clone is of the same future.
@@ -123,10 +126,20 @@ pub(crate) fn may_track(span: SpanKey) -> bool {
     TRACKED.may_have(span)
 }
 
-/// Tracks a span, as long as the guard lives.
-pub(crate) fn track(span: SpanKey, scope: Arc<Scope>) -> TrackedGuard {
-    replace_tracked(span, scope);
+/// Tracks a span, as long as the guard lives. If it is an unexported session span, spans directly inside are linked to `linked`.
+pub(crate) fn track(span: SpanKey, scope: Arc<Scope>, linked: Option<SpanContext>) -> TrackedGuard {
+    let tracked = TrackedSpan {
+        scope: Some(scope),
+        linked,
+        ..TrackedSpan::default()
+    };
+    insert(span, tracked);
     TrackedGuard(span)
+}
+
+/// The span that spans directly inside an unexported one are linked to. `None`: the span is exported, or filtered out.
+pub(crate) fn linked(span: SpanKey) -> Option<SpanContext> {
+    TRACKED.read(span, |it| it.linked.clone())
 }
 
 /// Gives a tracked span another scope.
@@ -261,9 +274,9 @@ mod tests {
         let hash = |key: SpanKey| key.span ^ (key.layer as u64).rotate_left(32);
         assert_eq!(hash(one), hash(other));
         let (first, second) = (Scope::empty(), Scope::empty());
-        let one_tracked = track(one, first.clone());
+        let one_tracked = track(one, first.clone(), None);
         assert!(tracked_scope(other).is_none());
-        let other_tracked = track(other, second.clone());
+        let other_tracked = track(other, second.clone(), None);
         for (span, scope) in [(one, &first), (other, &second)] {
             assert!(Arc::ptr_eq(&tracked_scope(span).unwrap(), scope));
         }

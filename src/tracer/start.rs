@@ -61,6 +61,9 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
 
     fn build_with_context(&self, mut builder: SpanBuilder, parent: &Context) -> Self::Span {
         let opened = builder.attributes.as_mut().and_then(bridge::take_pending);
+        if opened.as_ref().is_some_and(|it| !it.is_exported) {
+            return self.start_unexported(builder);
+        }
         if bridge::is_entering() {
             return self.start_in_future(builder, parent, opened);
         }
@@ -122,6 +125,14 @@ impl<T: Tracer> SessionTracer<T> {
         self.start(builder, &entered, scope_by_id, attributes)
     }
 
+    /// Starts a session span that isn't exported.
+    #[cold]
+    fn start_unexported(&self, mut builder: SpanBuilder) -> SessionSpan<T::Span> {
+        let own = self.attributes(&mut builder, None, false);
+        let nowhere = Context::new().with_telemetry_suppressed();
+        self.start(builder, &nowhere, None, own)
+    }
+
     /// Starts an opener.
     #[cold]
     fn start_opener(
@@ -132,7 +143,9 @@ impl<T: Tracer> SessionTracer<T> {
     ) -> SessionSpan<T::Span> {
         let around = CurrentScope::under(parent);
         let starts_trace = matches!(around, CurrentScope::EntryOfTurn(_));
-        let PendingSpan { mut scope, is_root } = opened;
+        let PendingSpan {
+            mut scope, is_root, ..
+        } = opened;
         let mut is_root = is_root || starts_trace;
         let (mut entered, mut scope_by_id) = (None, None);
         if !around.is_entry(&scope) {
