@@ -3,7 +3,7 @@
 pub(crate) mod state;
 pub(crate) mod turn;
 
-pub use self::state::{ConversationState, link_context, parent_context};
+pub use self::state::{ConversationState, SessionRotation, link_context, parent_context};
 pub use self::turn::{Turn, TurnSpan};
 
 use crate::base::error::Error;

@@ -3,8 +3,9 @@
 use super::{chat, take};
 use crate::support::App;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tracing::Event;
-use tracing_session::{Conversation, Session, current_session};
+use tracing_session::{Conversation, Session, conversation::SessionRotation, current_session};
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::prelude::*;
 
@@ -126,4 +127,46 @@ fn start_is_an_event_of_the_turns_span() {
     };
     assert_eq!(events("one"), ["session.start"]);
     assert!(events("two").is_empty());
+}
+
+#[test]
+fn sessions_rotate_after_an_idle_time_or_at_an_age_and_keep_their_other_values() {
+    const LONG: Duration = Duration::from_secs(3600);
+    let values = || Session::new("chat-42").unwrap().with_user("u-7").unwrap();
+    let never = SessionRotation::new(values());
+    let long = SessionRotation::new(values())
+        .with_idle_timeout(LONG)
+        .with_max_age(LONG);
+    for sessions in [never, long] {
+        assert_eq!(
+            [sessions.session(), sessions.session()],
+            [values(), values()]
+        );
+    }
+    let previous = |it: &Session| it.attribute("session.previous_id").map(ToString::to_string);
+    for sessions in [
+        SessionRotation::new(values()).with_idle_timeout(Duration::ZERO),
+        SessionRotation::new(values())
+            .with_max_age(Duration::ZERO)
+            .with_idle_timeout(LONG),
+    ] {
+        let (first, second) = (sessions.session(), sessions.session());
+        assert_eq!(previous(&first).as_deref(), Some("chat-42"));
+        assert_eq!(previous(&second).as_deref(), first.id());
+        assert_eq!(
+            (first.user_id(), second.user_id()),
+            (Some("u-7"), Some("u-7"))
+        );
+        assert_ne!(first.id(), second.id());
+    }
+    // A use keeps a session alive, until it is too old.
+    let sessions =
+        SessionRotation::new(Session::default()).with_idle_timeout(Duration::from_millis(500));
+    let first = sessions.session();
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(10));
+        assert_eq!(sessions.session(), first);
+    }
+    std::thread::sleep(Duration::from_millis(600));
+    assert_ne!(sessions.session(), first);
 }
