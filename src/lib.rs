@@ -12,6 +12,7 @@
 [apache]: https://docs.rs/crate/tracing-session/latest/source/LICENSE-APACHE
 [security]: https://docs.rs/crate/tracing-session/latest/source/SECURITY.md
 [guide]: crate::guide
+[outliving]: crate::guide::outliving
 [troubleshooting]: crate::guide::troubleshooting
 "]
 // Some of its examples need features, and have to stand there as they are to be copied.

@@ -3,7 +3,7 @@ use crate::troubleshooting::{NOTHING, session_of, some};
 use opentelemetry::Context;
 use opentelemetry::propagation::TextMapPropagator;
 use std::collections::HashMap;
-use tracing::info_span;
+use tracing::{Instrument, info_span};
 use tracing_session::{
     InSession, Session, SessionLayer, SessionPropagator, current_session_id,
     propagation::InboundPolicy, session,
@@ -61,6 +61,24 @@ rows! {
         });
         assert_eq!(session_of(&app.spans(), "meanwhile"), some("chat-42"));
         assert_eq!(session_of(&app.spans(), "in no session"), None);
+        assert_eq!(app.diagnostics.said(), NOTHING);
+    };
+
+    worker_keeps_the_first_session: here "spans of later requests are in the session of the first" => |_| {
+        let app = App::new();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let worker = |name| async move {
+            tokio::spawn(async move { span(name) }.in_current_span()).await.unwrap();
+        };
+        runtime.block_on(async {
+            let request = async {
+                worker("kept").instrument(info_span!("request")).await;
+                worker("detached").detached().instrument(info_span!("request")).await;
+            };
+            request.in_session(chat()).await;
+        });
+        assert_eq!(session_of(&app.spans(), "kept"), some("chat-42"));
+        assert_eq!(session_of(&app.spans(), "detached"), None);
         assert_eq!(app.diagnostics.said(), NOTHING);
     };
 
