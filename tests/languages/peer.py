@@ -2,19 +2,32 @@
 
 import json
 import urllib.request
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from opentelemetry import trace
+from opentelemetry import context, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
+from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 RELEVANT = ("traceparent", "tracestate", "baggage", "mirascope-session-id")
 
 exporter = InMemorySpanExporter()
 provider = TracerProvider()
 provider.add_span_processor(SimpleSpanProcessor(exporter))
+propagator = CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator()])
+
+
+@contextmanager
+def in_force(cx):
+    token = context.attach(cx)
+    try:
+        yield
+    finally:
+        context.detach(token)
 
 
 def serve(language, key, received, session, span, inject):
@@ -35,7 +48,7 @@ def serve(language, key, received, session, span, inject):
                 scope = session(asked["session_id"]) if asked["session_id"] else nullcontext()
             sent, after, error = {}, [], None
             with scope, span("hop"):
-                context = trace.get_current_span().get_span_context()
+                own = trace.get_current_span().get_span_context()
                 inject(sent)
                 try:
                     after = call(asked["next"], sent)
@@ -43,8 +56,8 @@ def serve(language, key, received, session, span, inject):
                     error = type(refused).__name__
             record = {
                 "language": language,
-                "session_id": exported(context).attributes.get(key),
-                "trace_id": f"{context.trace_id:032x}",
+                "session_id": exported(own).attributes.get(key),
+                "trace_id": f"{own.trace_id:032x}",
                 "received": {name: headers[name] for name in RELEVANT if name in headers},
                 "sent": sent,
                 "error": error,

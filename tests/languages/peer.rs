@@ -1,4 +1,4 @@
-//! A service in Rust with this crate, which has the session in W3C baggage and in Mirascope's header.
+//! A service in Rust with this crate, which has the session in W3C baggage, under Langfuse's key too, and in Mirascope's header.
 //!
 //! It is run by `languages.py`.
 
@@ -42,7 +42,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::registry().with(otel).init();
     global::set_text_map_propagator(TextMapCompositePropagator::new(vec![
         Box::new(TraceContextPropagator::new()),
-        Box::new(SessionPropagator::new().with_header(SESSION_HEADER_NAME)?),
+        Box::new(
+            SessionPropagator::new()
+                .with_header(SESSION_HEADER_NAME)?
+                .with_baggage_key("langfuse_session_id")?,
+        ),
     ]));
 
     let routes = Router::new()
