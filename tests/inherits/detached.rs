@@ -2,7 +2,7 @@
 
 use crate::inherits::dropped::forever;
 use crate::inherits::session_of;
-use crate::support::{App, remote, session};
+use crate::support::{App, remote, session, values};
 use futures_util::{FutureExt, StreamExt, stream};
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::{SpanId, TraceContextExt, Tracer, TracerProvider};
@@ -11,10 +11,12 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::{Poll, Waker};
+use std::time::Duration;
+use tokio::sync::{OnceCell, mpsc, oneshot};
 use tracing::{Instrument, Span, info, info_span};
 use tracing_session::current::detached;
 use tracing_session::{
-    InSession, SessionLayer, current_session, current_session_id, session, set_session_id,
+    InSession, Session, SessionLayer, current_session, current_session_id, session, set_session_id,
 };
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::prelude::*;
@@ -211,4 +213,98 @@ fn headers_are_left_too() {
     let app = App::new();
     let _request = remote().attach();
     detached(|| assert_is_outside(&app, "request"));
+}
+
+/// What the first request starts, and all later ones use.
+struct Shared {
+    jobs: mpsc::Sender<(Session, oneshot::Sender<()>)>,
+    keys: mpsc::Sender<oneshot::Sender<()>>,
+}
+
+impl Shared {
+    /// Starts a worker, a batch loader and a timer, as libraries do: in the current span.
+    async fn start() -> Self {
+        let (jobs, mut queue) = mpsc::channel::<(Session, oneshot::Sender<()>)>(64);
+        let worker = async move {
+            while let Some((session, done)) = queue.recv().await {
+                info_span!("housekeeping").in_scope(|| {});
+                let job = async { info_span!("job", of = session.id()).in_scope(|| {}) };
+                job.in_session(&session).await;
+                done.send(()).unwrap();
+            }
+        };
+        let (keys, mut wanted) = mpsc::channel::<oneshot::Sender<()>>(64);
+        let loader = async move {
+            let mut batch = Vec::new();
+            while wanted.recv_many(&mut batch, 16).await > 0 {
+                info_span!("load").in_scope(|| {});
+                batch.drain(..).for_each(|done| done.send(()).unwrap());
+            }
+        };
+        tokio::spawn(worker.in_current_span());
+        tokio::spawn(loader.in_current_span());
+        Self::arm_timer();
+        Self { jobs, keys }
+    }
+
+    fn arm_timer() {
+        let turn = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            info_span!("tick").in_scope(|| {});
+            Self::arm_timer();
+        };
+        tokio::spawn(turn.in_current_span());
+    }
+}
+
+#[test]
+fn later_requests_are_not_in_the_session_of_the_first() {
+    const SESSIONS: usize = 1_000;
+    const REQUESTS: usize = 10_000;
+    static SHARED: OnceCell<Shared> = OnceCell::const_new();
+    let app = App::new();
+    let request = |number: usize| {
+        let own = session(&format!("chat-{}", number % SESSIONS));
+        let job = own.clone();
+        let work = async move {
+            let shared = SHARED.get_or_init(|| Shared::start().detached()).await;
+            let (done, is_done) = oneshot::channel();
+            shared.jobs.send((job.clone(), done)).await.unwrap();
+            let (loaded, is_loaded) = oneshot::channel();
+            shared.keys.send(loaded).await.unwrap();
+            is_loaded.await.unwrap();
+            is_done.await.unwrap();
+            info_span!("answer", of = job.id()).in_scope(|| {});
+        };
+        let span = move || info_span!("request", of = current_session_id());
+        async move { work.instrument(span()).await }.in_session(own)
+    };
+    let runtime = app.runtime();
+    runtime.block_on(async {
+        request(0).await;
+        for start in (1..REQUESTS).step_by(100) {
+            let end = REQUESTS.min(start + 100);
+            let requests: Vec<_> = (start..end).map(|it| tokio::spawn(request(it))).collect();
+            for request in requests {
+                request.await.unwrap();
+            }
+        }
+    });
+    drop(runtime);
+    let spans = app.spans();
+    let count = |name: &str| spans.iter().filter(|span| span.name == name).count();
+    for name in ["request", "job", "answer", "housekeeping"] {
+        assert_eq!(count(name), REQUESTS, "{name}");
+    }
+    assert!(count("load") > 100 && count("tick") > 10);
+    for span in &spans {
+        assert_eq!(session_of(span), values(span, "of"), "{}", span.name);
+        let is_root = ["job", "housekeeping", "load", "tick", "request"].contains(&&*span.name);
+        assert_eq!(
+            span.parent_span_id == SpanId::INVALID,
+            is_root,
+            "{}",
+            span.name
+        );
+    }
 }
