@@ -2,10 +2,13 @@
 
 use crate::process::Outcome;
 use crate::server;
-use rmcp::model::{CallToolRequestParams, JsonObject, NotificationMetaObject, ProgressNotificationParam};
+use rmcp::model::{
+    CallToolRequestParams, JsonObject, NotificationMetaObject, ProgressNotificationParam,
+};
 use rmcp::service::{NotificationContext, RunningService};
-use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::transport::{StreamableHttpClientTransport, TokioChildProcess};
 use rmcp::{ClientHandler, RoleClient, ServiceExt};
+use tokio::process::Command;
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tracing::instrument;
@@ -16,12 +19,14 @@ type Connection = RunningService<RoleClient, Agent>;
 
 /// Where the server is.
 pub(crate) enum Address {
-    /// At the other end of a pipe, in this runtime. Usually it is a child process.
+    /// At the other end of a pipe, in this runtime.
     Pipe(Handle),
+    /// At the other end of standard input and output of a child process.
+    Command([String; 2]),
     Http(String),
 }
 
-/// Opened by the first turn that needs it, and used by all conversations.
+/// The first turn that needs the connection opens it, and all conversations use it.
 pub(crate) struct Client {
     address: Address,
     connection: OnceCell<Connection>,
@@ -35,10 +40,11 @@ impl Client {
         }
     }
 
-    /// Calls the tool. The current trace and session go along in `_meta`.
+    /// Calls the tool, with the current trace and session in `_meta`.
     #[instrument(skip(self))]
-    pub(crate) async fn call_tool(&self, order: &str) -> Outcome {
-        // Detached, or the connection's tasks would be in the session and the trace of this turn for as long as they run.
+    pub(crate) async fn call_tool(&self, order: &str) -> Outcome<String> {
+        // Detached, because `serve` starts tasks in the current span. They would be in this turn's session and trace until
+        // the connection is closed.
         let connection = (self.connection)
             .get_or_try_init(|| self.connect().detached())
             .await?;
@@ -46,8 +52,9 @@ impl Client {
         let mut call = CallToolRequestParams::new("track").with_arguments(arguments);
         let meta: &mut JsonObject = call.meta.get_or_insert_default();
         inject_context(meta);
-        connection.call_tool(call).await?;
-        Ok(())
+        let result = connection.call_tool(call).await?;
+        let text = result.content.first().and_then(|it| it.as_text());
+        Ok(text.map(|it| it.text.clone()).unwrap_or_default())
     }
 
     async fn connect(&self) -> Outcome<Connection> {
@@ -56,6 +63,11 @@ impl Client {
                 let (pipe, other_end) = tokio::io::duplex(4096);
                 runtime.spawn(server::serve_pipe(other_end));
                 Agent.serve(pipe).await?
+            }
+            Address::Command([program, script]) => {
+                let mut command = Command::new(program);
+                command.arg(script);
+                Agent.serve(TokioChildProcess::new(command)?).await?
             }
             Address::Http(url) => {
                 let transport = StreamableHttpClientTransport::from_uri(url.as_str());
@@ -75,17 +87,18 @@ impl Client {
 struct Agent;
 
 impl ClientHandler for Agent {
-    /// The server sends its context along too: this runs in a task of the connection.
+    /// The server injects its context into notifications too. Without it, this runs in no session: a task of the
+    /// connection calls it.
     async fn on_progress(
         &self,
         progress: ProgressNotificationParam,
         context: NotificationContext<RoleClient>,
     ) {
         let order = progress.message.unwrap_or_default();
-        // `context.meta` should have it, but is empty in `rmcp` 3.11.
-        if let Some(NotificationMetaObject(meta)) = context.extensions.get() {
-            show_progress(&order).with_propagated(&meta.0).await;
-        }
+        // `context.meta` is empty in `rmcp` 3.11, although the notification has `_meta`.
+        let meta: Option<&NotificationMetaObject> = context.extensions.get();
+        let meta = meta.cloned().unwrap_or_default();
+        show_progress(&order).with_propagated(&meta.0.0).await;
     }
 }
 

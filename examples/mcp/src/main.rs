@@ -1,19 +1,20 @@
-//! An agent that calls tools of an MCP server, with the crate `rmcp`: a turn is one trace, in one session, on both sides.
+//! An agent calls tools of an MCP server, with the crate `rmcp`. Each turn is one trace, in one session, on both sides.
 //!
 //!     cargo run -- --calls 10000
 //!
-//! What concerns the session:
+//! Three places set the session:
 //!
 //! - The client injects its context into `_meta` of each call: `call_tool` in `client.rs`.
-//! - The server extracts it again for each call: `call_tool` in `server.rs`.
+//! - The server extracts it for each call: `call_tool` in `server.rs`.
 //! - The connection is detached from the turn that opens it: `call_tool` in `client.rs`.
 //!
-//! Sessions of MCP itself, which a server keeps for a client, have nothing to do with these sessions.
+//! MCP has sessions of its own, between one client and one server. They aren't the sessions of this crate.
 //!
-//! It holds 100 conversations at once, over a pipe and over HTTP. It prints a turn as a tree, and fails if a span is in a wrong
-//! session or trace.
+//! The program holds 100 conversations at once, over a pipe and over HTTP. It prints the spans of a turn, and fails if a span is
+//! in a wrong session or trace. `tests/languages/mcp_peers.py` runs it with a server and a client in Python.
 
 mod client;
+mod peers;
 mod process;
 mod report;
 mod server;
@@ -31,38 +32,56 @@ use tracing_session::{InSession, Session, propagator_from_env};
 const SESSIONS: usize = 100;
 
 fn main() -> Outcome {
-    let arguments: Vec<_> = env::args().skip(1).collect();
-    let calls: usize = match &*arguments.iter().map(String::as_str).collect::<Vec<_>>() {
-        [] => 10_000,
-        ["--calls", calls] => calls.parse()?,
-        _ => return Err("the only argument is `--calls N`".into()),
-    };
     // In each process, once. OpenTelemetry's global propagator does nothing until it is set.
     opentelemetry::global::set_text_map_propagator(propagator_from_env()?);
 
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    match *arguments {
+        [] => check(1_000),
+        ["--calls", calls] => check(calls.parse()?),
+        ["--call", program, script] => peers::call([program, script]),
+        ["--serve"] => peers::serve(),
+        _ => {
+            Err("the arguments are none, `--calls N`, `--call PROGRAM SCRIPT` or `--serve`".into())
+        }
+    }
+}
+
+/// Makes this number of calls over each transport.
+fn check(calls: usize) -> Outcome {
     let (client, server) = (Process::start("client")?, Process::start("server")?);
-    let http = |is_stateful| -> Outcome<Address> {
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
-        let url = format!("http://{}/mcp", listener.local_addr()?);
-        server
-            .handle()
-            .spawn(server::serve_http(listener, is_stateful));
-        Ok(Address::Http(url))
-    };
     let transports = [
         ("a pipe", Address::Pipe(server.handle().clone())),
-        ("HTTP, stateless", http(false)?),
-        ("HTTP, stateful", http(true)?),
+        ("HTTP, stateless", Address::Http(listen(&server, false)?)),
+        ("HTTP, stateful", Address::Http(listen(&server, true)?)),
     ];
     let turns = calls.div_ceil(SESSIONS);
+    println!(
+        "The trace of each turn, all of it in the session of its conversation:{}\n",
+        report::TURN
+    );
     for (transport, address) in transports {
         let start = Instant::now();
         client.run(hold_conversations(Client::new(address), turns))?;
-        println!("{transport}, {:.1?}:", start.elapsed());
+        println!(
+            "{SESSIONS} conversations at once over {transport}, {:.1?}:",
+            start.elapsed()
+        );
         let spans = finished_spans(&client, &server, turns * SESSIONS)?;
         report::check(&spans, turns * SESSIONS)?;
     }
     Ok(())
+}
+
+/// Starts a server: its address.
+fn listen(process: &Process, is_stateful: bool) -> Outcome<String> {
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let url = format!("http://{}/mcp", listener.local_addr()?);
+    process
+        .handle()
+        .spawn(server::serve_http(listener, is_stateful));
+    Ok(url)
 }
 
 /// All conversations at once, over one connection.
@@ -91,7 +110,7 @@ async fn hold_conversations(client: Client, turns: usize) -> Outcome {
 
 /// A turn, with a root span of its own.
 #[instrument(skip(client))]
-async fn answer(client: &Client, order: &str) -> Outcome {
+async fn answer(client: &Client, order: &str) -> Outcome<String> {
     client.call_tool(order).await
 }
 
@@ -99,7 +118,7 @@ async fn answer(client: &Client, order: &str) -> Outcome {
 fn finished_spans(client: &Process, server: &Process, turns: usize) -> Outcome<Vec<report::Span>> {
     let deadline = Instant::now() + Duration::from_secs(10);
     let mut spans = Vec::new();
-    while spans.len() < turns * report::TURN.len() && Instant::now() < deadline {
+    while spans.len() < turns * report::SPANS_OF_A_TURN && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(100));
         spans.extend(client.take_spans()?);
         spans.extend(server.take_spans()?);

@@ -28,12 +28,10 @@ impl Process {
         let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer(name));
         let warnings = fmt::layer().with_writer(io::stderr);
         let subscriber = tracing_subscriber::registry()
-            .with(warnings.with_filter(LevelFilter::WARN))
-            .with(
-                SessionLayer::new()
-                    .wrap(otel)
-                    .with_filter(LevelFilter::INFO),
-            );
+            // Spans of `rmcp` are exported too. In an application, filter them out: the filter `info,rmcp=warn`.
+            .with(LevelFilter::INFO)
+            .with(SessionLayer::new().wrap(otel))
+            .with(warnings.with_filter(LevelFilter::WARN));
         let dispatch = Dispatch::new(subscriber);
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(2)

@@ -25,9 +25,10 @@ struct Parcels {
 
 #[tool_handler(router = self.tools)]
 impl ServerHandler for Parcels {
-    /// What `#[tool_handler]` would generate, and `with_propagated`: the client sends its context in `_meta`.
+    /// Runs each tool in the context of the client, which is in `_meta`. Without `with_propagated`, `#[tool_handler]` generates the
+    /// same method.
     ///
-    /// A layer of `tower` around the HTTP service can't replace it: the tools run in tasks that belong to the connection.
+    /// A layer of `tower` around the HTTP service can't do this, because `rmcp` runs the tools in tasks of the connection.
     async fn call_tool(
         &self,
         request: CallToolRequestParams,
@@ -87,7 +88,7 @@ pub(crate) async fn serve_pipe(pipe: DuplexStream) -> Outcome {
     Ok(())
 }
 
-/// Serves all clients over HTTP, with a connection for each client or for each request.
+/// Serves all clients over HTTP: with a connection for each client if it is stateful, or else for each request.
 pub(crate) async fn serve_http(listener: TcpListener, is_stateful: bool) -> Outcome {
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
