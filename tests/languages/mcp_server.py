@@ -26,7 +26,7 @@ def track(order: str, context: Context) -> str:
             "session": baggage.get_baggage("session.id", extract(meta)),
             "exported": span.attributes.get("session.id"),
             "trace": f"{span.context.trace_id:032x}",
-            "parent": f"{span.parent.span_id:016x}",
+            "parent": f"{span.parent.span_id:016x}" if span.parent else None,
             "baggage": meta.get("baggage"),
         }
     )
