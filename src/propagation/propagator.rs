@@ -125,6 +125,10 @@ impl SessionPropagator {
     /// A header can contain visible ASCII and spaces. An id with other characters isn't sent, and one warning says so,
     /// unless it is [percent-encoded](Self::with_percent_encoded_headers).
     ///
+    /// Headers that agents and their hosts send: `X-Claude-Code-Session-Id` (Claude Code),
+    /// `X-Amzn-Bedrock-AgentCore-Runtime-Session-Id` (Amazon Bedrock AgentCore), `X-TraceCtrl-Session` (TraceCtrl). `Mcp-Session-Id` is
+    /// the id of an MCP connection, which is rarely that of a conversation.
+    ///
     /// # Errors
     ///
     /// If the name isn't valid for a header, or is `baggage`.
