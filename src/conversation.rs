@@ -226,10 +226,10 @@ impl Conversation {
         });
         let scope = Scope::of_turn(outer, &self.session);
         // True until the turn's span has started: spans under the `Context` are roots of traces meanwhile.
-        let begins = Arc::new(AtomicBool::new(true));
+        let begins = Arc::new((AtomicBool::new(true), SpanContext::NONE));
         let under = match parent {
             Some(parent) => scope.entered(&here.with_remote_span_context(parent)),
-            None => scope.entered_to_start_a_trace(&here, Some(begins.clone())),
+            None => scope.entered_to_start_a_trace(&here, begins.clone()),
         };
         // The OpenTelemetry layer takes the current `Context` as the parent of a new span.
         let attached = thread::attach(under);
@@ -248,7 +248,7 @@ impl Conversation {
         if context.is_valid() {
             // Work in the turn inherits the `Context`, and must not begin traces. Behind `reload::Layer` the
             // span starts only when it is entered.
-            begins.store(false, Ordering::Relaxed);
+            begins.0.store(false, Ordering::Relaxed);
             if self.in_one_trace {
                 self.origin.get_or_insert_with(|| context.clone());
             }

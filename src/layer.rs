@@ -356,11 +356,14 @@ where
     }
 
     fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
-        self.state.track_enter(id, &ctx);
+        self.state.note_enter(id);
+        let future = self.state.adopting_future(id, &ctx);
+        self.state.track_enter(id, &ctx, future);
     }
 
     fn on_exit(&self, id: &Id, _: Context<'_, S>) {
         self.state.track_exit(id);
+        self.state.exited(id);
     }
 
     fn on_close(&self, _: Id, _: Context<'_, S>) {

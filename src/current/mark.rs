@@ -11,15 +11,14 @@ use opentelemetry::trace::TraceContextExt;
 use std::cell::Cell;
 use std::rc::Rc;
 use tracing::Dispatch;
-use tracing_opentelemetry::get_otel_context;
 
-/// Stops at a span that an earlier call has marked with this session, because that call has marked the ancestors too. Otherwise each
-/// call would cost more than the one before, in a trace in which each level calls `mark_trace`.
+/// Stops at a span that an earlier call has marked with this session together with its ancestors. Otherwise each call would cost more
+/// than the one before, in a trace in which each level calls `mark_trace`.
 pub(super) fn mark_trace(session: &Session, dispatch: &Dispatch) -> Result<(), Error> {
-    let was_marked = Rc::new(Cell::new(false));
-    let mark =
-        |cx: &Context| bridge::send(cx, SpanCommand::Mark(session.clone(), was_marked.clone()));
+    let flag = Rc::new(Cell::new(false));
+    let mark = |cx: &Context| bridge::send(cx, SpanCommand::Mark(session.clone(), flag.clone()));
     let here = thread::current();
+    // Its ancestors aren't known if it isn't a span of `tracing`.
     let mut is_marked = mark(&here);
     let mut next = dispatch.current_span().id().cloned();
     let Some(state) = LayerState::of(dispatch).filter(|_| next.is_some()) else {
@@ -30,16 +29,16 @@ pub(super) fn mark_trace(session: &Session, dispatch: &Dispatch) -> Result<(), E
     let has_trace = here.is_valid() || state.setup.wrapped.is_activation_on();
     let mut trace = has_trace.then(|| here.trace_id());
     while let Some(span) = next {
-        if let Some(cx) = get_otel_context(&span, dispatch) {
+        if let Some(cx) = state.otel_context(&span) {
             let it = cx.span();
             let it = it.span_context();
             if *trace.get_or_insert(it.trace_id()) != it.trace_id() {
                 break;
             }
-            if *it != here {
-                is_marked |= mark(&cx);
-            }
-            if was_marked.get() {
+            flag.set(true);
+            let is_ours = mark(&cx);
+            is_marked |= is_ours;
+            if is_ours && flag.get() {
                 break;
             }
         }

@@ -44,6 +44,7 @@ const KNOWN: usize = 64;
 /// A callsite whose spans are openers.
 #[derive(Clone)]
 pub(crate) struct OpenerCallsite {
+    callsite: Identifier,
     pub(crate) fields: OpenerFields,
     /// What each field sets.
     kinds: Box<[Option<FieldKind>]>,
@@ -144,7 +145,11 @@ impl Names {
             && kind_of(&self.fields, ID).is_none();
         let is_excluded = |filter: &Filter| !fields.is_of_macro && !filter(span);
         let is_excluded = self.filter.as_ref().is_some_and(is_excluded);
-        (!is_excluded).then_some(OpenerCallsite { fields, kinds })
+        (!is_excluded).then(|| OpenerCallsite {
+            callsite: span.callsite(),
+            fields,
+            kinds,
+        })
     }
 
     /// The kind of id that a field sets.
@@ -214,7 +219,13 @@ enum FieldKind {
 impl<F: FnMut(&Field, FieldMistake)> FieldVisitor<'_, F> {
     #[inline]
     fn kind(&self, field: &Field) -> Option<FieldKind> {
-        *self.callsite.kinds.get(field.index())?
+        // A bridge to another system may record fields of another callsite.
+        let is_of_span = field.callsite() == self.callsite.callsite;
+        *self
+            .callsite
+            .kinds
+            .get(field.index())
+            .filter(|_| is_of_span)?
     }
 
     fn set_details(&mut self, set: impl FnOnce(&mut Details) -> bool) {

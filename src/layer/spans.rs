@@ -9,7 +9,7 @@ use crate::base::{diagnostic, setup};
 use crate::layer::openers::Openers;
 use crate::scope::Scope;
 use crate::scope::bridge::PendingGuard;
-use crate::scope::tracking::{self, SpanKey, TrackedGuard, replace_tracked, track};
+use crate::scope::tracking::{self, LayerNumber, SpanKey, TrackedGuard, replace_tracked, track};
 use crate::session::Session;
 use opentelemetry::Context as OtelContext;
 use std::any::TypeId;
@@ -115,6 +115,7 @@ pub(crate) struct SetSpan;
 /// The state that the layers made of one `SessionLayer` share.
 #[derive(Debug, Default)]
 pub(crate) struct LayerState {
+    number: LayerNumber,
     pub(crate) openers: Openers,
     pub(crate) subscriber: SubscriberHandle,
     pub(crate) setup: SetupChecks,
@@ -194,11 +195,11 @@ impl LayerState {
         opener.is_some()
     }
 
-    /// Identifies a span. Subscribers count their spans from 1, so the layer's address is part of the key.
+    /// Identifies a span. Subscribers count their spans from 1, so the layer's number is part of the key.
     #[inline]
     pub(crate) fn key(&self, span: &Id) -> SpanKey {
         SpanKey {
-            layer: std::ptr::from_ref(self).addr(),
+            layer: self.number,
             span: span.into_u64(),
         }
     }

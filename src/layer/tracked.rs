@@ -7,6 +7,7 @@ use crate::base::{diagnostic, setup};
 use crate::layer::spans::{LayerState, SessionExtension};
 use crate::scope::Scope;
 use crate::scope::bridge::PendingSpan;
+use crate::scope::context::CurrentScope;
 use crate::scope::polled::PolledScope;
 use crate::scope::thread::{self, Attached, EnteredSpan, Place};
 use crate::scope::tracking::{self, SpanKey, TrackedGuard, tracked_scope};
@@ -194,7 +195,8 @@ impl LayerState {
         })
     }
 
-    pub(crate) fn track_enter<S>(&self, id: &Id, ctx: &Context<'_, S>)
+    /// `future`: the one that may adopt the span.
+    pub(crate) fn track_enter<S>(&self, id: &Id, ctx: &Context<'_, S>, future: Option<PolledScope>)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
@@ -204,14 +206,50 @@ impl LayerState {
             && self.setup.beside.is_running()
             && !(setup::has_processor() && self.is_after_opentelemetry_layer(id));
         // Also if it is current already: what made it current may end before this span is exited.
-        let future = self.adopting_future(id, ctx);
         let adopts = |it: &PolledScope| self.adopt(id, ctx, it, scope.as_ref(), false);
         let adopted = future.as_ref().and_then(adopts);
         let attached = match (future, adopted.clone()) {
-            (Some(future), Some(inside)) => Some(future.attach_inside(inside)),
+            (Some(future), Some(inside)) if tracking::linked(self.key(id)).is_none() => {
+                Some(future.attach_inside(inside))
+            }
+            (_, Some(inside)) => Some(attach(self.key(id), inside)),
             _ => scope.map(|scope| attach(self.key(id), scope)),
         };
         self.push_entered(id, attached, adopted, is_checked);
+    }
+
+    /// Whether a span is an unexported session span that is entered for the first time.
+    pub(crate) fn starts_unexported<S>(&self, id: &Id, ctx: &Context<'_, S>) -> bool
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
+        let is_pending = || {
+            let span = ctx.span(id)?;
+            let extensions = span.extensions();
+            Some(extensions.get::<SessionExtension>()?.is_pending())
+        };
+        tracking::linked(self.key(id)).is_some() && is_pending() == Some(true)
+    }
+
+    /// `set_parent` may have replaced the parent of an unexported session span, and with it the outer scope.
+    pub(crate) fn move_unexported<S>(&self, id: &Id, ctx: &Context<'_, S>)
+    where
+        S: Subscriber + for<'span> LookupSpan<'span>,
+    {
+        let key = self.key(id);
+        let own = self.subscriber.otel_context(id).zip(tracked_scope(key));
+        let Some(((cx, scope), span)) = own.zip(ctx.span(id)) else {
+            return;
+        };
+        let around = CurrentScope::under(&cx);
+        if !around.is_entry(&scope) {
+            let moved = scope.moved_into(around.scope());
+            if let Some(extension) = span.extensions_mut().get_mut::<SessionExtension>() {
+                extension.scope = moved.clone();
+                extension.opened = Some(moved.clone());
+            }
+            tracking::replace_tracked(key, moved);
+        }
     }
 
     pub(crate) fn push_entered(
@@ -341,8 +379,13 @@ pub(crate) fn replace_attached(
     }
 }
 
-/// `cx` inside an unexported session span: spans directly inside are roots, linked to `linked`.
-fn inside_unexported(scope: Arc<Scope>, cx: &OtelContext, linked: SpanContext) -> OtelContext {
-    let starts_trace = Some(Arc::new(AtomicBool::new(true)));
-    scope.entered_to_start_a_trace(&cx.with_remote_span_context(linked), starts_trace)
+/// `cx` inside an unexported session span: spans directly inside are roots, linked to `linked`. It has no active span, because
+/// `Sampler::ParentBased` takes an invalid one for a parent that isn't sampled.
+pub(crate) fn inside_unexported(
+    scope: Arc<Scope>,
+    cx: &OtelContext,
+    linked: SpanContext,
+) -> OtelContext {
+    let starts_trace = Arc::new((AtomicBool::new(true), linked));
+    scope.entered_to_start_a_trace(&thread::without_span(cx), starts_trace)
 }

@@ -4,9 +4,9 @@
 use crate::base::setup::TracerKind;
 use crate::base::{diagnostic, setup};
 use crate::layer::spans::{LayerState, SessionExtension, is_none};
-use crate::layer::tracked::scope_in_extensions;
+use crate::layer::tracked::{inside_unexported, scope_in_extensions};
 use crate::scope::bridge::{PendingSpan, ReceivedBy};
-use crate::scope::{Scope, bridge, polled, thread, tracking};
+use crate::scope::{Scope, bridge, thread, tracking};
 use opentelemetry::Context as OtelContext;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt};
 use std::sync::Arc;
@@ -136,11 +136,15 @@ impl<L> WrappedLayer<L> {
         let scope = pending_span.scope.clone();
         let span_of = |cx: &OtelContext| cx.span().span_context().clone();
         let linked = || parent.as_ref().map_or(SpanContext::NONE, span_of);
-        let linked = (!pending_span.is_exported).then(linked);
+        let is_foreign = self.state.setup.tracer.kind() == TracerKind::Foreign;
+        let linked = (!pending_span.is_exported && !is_foreign).then(linked);
         let offer = bridge::offer_ticket(pending_span);
         if let Some(parent) = &parent {
             let contextual = Attributes::new(attrs.metadata(), attrs.values());
-            let attached = thread::attach(scope.clone().entered(parent));
+            let attached = thread::attach(match &linked {
+                None => scope.clone().entered(parent),
+                Some(linked) => inside_unexported(scope.clone(), parent, linked.clone()),
+            });
             self.inner.on_new_span(&contextual, id, ctx.clone());
             drop(attached);
         } else {
@@ -245,7 +249,8 @@ impl<L> WrappedLayer<L> {
         let is_running = self.state.setup.wrapped.is_running();
         if self.state.setup.tracer.kind() == TracerKind::NoLayer {
             self.inner.on_enter(id, ctx.clone());
-            return self.state.track_enter(id, ctx);
+            let future = self.state.adopting_future(id, ctx);
+            return self.state.track_enter(id, ctx, future);
         }
         // In a busy process `may_track` is true for every span, because of others.
         let has_entry = tracking::is_tracked(self.state.key(id));
@@ -255,14 +260,18 @@ impl<L> WrappedLayer<L> {
         let future = self.state.adopting_future(id, ctx);
         let other = (has_entry && future.is_none()).then(|| self.state.other_session(id));
         let entering = future.is_some().then(bridge::entering);
+        let is_unexported = has_entry && self.state.starts_unexported(id, ctx);
         match is_running {
             true => self.enter_and_check(id, ctx),
             false => self.inner.on_enter(id, ctx.clone()),
         }
         let is_starting = entering.is_some() && !bridge::is_entering();
         drop(entering);
+        if is_unexported {
+            self.state.move_unexported(id, ctx);
+        }
         match future {
-            _ if has_entry && self.is_tracked(id) => self.state.track_enter(id, ctx),
+            _ if has_entry && self.is_tracked(id) => self.state.track_enter(id, ctx, future),
             Some(future) => self.state.adopt_entered(id, ctx, &future, is_starting),
             None if has_entry => {
                 self.state.leave_future(id, ctx, other.flatten());
@@ -280,9 +289,9 @@ impl<L> WrappedLayer<L> {
     {
         let check = &self.state.setup.wrapped;
         self.state.subscriber.flush_diagnostics();
-        let before = current_span();
+        let before = thread::current_span();
         self.inner.on_enter(id, ctx.clone());
-        let after = current_span();
+        let after = thread::current_span();
         let is_activated = after.is_some() && (after != before || after == Some(SpanId::INVALID));
         let own_span = |id| {
             let cx = self.state.otel_context(id)?;
@@ -319,15 +328,6 @@ impl<L> WrappedLayer<L> {
             Some(true) => check.tracer_is_ours(),
         }
     }
-}
-
-/// The span id of the current `Context`. It is invalid where telemetry is suppressed.
-fn current_span() -> Option<SpanId> {
-    thread::map_current(|cx| {
-        cx.has_active_span()
-            .then(|| cx.span().span_context().span_id())
-    })
-    .flatten()
 }
 
 impl<S, L> Layer<S> for WrappedLayer<L>
@@ -370,8 +370,8 @@ where
     }
 
     fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
-        let may_matter = || tracking::is_used() && self.state.may_need_care(id);
-        if self.state.setup.wrapped.is_running() || may_matter() {
+        let may_matter = tracking::is_used() && self.state.may_need_care(id);
+        if may_matter || self.state.setup.wrapped.is_running() {
             self.enter_with_care(id, ctx);
         } else {
             self.inner.on_enter(id, ctx);
@@ -384,7 +384,7 @@ where
         }
         self.inner.on_exit(id, ctx);
         if tracking::is_used() {
-            polled::exited(self.state.key(id));
+            self.state.exited(id);
         }
     }
 

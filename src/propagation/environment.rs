@@ -14,7 +14,8 @@ fn variable(header: &str) -> String {
 /// The environment of a child process. Headers become variables such as `TRACEPARENT` and `BAGGAGE`, as in OpenTelemetry's
 /// specification. For `tokio::process::Command` pass `command.as_std_mut()`.
 ///
-/// The variables that the child inherits from this process are not among the headers.
+/// The variables that the child inherits from this process are not among the headers. If this process was started with a `BAGGAGE` of
+/// its own, the child of work in no session inherits it: call `command.env_remove("BAGGAGE")` first.
 ///
 /// ```
 /// use std::process::Command;

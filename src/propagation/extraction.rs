@@ -24,15 +24,17 @@ const KNOWN_KEYS: [(&str, IdKind); 3] = [
 ];
 
 impl SessionPropagator {
-    /// The kind of id under a further key of baggage.
+    /// The kind of id under a key of baggage.
     pub(super) fn kind_of_key(&self, key: &str) -> Option<IdKind> {
-        let known = KNOWN_KEYS.iter().map(|(key, kind)| (*key, *kind));
-        let mut all = self.further_keys().chain(known);
-        all.find_map(|(further, kind)| (further == key).then_some(kind))
+        let own = IdKind::BOTH.map(|kind| (kind.key(), kind)).into_iter();
+        let mut all = own.chain(self.further_keys());
+        all.find_map(|(known, kind)| (known == key).then_some(kind))
     }
 
-    fn further_keys(&self) -> impl Iterator<Item = (&str, IdKind)> {
-        self.keys.iter().map(|(key, kind)| (key.as_str(), *kind))
+    /// The keys that were added, and those of other systems, in the order in which they are read.
+    pub(super) fn further_keys(&self) -> impl Iterator<Item = (&str, IdKind)> {
+        let added = self.keys.iter().map(|(key, kind)| (key.as_str(), *kind));
+        added.chain(KNOWN_KEYS)
     }
 
     /// The session in the headers, or the diagnostic why it is ignored.
@@ -94,7 +96,7 @@ impl SessionPropagator {
         session: &mut Session,
         has_user_hash: bool,
     ) -> Result<(), Message> {
-        for (key, kind) in self.further_keys().chain(KNOWN_KEYS) {
+        for (key, kind) in self.further_keys() {
             let id = match kind {
                 IdKind::Session => &mut session.id,
                 IdKind::User if self.user && !has_user_hash => &mut session.user_id,

@@ -5,7 +5,8 @@ use crate::base::diagnostic::BAGGAGE_TOO_LARGE;
 use crate::base::error::{Error, ErrorKind};
 use crate::export::privacy::Privacy;
 use crate::propagation::headers::{
-    BAGGAGE_HEADER, ENCODED, InboundPolicy, MAX_BAGGAGE_BYTES, MAX_MEMBERS, members, properties,
+    BAGGAGE_HEADER, ENCODED, InboundPolicy, MAX_BAGGAGE_BYTES, MAX_MEMBERS, Member, members,
+    properties,
 };
 use crate::scope::Scope;
 use crate::session::id::is_id;
@@ -151,7 +152,7 @@ impl SessionPropagator {
     /// several. Default: none.
     ///
     /// Langfuse's SDKs read `langfuse_session_id`. Other frameworks read `gen_ai.conversation.id`. A propagator always reads the two,
-    /// and the keys that you add, where baggage contains no `session.id`.
+    /// and the keys that you add, where baggage contains no `session.id`. It passes them on only if you add them.
     ///
     /// # Errors
     ///
@@ -188,7 +189,11 @@ impl SessionPropagator {
         if !is_token(&key) {
             return Err(ErrorKind::BaggageKey.into());
         }
-        self.keys.push((key, kind));
+        let is_written = [SESSION_ID, USER_ID, USER_HASH].contains(&key.as_str())
+            || self.keys.iter().any(|it| it.0 == key);
+        if !is_written {
+            self.keys.push((key, kind));
+        }
         Ok(self)
     }
 
@@ -258,7 +263,7 @@ impl SessionPropagator {
             let mut added = self.privacy.keys.iter();
             let mut is_added = || added.any(|added| added.0 == key && added.1 == role);
             !self.privacy.id_policy(role).is_plain()
-                && (key == role.key() || is_added() || is_id_here())
+                && (self.kind_of_key(key) == Some(role) || is_added() || is_id_here())
         })
     }
 
@@ -361,9 +366,14 @@ impl TextMapPropagator for SessionPropagator {
         let headers = headers.flatten().unwrap_or_default();
         let mut cx = cx.clone();
         if !headers.is_empty() {
-            let own = [SESSION_ID, USER_ID, USER_HASH];
+            // Ids under the keys of other systems are the session's, or refused: they are written anew, or not at all.
+            let is_own = |it: &Member<'_>| {
+                let own = [SESSION_ID, USER_ID, USER_HASH].into_iter();
+                let all = own.chain(self.further_keys().map(|it| it.0));
+                all.into_iter().any(|key| it.is(key))
+            };
             let mut others = Baggage::new();
-            for member in members(&headers).filter(|it| !own.iter().any(|key| it.is(key))) {
+            for member in members(&headers).filter(|it| !is_own(it)) {
                 if let Some(value) = member.value() {
                     // Ignores members with an invalid key, and members over the limits.
                     let (key, value) = (member.key.to_owned(), value.into_owned());

@@ -233,7 +233,8 @@ pub(crate) fn take_pending(attributes: &mut Vec<KeyValue>) -> Option<PendingSpan
 pub(crate) enum SpanCommand {
     /// Apply this session from now on, inside the span's scope.
     SetSession(Session),
-    /// Export the values of this session that the span lacks. The flag becomes true if the span was marked with its ids before.
+    /// Export the values of this session that the span lacks. The flag: the ancestors are marked too. Afterwards it is true if the span
+    /// was marked so before.
     Mark(Session, Rc<Cell<bool>>),
     /// The span is exported with the session of a future, and was entered in another one, where this session applies: see
     /// `scope/polled.rs`.

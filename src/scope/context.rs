@@ -12,7 +12,6 @@
 
 use crate::base::shards::Shards;
 use crate::scope::Scope;
-use crate::scope::thread::{self, Attached};
 use crate::scope::tracking::FutureId;
 use crate::session::keys::Parts;
 use crate::session::{Id, IdKind};
@@ -25,11 +24,6 @@ impl Scope {
     /// The scope that applies under `cx`.
     pub(crate) fn of(cx: &Context) -> Option<Arc<Scope>> {
         CurrentScope::under(cx).scope()
-    }
-
-    /// The current scope.
-    pub(crate) fn current() -> Option<Arc<Scope>> {
-        thread::map_current(Scope::of).flatten()
     }
 
     /// The id of this kind, unless it is the default session's.
@@ -53,33 +47,15 @@ impl Scope {
 
     /// `cx` with an entry for this scope.
     pub(crate) fn entered(self: Arc<Self>, cx: &Context) -> Context {
-        let entry = cx.get::<Entry>();
-        let starts_trace = entry.and_then(|it| it.starts_trace_under(Under::current(cx)));
-        self.entered_to_start_a_trace(cx, starts_trace.cloned())
-    }
-
-    /// `cx` with an entry for this scope. Spans that start under it are roots of traces while `starts_trace` is true.
-    pub(crate) fn entered_to_start_a_trace(
-        self: Arc<Self>,
-        cx: &Context,
-        starts_trace: Option<Arc<AtomicBool>>,
-    ) -> Context {
-        let under = Under::current(cx);
-        cx.with_value(Entry {
-            scope: self,
-            under,
-            starts_trace,
-            origin: Origin::Attached,
-        })
-    }
-
-    /// Makes this the current scope of this thread, until the guard is dropped.
-    pub(crate) fn attach(self: Arc<Self>) -> Attached {
-        thread::attach_changed(|cx| self.entered(cx))
+        self.entered_as(cx, Origin::Attached)
     }
 
     /// `cx` with an entry for this scope, while a future is polled.
     pub(crate) fn entered_to_poll(self: Arc<Self>, cx: &Context, poll: Poll) -> Context {
+        self.entered_as(cx, Origin::Poll(poll))
+    }
+
+    fn entered_as(self: Arc<Self>, cx: &Context, origin: Origin) -> Context {
         let under = Under::current(cx);
         let starts_trace = cx
             .get::<Entry>()
@@ -88,7 +64,22 @@ impl Scope {
             scope: self,
             under,
             starts_trace: starts_trace.cloned(),
-            origin: Origin::Poll(poll),
+            origin,
+        })
+    }
+
+    /// `cx` with an entry for this scope. Spans that start under it are roots of traces while `starts_trace` is true.
+    pub(crate) fn entered_to_start_a_trace(
+        self: Arc<Self>,
+        cx: &Context,
+        starts_trace: StartsTrace,
+    ) -> Context {
+        let under = Under::current(cx);
+        cx.with_value(Entry {
+            scope: self,
+            under,
+            starts_trace: Some(starts_trace),
+            origin: Origin::Attached,
         })
     }
 }
@@ -116,13 +107,7 @@ pub(crate) fn for_clone(cx: &Context) -> Context {
 
 /// `cx`, whose span is adopted by a future, with the scope that applies inside.
 pub(crate) fn adopted(cx: &Context, scope: Arc<Scope>, poll: Poll) -> Context {
-    let under = Under::current(cx);
-    cx.with_value(Entry {
-        scope,
-        under,
-        starts_trace: None,
-        origin: Origin::Adopted(poll),
-    })
+    scope.entered_as(cx, Origin::Adopted(poll))
 }
 
 /// The scope of the future directly under whose entry a span is entered now. `None`: another span or session is in between.
@@ -194,6 +179,9 @@ impl CurrentScope {
     }
 }
 
+/// Whether spans are roots, and the span that they are linked to if none is current.
+pub(crate) type StartsTrace = Arc<(AtomicBool, SpanContext)>;
+
 /// A scope in a `Context`.
 struct Entry {
     scope: Arc<Scope>,
@@ -201,7 +189,7 @@ struct Entry {
     /// id. Under its descendants the entry is inherited, so the map shadows the entry.
     under: Under,
     /// True while a turn starts: directly under `under`, and not further down, the next span is a root.
-    starts_trace: Option<Arc<AtomicBool>>,
+    starts_trace: Option<StartsTrace>,
     origin: Origin,
 }
 
@@ -242,9 +230,9 @@ enum Origin {
 
 impl Entry {
     #[inline]
-    fn starts_trace_under(&self, span: Under) -> Option<&Arc<AtomicBool>> {
+    fn starts_trace_under(&self, span: Under) -> Option<&StartsTrace> {
         let starts_trace = self.starts_trace.as_ref()?;
-        (self.under == span && starts_trace.load(Ordering::Relaxed)).then_some(starts_trace)
+        (self.under == span && starts_trace.0.load(Ordering::Relaxed)).then_some(starts_trace)
     }
 }
 
@@ -256,6 +244,14 @@ pub(crate) struct Poll {
     /// The parts of outer sessions that don't apply inside the future.
     pub(crate) shadows: Parts,
     pub(crate) future: FutureId,
+}
+
+/// The span that a root which starts under `cx` is linked to.
+pub(crate) fn linked(cx: &Context) -> SpanContext {
+    let current = cx.span().span_context().clone();
+    let entry = cx.get::<Entry>().filter(|_| !current.is_valid());
+    let linked = entry.and_then(|it| Some(it.starts_trace.as_ref()?.1.clone()));
+    linked.unwrap_or(current)
 }
 
 /// Whether a session was attached inside the span of `cx`, which `set_*` on the span would not change.

@@ -6,8 +6,9 @@
 
 use crate::scope::Scope;
 use crate::scope::tracking::{SpanKey, is_tracked};
-use opentelemetry::trace::SpanId;
-use opentelemetry::{Context, ContextGuard};
+use opentelemetry::baggage::{Baggage, BaggageExt, BaggageMetadata};
+use opentelemetry::trace::{SpanId, TraceContextExt};
+use opentelemetry::{Context, ContextGuard, Key, StringValue};
 use std::cell::{Cell, RefCell};
 use std::panic::catch_unwind;
 use std::sync::{Arc, Weak};
@@ -49,11 +50,43 @@ pub(crate) fn current() -> Context {
     map_current(Context::clone).unwrap_or_default()
 }
 
+impl Scope {
+    /// The current scope.
+    pub(crate) fn current() -> Option<Arc<Scope>> {
+        map_current(Scope::of).flatten()
+    }
+
+    /// Makes this the current scope of this thread, until the guard is dropped.
+    pub(crate) fn attach(self: Arc<Self>) -> Attached {
+        attach_changed(|cx| self.entered(cx))
+    }
+}
+
+/// The span id of the current `Context`. It is invalid where telemetry is suppressed.
+pub(crate) fn current_span() -> Option<SpanId> {
+    let span = |cx: &Context| cx.span().span_context().span_id();
+    map_current(|cx| cx.has_active_span().then(|| span(cx))).flatten()
+}
+
 /// A `Context` with nothing of `cx`, except that telemetry stays suppressed.
 pub(crate) fn outside(cx: &Context) -> Context {
     match cx.is_telemetry_suppressed() {
         true => Context::new().with_telemetry_suppressed(),
         false => Context::new(),
+    }
+}
+
+/// The same with the baggage of `cx`.
+pub(crate) fn without_span(cx: &Context) -> Context {
+    let baggage = cx.baggage();
+    match baggage.is_empty() {
+        true => outside(cx),
+        false => {
+            let member = |(key, (value, metadata)): (&Key, &(StringValue, BaggageMetadata))| {
+                (key.clone(), (value.clone(), metadata.clone()))
+            };
+            outside(cx).with_baggage(baggage.iter().map(member).collect::<Baggage>())
+        }
     }
 }
 
@@ -106,11 +139,12 @@ pub(crate) struct EnteredSpan {
     pub(crate) is_checked: bool,
 }
 
-/// The spans of `tracing` that were entered on this thread. They are the current ones again when this is dropped.
+/// The spans of `tracing` that were entered on this thread. They are the current ones again when this is dropped, except those that
+/// were exited inside.
 pub(crate) struct LeftSpans {
     dispatch: Dispatch,
-    /// The innermost first.
-    spans: Vec<Id>,
+    /// The number of spans in [`LEFT`] before.
+    before: usize,
 }
 
 impl LeftSpans {
@@ -123,22 +157,74 @@ impl LeftSpans {
         if let Some(registry) = dispatch.downcast_ref::<Registry>() {
             while let Some(span) = registry.current_span().id() {
                 registry.exit(span);
-                spans.push(span.clone());
+                spans.push((span.clone(), 0));
             }
         }
-        Self { dispatch, spans }
+        let before = with_left(|left| {
+            let before = left.len();
+            left.extend(spans.into_iter().rev());
+            before
+        });
+        Self {
+            dispatch,
+            before: before.unwrap_or(0),
+        }
     }
 }
 
 impl Drop for LeftSpans {
     fn drop(&mut self) {
+        let spans = with_left(|left| left.split_off(self.before.min(left.len())));
         if let Some(registry) = self.dispatch.downcast_ref::<Registry>() {
-            self.spans
-                .iter()
-                .rev()
-                .for_each(|span| registry.enter(span));
+            let spans = spans.into_iter().flatten();
+            spans.for_each(|(span, _)| registry.enter(&span));
         }
     }
+}
+
+thread_local! {
+    /// The spans that detached work on this thread has left, outermost first, each with the number of times that it is entered
+    /// inside. [`LeftSpans`] and the callbacks of enter and exit write it. Empty outside detached work.
+    static LEFT: RefCell<Vec<(Id, u32)>> = const { RefCell::new(Vec::new()) };
+
+    /// The length of [`LEFT`], which costs less to read.
+    static LEFT_LEN: Cell<usize> = const { Cell::new(0) };
+}
+
+fn with_left<T>(f: impl FnOnce(&mut Vec<(Id, u32)>) -> T) -> Option<T> {
+    let with = |left: &RefCell<Vec<_>>| {
+        let mut left = left.borrow_mut();
+        let result = f(&mut left);
+        LEFT_LEN.set(left.len());
+        result
+    };
+    LEFT.try_with(with).ok()
+}
+
+/// Whether detached work on this thread has left spans.
+#[inline(always)]
+pub(crate) fn has_left() -> bool {
+    LEFT_LEN.get() > 0
+}
+
+/// A span is entered in detached work.
+#[cold]
+pub(crate) fn entered_inside(span: &Id) {
+    with_left(|left| {
+        if let Some((_, inside)) = left.iter_mut().rfind(|it| it.0 == *span) {
+            *inside += 1;
+        }
+    });
+}
+
+/// A span is exited in detached work: if it was entered outside, it stays so.
+#[cold]
+pub(crate) fn exited_inside(span: &Id) {
+    with_left(|left| match left.iter().rposition(|it| it.0 == *span) {
+        Some(at) if left[at].1 > 0 => left[at].1 -= 1,
+        Some(at) => drop(left.remove(at)),
+        None => {}
+    });
 }
 
 thread_local! {

@@ -14,21 +14,34 @@ use std::sync::{Arc, Weak};
 /// A span of `tracing`, by its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SpanKey {
-    /// The address of the layer's state: all subscribers count their spans from 1.
-    pub(crate) layer: usize,
+    /// The number of the layer: all subscribers count their spans from 1.
+    pub(crate) layer: LayerNumber,
     pub(crate) span: u64,
 }
 
 impl SpanKey {
     /// The key of no span.
-    pub(crate) const NONE: Self = Self { layer: 0, span: 0 };
+    pub(crate) const NONE: Self = Self {
+        layer: LayerNumber(0),
+        span: 0,
+    };
+}
+
+/// A number that no other layer of this process has. An address wouldn't do: a future can remember a span of a layer that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LayerNumber(u64);
+
+impl Default for LayerNumber {
+    fn default() -> Self {
+        Self(unique_number())
+    }
 }
 
 /// Keys of two layers may have the same hash. They are different keys.
 impl Hash for SpanKey {
     #[inline]
     fn hash<H: Hasher>(&self, hasher: &mut H) {
-        hasher.write_u64(self.span ^ (self.layer as u64).rotate_left(32));
+        hasher.write_u64(self.span ^ self.layer.0.rotate_left(32));
     }
 }
 
@@ -270,8 +283,12 @@ mod tests {
 
     #[test]
     fn spans_whose_hashes_are_equal_are_both_tracked() {
-        let [one, other] = [(0, 1 << 32 | 5), (1, 5)].map(|(layer, span)| SpanKey { layer, span });
-        let hash = |key: SpanKey| key.span ^ (key.layer as u64).rotate_left(32);
+        let key = |(layer, span)| SpanKey {
+            layer: LayerNumber(layer),
+            span,
+        };
+        let [one, other] = [(0, 1 << 32 | 5), (1, 5)].map(key);
+        let hash = |key: SpanKey| key.span ^ key.layer.0.rotate_left(32);
         assert_eq!(hash(one), hash(other));
         let (first, second) = (Scope::empty(), Scope::empty());
         let one_tracked = track(one, first.clone(), None);

@@ -45,6 +45,8 @@ pub(super) struct More {
     keys: Vec<Key>,
     /// The values that `mark_trace` set on a span below.
     pub(super) marked: Session,
+    /// So are its ancestors.
+    pub(super) with_ancestors: bool,
     /// Fields that hold no id, by kind. They are exported if the span ends without an id.
     invalid: [Option<KeyValue>; 2],
     /// A future has adopted the span.

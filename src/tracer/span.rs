@@ -50,7 +50,7 @@ impl<S: Span> SessionSpan<S> {
                 let scope = self.own.bind(&session);
                 self.number = add_by_id(self.inner.span_context(), self.number, Some(scope));
             }
-            SpanCommand::Mark(session, was_marked) => was_marked.set(self.own.mark(session)),
+            SpanCommand::Mark(session, flag) => flag.set(self.own.mark(session, flag.get())),
             SpanCommand::EnterIn(session) => self.own.enter_in(&session),
             SpanCommand::SetInside(session) => self.own.set_inside(&session),
             SpanCommand::Ping => {}
@@ -257,12 +257,14 @@ impl SpanAttributes {
     }
 
     /// Marks the span with the values of `session` that it lacks, if it has no other session and no other user. True if it was
-    /// marked with these ids before.
-    pub(crate) fn mark(&mut self, session: Session) -> bool {
+    /// marked with these ids before, and its ancestors too.
+    pub(crate) fn mark(&mut self, session: Session, with_ancestors: bool) -> bool {
         let marked = self.more().marked.clone();
+        let were_ancestors = std::mem::replace(&mut self.more().with_ancestors, with_ancestors);
         let was_marked = |kind: IdKind| !kind.differs(&session, &marked);
         if IdKind::BOTH.into_iter().all(was_marked) {
-            return true;
+            self.more().with_ancestors |= were_ancestors;
+            return were_ancestors;
         }
         let present = self.scope_values().or(marked.clone());
         if self.agrees(&present, &session) {

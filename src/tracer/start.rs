@@ -5,12 +5,11 @@ use crate::scope::bridge::PendingSpan;
 use crate::scope::context::CurrentScope;
 use crate::scope::polled::PolledScope;
 use crate::scope::tracking::SetBy;
-use crate::scope::{Scope, bridge, is_in_turn};
+use crate::scope::{Scope, bridge, context, is_in_turn, thread};
 use crate::tracer::attributes::SpanAttributes;
 use crate::tracer::span::SessionSpan;
-use opentelemetry::baggage::{Baggage, BaggageExt, BaggageMetadata};
-use opentelemetry::trace::{Link, SpanBuilder, TraceContextExt, Tracer};
-use opentelemetry::{Context, Key as Name, StringValue};
+use opentelemetry::Context;
+use opentelemetry::trace::{Link, SpanBuilder, Tracer};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -95,6 +94,7 @@ impl<T: Tracer> SessionTracer<T> {
         opened: Option<PendingSpan>,
     ) -> SessionSpan<T::Span> {
         let around = CurrentScope::under(parent);
+        let is_root = matches!(around, CurrentScope::EntryOfTurn(_));
         let (own, scope_by_id) = match (&opened, around) {
             (Some(opened), around) if around.is_entry(&opened.scope) => {
                 (Some(opened.scope.clone()), None)
@@ -121,6 +121,9 @@ impl<T: Tracer> SessionTracer<T> {
         let scope = future.inside(own.as_ref(), set_by);
         let mut attributes = self.attributes(&mut builder, Some(scope.clone()), opened.is_some());
         attributes.set_adopted(own);
+        if is_root {
+            return self.start_root(builder, parent, &scope, scope_by_id, attributes);
+        }
         let entered = scope.entered(parent);
         self.start(builder, &entered, scope_by_id, attributes)
     }
@@ -237,18 +240,10 @@ impl<T: Tracer> SessionTracer<T> {
 /// `Context` of the span from `parent`.
 #[inline(never)]
 fn rooted(builder: &mut SpanBuilder, parent: &Context, scope: &Arc<Scope>) -> Context {
-    let span = parent.span().span_context().clone();
+    let span = context::linked(parent);
     if span.is_valid() {
         let links = builder.links.get_or_insert_default();
         links.push(Link::with_context(span));
     }
-    let mut root = Context::new();
-    let baggage = parent.baggage();
-    if !baggage.is_empty() {
-        let member = |(key, (value, metadata)): (&Name, &(StringValue, BaggageMetadata))| {
-            (key.clone(), (value.clone(), metadata.clone()))
-        };
-        root = root.with_baggage(baggage.iter().map(member).collect::<Baggage>());
-    }
-    scope.clone().entered(&root)
+    scope.clone().entered(&thread::without_span(parent))
 }

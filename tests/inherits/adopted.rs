@@ -687,3 +687,41 @@ fn default_session_of_the_process_counts_as_none() {
         }
     });
 }
+
+/// A future remembers the span that it entered last. A span of another subscriber can have the same id, also if its layer is where the
+/// other one was in memory.
+#[test]
+fn spans_of_subscribers_that_follow_one_another_are_told_apart() {
+    let mut polls = 0;
+    let outside = std::cell::RefCell::new(None::<tracing::Span>);
+    let future = std::future::poll_fn(|_| {
+        polls += 1;
+        match outside.borrow().clone() {
+            None => info_span!("inside").in_scope(|| {}),
+            Some(span) => span.in_scope(|| {
+                assert_eq!(
+                    tracing_session::current_session_id().as_deref(),
+                    Some("chat-42")
+                );
+            }),
+        }
+        match polls {
+            40 => std::task::Poll::Ready(()),
+            _ => std::task::Poll::Pending,
+        }
+    });
+    let mut future = std::pin::pin!(future.in_session(session("chat-42")));
+    let mut poll = || {
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        future.as_mut().poll(&mut cx).is_ready()
+    };
+    for _ in 0..20 {
+        let app = App::new();
+        poll();
+        drop(app);
+        let _app = App::new();
+        outside.replace(Some(info_span!("outside")));
+        poll();
+        outside.replace(None);
+    }
+}

@@ -308,3 +308,39 @@ fn later_requests_are_not_in_the_session_of_the_first() {
         );
     }
 }
+
+/// A guard that moves into detached work ends its span there.
+#[test]
+fn spans_that_are_exited_inside_are_not_entered_again() {
+    let app = App::new();
+    let of_alice = session!("chat-alice");
+    let entered = of_alice.clone().entered();
+    detached(move || drop(entered));
+    let later = async { current_session_id() }.in_current_span();
+    assert_eq!(later.now_or_never().unwrap(), None);
+
+    // Entered inside too, which is another matter.
+    let entered = of_alice.clone().entered();
+    detached(|| of_alice.in_scope(|| assert!(!Span::current().is_none())));
+    assert_eq!(Span::current().id(), of_alice.id());
+    drop(entered);
+
+    let guard = of_alice.clone().entered();
+    let holds_it = async move {
+        let _guard = guard;
+        forever().await;
+    };
+    drop(holds_it.detached());
+    assert!(Span::current().is_none());
+
+    let logs = tracing_subscriber::registry().with(SessionLayer::new());
+    for dispatch in [app.dispatch.clone(), logs.into()] {
+        tracing::dispatcher::with_default(&dispatch, || {
+            let outer = info_span!("outer").entered();
+            let inner = session!("chat-alice").entered();
+            detached(move || drop(inner));
+            assert_eq!(Span::current().id(), outer.id());
+            set_session_id("chat-42").unwrap();
+        });
+    }
+}

@@ -2,9 +2,11 @@
 
 use crate::inherits::session_of;
 use crate::support::{App, remote, session, values};
+use futures_util::FutureExt as _;
 use opentelemetry::Context;
+use opentelemetry::context::FutureExt as _;
 use opentelemetry::trace::{SpanId, TraceContextExt, Tracer, TracerProvider};
-use opentelemetry_sdk::trace::SpanData;
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use std::collections::HashSet;
 use tracing::field::Empty;
 use tracing::{Instrument, Span, info, info_span};
@@ -223,4 +225,124 @@ fn root_turns_filters_and_logs_alone() {
         assert_eq!(current_session_id().as_deref(), Some("chat-42"));
     });
     assert_eq!(Session::default().id(), None);
+}
+
+/// An application that exports session spans, and one that doesn't.
+fn both() -> [App; 2] {
+    [App::new(), app()]
+}
+
+#[test]
+fn set_parent_moves_a_session_span_into_another_session() {
+    for app in both() {
+        app.anew(|app| {
+            let of_bob = session("chat-bob").with_user("bob").unwrap();
+            let of_bob = of_bob.in_scope(|| {
+                Context::current().with_remote_span_context(remote().span().span_context().clone())
+            });
+            let of_alice = session("chat-alice").with_user("alice").unwrap();
+            let (late, set) =
+                of_alice.in_scope(|| (info_span!("session", id = Empty), session!("chat-1")));
+            for (span, name) in [(late, "late"), (set, "set")] {
+                span.set_parent(of_bob.clone()).unwrap();
+                span.in_scope(|| info_span!("message", otel.name = name).in_scope(|| {}));
+            }
+            assert_eq!(session_of(&app.span("late")), ["chat-bob"]);
+            assert_eq!(session_of(&app.span("set")), ["chat-1"]);
+            for name in ["late", "set"] {
+                assert_eq!(values(&app.span(name), "user.id"), ["bob"], "{name}");
+            }
+        });
+    }
+}
+
+/// `Sampler::ParentBased` takes an invalid parent for one that isn't sampled.
+#[test]
+fn spans_inside_are_sampled_however_the_context_is_carried() {
+    let app = app();
+    let others = InMemorySpanExporter::default();
+    let sdk = SdkTracerProvider::builder()
+        .with_simple_exporter(others.clone())
+        .build();
+    let connection = session!("chat-42");
+    connection.in_scope(|| sdk.tracer("library").in_span("plain", |_| {}));
+    assert_eq!(others.get_finished_spans().unwrap().len(), 1);
+
+    let cx = connection.context();
+    let in_context = async { info_span!("in its context").in_scope(|| {}) };
+    in_context.with_context(cx.clone()).now_or_never().unwrap();
+    let child = info_span!("with its context as parent");
+    child.set_parent(cx.clone()).unwrap();
+    child.in_scope(|| {});
+    drop(child);
+    app.provider
+        .tracer("library")
+        .start_with_context("started", &cx);
+    for name in ["in its context", "with its context as parent", "started"] {
+        assert_root(&app.span(name), "chat-42", &[]);
+    }
+}
+
+#[test]
+fn adopted_spans_are_roots_and_session_spans_are_adopted() {
+    for app in both() {
+        app.anew(|app| {
+            let message = async { info_span!("message").in_scope(|| {}) };
+            let message = message.instrument(info_span!("session", id = Empty));
+            message
+                .in_session(session("chat-42"))
+                .now_or_never()
+                .unwrap();
+            assert_eq!(session_of(&app.span("message")), ["chat-42"]);
+
+            let connection = info_span!("session", id = Empty);
+            let recorded = connection.clone();
+            let messages = async {
+                info_span!("before").in_scope(|| {});
+                recorded.record("id", "chat-43");
+                info_span!("after").in_scope(|| {});
+            };
+            let user = Session::default().with_user("u-7").unwrap();
+            messages
+                .instrument(connection)
+                .in_session(user)
+                .now_or_never()
+                .unwrap();
+            assert_eq!(values(&app.span("before"), "user.id"), ["u-7"]);
+            assert_eq!(session_of(&app.span("after")), ["chat-43"]);
+        });
+    }
+    let app = app();
+    info_span!("upgrade").in_scope(|| {
+        session!("chat-42").in_scope(|| {
+            let message =
+                async { info_span!("step").in_scope(|| {}) }.instrument(info_span!("message"));
+            message
+                .in_session(session("chat-43"))
+                .now_or_never()
+                .unwrap();
+        });
+    });
+    let upgrade = app.span("upgrade").span_context.span_id();
+    assert_root(&app.span("message"), "chat-43", &[upgrade]);
+}
+
+#[test]
+fn marks_go_past_a_session_span() {
+    for app in both() {
+        app.anew(|app| {
+            info_span!("request").in_scope(|| {
+                let cx = Context::current();
+                session!("chat-42").in_scope(|| {
+                    let message = info_span!("message");
+                    message.set_parent(cx.clone()).unwrap();
+                    message.in_scope(|| {
+                        set_session_id("chat-42").unwrap();
+                        mark_trace().unwrap();
+                    });
+                });
+            });
+            assert_eq!(session_of(&app.span("request")), ["chat-42"]);
+        });
+    }
 }

@@ -12,8 +12,12 @@ use std::collections::HashMap;
 use tracing::level_filters::LevelFilter;
 use tracing::{debug_span, info_span};
 use tracing_session::{
-    Privacy, Session, SessionLayer, SessionPropagator, export::IdPolicy,
-    propagation::SESSION_HEADER_NAME, session, set_session_id, user,
+    Privacy, Session, SessionLayer, SessionPropagator,
+    export::IdPolicy,
+    propagation::{InboundPolicy, SESSION_HEADER_NAME},
+    session,
+    session::Part,
+    set_session_id, user,
 };
 
 const CHAT: &str = "baggage: session.id=chat-42";
@@ -88,28 +92,99 @@ fn ids_are_written_under_further_keys_of_baggage() {
     }
 }
 
-/// The application's own baggage goes on, but not an id of a session that no longer applies.
+/// An id under another system's key is the session's: it is written anew with the session, under the keys that are configured.
 #[test]
-fn other_systems_ids_in_baggage_leave_with_their_own_session_alone() {
-    let propagator = SessionPropagator::new();
-    let from = [(
-        "baggage",
-        "langfuse_session_id=chat-42,langfuse_user_id=u-7,tenant=acme",
-    )];
-    let cx = received(&propagator, from, &Context::new());
-    let mut sent = sent(&propagator, &cx);
-    sent.sort();
-    assert_eq!(sent.len(), 1);
-    for member in [
-        "session.id=chat-42",
-        "langfuse_session_id=chat-42",
-        "tenant=acme",
-    ] {
-        assert!(sent[0].contains(member), "{sent:?}");
-    }
+fn other_systems_ids_leave_with_their_own_session_alone() {
+    let user = SessionPropagator::new().with_user();
+    let from = || {
+        [(
+            "baggage",
+            "langfuse_session_id=chat-42,langfuse_user_id=u-7,tenant=acme",
+        )]
+    };
+    let cx = received(&user, from(), &Context::new());
+    assert_eq!(
+        sent(&user, &cx),
+        ["baggage: session.id=chat-42,user.id=u-7,tenant=acme"]
+    );
+    let key = user
+        .clone()
+        .with_baggage_key("langfuse_session_id")
+        .unwrap();
+    assert_eq!(
+        sent(&key, &cx),
+        ["baggage: session.id=chat-42,user.id=u-7,langfuse_session_id=chat-42,tenant=acme"]
+    );
     let _attached = cx.attach();
-    let other = sent_in(&propagator, &session("chat-43").with_user("u-8").unwrap());
-    assert_eq!(other, ["baggage: session.id=chat-43,tenant=acme"]);
+    for (session, expected) in [
+        (
+            session("chat-43").exact(),
+            "baggage: session.id=chat-43,tenant=acme",
+        ),
+        (Session::nothing(), "baggage: tenant=acme"),
+        (
+            Session::default().without(Part::User),
+            "baggage: session.id=chat-42,tenant=acme",
+        ),
+    ] {
+        assert_eq!(sent_in(&user, &session), [expected]);
+    }
+}
+
+#[test]
+fn refused_ids_of_other_systems_go_no_further() {
+    let ignores = SessionPropagator::new().with_inbound(InboundPolicy::ignore());
+    for (propagator, header) in [
+        (
+            ignores,
+            "langfuse_session_id=chat-42,gen_ai.conversation.id=chat-43",
+        ),
+        (
+            SessionPropagator::new(),
+            "langfuse_session_id=a,langfuse_session_id=b",
+        ),
+        (SessionPropagator::new(), "langfuse_user_id=u-7"),
+    ] {
+        let cx = received(&propagator, [("baggage", header)], &Context::new());
+        assert_eq!(sent(&propagator, &cx), [""; 0], "{header}");
+    }
+}
+
+/// The application may have put ids into its own baggage.
+#[test]
+fn redacted_ids_leave_under_no_key_of_baggage() {
+    let omitted = || {
+        Privacy::new()
+            .with_user_ids(IdPolicy::omitted())
+            .with_session_ids(IdPolicy::omitted())
+    };
+    let propagator = SessionPropagator::new()
+        .with_privacy(omitted())
+        .with_user_baggage_key("enduser")
+        .unwrap();
+    for key in [
+        "langfuse_session_id",
+        "langfuse_user_id",
+        "enduser",
+        "session.id",
+        "user.id",
+    ] {
+        let cx = Context::new().with_baggage([KeyValue::new(key, "secret")]);
+        assert_eq!(sent(&propagator, &cx), [""; 0], "{key}");
+    }
+}
+
+#[test]
+fn keys_are_written_once() {
+    let propagator = SessionPropagator::new();
+    let keys = ["thread", "thread", "session.id", "user.id"];
+    let propagator = keys
+        .into_iter()
+        .fold(propagator, |it, key| it.with_baggage_key(key).unwrap());
+    assert_eq!(
+        sent_in(&propagator, &session("chat-42")),
+        ["baggage: session.id=chat-42,thread=chat-42"]
+    );
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Marking the spans above (C5).
 
 use crate::support::{App, remote, values};
+use opentelemetry::Context;
 use opentelemetry::trace::{Tracer, TracerProvider};
 use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -207,5 +208,33 @@ fn span_of_another_session_in_a_deep_trace_may_be_marked_later() {
         let span = app.span(name);
         assert_eq!(values(&span, "session.id"), ["chat-42"], "{name}");
         assert_eq!(values(&span, "user.id"), ["u-7"], "{name}");
+    }
+}
+
+/// A call that can't walk up leaves the ancestors to the next one.
+#[test]
+fn first_call_without_a_current_span_stops_no_later_call() {
+    let calls: [fn(&App, Context); 2] = [
+        |app, cx| {
+            app.on_thread(move || {
+                let _attached = cx.attach();
+                mark_trace().unwrap();
+            });
+        },
+        |_, _| {
+            let none = tracing::Dispatch::none();
+            tracing::dispatcher::with_default(&none, || mark_trace().unwrap());
+        },
+    ];
+    for first_call in calls {
+        let app = App::new();
+        info_span!("http").in_scope(|| {
+            info_span!("handler").in_scope(|| {
+                set_session_id("chat-42").unwrap();
+                first_call(&app, Context::current());
+                mark_trace().unwrap();
+            });
+        });
+        assert_eq!(values(&app.span("http"), "session.id"), ["chat-42"]);
     }
 }
