@@ -242,6 +242,11 @@ impl SessionLayer {
     /// OpenTelemetry gets no events of a session span. Other layers still receive the span and its events. `tracing` keeps the
     /// parent of a span open until the span closes, so create the span of a connection outside the span of its request.
     ///
+    /// Inside a session span there is no OpenTelemetry span, so headers contain no trace, and values that you put into a `Context`
+    /// outside aren't current. The span's own [`Context`](tracing_opentelemetry::OpenTelemetrySpanExt::context) has the session
+    /// that its fields set, and none that [`set_session_id`](crate::set_session_id) sets later. This needs a
+    /// [`SessionTracerProvider`](crate::SessionTracerProvider).
+    ///
     /// ```
     /// # use tracing_session::SessionLayer;
     /// let layer = SessionLayer::new().with_unexported_session_spans();

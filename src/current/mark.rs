@@ -33,7 +33,7 @@ pub(super) fn mark_trace(session: &Session, dispatch: &Dispatch) -> Result<(), E
             let it = cx.span();
             let it = it.span_context();
             if *trace.get_or_insert(it.trace_id()) != it.trace_id() {
-                break;
+                return ensure(is_marked, ErrorKind::NoSpan);
             }
             flag.set(true);
             let is_ours = mark(&cx);
@@ -44,5 +44,5 @@ pub(super) fn mark_trace(session: &Session, dispatch: &Dispatch) -> Result<(), E
         }
         next = state.subscriber.parent(dispatch, &span);
     }
-    ensure(is_marked, ErrorKind::NoSpan)
+    Ok(())
 }

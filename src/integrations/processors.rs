@@ -37,6 +37,7 @@ use std::time::Duration;
 /// | [`set_session_id`](crate::set_session_id), `set_user_id`, `new_session` | They return an error. |
 /// | [`mark_trace`](crate::mark_trace) | It marks nothing. |
 /// | [`with_root_turns`](crate::SessionLayer::with_root_turns), and turns of a [`Conversation`](crate::Conversation) inside another span | The spans are children of the current span instead of roots. |
+/// | [`with_unexported_session_spans`](crate::SessionLayer::with_unexported_session_spans) | Session spans are exported. |
 /// | [`Privacy`](crate::Privacy) | There is none, because a processor can't remove attributes. |
 ///
 /// An *opener* is a span whose fields set a session or user.

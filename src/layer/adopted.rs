@@ -63,7 +63,7 @@ impl LayerState {
     }
 
     /// A span is exited.
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn exited(&self, id: &Id) {
         polled::exited(self.key(id));
         if thread::has_left() {

@@ -112,7 +112,8 @@ fn ids_that_are_recorded_or_set_later_reach_later_messages() {
         info_span!("set").in_scope(|| {});
         set_session_id("chat-43").unwrap();
         info_span!("set again").in_scope(|| {});
-        assert!(mark_trace().unwrap_err().is_no_span());
+        // There is nothing to mark.
+        mark_trace().unwrap();
     });
     connection.in_scope(|| info_span!("entered again").in_scope(|| mark_trace().unwrap()));
     info_span!(parent: &connection, "explicit").in_scope(|| {});
