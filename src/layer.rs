@@ -13,6 +13,7 @@ pub use self::spans::SessionExtension;
 pub use self::wrapped::WrappedLayer;
 
 use crate::layer::spans::LayerState;
+use crate::scope::thread;
 use crate::session::IdKind;
 use crate::session::keys::{self, NameOf};
 use std::any::TypeId;
@@ -237,7 +238,7 @@ impl SessionLayer {
     /// arrives when the connection ends.
     ///
     /// Session spans are the spans of [`session!`](crate::session!), and spans whose *name* makes them set the session. Other spans
-    /// are exported as ever, also if they have a field `session.id`. A session span is in no trace. Each span directly inside
+    /// are still exported, even if they have a field `session.id`. A session span is in no trace. Each span directly inside
     /// is the root of its own trace, and has a span link to the span that was current when the session span was created.
     /// OpenTelemetry gets no events of a session span. Other layers still receive the span and its events. `tracing` keeps the
     /// parent of a span open until the span closes, so create the span of a connection outside the span of its request.
@@ -361,7 +362,7 @@ where
     }
 
     fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
-        self.state.note_enter(id);
+        thread::note_enter(id);
         let future = self.state.adopting_future(id, &ctx);
         self.state.track_enter(id, &ctx, future);
     }

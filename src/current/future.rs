@@ -175,7 +175,7 @@ impl Place {
 
     /// Attaches the session of the last poll while the future is dropped, wherever that is. If that place is in another
     /// session, or has another user, nothing of it applies: neither values nor the parent span. A span that was created in
-    /// that very place moves into the future's session all the same, as if the future were polled there.
+    /// that very place moves into the future's session too, as if the future were polled there.
     fn attach_to_drop<'a>(&self, last_span: &'a mut SpanKey) -> Polling<'a> {
         let (session, future, polled) = match self {
             Self::Context(cx) => return Polling::new(thread::attach(cx.clone()), last_span),

@@ -49,26 +49,16 @@ impl LayerState {
     /// Whether a span that is entered now may be tracked, or may be adopted by a future.
     #[inline(never)]
     pub(crate) fn may_need_care(&self, id: &Id) -> bool {
-        self.note_enter(id);
+        thread::note_enter(id);
         let key = self.key(id);
         tracking::may_track(key) || (polled::may_adopt() && !polled::entered_again(key))
-    }
-
-    /// A span is entered, perhaps in detached work.
-    #[inline(always)]
-    pub(crate) fn note_enter(&self, id: &Id) {
-        if thread::has_left() {
-            thread::entered_inside(id);
-        }
     }
 
     /// A span is exited.
     #[inline(always)]
     pub(crate) fn exited(&self, id: &Id) {
         polled::exited(self.key(id));
-        if thread::has_left() {
-            thread::exited_inside(id);
-        }
+        thread::note_exit(id);
     }
 
     /// The future that may adopt a span which is entered now.

@@ -201,15 +201,25 @@ fn with_left<T>(f: impl FnOnce(&mut Vec<(Id, u32)>) -> T) -> Option<T> {
     LEFT.try_with(with).ok()
 }
 
-/// Whether detached work on this thread has left spans.
+/// A span is entered, perhaps in detached work.
 #[inline(always)]
-pub(crate) fn has_left() -> bool {
-    LEFT_LEN.get() > 0
+pub(crate) fn note_enter(span: &Id) {
+    if LEFT_LEN.get() > 0 {
+        entered_inside(span);
+    }
+}
+
+/// A span is exited, perhaps in detached work.
+#[inline(always)]
+pub(crate) fn note_exit(span: &Id) {
+    if LEFT_LEN.get() > 0 {
+        exited_inside(span);
+    }
 }
 
 /// A span is entered in detached work.
 #[cold]
-pub(crate) fn entered_inside(span: &Id) {
+fn entered_inside(span: &Id) {
     with_left(|left| {
         if let Some((_, inside)) = left.iter_mut().rfind(|it| it.0 == *span) {
             *inside += 1;
@@ -219,7 +229,7 @@ pub(crate) fn entered_inside(span: &Id) {
 
 /// A span is exited in detached work: if it was entered outside, it stays so.
 #[cold]
-pub(crate) fn exited_inside(span: &Id) {
+fn exited_inside(span: &Id) {
     with_left(|left| match left.iter().rposition(|it| it.0 == *span) {
         Some(at) if left[at].1 > 0 => left[at].1 -= 1,
         Some(at) => drop(left.remove(at)),

@@ -104,7 +104,7 @@ fn link(cx: &Context, way: Way) -> Context {
 
 const PART: usize = 100;
 
-/// How many links a chain has: `CHAIN_LINKS`, which CI sets to 15,000.
+/// How many links a chain has: `CHAIN_LINKS`, which CI sets to 30,000.
 fn links() -> usize {
     let links = std::env::var("CHAIN_LINKS");
     links.map_or(4_000, |links| links.parse().unwrap())
