@@ -54,8 +54,8 @@ impl LayerState {
         tracking::may_track(key) || (polled::may_adopt() && !polled::entered_again(key))
     }
 
-    /// A span is exited.
-    #[inline(always)]
+    /// A span is exited. Not inlined: it would cost spans of applications that poll no future in a session.
+    #[inline(never)]
     pub(crate) fn exited(&self, id: &Id) {
         polled::exited(self.key(id));
         thread::note_exit(id);
