@@ -12,6 +12,7 @@
 [apache]: https://docs.rs/crate/tracing-session/latest/source/LICENSE-APACHE
 [security]: https://docs.rs/crate/tracing-session/latest/source/SECURITY.md
 [guide]: crate::guide
+[adopting]: crate::guide::adopting
 [outliving]: crate::guide::outliving
 [troubleshooting]: crate::guide::troubleshooting
 "]
@@ -188,6 +189,12 @@ pub use current::macros::__private;
 pub mod guide {
     #[cfg_attr(any(feature = "otlp", not(doctest)), doc = include_str!("guide/set_up.md"))]
     pub mod set_up {}
+
+    #[doc = include_str!("guide/adopting.md")]
+    #[doc = "```diff"]
+    #[doc = include_str!("guide/adopt.diff")]
+    #[doc = "```"]
+    pub mod adopting {}
 
     #[cfg_attr(any(feature = "tower", not(doctest)), doc = include_str!("guide/servers.md"))]
     pub mod servers {}
