@@ -124,6 +124,8 @@ mod integrations {
     pub(crate) mod processors;
     #[cfg(feature = "sampler")]
     pub(crate) mod sampler;
+    #[cfg(feature = "testing")]
+    pub mod testing;
 }
 
 pub mod processors {
@@ -159,6 +161,10 @@ pub use integrations::otlp;
 #[cfg(feature = "sampler")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sampler")))]
 pub use integrations::sampler::SessionSampler;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+#[doc(inline)]
+pub use integrations::testing;
 #[doc(inline)]
 pub use layer::SessionLayer;
 #[doc(inline)]

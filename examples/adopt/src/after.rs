@@ -38,7 +38,7 @@ async fn main() -> Result<(), BoxError> {
     let provider = SdkTracerProvider::builder()
         .with_simple_exporter(exporter.clone())
         .build();
-    let provider = SessionTracerProvider::new(provider);
+    let provider = SessionTracerProvider::new(provider).with_coverage();
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("support-bot"));
     let otel = SessionLayer::new()
         .with_session_field("conversation_id")
@@ -60,7 +60,12 @@ async fn main() -> Result<(), BoxError> {
     bot.tasks.wait().await;
 
     provider.force_flush()?;
-    spans::report(&exporter.get_finished_spans()?)
+    let coverage = provider.coverage();
+    println!("{coverage}");
+    if coverage.ratio() < 0.95 {
+        return Err("more than 5 % of the spans are in no session".into());
+    }
+    spans::check(&exporter.get_finished_spans()?)
 }
 
 fn routes(bot: Bot) -> Router {

@@ -54,7 +54,7 @@ async fn main() -> Result<(), BoxError> {
     bot.tasks.wait().await;
 
     provider.force_flush()?;
-    spans::report(&exporter.get_finished_spans()?)
+    spans::check(&exporter.get_finished_spans()?)
 }
 
 fn routes(bot: Bot) -> Router {
