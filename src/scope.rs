@@ -160,8 +160,8 @@ impl Scope {
     /// The session id that the opener of this scope inherits.
     pub(crate) fn inherited_id(&self) -> Option<Id> {
         let state = self.live.as_ref()?.state();
-        let inherited = |it: &Box<State>| (it.fixed.id.clone(), it.outer.clone());
-        let (fixed, outer) = state.as_ref().map(inherited)?;
+        let inherited = |it: &State| (it.fixed.id.clone(), it.outer.clone());
+        let (fixed, outer) = state.as_deref().map(inherited)?;
         drop(state);
         fixed.or_else(|| outer?.id())
     }

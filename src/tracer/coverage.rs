@@ -1,52 +1,60 @@
 //! Counts the spans that end in a session and those that don't, by the place in the code that creates them: see
 //! [`SessionTracerProvider::with_coverage`](crate::SessionTracerProvider::with_coverage).
 //!
-//! A span finds its row when it starts, and adds one to it when it ends. Rows are few, because there is one for each
-//! callsite: above [`MOST_ROWS`], the spans of new places are counted together.
+//! A span finds its row when it starts, and adds one to it when it ends. There is a row for each callsite of each
+//! provider. The table belongs to the process, so that a span keeps only the number of its row.
 
 use crate::base::diagnostic;
+use crate::base::shards::unique_number;
 use crate::scope::context::CurrentScope;
-use crate::scope::{bridge, thread};
+use crate::scope::{Scope, bridge, thread};
 use crate::tracer::attributes::SpanAttributes;
 use crate::tracer::report::{Coverage, CoverageRow, Reason};
 use opentelemetry::trace::{SpanBuilder, TraceContextExt};
 use opentelemetry::{Context, KeyValue, Value};
-use std::fmt;
+use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
-/// The most places that are counted by themselves.
-const MOST_ROWS: usize = 1_024;
+/// The rows by their numbers. [`new_row`] adds them. Empty while no provider has coverage.
+static ROWS: [OnceLock<Row>; MOST_ROWS + 1] = [const { OnceLock::new() }; MOST_ROWS + 1];
+/// The numbers of the rows by key, a hash table with open addressing. A slot contains the higher bits of the key, and the number in
+/// the lowest ones. [`new_row`] writes it. Reading takes no lock.
+static SLOTS: [AtomicU64; SLOT_COUNT] = [const { AtomicU64::new(0) }; SLOT_COUNT];
+/// The number of rows. Whoever adds a row holds the lock.
+static ROW_COUNT: Mutex<u16> = Mutex::new(0);
 
-/// Twice as many as rows, so that probing ends soon.
-const SLOTS: usize = 2 * MOST_ROWS;
+/// The most places that are counted by themselves. All others are counted in one further row.
+const MOST_ROWS: usize = 1_024;
+/// Twice as many as rows, so that probing ends soon. A power of two.
+const SLOT_COUNT: usize = 2 * MOST_ROWS;
 /// The slots in which a row can be.
 const PROBES: usize = 16;
+/// The bits of a slot that contain the number.
+const NUMBER_BITS: u64 = 0xffff;
 
-/// The counters of a provider.
+/// The coverage of a provider.
+#[derive(Debug)]
 pub(crate) struct Counters {
-    /// A hash table with open addressing: finding a row takes no lock.
-    slots: Box<[Slot]>,
-    /// The rows in the order in which they were made. The last one of a full table is for all other places.
-    rows: Mutex<Vec<Arc<Row>>>,
+    provider: u64,
     /// Spans write their reason as an attribute, instead of being counted.
     explains: bool,
     is_printed: AtomicBool,
 }
 
-/// The key of a place, and its row.
-type Slot = OnceLock<(u64, Arc<Row>)>;
-
-/// The counters for the spans of one tracer.
+/// The same for one tracer.
 #[derive(Debug)]
 pub(crate) struct TracerCounters {
-    counters: Arc<Counters>,
+    provider: u64,
+    explains: bool,
     instrumentation_scope: String,
     hash: u64,
 }
 
 /// The spans of one place in the code.
 struct Row {
+    /// `None`: the spans of all providers that have no row.
+    provider: Option<u64>,
     span: String,
     instrumentation_scope: String,
     file: Option<String>,
@@ -58,13 +66,16 @@ struct Row {
     not_sampled: AtomicU64,
 }
 
-/// A span that is being counted.
+/// How a span is counted when it ends. Small, because each span has it.
+#[derive(Clone, Copy)]
 pub(super) struct Counted {
-    row: Arc<Row>,
+    row: NonZeroU16,
     /// The reason if the span ends in no session.
     reason: Reason,
-    explains: bool,
 }
+
+/// In place of a row's number: the span writes its reason.
+const EXPLAINS: NonZeroU16 = NonZeroU16::MAX;
 
 /// The key of the attribute with the reason, for the test kit. The attributes of a captured span don't contain it.
 pub(crate) const REASON_KEY: &str = "tracing_session.reason";
@@ -82,32 +93,27 @@ pub(super) fn is_on_by_environment() -> bool {
 impl Counters {
     pub(crate) fn new(explains: bool) -> Arc<Self> {
         Arc::new(Self {
-            slots: (0..SLOTS).map(|_| OnceLock::new()).collect(),
-            rows: Mutex::default(),
+            provider: unique_number(),
             explains,
             is_printed: AtomicBool::new(false),
         })
     }
 
-    pub(super) fn of_tracer(self: &Arc<Self>, instrumentation_scope: &str) -> Arc<TracerCounters> {
+    pub(super) fn of_tracer(&self, instrumentation_scope: &str) -> Arc<TracerCounters> {
         Arc::new(TracerCounters {
-            counters: self.clone(),
+            provider: self.provider,
+            explains: self.explains,
             instrumentation_scope: instrumentation_scope.to_owned(),
-            hash: hash_of(instrumentation_scope),
+            hash: mixed(hash_of(instrumentation_scope), self.provider),
         })
     }
 
-    /// The slots in which a row can be.
-    #[inline]
-    fn probe(&self, key: u64) -> impl Iterator<Item = &Slot> {
-        let start = key as usize % SLOTS;
-        (start..start + PROBES).map(|at| &self.slots[at % SLOTS])
-    }
-
     pub(super) fn to_coverage(&self) -> Coverage {
-        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        let rows = rows.iter().map(|row| row.to_row()).collect();
-        Coverage { rows }
+        let is_ours = |row: &&Row| row.provider.is_none_or(|it| it == self.provider);
+        let rows = ROWS.iter().filter_map(OnceLock::get).filter(is_ours);
+        Coverage {
+            rows: rows.map(Row::to_row).collect(),
+        }
     }
 
     /// Prints the coverage to standard error, once.
@@ -123,73 +129,94 @@ impl Counters {
     }
 }
 
-/// The name of the row for all other places.
-const OTHERS: &str = "(all other spans)";
-
 impl TracerCounters {
     /// Finds the row of a span that starts. Call it before the tracer takes its marks out of the builder.
     #[inline]
     pub(super) fn begin(&self, builder: &SpanBuilder) -> Counted {
         let attributes = builder.attributes.as_deref().unwrap_or_default();
-        let place = Place::of(attributes);
-        let key = match &place {
-            // A callsite has one file name, so its address tells it from others.
-            Some(place) => mixed(place.file.as_ptr() as usize as u64, place.line),
-            None => hash_of(&builder.name),
-        };
-        let key = mixed(key, self.hash);
-        let found = self.counters.probe(key).map_while(OnceLock::get);
-        let mut found = found.filter(|(it, _)| *it == key);
         Counted {
-            row: match found.next() {
-                Some((_, row)) => row.clone(),
-                None => self.new_row(key, &builder.name, place),
+            row: match self.explains {
+                true => EXPLAINS,
+                false => self.row(&builder.name, attributes),
             },
             reason: match bridge::is_of_root(attributes) {
                 true => Reason::ParentNone,
                 false => Reason::CreatedBefore,
             },
-            explains: self.counters.explains,
         }
+    }
+
+    #[inline]
+    fn row(&self, span: &str, attributes: &[KeyValue]) -> NonZeroU16 {
+        let place = Place::of(attributes);
+        let key = match &place {
+            // A callsite has one file name, so its address tells it from others.
+            Some(place) => mixed(place.file.as_ptr() as usize as u64, place.line),
+            None => hash_of(span),
+        };
+        let key = mixed(key, self.hash) & !NUMBER_BITS;
+        for slot in probe(key) {
+            match slot.load(Ordering::Acquire) {
+                0 => break,
+                found if found & !NUMBER_BITS == key => {
+                    return number(found).unwrap_or(EXPLAINS);
+                }
+                _ => {}
+            }
+        }
+        self.new_row(key, span, place)
     }
 
     /// The row of a place whose key isn't in the table.
     #[cold]
-    fn new_row(&self, key: u64, span: &str, place: Option<Place<'_>>) -> Arc<Row> {
-        let rows = &self.counters.rows;
-        let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = Row::new(span, &self.instrumentation_scope, place);
+    fn new_row(&self, key: u64, span: &str, place: Option<Place<'_>>) -> NonZeroU16 {
+        let mut count = ROW_COUNT.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = Row::new(self, span, place);
+        let rows = ROWS[..usize::from(*count)].iter();
         // A callsite can have several keys: a generic function has one in each crate that uses it.
-        let row = match rows.iter().find(|row| row.is_of_same_place(&new)) {
-            Some(row) => row.clone(),
-            None if rows.len() == MOST_ROWS => return rows[MOST_ROWS - 1].clone(),
+        let same = rows
+            .filter_map(OnceLock::get)
+            .position(|row| row.is_of_same_place(&new));
+        let index = match same {
+            Some(index) => index,
+            None if usize::from(*count) < MOST_ROWS => {
+                *count += 1;
+                let index = usize::from(*count) - 1;
+                let _is_new = ROWS[index].set(new);
+                index
+            }
             None => {
-                let is_last = rows.len() == MOST_ROWS - 1;
-                let row = if is_last {
-                    Row::new(OTHERS, "", None)
-                } else {
-                    new
-                };
-                rows.push(Arc::new(row));
-                let row = rows[rows.len() - 1].clone();
-                if is_last {
-                    return row;
-                }
-                row
+                ROWS[MOST_ROWS].get_or_init(Row::of_others);
+                return row_number(MOST_ROWS);
             }
         };
+        let number = row_number(index);
+        let slot = key | u64::from(number.get());
+        let add = |it: &AtomicU64| {
+            it.compare_exchange(0, slot, Ordering::Release, Ordering::Relaxed)
+                .is_ok()
+        };
         // If all slots are taken, such spans always find their row in the list.
-        let mut slots = self.counters.probe(key);
-        let _is_added = slots.any(|slot| slot.set((key, row.clone())).is_ok());
-        row
+        let _is_added = probe(key).any(add);
+        number
     }
 }
 
-/// Without the rows, of which there may be many.
-impl fmt::Debug for Counters {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Counters").finish_non_exhaustive()
-    }
+/// The slots in which a row with this key can be.
+#[inline]
+fn probe(key: u64) -> impl Iterator<Item = &'static AtomicU64> {
+    let start = (key >> 32) as usize;
+    (start..start + PROBES).map(|at| &SLOTS[at % SLOT_COUNT])
+}
+
+/// Numbers begin at one.
+fn row_number(index: usize) -> NonZeroU16 {
+    NonZeroU16::MIN.saturating_add(index as u16)
+}
+
+#[inline]
+fn number(slot: u64) -> Option<NonZeroU16> {
+    NonZeroU16::new((slot & NUMBER_BITS) as u16)
 }
 
 /// Where a span is created: the attributes that tracing-opentelemetry adds.
@@ -201,12 +228,10 @@ struct Place<'a> {
 impl<'a> Place<'a> {
     #[inline]
     fn of(attributes: &'a [KeyValue]) -> Option<Self> {
-        let at = attributes
-            .iter()
-            .position(|it| it.key.as_str() == "code.file.path")?;
-        let line = attributes[at..]
-            .iter()
-            .find(|it| it.key.as_str() == "code.line.number")?;
+        let is = |key: &'static str| move |it: &KeyValue| it.key.as_str() == key;
+        let at = attributes.iter().position(is("code.file.path"))?;
+        let mut after = attributes[at..].iter();
+        let line = after.find(|it| is("code.line.number")(it))?;
         match (&attributes[at].value, &line.value) {
             (Value::String(file), Value::I64(line)) => Some(Self {
                 file: file.as_str(),
@@ -217,26 +242,39 @@ impl<'a> Place<'a> {
     }
 }
 
-/// The hash function FxHash, which is cheap. Its low bits are mixed least, so it is rotated.
+/// One step of a hash function, as in FxHash.
 #[inline]
 fn mixed(hash: u64, value: u64) -> u64 {
-    (hash ^ value)
-        .wrapping_mul(0x517c_c1b7_2722_0a95)
-        .rotate_left(26)
+    let product = (hash ^ value).wrapping_mul(0x517c_c1b7_2722_0a95);
+    product ^ product >> 32
 }
 
 fn hash_of(text: &str) -> u64 {
-    text.bytes().fold(0, |hash, byte| mixed(hash, byte.into()))
+    let bytes = text.bytes().map(u64::from);
+    bytes.fold(text.len() as u64, mixed)
 }
 
 impl Row {
-    fn new(span: &str, instrumentation_scope: &str, place: Option<Place<'_>>) -> Self {
+    fn new(tracer: &TracerCounters, span: &str, place: Option<Place<'_>>) -> Self {
         let line = |place: &Place<'_>| u32::try_from(place.line).ok();
         Self {
-            span: span.to_owned(),
-            instrumentation_scope: instrumentation_scope.to_owned(),
+            provider: Some(tracer.provider),
+            instrumentation_scope: tracer.instrumentation_scope.clone(),
             line: place.as_ref().and_then(line),
             file: place.map(|place| place.file.to_owned()),
+            span: span.to_owned(),
+            ..Self::of_others()
+        }
+    }
+
+    /// The row for all other places.
+    fn of_others() -> Self {
+        Self {
+            provider: None,
+            span: "(all other spans)".to_owned(),
+            instrumentation_scope: String::new(),
+            file: None,
+            line: None,
             covered: AtomicU64::default(),
             missing: Default::default(),
             replacing: AtomicU64::default(),
@@ -250,7 +288,9 @@ impl Row {
             Some(_) => (&self.file, self.line) == (&other.file, other.line),
             None => other.file.is_none() && self.span == other.span,
         };
-        is_same_span && self.instrumentation_scope == other.instrumentation_scope
+        is_same_span
+            && self.provider == other.provider
+            && self.instrumentation_scope == other.instrumentation_scope
     }
 
     fn to_row(&self) -> CoverageRow {
@@ -270,15 +310,11 @@ impl Row {
 }
 
 impl Counted {
-    /// A span has started under `parent`, in no session.
-    #[cold]
+    /// The span has started under `parent`, in no scope.
+    #[inline(never)]
     pub(super) fn started_outside(&mut self, parent: &Context) {
         let span = parent.span();
         let span = span.span_context();
-        let is_session_current = || {
-            let current = thread::map_current(|cx| CurrentScope::under(cx).scope());
-            current.flatten().is_some_and(|it| it.id().is_some())
-        };
         match span.is_valid() {
             true if span.is_remote() => self.reason = Reason::HeadersWithout,
             true => self.reason = Reason::ParentOutside,
@@ -288,17 +324,25 @@ impl Counted {
         }
     }
 
-    /// Counts a span that ends. The reason, if the span has to write it.
-    pub(super) fn end(&self, own: &SpanAttributes, is_recording: bool) -> Option<KeyValue> {
-        let add = |counter: &AtomicU64| _ = counter.fetch_add(1, Ordering::Relaxed);
+    /// Counts the span when it ends. Returns the reason if the span has to write it.
+    #[inline]
+    pub(super) fn end(self, own: &SpanAttributes, is_recording: bool) -> Option<KeyValue> {
+        let row = ROWS
+            .get(usize::from(self.row.get()) - 1)
+            .and_then(OnceLock::get);
+        let add = |counter: fn(&Row) -> &AtomicU64| {
+            if let Some(row) = row {
+                counter(row).fetch_add(1, Ordering::Relaxed);
+            }
+        };
         if !is_recording {
-            add(&self.row.not_sampled);
+            add(|row| &row.not_sampled);
             return None;
         }
         if own.is_in_session() {
-            add(&self.row.covered);
+            add(|row| &row.covered);
             if own.replaces_session() {
-                add(&self.row.replacing);
+                add(|row| &row.replacing);
             }
             return None;
         }
@@ -306,7 +350,14 @@ impl Counted {
             true => Reason::NotRecorded,
             false => self.reason,
         };
-        add(&self.row.missing[reason as usize]);
-        (self.explains).then(|| KeyValue::new(REASON_KEY, reason as i64))
+        if let Some(row) = row {
+            row.missing[reason as usize].fetch_add(1, Ordering::Relaxed);
+        }
+        (self.row == EXPLAINS).then(|| KeyValue::new(REASON_KEY, reason as i64))
     }
+}
+
+fn is_session_current() -> bool {
+    let current = || thread::map_current(|cx| CurrentScope::under(cx).scope()).flatten();
+    Scope::any_exists() && current().is_some_and(|it| it.id().is_some())
 }

@@ -61,6 +61,7 @@ pub struct CoverageRow {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[repr(u8)]
 pub enum Reason {
     /// The span is a root, and no session applied where it was created, such as in a spawned task.
     RootOutside,

@@ -50,7 +50,7 @@ impl<S: Span> SessionSpan<S> {
     /// Counts the span when it ends. It has started under `parent`.
     #[inline]
     pub(super) fn count(&mut self, mut counted: Counted, parent: &Context) {
-        if !self.own.is_in_session() {
+        if self.own.scope.is_none() {
             counted.started_outside(parent);
         }
         // Spans that aren't exported have no id.
