@@ -3,6 +3,11 @@
 use opentelemetry::trace::{SpanId, TracerProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
 use std::sync::LazyLock;
+use std::thread;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::yield_now;
+use tracing::subscriber::{NoSubscriber, with_default};
 use tracing::{Instrument, info_span};
 use tracing_session::{InSession, Session, SessionLayer, SessionTracerProvider};
 use tracing_subscriber::prelude::*;
@@ -27,6 +32,19 @@ pub fn run(sample: impl Future<Output = ()>) {
     runtime.enable_all().build().unwrap().block_on(sample);
 }
 
+/// Serves HTTP on a thread that exports no spans. Returns the address.
+pub fn serve() -> String {
+    let (sender, address) = std::sync::mpsc::channel();
+    let server = async move {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        sender.send(format!("http://{address}")).unwrap();
+        axum::serve(listener, axum::Router::new()).await.unwrap();
+    };
+    thread::spawn(|| with_default(NoSubscriber::new(), || run(server)));
+    address.recv().unwrap()
+}
+
 /// Handles a request of the session `chat-1`, and then one of `chat-2`, each in a span. Forgets the spans of earlier ones.
 pub async fn requests(handle: impl AsyncFn()) {
     EXPORTER.reset();
@@ -35,9 +53,20 @@ pub async fn requests(handle: impl AsyncFn()) {
         request.in_session(Session::new(id).unwrap()).await;
         // The tasks that it spawned run.
         for _ in 0..10 {
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
     }
+}
+
+/// Waits until this many spans with this name are exported.
+pub async fn exported(name: &str, count: usize) {
+    for _ in 0..1_000 {
+        if spans(name).count() == count {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("{count} spans {name} are not exported");
 }
 
 /// The session of each exported span with this name, in the order in which the spans ended.
