@@ -9,10 +9,13 @@ use tokio::net::TcpListener;
 use tokio::task::yield_now;
 use tracing::subscriber::{NoSubscriber, with_default};
 use tracing::{Instrument, info_span};
-use tracing_session::{InSession, Session, SessionLayer, SessionTracerProvider};
+use tracing_session::{
+    InSession, Session, SessionLayer, SessionTracerProvider, propagator_from_env,
+};
 use tracing_subscriber::prelude::*;
 
 static EXPORTER: LazyLock<InMemorySpanExporter> = LazyLock::new(|| {
+    opentelemetry::global::set_text_map_propagator(propagator_from_env().unwrap());
     let exporter = InMemorySpanExporter::default();
     let sdk = SdkTracerProvider::builder()
         .with_simple_exporter(exporter.clone())
