@@ -97,6 +97,7 @@ pub mod propagation {
     mod extraction;
     pub(crate) mod functions;
     pub(crate) mod headers;
+    mod propagated;
     pub(crate) mod propagator;
     #[cfg(feature = "tower")]
     #[cfg_attr(docsrs, doc(cfg(feature = "tower")))]
@@ -105,11 +106,9 @@ pub mod propagation {
     #[cfg(feature = "reqwest")]
     #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
     pub use clients::reqwest;
-    pub use functions::{
-        PropagatedContext, WithPropagated, extract_context, extract_session_id, inject_context,
-        propagated_context,
-    };
+    pub use functions::{extract_context, extract_session_id, inject_context};
     pub use headers::{Carrier, InboundPolicy, TraceHeaders};
+    pub use propagated::{IntoPropagated, PropagatedContext, WithPropagated, propagated_context};
     pub use propagator::SESSION_HEADER_NAME;
 }
 
@@ -124,6 +123,8 @@ mod integrations {
     pub(crate) mod processors;
     #[cfg(feature = "sampler")]
     pub(crate) mod sampler;
+    #[cfg(feature = "testing")]
+    pub mod testing;
 }
 
 pub mod processors {
@@ -159,6 +160,10 @@ pub use integrations::otlp;
 #[cfg(feature = "sampler")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sampler")))]
 pub use integrations::sampler::SessionSampler;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+#[doc(inline)]
+pub use integrations::testing;
 #[doc(inline)]
 pub use layer::SessionLayer;
 #[doc(inline)]

@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub, reason = "the modules are parts of one test")]
 
+mod batches;
 mod carriers;
 mod environment;
 mod functions;

@@ -277,9 +277,14 @@ pub(crate) fn emit(message: &Message) -> bool {
 /// The same, to standard error if no subscriber takes it.
 pub(crate) fn emit_or_print(message: &Message) {
     if !emit(message) {
-        // `eprintln!` would panic if standard error is closed.
-        let _closed = writeln!(io::stderr(), "tracing-session: {message}");
+        print(message);
     }
+}
+
+/// Writes a line to standard error.
+pub(crate) fn print(line: &str) {
+    // `eprintln!` would panic if standard error is closed.
+    let _closed = writeln!(io::stderr(), "tracing-session: {line}");
 }
 
 /// Defers `message` unless it was deferred or emitted once before.

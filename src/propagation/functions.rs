@@ -4,7 +4,6 @@
 use crate::base::diagnostic;
 use crate::base::diagnostic::NO_PROPAGATOR;
 use crate::base::error::{Error, ErrorKind, variable};
-use crate::current::{SessionGuard, WithSession};
 use crate::propagation::headers::{Adapter, Carrier};
 use crate::propagation::propagator::{SESSION_HEADER_NAME, SessionPropagator};
 use crate::scope::{Scope, context, thread};
@@ -82,99 +81,6 @@ pub(crate) fn extract_accepted(
         _ => context::with_outer_scope(cx, &outer),
     }
 }
-
-/// Extracts a context from the headers of a call or a message, to attach it.
-///
-/// ```
-/// use std::collections::HashMap;
-/// use tracing_session::{current_session_id, propagator_from_env, propagation::propagated_context};
-///
-/// opentelemetry::global::set_text_map_propagator(propagator_from_env()?);
-/// let headers = HashMap::from([("baggage".to_owned(), "session.id=chat-42".to_owned())]);
-/// let guard = propagated_context(&headers).attach();
-/// assert_eq!(current_session_id().as_deref(), Some("chat-42"));
-/// # Ok::<(), tracing_session::Error>(())
-/// ```
-pub fn propagated_context(carrier: &(impl Carrier + ?Sized)) -> PropagatedContext {
-    PropagatedContext(extract_context(carrier))
-}
-
-/// A context that was extracted from headers: see [`propagated_context`].
-///
-/// ```
-/// use std::collections::HashMap;
-/// use tracing_session::propagation::{PropagatedContext, propagated_context};
-///
-/// struct Job {
-///     caller: PropagatedContext,
-/// }
-///
-/// fn job(headers: &HashMap<String, String>) -> Job {
-///     Job { caller: propagated_context(headers) }
-/// }
-/// ```
-#[derive(Clone, Debug)]
-#[must_use = "it applies only where you attach it: `let _guard = context.attach()` or `context.in_scope(...)`"]
-pub struct PropagatedContext(Context);
-
-impl PropagatedContext {
-    /// Makes it the current context of this thread until the guard is dropped. For futures use [`WithPropagated`].
-    ///
-    /// ```
-    /// # use std::collections::HashMap;
-    /// # let headers: HashMap<String, String> = HashMap::new();
-    /// let guard = tracing_session::propagation::propagated_context(&headers).attach();
-    /// ```
-    pub fn attach(self) -> SessionGuard {
-        let _attached = thread::attach(self.0);
-        SessionGuard { _attached }
-    }
-
-    /// Runs `f` with it as the current context.
-    ///
-    /// ```
-    /// # use std::collections::HashMap;
-    /// # let headers: HashMap<String, String> = HashMap::new();
-    /// tracing_session::propagation::propagated_context(&headers).in_scope(|| { /* ... */ });
-    /// ```
-    pub fn in_scope<T>(self, f: impl FnOnce() -> T) -> T {
-        let _attached = self.attach();
-        f()
-    }
-}
-
-/// Runs a future in the context that was extracted from headers.
-///
-/// ```
-/// use std::collections::HashMap;
-/// use tracing_session::propagation::WithPropagated;
-///
-/// # async fn process(_: &str) {}
-/// # async fn worker(job: &str, job_headers: HashMap<String, String>) {
-/// process(job).with_propagated(&job_headers).await;
-/// # }
-/// ```
-pub trait WithPropagated: Sized {
-    /// Wraps this future or stream so that the context in the headers is current whenever it is polled, and while it is
-    /// dropped.
-    ///
-    /// A span that was created before in no session, such as that of an inner `.instrument(span)`, is in the session too:
-    /// see [`in_session`](crate::InSession::in_session). But it isn't in the trace of the caller, and one warning says so.
-    ///
-    /// ```
-    /// # use std::collections::HashMap;
-    /// # use tracing_session::propagation::WithPropagated;
-    /// # let headers: HashMap<String, String> = HashMap::new();
-    /// let task = async { /* ... */ }.with_propagated(&headers);
-    /// # drop(task);
-    /// ```
-    #[must_use = "futures do nothing unless you `.await` or poll them"]
-    fn with_propagated(self, carrier: &(impl Carrier + ?Sized)) -> WithSession<Self> {
-        WithSession::in_context(self, &extract_context(carrier))
-    }
-}
-
-impl<T> WithPropagated for T {}
 
 /// The session id in headers: in [`SESSION_HEADER_NAME`], or in W3C baggage.
 ///

@@ -53,6 +53,8 @@ const ENABLED: Ticket = Ticket::MAX - 4;
 const MAY_OPEN: Ticket = Ticket::MAX - 5;
 /// No ticket is offered, and a span is being entered that a future may adopt. No ticket has this number.
 const ENTERING: Ticket = Ticket::MAX - 6;
+/// The same as [`CREATING`], and the span is created with `parent: None`. The builder gets it as its ticket.
+const CREATING_ROOT: Ticket = Ticket::MAX - 7;
 
 /// The pending spans. The layer adds them. The tracer removes them when the span starts, and otherwise a
 /// [`PendingGuard`] when the span closes. Empty while no opener is between the two.
@@ -114,8 +116,9 @@ impl Drop for PendingGuard {
 
 /// Marks this thread as creating a span that is no opener, until the guard is dropped.
 #[inline]
-pub(crate) fn creating() -> Marked {
-    Marked(OFFERED_TICKET.replace(CREATING))
+pub(crate) fn creating(is_root: bool) -> Marked {
+    let mark = if is_root { CREATING_ROOT } else { CREATING };
+    Marked(OFFERED_TICKET.replace(mark))
 }
 
 /// Who has received the span that is being created. Only the tracer proves that the OpenTelemetry layer has received it:
@@ -227,6 +230,15 @@ pub(crate) fn take_pending(attributes: &mut Vec<KeyValue>) -> Option<PendingSpan
         Value::I64(ticket) => PENDING_SPANS.remove(ticket as Ticket),
         _ => None,
     }
+}
+
+/// Whether the span with these builder's attributes was created with `parent: None`.
+#[inline]
+pub(crate) fn is_of_root(attributes: &[KeyValue]) -> bool {
+    let is_mark = |it: &KeyValue| {
+        std::ptr::eq(it.key.as_str(), TICKET_KEY) && it.value == Value::I64(CREATING_ROOT as i64)
+    };
+    attributes.first().is_some_and(is_mark)
 }
 
 /// A request to a started span.

@@ -329,6 +329,28 @@ impl SpanAttributes {
         scope.map(|it| it.to_session()).unwrap_or_default()
     }
 
+    /// Whether the span has a session by now.
+    #[inline]
+    pub(super) fn is_in_session(&self) -> bool {
+        let is_marked = |more: &More| more.marked.id.is_some();
+        self.ids.have(Part::Session)
+            || self.scope_has(&[IdKind::Session])
+            || self.more.as_deref().is_some_and(is_marked)
+    }
+
+    /// Whether a field may still set the session of the span.
+    pub(super) fn may_get_session(&self) -> bool {
+        let is_open = |it: &Arc<Scope>| it.open_parts().have(Part::Session);
+        self.scope.as_ref().is_some_and(is_open)
+    }
+
+    /// Whether the span sets another session inside a session.
+    #[inline]
+    pub(super) fn replaces_session(&self) -> bool {
+        let is_other = |it: &Arc<Scope>| it.inherited_id().is_some_and(|id| Some(id) != it.id());
+        self.opener.is_some() && self.scope.as_ref().is_some_and(is_other)
+    }
+
     /// Writes the attributes that the span lacks.
     #[inline]
     pub(crate) fn end(&self, span: &mut impl Span) {

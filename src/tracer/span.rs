@@ -6,8 +6,9 @@ use crate::scope::bridge::SpanCommand;
 use crate::scope::{Scope, bridge, context};
 use crate::session::{IdKind, Session};
 use crate::tracer::attributes::{Adopted, SpanAttributes};
-use opentelemetry::KeyValue;
+use crate::tracer::coverage::Counted;
 use opentelemetry::trace::{Span, SpanContext, Status};
+use opentelemetry::{Context, KeyValue};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub struct SessionSpan<S: Span> {
     number: u32,
     ended: bool,
     own: SpanAttributes,
+    counted: Option<Counted>,
 }
 
 impl<S: Span> SessionSpan<S> {
@@ -41,7 +43,18 @@ impl<S: Span> SessionSpan<S> {
             number,
             ended: false,
             own,
+            counted: None,
         }
+    }
+
+    /// Counts the span when it ends. It has started under `parent`.
+    #[inline]
+    pub(super) fn count(&mut self, mut counted: Counted, parent: &Context) {
+        if !self.own.is_in_session() {
+            counted.started_outside(parent);
+        }
+        // Spans that aren't exported have no id.
+        self.counted = self.inner.span_context().is_valid().then_some(counted);
     }
 
     fn run(&mut self, command: SpanCommand) {
@@ -74,8 +87,15 @@ impl<S: Span> SessionSpan<S> {
     #[inline(never)]
     fn write_first(&mut self) {
         self.ended = true;
-        if self.inner.is_recording() {
+        let is_recording = self.inner.is_recording();
+        if is_recording {
             self.own.end(&mut self.inner);
+        }
+        if let Some(counted) = self.counted.take() {
+            let reason = counted.end(&self.own, is_recording);
+            reason
+                .into_iter()
+                .for_each(|it| self.inner.set_attribute(it));
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::scope::polled::PolledScope;
 use crate::scope::tracking::SetBy;
 use crate::scope::{Scope, bridge, context, is_in_turn, thread};
 use crate::tracer::attributes::SpanAttributes;
+use crate::tracer::coverage::TracerCounters;
 use crate::tracer::span::SessionSpan;
 use opentelemetry::Context;
 use opentelemetry::trace::{Link, SpanBuilder, Tracer};
@@ -29,6 +30,7 @@ pub struct SessionTracer<T> {
     pub(super) inner: T,
     pub(super) redaction: Option<Arc<Redaction>>,
     pub(super) renames_plain: bool,
+    pub(super) coverage: Option<Arc<TracerCounters>>,
 }
 
 impl<T: Tracer> Tracer for SessionTracer<T> {
@@ -58,7 +60,31 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
         builder
     }
 
-    fn build_with_context(&self, mut builder: SpanBuilder, parent: &Context) -> Self::Span {
+    #[inline]
+    fn build_with_context(&self, builder: SpanBuilder, parent: &Context) -> Self::Span {
+        match &self.coverage {
+            None => self.build(builder, parent),
+            Some(counters) => self.build_counted(counters, builder, parent),
+        }
+    }
+}
+
+impl<T: Tracer> SessionTracer<T> {
+    #[inline(never)]
+    fn build_counted(
+        &self,
+        counters: &TracerCounters,
+        builder: SpanBuilder,
+        parent: &Context,
+    ) -> SessionSpan<T::Span> {
+        let counted = counters.begin(&builder);
+        let mut span = self.build(builder, parent);
+        span.count(counted, parent);
+        span
+    }
+
+    #[inline(always)]
+    fn build(&self, mut builder: SpanBuilder, parent: &Context) -> SessionSpan<T::Span> {
         let opened = builder.attributes.as_mut().and_then(bridge::take_pending);
         if opened.as_ref().is_some_and(|it| !it.is_exported) {
             return self.start_unexported(builder);
@@ -81,9 +107,7 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
             }
         }
     }
-}
 
-impl<T: Tracer> SessionTracer<T> {
     /// Starts a span when it is entered in a future. If the future adopts the span, the sampler receives the session of the
     /// future.
     #[cold]
@@ -115,7 +139,7 @@ impl<T: Tracer> SessionTracer<T> {
         let Some(future) = future else {
             return match opened {
                 Some(opened) => self.start_opener(builder, parent, opened),
-                None => self.build_with_context(builder, parent),
+                None => self.build(builder, parent),
             };
         };
         let scope = future.inside(own.as_ref(), set_by);

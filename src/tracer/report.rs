@@ -1,0 +1,274 @@
+//! The coverage as a value, and as a table.
+
+use std::fmt;
+
+/// Spans that have ended, in a session and in none: see
+/// [`SessionTracerProvider::coverage`](crate::SessionTracerProvider::coverage).
+///
+/// `Display` prints a table of the spans that are in no session. Its last column tells why, and what to change. It contains no id.
+///
+/// ```
+/// # use opentelemetry_sdk::trace::SdkTracerProvider;
+/// # use tracing_session::SessionTracerProvider;
+/// let provider = SessionTracerProvider::new(SdkTracerProvider::default()).with_coverage();
+/// // ... run the application, or its tests
+/// let coverage = provider.coverage();
+/// assert!(coverage.ratio() > 0.95, "{coverage}");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Coverage {
+    pub(super) rows: Vec<CoverageRow>,
+}
+
+/// The spans of one place in the code.
+///
+/// ```
+/// use tracing_session::tracer::{Coverage, CoverageRow};
+///
+/// /// The places that need work.
+/// fn incomplete(coverage: &Coverage) -> impl Iterator<Item = &CoverageRow> {
+///     coverage.rows().iter().filter(|row| !row.missing.is_empty())
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct CoverageRow {
+    /// The name of the first of these spans. Later ones can have other names, with the field `otel.name`.
+    pub span: String,
+    /// The name of the tracer.
+    pub instrumentation_scope: String,
+    /// The file of the callsite. `None`: the span wasn't created with `tracing`, or the OpenTelemetry layer was made with
+    /// `with_location(false)`.
+    pub file: Option<String>,
+    /// The line of the callsite.
+    pub line: Option<u32>,
+    /// The number of spans that ended in a session.
+    pub covered: u64,
+    /// The number of spans that ended in none, by the likely reason.
+    pub missing: Vec<(Reason, u64)>,
+    /// The number of the spans in a session that set another one than they inherited.
+    pub replacing: u64,
+    /// The number of spans that the sampler dropped. They aren't exported, and aren't counted elsewhere.
+    pub not_sampled: u64,
+}
+
+/// The likely reason why a span is in no session. `Display` describes it, with a cure.
+///
+/// ```
+/// use tracing_session::tracer::Reason;
+///
+/// assert!(Reason::RootOutside.to_string().contains("in_session"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The span is a root, and no session applied where it was created, such as in a spawned task.
+    RootOutside,
+    /// The span was created with `parent: None`, or under an empty `Context`, where a session applied.
+    ParentNone,
+    /// The span was created before the session that applied where it started.
+    CreatedBefore,
+    /// The span continues a trace from headers that contain no session.
+    HeadersWithout,
+    /// The span inherits from a span in no session.
+    ParentOutside,
+    /// A field for the session was declared, and hadn't been recorded when the span ended.
+    NotRecorded,
+}
+
+impl Reason {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::RootOutside,
+        Self::ParentNone,
+        Self::CreatedBefore,
+        Self::HeadersWithout,
+        Self::ParentOutside,
+        Self::NotRecorded,
+    ];
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RootOutside => {
+                "No session applies where this root is created. In a spawned task use `.in_current_span()` or \
+                 `.in_session(session)`, and in `spawn_blocking` enter the span or the session inside the closure."
+            }
+            Self::ParentNone => {
+                "Created with `parent: None` or an empty `Context`, so it inherits nothing. Remove the parent, or set \
+                 the session inside the span."
+            }
+            Self::CreatedBefore => {
+                "Created before its session was attached. Create it inside the session."
+            }
+            Self::HeadersWithout => {
+                "The headers that it continues contain no session. Send one, or set the session in the handler."
+            }
+            Self::ParentOutside => "Its parent is in no session. Set the session at the parent.",
+            Self::NotRecorded => {
+                "It ended before a valid id was recorded in the field for the session. Record the id earlier."
+            }
+        })
+    }
+}
+
+impl Coverage {
+    /// The number of spans that ended, without those that the sampler dropped.
+    ///
+    /// ```
+    /// assert_eq!(tracing_session::tracer::Coverage::default().spans(), 0);
+    /// ```
+    pub fn spans(&self) -> u64 {
+        self.rows
+            .iter()
+            .map(|row| row.covered + row.without())
+            .sum()
+    }
+
+    /// The number of spans that ended in a session.
+    ///
+    /// ```
+    /// assert_eq!(tracing_session::tracer::Coverage::default().covered(), 0);
+    /// ```
+    pub fn covered(&self) -> u64 {
+        self.rows.iter().map(|row| row.covered).sum()
+    }
+
+    /// The share of spans in a session, from 0 to 1. It is 1 if there are no spans.
+    ///
+    /// ```
+    /// assert_eq!(tracing_session::tracer::Coverage::default().ratio(), 1.0);
+    /// ```
+    pub fn ratio(&self) -> f64 {
+        match self.spans() {
+            0 => 1.0,
+            spans => self.covered() as f64 / spans as f64,
+        }
+    }
+
+    /// The spans by the place that creates them. Above 1,024 places, the last row contains all others.
+    ///
+    /// ```
+    /// assert!(tracing_session::tracer::Coverage::default().rows().is_empty());
+    /// ```
+    pub fn rows(&self) -> &[CoverageRow] {
+        &self.rows
+    }
+
+    /// One line.
+    pub(super) fn summary(&self) -> String {
+        let cure = match self.covered() < self.spans() {
+            true => "; see `SessionTracerProvider::coverage`, or set TRACING_SESSION_COVERAGE=1",
+            false => "",
+        };
+        format!("{}{cure}", self.share())
+    }
+
+    fn share(&self) -> String {
+        // Rounded down, so that 100 % are all.
+        let percent = (self.ratio() * 1_000.0).floor() / 10.0;
+        format!(
+            "{percent} % of {} spans had a session",
+            grouped(self.spans())
+        )
+    }
+}
+
+impl CoverageRow {
+    fn without(&self) -> u64 {
+        self.missing.iter().map(|(_, count)| count).sum()
+    }
+
+    fn place(&self) -> String {
+        match (&self.file, self.line) {
+            (Some(file), Some(line)) => format!("{file}:{line}"),
+            _ => format!("tracer {}", self.instrumentation_scope),
+        }
+    }
+}
+
+/// The most lines of a table.
+const MOST_LINES: usize = 40;
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.", self.share())?;
+        let not_sampled: u64 = self.rows.iter().map(|row| row.not_sampled).sum();
+        if not_sampled > 0 {
+            let not_sampled = grouped(not_sampled);
+            write!(f, " The sampler dropped {not_sampled} more spans.")?;
+        }
+        let mut missing: Vec<_> = self
+            .rows
+            .iter()
+            .flat_map(|row| row.missing.iter().map(move |it| (row, it)))
+            .map(|(row, (reason, count))| {
+                let of = format!(
+                    "{} of {}",
+                    grouped(*count),
+                    grouped(row.covered + row.without())
+                );
+                (*count, of, row, reason.to_string())
+            })
+            .collect();
+        missing.sort_by_key(|(count, ..)| std::cmp::Reverse(*count));
+        table(f, "Spans in no session", &missing)?;
+        let replacing = self.rows.iter().filter(|row| row.replacing > 0);
+        let replacing: Vec<_> = replacing
+            .map(|row| {
+                (
+                    row.replacing,
+                    grouped(row.replacing),
+                    row,
+                    REPLACING.to_owned(),
+                )
+            })
+            .collect();
+        table(
+            f,
+            "Spans that set another session inside a session",
+            &replacing,
+        )
+    }
+}
+
+const REPLACING: &str = "If its id is none of your sessions, such as a connection's, exclude the span with \
+                         `SessionLayer::with_opener_filter`.";
+
+type Line<'a> = (u64, String, &'a CoverageRow, String);
+
+fn table(f: &mut fmt::Formatter<'_>, title: &str, lines: &[Line<'_>]) -> fmt::Result {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let shown = &lines[..lines.len().min(MOST_LINES)];
+    let width = |text: &dyn Fn(&Line<'_>) -> usize| shown.iter().map(text).max().unwrap_or(0);
+    let counts = width(&|(_, count, ..)| count.len());
+    let names = width(&|(_, _, row, _)| row.span.chars().count());
+    let places = width(&|(_, _, row, _)| row.place().chars().count());
+    write!(f, "\n\n{title}:")?;
+    for (_, count, row, text) in shown {
+        let (name, place) = (&row.span, row.place());
+        write!(
+            f,
+            "\n{count:>counts$}  {name:names$}  {place:places$}  {text}"
+        )?;
+    }
+    if lines.len() > shown.len() {
+        write!(f, "\n... and {} more", lines.len() - shown.len())?;
+    }
+    Ok(())
+}
+
+/// With commas between groups of three digits.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
