@@ -205,7 +205,7 @@ pub mod guide {
     #[cfg_attr(any(feature = "tower", not(doctest)), doc = include_str!("guide/servers.md"))]
     pub mod servers {}
 
-    #[doc = include_str!("guide/outliving.md")]
+    #[cfg_attr(any(feature = "tower", not(doctest)), doc = include_str!("guide/outliving.md"))]
     pub mod outliving {}
 
     #[cfg_attr(any(feature = "otlp", not(doctest)), doc = include_str!("guide/backends.md"))]
