@@ -8,7 +8,6 @@ use crate::base::diagnostic;
 use crate::base::shards::unique_number;
 use crate::scope::context::CurrentScope;
 use crate::scope::{Scope, bridge, thread};
-use crate::tracer::attributes::SpanAttributes;
 use crate::tracer::report::{Coverage, CoverageRow, Reason};
 use opentelemetry::trace::{SpanBuilder, TraceContextExt};
 use opentelemetry::{Context, KeyValue, Value};
@@ -74,6 +73,18 @@ pub(super) struct Counted {
     reason: Reason,
 }
 
+/// How a span ends.
+pub(super) enum Ending {
+    NotSampled,
+    InSession {
+        /// The span set another session than it inherits.
+        replaces: bool,
+    },
+    /// A field might still set the session.
+    BeforeRecord,
+    InNone,
+}
+
 /// In place of a row's number: the span writes its reason.
 const EXPLAINS: NonZeroU16 = NonZeroU16::MAX;
 
@@ -130,18 +141,24 @@ impl Counters {
 }
 
 impl TracerCounters {
-    /// Finds the row of a span that starts. Call it before the tracer takes its marks out of the builder.
-    #[inline]
-    pub(super) fn begin(&self, builder: &SpanBuilder) -> Counted {
-        let attributes = builder.attributes.as_deref().unwrap_or_default();
+    /// Finds the row of a span that starts under `parent`.
+    #[inline(never)]
+    pub(super) fn begin(
+        &self,
+        builder: &mut SpanBuilder,
+        parent: &Context,
+        has_scope: bool,
+    ) -> Counted {
+        let attributes = builder.attributes.get_or_insert_default();
+        let is_root = bridge::take_root_mark(attributes);
         Counted {
             row: match self.explains {
                 true => EXPLAINS,
                 false => self.row(&builder.name, attributes),
             },
-            reason: match bridge::is_of_root(attributes) {
-                true => Reason::ParentNone,
-                false => Reason::CreatedBefore,
+            reason: match has_scope {
+                true => Reason::ParentOutside,
+                false => reason(parent, is_root),
             },
         }
     }
@@ -310,50 +327,44 @@ impl Row {
 }
 
 impl Counted {
-    /// The span has started under `parent`, in no scope.
-    #[inline(never)]
-    pub(super) fn started_outside(&mut self, parent: &Context) {
-        let span = parent.span();
-        let span = span.span_context();
-        match span.is_valid() {
-            true if span.is_remote() => self.reason = Reason::HeadersWithout,
-            true => self.reason = Reason::ParentOutside,
-            // Otherwise it is why the span isn't in this session.
-            false if !is_session_current() => self.reason = Reason::RootOutside,
-            false => {}
-        }
-    }
-
     /// Counts the span when it ends. Returns the reason if the span has to write it.
     #[inline]
-    pub(super) fn end(self, own: &SpanAttributes, is_recording: bool) -> Option<KeyValue> {
-        let row = ROWS
-            .get(usize::from(self.row.get()) - 1)
-            .and_then(OnceLock::get);
-        let add = |counter: fn(&Row) -> &AtomicU64| {
-            if let Some(row) = row {
-                counter(row).fetch_add(1, Ordering::Relaxed);
-            }
+    pub(super) fn end(self, ending: &Ending) -> Option<KeyValue> {
+        let reason = match ending {
+            Ending::BeforeRecord => Reason::NotRecorded,
+            _ => self.reason,
         };
-        if !is_recording {
-            add(|row| &row.not_sampled);
-            return None;
-        }
-        if own.is_in_session() {
-            add(|row| &row.covered);
-            if own.replaces_session() {
-                add(|row| &row.replacing);
+        let add = |counter: &AtomicU64| _ = counter.fetch_add(1, Ordering::Relaxed);
+        let row = ROWS.get(usize::from(self.row.get()) - 1);
+        if let Some(row) = row.and_then(OnceLock::get) {
+            match ending {
+                Ending::NotSampled => add(&row.not_sampled),
+                Ending::InSession { replaces } => {
+                    add(&row.covered);
+                    if *replaces {
+                        add(&row.replacing);
+                    }
+                }
+                Ending::BeforeRecord | Ending::InNone => add(&row.missing[reason as usize]),
             }
-            return None;
         }
-        let reason = match own.may_get_session() {
-            true => Reason::NotRecorded,
-            false => self.reason,
-        };
-        if let Some(row) = row {
-            row.missing[reason as usize].fetch_add(1, Ordering::Relaxed);
-        }
-        (self.row == EXPLAINS).then(|| KeyValue::new(REASON_KEY, reason as i64))
+        let is_missing = matches!(ending, Ending::BeforeRecord | Ending::InNone);
+        let is_written = is_missing && self.row == EXPLAINS;
+        is_written.then(|| KeyValue::new(REASON_KEY, reason as i64))
+    }
+}
+
+/// Why a span is in no session that starts under `parent`, in no scope.
+#[cold]
+fn reason(parent: &Context, is_root: bool) -> Reason {
+    let span = parent.span();
+    let span = span.span_context();
+    match span.is_valid() {
+        true if span.is_remote() => Reason::HeadersWithout,
+        true => Reason::ParentOutside,
+        false if !is_session_current() => Reason::RootOutside,
+        false if is_root => Reason::ParentNone,
+        false => Reason::CreatedBefore,
     }
 }
 
