@@ -340,8 +340,8 @@ impl SpanAttributes {
         }
         let scope = self.scope.as_ref();
         let is_marked = |more: &More| more.marked.id.is_some();
-        let has_id = self.ids.have(Part::Session) || self.scope_has(&[IdKind::Session]);
-        if has_id || self.more.as_deref().is_some_and(is_marked) {
+        let has_id = scope.is_some_and(|it| it.with_values(|values| values.id.is_some()));
+        if has_id || self.ids.have(Part::Session) || self.more.as_deref().is_some_and(is_marked) {
             let is_other =
                 |it: &Arc<Scope>| it.inherited_id().is_some_and(|id| Some(id) != it.id());
             let replaces = self.opener.is_some() && scope.is_some_and(is_other);

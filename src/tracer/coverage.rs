@@ -168,20 +168,24 @@ impl TracerCounters {
         let place = Place::of(attributes);
         let key = match &place {
             // A callsite has one file name, so its address tells it from others.
-            Some(place) => mixed(place.file.as_ptr() as usize as u64, place.line),
+            Some(place) => (place.file.as_ptr() as usize as u64).rotate_left(20) ^ place.line,
             None => hash_of(span),
         };
         let key = mixed(key, self.hash) & !NUMBER_BITS;
-        for slot in probe(key) {
-            match slot.load(Ordering::Acquire) {
-                0 => break,
-                found if found & !NUMBER_BITS == key => {
-                    return number(found).unwrap_or(EXPLAINS);
-                }
-                _ => {}
-            }
+        let first = SLOTS[first_slot(key)].load(Ordering::Acquire);
+        match number(first).filter(|_| first & !NUMBER_BITS == key) {
+            Some(number) => number,
+            None => self.find_row(key, span, place),
         }
-        self.new_row(key, span, place)
+    }
+
+    #[inline(never)]
+    fn find_row(&self, key: u64, span: &str, place: Option<Place<'_>>) -> NonZeroU16 {
+        let slots = probe(key).map(|it| it.load(Ordering::Acquire));
+        let mut found = slots.take_while(|it| *it != 0);
+        let found = found.find(|it| it & !NUMBER_BITS == key);
+        let new_row = || self.new_row(key, span, place);
+        found.and_then(number).unwrap_or_else(new_row)
     }
 
     /// The row of a place whose key isn't in the table.
@@ -219,11 +223,15 @@ impl TracerCounters {
     }
 }
 
-/// The slots in which a row with this key can be.
 #[inline]
+fn first_slot(key: u64) -> usize {
+    (key >> 32) as usize % SLOT_COUNT
+}
+
+/// The slots in which a row with this key can be.
 fn probe(key: u64) -> impl Iterator<Item = &'static AtomicU64> {
-    let start = (key >> 32) as usize;
-    (start..start + PROBES).map(|at| &SLOTS[at % SLOT_COUNT])
+    let first = first_slot(key);
+    (first..first + PROBES).map(|at| &SLOTS[at % SLOT_COUNT])
 }
 
 /// Numbers begin at one.
@@ -245,11 +253,12 @@ struct Place<'a> {
 impl<'a> Place<'a> {
     #[inline]
     fn of(attributes: &'a [KeyValue]) -> Option<Self> {
-        let is = |key: &'static str| move |it: &KeyValue| it.key.as_str() == key;
-        let at = attributes.iter().position(is("code.file.path"))?;
-        let mut after = attributes[at..].iter();
-        let line = after.find(|it| is("code.line.number")(it))?;
-        match (&attributes[at].value, &line.value) {
+        let is_file = |it: &KeyValue| it.key.as_str() == "code.file.path";
+        let is_line = |it: &&KeyValue| it.key.as_str() == "code.line.number";
+        let at = attributes.iter().position(is_file)?;
+        // The module is between the two.
+        let mut after = attributes.get(at + 2..)?.iter();
+        match (&attributes[at].value, &after.find(is_line)?.value) {
             (Value::String(file), Value::I64(line)) => Some(Self {
                 file: file.as_str(),
                 line: *line as u64,
