@@ -2,9 +2,9 @@
 
 use crate::support::{App, alone, remote, said_alone, session, values};
 use futures_util::FutureExt;
-use opentelemetry::Context;
 use opentelemetry::trace::{Tracer, TracerProvider};
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use opentelemetry::{Context, global};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider};
 use tracing::field::Empty;
 use tracing::{Instrument, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -282,4 +282,25 @@ fn summary_is_one_line() {
     let expected = "tracing-session: 0 % of 2,000 spans had a session; see `SessionTracerProvider::coverage`, or set \
                     TRACING_SESSION_COVERAGE=1";
     assert!(said.lines().any(|line| line == expected), "{said}");
+}
+
+/// Spans of libraries that use it are missing, and no counter sees them.
+#[test]
+fn global_provider_that_is_not_wrapped_is_named() {
+    if !alone(test_name!(), &[]) {
+        return;
+    }
+    const NAMED: &str = "global::set_tracer_provider";
+    let app = app();
+    let table = || app.provider.coverage().to_string();
+    assert!(!table().contains(NAMED), "none is set: {}", table());
+    let exporter = InMemorySpanExporter::default();
+    let other = SdkTracerProvider::builder().with_simple_exporter(exporter.clone());
+    global::set_tracer_provider(other.with_sampler(Sampler::AlwaysOn).build());
+    assert!(table().contains(NAMED), "{}", table());
+    global::set_tracer_provider(app.provider.clone());
+    assert!(!table().contains(NAMED), "{}", table());
+    assert!(exporter.get_finished_spans().unwrap().is_empty());
+    assert!(app.spans().is_empty());
+    assert_eq!(app.provider.coverage(), Coverage::default());
 }

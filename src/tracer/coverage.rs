@@ -122,9 +122,8 @@ impl Counters {
     pub(super) fn to_coverage(&self) -> Coverage {
         let is_ours = |row: &&Row| row.provider.is_none_or(|it| it == self.provider);
         let rows = ROWS.iter().filter_map(OnceLock::get).filter(is_ours);
-        Coverage {
-            rows: rows.map(Row::to_row).collect(),
-        }
+        let rows = rows.map(Row::to_row).filter(CoverageRow::has_any);
+        Coverage::new(rows.collect())
     }
 
     /// Prints the coverage to standard error, once.

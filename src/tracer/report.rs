@@ -1,5 +1,11 @@
 //! The coverage as a value, and as a text.
 
+use crate::scope::bridge;
+use opentelemetry::trace::{
+    Span, SpanBuilder, SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState,
+    Tracer,
+};
+use opentelemetry::{Context, global};
 use std::fmt;
 
 /// Spans that have ended, in a session and in none: see
@@ -17,7 +23,9 @@ use std::fmt;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Coverage {
-    pub(super) rows: Vec<CoverageRow>,
+    rows: Vec<CoverageRow>,
+    /// OpenTelemetry's global tracer provider is set, and is none of this crate's.
+    is_global_unwrapped: bool,
 }
 
 /// The spans of one place in the code.
@@ -119,6 +127,13 @@ impl fmt::Display for Reason {
 }
 
 impl Coverage {
+    pub(super) fn new(rows: Vec<CoverageRow>) -> Self {
+        Self {
+            rows,
+            is_global_unwrapped: is_global_unwrapped(),
+        }
+    }
+
     /// The number of spans that ended, without those that the sampler dropped.
     ///
     /// ```
@@ -185,6 +200,10 @@ impl CoverageRow {
         self.missing.iter().map(|(_, count)| count).sum()
     }
 
+    pub(super) fn has_any(&self) -> bool {
+        self.covered + self.without() + self.not_sampled > 0
+    }
+
     fn place(&self) -> String {
         match (&self.file, self.line) {
             (Some(file), Some(line)) => format!("{file}:{line}"),
@@ -208,12 +227,20 @@ impl fmt::Display for Coverage {
             };
             self.list(f, &reason, count)?;
         }
-        self.list(f, &REPLACING, |row| row.replacing)
+        self.list(f, &REPLACING, |row| row.replacing)?;
+        match self.is_global_unwrapped {
+            true => write!(f, "\n\n{GLOBAL}"),
+            false => Ok(()),
+        }
     }
 }
 
 const REPLACING: &str = "These spans set another session inside a session. If its id identifies something else, such as a \
                          connection, exclude them with `SessionLayer::with_opener_filter`.";
+
+const GLOBAL: &str = "OpenTelemetry's global tracer provider isn't a `SessionTracerProvider`, so the spans of libraries that use \
+                      it are in no session, and aren't counted. Call `opentelemetry::global::set_tracer_provider` with the \
+                      wrapped provider.";
 
 impl Coverage {
     /// Lists the places for which `count` isn't zero, under a title.
@@ -260,4 +287,17 @@ fn grouped(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// Whether OpenTelemetry's global tracer provider is set, and is none of this crate's.
+fn is_global_unwrapped() -> bool {
+    // Suppressed, so the span isn't exported. Only the tracer of no provider takes over the parent.
+    let (trace, span) = (TraceId::from(1), SpanId::from(1));
+    let remote = SpanContext::new(trace, span, TraceFlags::default(), true, TraceState::NONE);
+    let parent = Context::new().with_telemetry_suppressed();
+    let parent = parent.with_remote_span_context(remote.clone());
+    let builder = SpanBuilder::from_name("coverage");
+    let span = global::tracer("tracing-session").build_with_context(builder, &parent);
+    let is_set = *span.span_context() != remote;
+    is_set && !bridge::is_session_span(&Context::new().with_span(span))
 }
