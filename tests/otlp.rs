@@ -174,7 +174,7 @@ fn guard_tells_the_subscriber_that_spans_did_not_arrive() {
         let said = diagnostics.said();
         let last = said.last().unwrap();
         assert!(
-            last.starts_with("tracing-session: not all spans were exported: "),
+            last.starts_with("not all spans were exported: "),
             "{said:?}"
         );
         assert!(last.contains(why), "{said:?}");
@@ -197,10 +197,10 @@ fn guard_says_on_standard_error_that_spans_did_not_arrive_where_nobody_listens()
 fn installed_subscriber_shows_why_spans_do_not_arrive() {
     if let Some(said) = support::said_alone(test_name!(), &[]) {
         for expected in [
-            "\nWARN tracing_session: tracing-session: no spans reach 127.0.0.1:1: ",
+            "\nWARN tracing_session: no spans reach 127.0.0.1:1: ",
             "Connection refused",
             "\nERROR opentelemetry_sdk: name=BatchSpanProcessor.ExportError",
-            "\nWARN tracing_session: tracing-session: not all spans were exported: ",
+            "\nWARN tracing_session: not all spans were exported: ",
         ] {
             assert_eq!(said.matches(expected).count(), 1, "{expected}: {said}");
         }

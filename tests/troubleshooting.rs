@@ -120,7 +120,7 @@ fn codes(cell: &str) -> Vec<&str> {
         let ticks = rest[start..].bytes().take_while(|it| *it == b'`').count();
         let (fence, inside) = rest[start..].split_at(ticks);
         let end = inside.find(fence).expect("the code has an end");
-        codes.push(&inside[..end]);
+        codes.push(inside[..end].trim());
         rest = &inside[end + ticks..];
     }
     codes

@@ -19,7 +19,7 @@ use std::sync::{Arc, OnceLock};
 use tracing::dispatcher::WeakDispatch;
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Id, Record};
-use tracing::{Dispatch, Subscriber};
+use tracing::{Dispatch, Subscriber, dispatcher};
 use tracing_opentelemetry::get_otel_context;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
@@ -236,7 +236,22 @@ pub(crate) struct SubscriberHandle {
 
 impl SubscriberHandle {
     pub(crate) fn upgrade(&self) -> Option<Dispatch> {
-        self.dispatch.get()?.upgrade()
+        match self.dispatch.get() {
+            Some(dispatch) => dispatch.upgrade(),
+            None => self.find(),
+        }
+    }
+
+    /// A `Vec` of layers doesn't tell them the dispatcher. In a callback that may emit events it is often the default.
+    #[cold]
+    fn find(&self) -> Option<Dispatch> {
+        dispatcher::get_default(|dispatch| {
+            let found = &LayerState::of(dispatch)?.subscriber;
+            std::ptr::eq(found, self).then(|| {
+                let _already = self.dispatch.set(dispatch.downgrade());
+                dispatch.clone()
+            })
+        })
     }
 
     /// The `Context` of a span that the OpenTelemetry layer knows. Starts the span.

@@ -357,7 +357,7 @@ fn levels_are_those_that_the_environment_asks_for() {
             return telemetry.shutdown().unwrap();
         };
         assert_eq!(receiver.spans(), expected, "{levels}");
-        let warning = "WARN tracing_session: tracing-session: RUST_LOG: `[span]=debug` is ignored";
+        let warning = "WARN tracing_session: RUST_LOG: `[span]=debug` is ignored";
         assert_eq!(said.contains(warning), levels.contains('['), "{said}");
         assert!(!said.contains("DEBUG "), "{said}");
     }
@@ -385,7 +385,7 @@ fn turns_are_exported_unless_less_is_asked_of_all_or_of_ours() {
         };
         let turns: &[_] = if exported { &["turn chat-42 -"] } else { &[] };
         assert_eq!(receiver.spans(), turns, "{levels}");
-        let warning = "the turns of a Conversation are not traced";
+        let warning = "the turns of a `Conversation` are not exported";
         assert_eq!(said.contains(warning), !exported, "{levels}: {said}");
     }
 }

@@ -66,7 +66,7 @@ rows! {
         assert_eq!(roots(&app.spans()), ["turn", "turn"]);
     };
 
-    turns_are_disabled: alone "the turns of a Conversation are not traced" => |row| {
+    turns_are_disabled: alone "the turns of a `Conversation` are not exported" => |row| {
         let app = App::with_layer(|otel| {
             let levels = Targets::new().with_target("my_app", Level::DEBUG);
             let levels = levels.with_target("tracing_session", Level::WARN);

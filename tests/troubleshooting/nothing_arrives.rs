@@ -53,7 +53,7 @@ rows! {
         assert!(app.said()[0].contains("status code: 404"), "{:?}", app.said());
     };
 
-    guard_is_not_kept: here "no span is exported" => |row| {
+    guard_is_not_kept: here "no span is exported because the telemetry guard" => |row| {
         let app = Mistaken::unwrapped(|_| None::<LevelFilter>);
         let subscriber = || tracing_subscriber::registry().with(app.diagnostics.clone());
         let work = || (0..3).for_each(|_| info_span!("answer").in_scope(|| {}));

@@ -117,7 +117,7 @@ impl Drop for Telemetry {
         }
         self.state.setup.wrapped.guard_dropped();
         if let Err(error) = self.end() {
-            diagnostic::emit_or_print(&error.full_text().into());
+            diagnostic::emit(&Message::from(error.full_text()).about_setup());
         }
     }
 }
