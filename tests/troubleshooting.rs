@@ -160,9 +160,24 @@ fn misled(name: &str, row: &str, test: impl FnOnce(&Row)) {
     }
 }
 
+/// The same, where a request may take a minute.
+fn patient(name: &str, row: &str, test: impl FnOnce(&Row)) {
+    if support::alone(name, &[("OTEL_EXPORTER_OTLP_TIMEOUT", "60000")]) {
+        here(name, row, test);
+    }
+}
+
 /// In a process of its own, which prints what is said.
 fn printed(name: &str, row: &str, test: impl FnOnce()) {
     match support::said_alone(name, &[("RUST_LOG", "info,[span]=debug")]) {
+        None => test(),
+        Some(printed) => here(name, row, |row| row.says(&printed)),
+    }
+}
+
+/// The same with a level that most spans don't have.
+fn quiet(name: &str, row: &str, test: impl FnOnce()) {
+    match support::said_alone(name, &[("RUST_LOG", "warn")]) {
         None => test(),
         Some(printed) => here(name, row, |row| row.says(&printed)),
     }

@@ -7,6 +7,8 @@ mod emit;
 
 #[cfg(feature = "sampler")]
 pub(crate) use emit::defer_once;
+#[cfg(feature = "otlp")]
+pub(crate) use emit::emit_to;
 pub(crate) use emit::{Message, Once, defer, emit, emit_once, flush, has_deferred, is_first};
 
 use crate::base::error::{Error, ErrorKind};
@@ -179,12 +181,54 @@ pub(crate) fn not_a_ratio(ratio: f64) -> Message {
 }
 
 #[cfg(feature = "otlp")]
-pub(crate) fn directive_ignored(directive: &str) -> Message {
-    let text = format!("RUST_LOG: `{directive}` is ignored: not of the form target=level");
+pub(crate) const LAYER_NOT_ADDED: Message = Message::of_setup(
+    "no span was exported because the layer that `build()` returned is on no subscriber: use \
+     `tracing_subscriber::registry().with(layer).init()`",
+);
+#[cfg(feature = "otlp")]
+pub(crate) const NO_SPAN_REACHED: Message = Message::of_setup(
+    "no span was exported because none reached the OpenTelemetry layer: enable the target and level of your spans in \
+     the subscriber's filter (spans of `info_span!` and `#[instrument]` have the level INFO), and create a span in \
+     each session",
+);
+#[cfg(feature = "otlp")]
+pub(crate) const NOT_IN_TIME: Message = Message::of_setup(
+    "the last spans may be lost because they could not be sent in time: check that the backend answers",
+);
+
+/// `RUST_LOG` enables no span of the level INFO.
+#[cfg(feature = "otlp")]
+pub(crate) fn levels_too_low(levels: &str) -> Message {
+    let text = format!(
+        "spans of the level INFO are not exported because RUST_LOG is `{levels}`, and `info_span!` and `#[instrument]` \
+         create spans of this level: use `RUST_LOG=info`, or `RUST_LOG={levels},my_app=info`"
+    );
     Message::from(text).about_setup()
 }
 
 #[cfg(feature = "otlp")]
-pub(crate) fn not_reached(address: &str, cause: &dyn std::error::Error) -> Message {
-    Message::from(format!("no spans reach {address}: {cause}")).about_setup()
+pub(crate) fn directive_ignored(directive: &str) -> Message {
+    let text = format!(
+        "RUST_LOG: `{directive}` is ignored because it is not of the form `target=level`: use such directives, or \
+         `build()` and an `EnvFilter`"
+    );
+    Message::from(text).about_setup()
+}
+
+#[cfg(feature = "otlp")]
+pub(crate) fn not_reached(address: &str, cause: &str) -> Message {
+    let text = format!(
+        "no spans reach {address} ({cause}): start the backend, or set its address with OTEL_EXPORTER_OTLP_ENDPOINT or \
+         `with_endpoint`"
+    );
+    Message::from(text).about_setup()
+}
+
+#[cfg(feature = "otlp")]
+pub(crate) fn refused(address: &str, cause: &str) -> Message {
+    let text = format!(
+        "the backend at {address} refuses the spans ({cause}): check the path of the endpoint, and the key that \
+         `with_api_key` or `with_header` sends"
+    );
+    Message::from(text).about_setup()
 }

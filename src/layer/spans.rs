@@ -4,6 +4,8 @@
 //! Locks: never hold the extensions of two spans, and none while foreign code runs (a field's `Debug`, the start of an
 //! OpenTelemetry span): the OpenTelemetry layer locks extensions in its own order.
 
+#[cfg(feature = "otlp")]
+use crate::base::diagnostic::Message;
 use crate::base::setup::{AROUND, BESIDE, FoundTracer, SetupCheck};
 use crate::base::{diagnostic, setup};
 use crate::layer::openers::Openers;
@@ -257,6 +259,21 @@ impl SubscriberHandle {
     /// The `Context` of a span that the OpenTelemetry layer knows. Starts the span.
     pub(crate) fn otel_context(&self, id: &Id) -> Option<OtelContext> {
         get_otel_context(id, &self.upgrade()?)
+    }
+
+    /// Whether the layer is on a subscriber.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn is_added(&self) -> bool {
+        self.access.get().is_some()
+    }
+
+    /// Emits `message` to this subscriber, or to the current one if this one has gone: outside callbacks.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn emit(&self, message: &Message) {
+        match self.upgrade() {
+            Some(dispatch) => diagnostic::emit_to(&dispatch, message),
+            None => diagnostic::emit(message),
+        }
     }
 
     #[inline]

@@ -49,6 +49,12 @@ impl Message {
     }
 }
 
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 /// A mistake in a value.
 impl From<String> for Message {
     fn from(text: String) -> Self {
@@ -130,13 +136,13 @@ pub(crate) fn flush(dispatch: &Dispatch) {
     // Taken first, because a subscriber that gets the event may defer the next message.
     let deferred = DEFERRED.try_with(RefCell::take).unwrap_or_default();
     for message in deferred {
-        report(dispatch, &message);
+        emit_to(dispatch, &message);
     }
 }
 
-/// Emits `message` at once: outside callbacks.
+/// Emits `message` at once, to the current subscriber: outside callbacks.
 pub(crate) fn emit(message: &Message) {
-    dispatcher::get_default(|dispatch| report(dispatch, message));
+    dispatcher::get_default(|dispatch| emit_to(dispatch, message));
 }
 
 /// Defers `message` unless it was deferred or emitted once before.
@@ -154,7 +160,8 @@ pub(crate) fn emit_once(message: Message) {
     }
 }
 
-fn report(dispatch: &Dispatch, message: &Message) {
+/// Emits `message` at once: outside callbacks.
+pub(crate) fn emit_to(dispatch: &Dispatch, message: &Message) {
     /// Terminal user interfaces turn the warnings off.
     static IS_OFF: LazyLock<bool> = LazyLock::new(|| {
         let value = variable("TRACING_SESSION_DIAGNOSTICS").ok().flatten();
