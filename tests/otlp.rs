@@ -229,6 +229,31 @@ fn installed_subscriber_shows_why_spans_do_not_arrive() {
     }
 }
 
+/// Fewer than the spans after which the layer itself tells so.
+#[test]
+fn guard_tells_of_a_few_spans_with_another_field_in_a_process_without_a_session() {
+    for (sets_session, expected) in [(false, 1), (true, 0)] {
+        let variables: &[_] = if sets_session {
+            &[("SETS_SESSION", "1")]
+        } else {
+            &[]
+        };
+        let Some(said) = support::said_alone(test_name!(), variables) else {
+            let receiver = Receiver::start();
+            let telemetry = pipeline("my-app").with_endpoint(receiver.url()).install();
+            info_span!("login", user_id = "secret-7").in_scope(|| {});
+            if std::env::var_os("SETS_SESSION").is_some() {
+                answer();
+            }
+            return drop(telemetry);
+        };
+        let hint = "has a field `user_id`: if it identifies the user, use \
+                    `SessionLayer::new().with_user_field(\"user_id\")`\n";
+        assert_eq!(said.matches(hint).count(), expected, "{said}");
+        assert!(!said.contains("secret"), "{said}");
+    }
+}
+
 #[test]
 fn guard_gives_up_after_ten_seconds() {
     let hangs = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

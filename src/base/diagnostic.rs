@@ -102,6 +102,16 @@ pub(crate) fn too_many_details() {
     }
 }
 
+/// No session was set in this process, and a span has a field that may contain one.
+pub(crate) fn no_session_set(span: &Metadata<'_>, field: &str, noun: &str) -> Message {
+    let (name, at) = (span.name(), location(span));
+    let text = format!(
+        "no session was set, but span `{name}` at {at} has a field `{field}`: if it identifies the {noun}, use \
+         `SessionLayer::new().with_{noun}_field(\"{field}\")`"
+    );
+    Message::from(text).about_setup()
+}
+
 /// A span that is an opener only by the default name inherits a session that was set explicitly.
 pub(crate) fn implicit_opener_ignored(span: &Metadata<'_>) {
     let (name, at) = (span.name(), location(span));
@@ -155,6 +165,17 @@ pub(crate) fn id_kept(span: &'static Metadata<'static>, key: &'static str) {
              of starting with a placeholder)"
         ));
     }
+}
+
+/// An id has more characters than the backend accepts under a key.
+pub(crate) fn over_limit(key: &'static str, characters: usize, reaction: &str) -> Option<Message> {
+    let text = || {
+        format!(
+            "an id in `{key}` has more than {characters} characters, so {reaction}: use shorter ids, or export hashes of \
+             them with `IdPolicy::hashed`"
+        )
+    };
+    is_first(&REPORTED, Mistake::OverLimit(key)).then(|| Message::from(text()).about_setup())
 }
 
 /// A header contains no valid id, or several that differ.

@@ -79,6 +79,7 @@ pub(crate) enum Mistake {
     OwnAttribute(&'static str, ErrorKind),
     KeptId(Identifier, &'static str),
     EarlySpan(Identifier, &'static str),
+    OverLimit(&'static str),
     Message(Message),
     /// It was written to standard error.
     Printed(Message),

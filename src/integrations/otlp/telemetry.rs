@@ -112,6 +112,9 @@ impl Telemetry {
         if let Some(reason) = self.nothing_exported() {
             self.state.subscriber.emit(&reason);
         }
+        if let Some(hint) = self.state.openers.names.last_hint() {
+            self.state.subscriber.emit(hint);
+        }
         result
     }
 
