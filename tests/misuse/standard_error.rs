@@ -18,8 +18,10 @@ where
     SessionLayer::new().wrap(tracing_opentelemetry::layer().with_tracer(provider.tracer("app")))
 }
 
+type Subscribe = fn() -> Dispatch;
+
 /// Where the events of each subscriber go.
-const SUBSCRIBERS: [(&str, fn() -> Dispatch); 5] = [
+const SUBSCRIBERS: [(&str, Subscribe); 5] = [
     ("nowhere", || {
         tracing_subscriber::registry()
             .with(without_the_provider())
@@ -59,7 +61,7 @@ fn of_this_crate() -> Targets {
 }
 
 /// Makes a mistake in the setup twice, and one in a value, inside a span that has an id.
-fn make_mistakes(subscriber: fn() -> Dispatch) {
+fn make_mistakes(subscriber: Subscribe) {
     for _ in 0..2 {
         let _default = dispatcher::set_default(&subscriber());
         session!("secret-42").in_scope(|| info_span!("below").in_scope(|| {}));
