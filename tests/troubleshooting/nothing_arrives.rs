@@ -127,23 +127,32 @@ rows! {
     };
 
     filter_disables_all: alone "no span was exported because none" => |row| {
-        let run = |work: fn(), level: LevelFilter| {
+        let span = || info_span!("answer").in_scope(|| {});
+        let session = || Session::new("chat-42").unwrap().in_scope(|| {});
+        let run = |pipeline: Pipeline, level: LevelFilter, work: &dyn Fn()| {
             let diagnostics = Diagnostics::default();
-            let (telemetry, layer) = pipeline("app").with_endpoint(DEAD).build().unwrap();
+            let (telemetry, layer) = pipeline.with_endpoint(DEAD).build().unwrap();
             let subscriber = tracing_subscriber::registry().with(diagnostics.clone());
             let _default = subscriber.with(layer).with(level).set_default();
             work();
             drop(telemetry);
             diagnostics.said()
         };
-        // No span was to be exported.
-        assert_eq!(run(|| {}, LevelFilter::INFO), NOTHING);
-        let said = run(|| info_span!("answer").in_scope(|| {}), LevelFilter::WARN);
-        assert_eq!(said.len(), 1);
-        row.says_all(&said);
-        let said = run(|| Session::new("chat-42").unwrap().in_scope(|| {}), LevelFilter::INFO);
-        assert_eq!(said.len(), 1);
-        row.says_all(&said);
+        let app = || pipeline("app");
+        // There was nothing to export, or nothing was sampled.
+        assert_eq!(run(app(), LevelFilter::INFO, &|| {}), NOTHING);
+        let unsampled = app().with_sampler(Sampler::AlwaysOff);
+        assert_eq!(run(unsampled, LevelFilter::INFO, &span), NOTHING);
+        let filtered = run(app(), LevelFilter::WARN, &span);
+        let without_a_span = run(app(), LevelFilter::INFO, &session);
+        for said in [filtered, without_a_span] {
+            assert_eq!(said.len(), 1);
+            row.says_all(&said);
+        }
+        // Such as a default session, which was set before.
+        assert_eq!(run(app(), LevelFilter::INFO, &session), NOTHING);
+        let unsampled = app().with_sampler(Sampler::AlwaysOff);
+        assert_eq!(run(unsampled, LevelFilter::INFO, &|| Session::default().in_scope(span)), NOTHING);
     };
 
     levels_are_too_low: quiet "spans of the level INFO are not exported" => || {
