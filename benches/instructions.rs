@@ -106,6 +106,14 @@ const fn of_baseline(what: &'static str, shape: &'static str, at_most: f64) -> P
     }
 }
 
+/// What coverage costs more, of the whole span without this crate.
+const fn more(what: &'static str, shape: &'static str, at_most: f64) -> Promise {
+    Promise {
+        cost: ((shape, Case::Coverage), Some((shape, Case::TracingSession))),
+        ..of_baseline(what, shape, at_most)
+    }
+}
+
 /// What the exporter takes in a shape, of what the same values cost that are written by hand.
 const fn exporter(
     what: &'static str,
@@ -158,6 +166,8 @@ const PROMISES: &[Promise] = {
         of_baseline("outside any session", "outside", 0.01),
         of_baseline("a single span outside any session", "outside1", 0.02),
         of_baseline("a disabled span or event", "disabled", 0.001),
+        more("more with coverage", "turn", 0.012),
+        more("the same, outside any session", "outside", 0.025),
         Promise {
             what: "a further poll, of one without this crate",
             cost: (("async10", TracingSession), Some(("async0", TracingSession))),

@@ -1,9 +1,11 @@
 //! A conversation: turns of one session, each linked to the turn before.
 
+pub(crate) mod rotation;
 pub(crate) mod state;
 pub(crate) mod turn;
 
-pub use self::state::{ConversationState, SessionRotation, link_context, parent_context};
+pub use self::rotation::SessionRotation;
+pub use self::state::{ConversationState, link_context, parent_context};
 pub use self::turn::{Turn, TurnSpan};
 
 use crate::base::error::Error;

@@ -12,6 +12,7 @@
 [apache]: https://docs.rs/crate/tracing-session/latest/source/LICENSE-APACHE
 [security]: https://docs.rs/crate/tracing-session/latest/source/SECURITY.md
 [guide]: crate::guide
+[adopting]: crate::guide::adopting
 [outliving]: crate::guide::outliving
 [troubleshooting]: crate::guide::troubleshooting
 "]
@@ -123,6 +124,8 @@ mod integrations {
     pub(crate) mod processors;
     #[cfg(feature = "sampler")]
     pub(crate) mod sampler;
+    #[cfg(feature = "testing")]
+    pub mod testing;
 }
 
 pub mod processors {
@@ -158,6 +161,10 @@ pub use integrations::otlp;
 #[cfg(feature = "sampler")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sampler")))]
 pub use integrations::sampler::SessionSampler;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+#[doc(inline)]
+pub use integrations::testing;
 #[doc(inline)]
 pub use layer::SessionLayer;
 #[doc(inline)]
@@ -189,10 +196,16 @@ pub mod guide {
     #[cfg_attr(any(feature = "otlp", not(doctest)), doc = include_str!("guide/set_up.md"))]
     pub mod set_up {}
 
+    #[doc = include_str!("guide/adopting.md")]
+    #[doc = "```diff"]
+    #[doc = include_str!("guide/adopt.diff")]
+    #[doc = "```"]
+    pub mod adopting {}
+
     #[cfg_attr(any(feature = "tower", not(doctest)), doc = include_str!("guide/servers.md"))]
     pub mod servers {}
 
-    #[doc = include_str!("guide/outliving.md")]
+    #[cfg_attr(any(feature = "tower", not(doctest)), doc = include_str!("guide/outliving.md"))]
     pub mod outliving {}
 
     #[cfg_attr(any(feature = "otlp", not(doctest)), doc = include_str!("guide/backends.md"))]

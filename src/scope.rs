@@ -157,8 +157,17 @@ impl Scope {
         self.live.as_ref()?.opener.as_ref()
     }
 
+    /// The session id that the opener of this scope inherits.
+    pub(crate) fn inherited_id(&self) -> Option<Id> {
+        let state = self.live.as_ref()?.state();
+        let inherited = |it: &State| (it.fixed.id.clone(), it.outer.clone());
+        let (fixed, outer) = state.as_deref().map(inherited)?;
+        drop(state);
+        fixed.or_else(|| outer?.id())
+    }
+
     /// The values that may still change.
-    fn open_parts(&self) -> Parts {
+    pub(crate) fn open_parts(&self) -> Parts {
         let Some(live) = &self.live else {
             return Parts::default();
         };

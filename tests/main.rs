@@ -11,6 +11,7 @@ mod support;
 
 // What opens a scope, who inherits it, and which value a span exports.
 mod concurrency;
+mod coverage;
 mod details;
 mod inherits;
 mod opens;
@@ -42,6 +43,7 @@ mod propagation;
 #[cfg(feature = "http")]
 mod round_trip;
 #[cfg(all(feature = "reqwest", feature = "tower"))]
+mod testing;
 mod tower;
 
 // Mistakes, foreign code and hostile input.

@@ -53,6 +53,8 @@ pub(crate) enum Case {
     SessionValue,
     /// The same as `TracingSession`, with both ids hashed. Without the feature `hash`: omitted.
     Hashed,
+    /// The same as `TracingSession`, with coverage.
+    Coverage,
     /// This crate's span processor, with a `Session` around the first span.
     SpanProcessor,
     /// This crate, with a default session.
@@ -99,6 +101,7 @@ const OUTSIDE: &[Case] = &[
     Case::BaggageProcessor,
     Case::Extensions,
     Case::TracingSession,
+    Case::Coverage,
     Case::SpanProcessor,
     Case::DefaultSession,
 ];
@@ -124,6 +127,7 @@ const WAYS: &[Case] = &[
     Case::Conversation,
     Case::DefaultSession,
     Case::Hashed,
+    Case::Coverage,
     Case::HandWrittenFull,
     Case::Full,
     Case::FullValue,
@@ -160,6 +164,7 @@ impl Case {
             Self::TracingSession => "tracing_session",
             Self::SessionValue => "session_value",
             Self::Hashed => "hashed",
+            Self::Coverage => "coverage",
             Self::SpanProcessor => "span_processor",
             Self::DefaultSession => "default_session",
             Self::Field => "field",
@@ -338,6 +343,10 @@ pub(crate) fn subscriber(shape: &Shape, case: Case) -> Dispatch {
         | Case::SessionPropagator => around(shape, SessionLayer::new(), otel(ours())),
         Case::Hashed => {
             let ours = SessionTracerProvider::new(provider.clone()).with_privacy(hashed());
+            around(shape, SessionLayer::new(), otel(ours.tracer("bench")))
+        }
+        Case::Coverage => {
+            let ours = SessionTracerProvider::new(provider.clone()).with_coverage();
             around(shape, SessionLayer::new(), otel(ours.tracer("bench")))
         }
         Case::DefaultSession => {

@@ -58,7 +58,7 @@ impl Turn {
             _ => Around::Nothing,
         };
         let span = match case {
-            Case::TracingSession | Case::Hashed => session!(
+            Case::TracingSession | Case::Hashed | Case::Coverage => session!(
                 black_box(SESSION),
                 user.id = black_box(USER),
                 model = "local",
@@ -149,7 +149,7 @@ pub(super) fn full(case: Case, spans: u32, tags: &[&str]) {
             span: by_hand!("turn"),
             around: Around::Nothing,
         },
-        Case::TracingSession | Case::Hashed => Turn {
+        Case::TracingSession | Case::Hashed | Case::Coverage => Turn {
             span: session!(
                 black_box(SESSION),
                 user.id = black_box(USER),

@@ -53,7 +53,7 @@ macro_rules! step {
 /// The first span of a turn. In some cases its fields set the session.
 fn first(case: Case) -> Span {
     match case {
-        Case::TracingSession | Case::Hashed => session!(
+        Case::TracingSession | Case::Hashed | Case::Coverage => session!(
             black_box(SESSION),
             user.id = black_box(USER),
             model = "local",

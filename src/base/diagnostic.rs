@@ -9,7 +9,9 @@ mod emit;
 pub(crate) use emit::defer_once;
 #[cfg(feature = "otlp")]
 pub(crate) use emit::emit_to;
-pub(crate) use emit::{Message, Once, defer, emit, emit_once, flush, has_deferred, is_first};
+pub(crate) use emit::{
+    Message, Once, defer, emit, emit_once, flush, has_deferred, is_first, print,
+};
 
 use crate::base::error::{Error, ErrorKind};
 use emit::{Mistake, REPORTED};

@@ -1,19 +1,15 @@
-//! What outlives a turn: the state of a conversation between requests, spans known by their ids alone, and sessions that end after a time.
+//! What outlives a turn: the state of a conversation between requests, and spans known by their ids alone.
 
 use crate::base::error::{Error, ErrorKind};
-use crate::base::sync::Mutex;
 use crate::conversation::Conversation;
 use crate::scope::thread;
-use crate::session::keys::PREVIOUS_SESSION_ID;
 use crate::session::{Id, Session};
+use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
-use opentelemetry::{Context, KeyValue};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::PoisonError;
-use std::time::{Duration, Instant};
 
 /// The state of a conversation between requests: the ids of its session, its last turn, and how its turns are
 /// traced. [`Conversation::state`](crate::Conversation::state) returns it, and
@@ -274,118 +270,5 @@ impl From<ConversationState> for Conversation {
         conversation.in_one_trace = state.in_one_trace;
         conversation.has_started = state.has_started;
         conversation
-    }
-}
-
-/// Sessions that follow one another: a new one begins after an idle time, or at a maximum age.
-///
-/// For applications that keep no sessions themselves, such as a command-line agent or a desktop application. Each new
-/// session has the attribute `session.previous_id` of OpenTelemetry's semantic conventions, the id of the session before.
-///
-/// Times are measured with the system's monotonic clock. On some systems it stops while the machine sleeps.
-///
-/// ```
-/// use std::time::Duration;
-/// use tracing_session::{Session, conversation::SessionRotation};
-///
-/// let sessions = SessionRotation::new(Session::default().with_user("u-7")?)
-///     .with_idle_timeout(Duration::from_secs(30 * 60))
-///     .with_max_age(Duration::from_secs(24 * 60 * 60));
-/// sessions.session().in_scope(|| { /* one request */ });
-/// assert_eq!(sessions.session(), sessions.session());
-/// # Ok::<(), tracing_session::Error>(())
-/// ```
-#[derive(Debug)]
-pub struct SessionRotation {
-    idle_timeout: Duration,
-    max_age: Duration,
-    current: Mutex<Current>,
-}
-
-#[derive(Debug)]
-struct Current {
-    session: Session,
-    began: Instant,
-    used: Instant,
-}
-
-impl SessionRotation {
-    /// Begins with this session. A session without an id gets [a new one](Session::generate). Later sessions have its other
-    /// values. Default: no session ends.
-    ///
-    /// ```
-    /// use tracing_session::{Session, conversation::SessionRotation};
-    ///
-    /// let sessions = SessionRotation::new(Session::new("chat-42")?);
-    /// assert_eq!(sessions.session().id(), Some("chat-42"));
-    /// # Ok::<(), tracing_session::Error>(())
-    /// ```
-    pub fn new(mut session: Session) -> Self {
-        session.id.get_or_insert_with(Id::generate);
-        let now = Instant::now();
-        Self {
-            idle_timeout: Duration::MAX,
-            max_age: Duration::MAX,
-            current: Mutex::new(Current {
-                session,
-                began: now,
-                used: now,
-            }),
-        }
-    }
-
-    /// Ends a session that wasn't [asked for](Self::session) during this time.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use tracing_session::{Session, conversation::SessionRotation};
-    /// let sessions = SessionRotation::new(Session::generate()).with_idle_timeout(Duration::ZERO);
-    /// assert_ne!(sessions.session().id(), sessions.session().id());
-    /// ```
-    #[must_use = "it returns the changed rotation: `let sessions = ...`"]
-    pub fn with_idle_timeout(mut self, timeout: Duration) -> Self {
-        self.idle_timeout = timeout;
-        self
-    }
-
-    /// Ends a session at this age, also if it is in use.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use tracing_session::{Session, conversation::SessionRotation};
-    /// let day = Duration::from_secs(24 * 60 * 60);
-    /// let sessions = SessionRotation::new(Session::generate()).with_max_age(day);
-    /// ```
-    #[must_use = "it returns the changed rotation: `let sessions = ...`"]
-    pub fn with_max_age(mut self, age: Duration) -> Self {
-        self.max_age = age;
-        self
-    }
-
-    /// The session that applies now. Call it once for each request or turn: each call counts as a use.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use tracing_session::{Session, conversation::SessionRotation};
-    /// let sessions = SessionRotation::new(Session::new("chat-42")?).with_max_age(Duration::ZERO);
-    /// let previous = sessions.session().attribute("session.previous_id").map(ToString::to_string);
-    /// assert_eq!(previous.as_deref(), Some("chat-42"));
-    /// # Ok::<(), tracing_session::Error>(())
-    /// ```
-    pub fn session(&self) -> Session {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let is_over = now.duration_since(current.used) >= self.idle_timeout
-            || now.duration_since(current.began) >= self.max_age;
-        if is_over {
-            let previous = current.session.id.replace(Id::generate());
-            let previous = previous.map(|id| KeyValue::new(PREVIOUS_SESSION_ID, id.shared()));
-            let session = std::mem::take(&mut current.session);
-            current.session =
-                session.change(|it| previous.into_iter().for_each(|id| _ = it.set_attribute(id)));
-            current.began = now;
-        }
-        current.used = now;
-        current.session.clone()
     }
 }

@@ -115,7 +115,7 @@ impl<L> WrappedLayer<L> {
         S: Subscriber + for<'span> LookupSpan<'span>,
         L: Layer<S>,
     {
-        let creating = bridge::creating();
+        let creating = bridge::creating(attrs.is_root());
         self.inner.on_new_span(passed, id, ctx.clone());
         let received_by = bridge::received_by();
         drop(creating);

@@ -16,7 +16,7 @@ use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
 /// Keys of baggage that other systems write, in the order in which they are read. Sources: Langfuse's SDKs with
-/// `propagate_attributes(as_baggage=True)`; OpenTelemetry's semantic conventions for generative AI.
+/// `propagate_attributes(as_baggage=True)`; OpenTelemetry's semantic conventions for generative AI, and Mistral's SDK for Python.
 const KNOWN_KEYS: [(&str, IdKind); 3] = [
     ("langfuse_session_id", IdKind::Session),
     ("gen_ai.conversation.id", IdKind::Session),

@@ -151,8 +151,8 @@ impl SessionPropagator {
     /// Writes the session id under this key of baggage too, for receivers that read another one than `session.id`. You can add
     /// several. Default: none.
     ///
-    /// Langfuse's SDKs read `langfuse_session_id`. Other frameworks read `gen_ai.conversation.id`. A propagator always reads the two,
-    /// and the keys that you add, where baggage contains no `session.id`. It passes them on only if you add them.
+    /// Langfuse's SDKs read `langfuse_session_id`. Mistral's SDK for Python and others read `gen_ai.conversation.id`. A propagator always
+    /// reads the two, and the keys that you add, where baggage contains no `session.id`. It passes them on only if you add them.
     ///
     /// # Errors
     ///

@@ -74,8 +74,16 @@ impl<S: Span> SessionSpan<S> {
     #[inline(never)]
     fn write_first(&mut self) {
         self.ended = true;
-        if self.inner.is_recording() {
+        let is_recording = self.inner.is_recording();
+        if is_recording {
             self.own.end(&mut self.inner);
+        }
+        // Suppressed spans have no id.
+        if let Some(counted) = (self.own.counted).filter(|_| self.inner.span_context().is_valid()) {
+            let reason = counted.end(&self.own.ending(is_recording));
+            reason
+                .into_iter()
+                .for_each(|it| self.inner.set_attribute(it));
         }
     }
 }

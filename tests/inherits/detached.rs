@@ -4,6 +4,9 @@ use crate::inherits::dropped::forever;
 use crate::inherits::session_of;
 use crate::support::{App, remote, session, values};
 use futures_util::{FutureExt, StreamExt, stream};
+use hyper::rt::Executor;
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::{CurrentSpanExecutor, TokioExecutor};
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::trace::{SpanId, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, KeyValue};
@@ -12,6 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::{Poll, Waker};
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::sync::{OnceCell, mpsc, oneshot};
 use tracing::{Instrument, Span, info, info_span};
 use tracing_session::current::detached;
@@ -215,14 +219,29 @@ fn headers_are_left_too() {
     detached(|| assert_is_outside(&app, "request"));
 }
 
+/// The executor of a connection pool, which calls it in the request that opens a connection. Each poll of a connection has a span.
+#[derive(Clone)]
+struct Connections;
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Connections {
+    fn execute(&self, connection: F) {
+        let mut connection = Box::pin(connection);
+        let connection =
+            poll_fn(move |cx| info_span!("connection").in_scope(|| connection.as_mut().poll(cx)));
+        let executor = CurrentSpanExecutor::new(TokioExecutor::new());
+        detached(|| executor.execute(connection));
+    }
+}
+
 /// What the first request starts, and all later ones use.
 struct Shared {
     jobs: mpsc::Sender<(Session, oneshot::Sender<()>)>,
     keys: mpsc::Sender<oneshot::Sender<()>>,
+    pool: Client<HttpConnector, String>,
 }
 
 impl Shared {
-    /// Starts a worker, a batch loader and a timer, as libraries do: in the current span.
+    /// Starts a worker, a batch loader, a timer and a connection pool, as libraries do: in the current span.
     async fn start() -> Self {
         let (jobs, mut queue) = mpsc::channel::<(Session, oneshot::Sender<()>)>(64);
         let worker = async move {
@@ -244,7 +263,8 @@ impl Shared {
         tokio::spawn(worker.in_current_span());
         tokio::spawn(loader.in_current_span());
         Self::arm_timer();
-        Self { jobs, keys }
+        let pool = Client::builder(Connections).build_http();
+        Self { jobs, keys, pool }
     }
 
     fn arm_timer() {
@@ -263,9 +283,14 @@ fn later_requests_are_not_in_the_session_of_the_first() {
     const REQUESTS: usize = 10_000;
     static SHARED: OnceCell<Shared> = OnceCell::const_new();
     let app = App::new();
+    let runtime = app.runtime();
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    runtime.spawn(axum::serve(listener, axum::Router::new()).into_future());
     let request = |number: usize| {
         let own = session(&format!("chat-{}", number % SESSIONS));
         let job = own.clone();
+        let uri: hyper::Uri = uri.parse().unwrap();
         let work = async move {
             let shared = SHARED.get_or_init(|| Shared::start().detached()).await;
             let (done, is_done) = oneshot::channel();
@@ -274,12 +299,12 @@ fn later_requests_are_not_in_the_session_of_the_first() {
             shared.keys.send(loaded).await.unwrap();
             is_loaded.await.unwrap();
             is_done.await.unwrap();
+            shared.pool.get(uri).await.unwrap();
             info_span!("answer", of = job.id()).in_scope(|| {});
         };
         let span = move || info_span!("request", of = current_session_id());
         async move { work.instrument(span()).await }.in_session(own)
     };
-    let runtime = app.runtime();
     runtime.block_on(async {
         request(0).await;
         for start in (1..REQUESTS).step_by(100) {
@@ -297,9 +322,10 @@ fn later_requests_are_not_in_the_session_of_the_first() {
         assert_eq!(count(name), REQUESTS, "{name}");
     }
     assert!(count("load") > 100 && count("tick") > 10);
+    assert!(count("connection") > REQUESTS, "{}", count("connection"));
     for span in &spans {
         assert_eq!(session_of(span), values(span, "of"), "{}", span.name);
-        let is_root = ["job", "housekeeping", "load", "tick", "request"].contains(&&*span.name);
+        let is_root = span.name != "answer";
         assert_eq!(
             span.parent_span_id == SpanId::INVALID,
             is_root,

@@ -1,4 +1,4 @@
-//! A service in Rust with this crate, which has the session in W3C baggage, under Langfuse's key too, and in Mirascope's header.
+//! A service in Rust with this crate, which has the session in W3C baggage, under the keys of its arguments too, and in Mirascope's header.
 //!
 //! It is run by `languages.py`.
 
@@ -40,13 +40,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("peer"));
     let otel = SessionLayer::new().wrap(otel);
     tracing_subscriber::registry().with(otel).init();
+    let mut sessions = SessionPropagator::new().with_header(SESSION_HEADER_NAME)?;
+    for key in std::env::args().skip(1) {
+        sessions = sessions.with_baggage_key(key)?;
+    }
     global::set_text_map_propagator(TextMapCompositePropagator::new(vec![
         Box::new(TraceContextPropagator::new()),
-        Box::new(
-            SessionPropagator::new()
-                .with_header(SESSION_HEADER_NAME)?
-                .with_baggage_key("langfuse_session_id")?,
-        ),
+        Box::new(sessions),
     ]));
 
     let routes = Router::new()

@@ -243,6 +243,9 @@ fn user_is_read_under_the_keys_of_other_systems_where_it_is_asked_for() {
         assert_eq!(taken(&propagator, from()), (some("a"), some("u-7")));
         let own = [("baggage", "langfuse_user_id=u-7,user.id=u-8")];
         assert_eq!(taken(&propagator, own), (None, some("u-8")));
+        // The sender hides the user, so another system's key doesn't reveal it.
+        let hashed = [("baggage", "langfuse_user_id=u-7,user.hash=5e8a")];
+        assert_eq!(taken(&propagator, hashed), (None, None));
     }
     assert_eq!(
         taken(&added, [("baggage", "enduser.id=u-9")]),

@@ -2,7 +2,7 @@ use crate::support::App;
 use crate::troubleshooting::{NOTHING, session_of, some};
 use opentelemetry::trace::{Tracer, TracerProvider};
 use tracing::field::Empty;
-use tracing::{Instrument, Span, info_span, instrument};
+use tracing::{Dispatch, Instrument, Span, dispatcher, info_span, instrument};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::propagation::WithPropagated;
 use tracing_session::{InSession, Session, mark_trace, session, set_session_id, set_user_id};
@@ -217,6 +217,26 @@ rows! {
         assert_eq!(of("alone"), None);
         assert_eq!(of("with the span"), some("chat-42"));
         assert_eq!(of("with the session"), some("chat-42"));
+        assert_eq!(app.diagnostics.said(), NOTHING);
+    };
+
+    work_blocks: here "work of `spawn_blocking`, or of a thread, is in no session" => |_| {
+        let app = App::new();
+        let dispatch = dispatcher::get_default(Dispatch::clone);
+        let block = async |work: Box<dyn FnOnce() + Send>| {
+            let dispatch = dispatch.clone();
+            let work = move || dispatcher::with_default(&dispatch, work);
+            tokio::task::spawn_blocking(work).await.unwrap();
+        };
+        run(async {
+            block(Box::new(|| span("alone"))).await;
+            let current = Span::current();
+            block(Box::new(move || current.in_scope(|| span("with the span")))).await;
+        }
+        .instrument(session!("chat-42")));
+        let of = |name| session_of(&app.spans(), name);
+        assert_eq!(of("alone"), None);
+        assert_eq!(of("with the span"), some("chat-42"));
         assert_eq!(app.diagnostics.said(), NOTHING);
     };
 

@@ -172,10 +172,15 @@ pub(crate) fn emit_to(dispatch: &Dispatch, message: &Message) {
         return;
     }
     if is_first(&REPORTED, Mistake::Printed(message.clone())) {
-        let line = format!("tracing-session: {}\n", message.text);
-        // `eprintln!` would panic if standard error is closed.
-        let _closed = io::stderr().write_all(line.as_bytes());
+        print(&message.text);
     }
+}
+
+/// Writes a line to standard error.
+pub(crate) fn print(line: &str) {
+    let line = format!("tracing-session: {line}\n");
+    // `eprintln!` would panic if standard error is closed.
+    let _closed = io::stderr().write_all(line.as_bytes());
 }
 
 /// Emits an event, and returns whether a layer has shown it. Inside a callback `tracing`'s macros find no subscriber, so
