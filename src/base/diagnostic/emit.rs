@@ -177,8 +177,8 @@ pub(crate) fn emit_to(dispatch: &Dispatch, message: &Message) {
 }
 
 /// Writes a line to standard error.
-pub(crate) fn print(text: &str) {
-    let line = format!("tracing-session: {text}\n");
+pub(crate) fn print(line: &str) {
+    let line = format!("tracing-session: {line}\n");
     // `eprintln!` would panic if standard error is closed.
     let _closed = io::stderr().write_all(line.as_bytes());
 }
