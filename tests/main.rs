@@ -39,11 +39,10 @@ mod simulation;
 
 // Headers and conversations.
 mod conversation;
+#[cfg(all(feature = "reqwest", feature = "tower"))]
 mod propagation;
 #[cfg(feature = "http")]
 mod round_trip;
-#[cfg(all(feature = "reqwest", feature = "tower"))]
-mod testing;
 mod tower;
 
 // Mistakes, foreign code and hostile input.
@@ -60,6 +59,10 @@ mod hostile;
 mod misuse;
 #[cfg(all(feature = "fmt", feature = "sampler"))]
 mod panics;
+#[cfg(feature = "otlp")]
+mod planted;
+#[cfg(feature = "testing")]
+mod testing;
 #[cfg(all(feature = "fmt", feature = "logs"))]
 mod thread_end;
 #[cfg(all(
