@@ -166,8 +166,8 @@ const PROMISES: &[Promise] = {
         of_baseline("outside any session", "outside", 0.01),
         of_baseline("a single span outside any session", "outside1", 0.02),
         of_baseline("a disabled span or event", "disabled", 0.001),
-        more("more with coverage", "turn", 0.01),
-        more("the same, outside any session", "outside", 0.03),
+        more("more with coverage", "turn", 0.012),
+        more("the same, outside any session", "outside", 0.025),
         Promise {
             what: "a further poll, of one without this crate",
             cost: (("async10", TracingSession), Some(("async0", TracingSession))),

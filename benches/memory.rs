@@ -5,6 +5,7 @@
 //!   OpenTelemetry itself takes to keep any value in a `Context`.
 //! - `spans`: an open `session!` span, beside an open span with the same two fields and no crate of
 //!   ours: never entered (OpenTelemetry's span is not started yet), or entered once and left.
+//! - `names`: spans that end, each with another name, under coverage. Its table is bounded.
 //!
 //! What keeps them, a vector of a million places, is there before and not counted. Each measurement
 //! is a process of its own, so that none reuses what another has freed; the largest takes 2.4 GiB.
@@ -13,10 +14,12 @@
 mod workload;
 
 use opentelemetry::Context;
+use opentelemetry::trace::{Tracer, TracerProvider};
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use tracing::{Span, info_span};
-use tracing_session::{Session, session};
+use tracing_session::{Session, SessionTracerProvider, session};
 use workload::{Case, SHAPES};
 
 const STATUS: &str = "/proc/self/status";
@@ -51,6 +54,8 @@ fn main() -> ExitCode {
 /// there, and for an open `session!` span, besides a span with the same fields.
 const MOST_OF_A_SCOPE: f64 = 300.0;
 const MOST_OF_A_SPAN: f64 = 1300.0;
+/// For a span name that coverage meets once: less than 2 MB for a million names.
+const MOST_OF_A_NAME: f64 = 2.0;
 
 fn compare(live: usize) -> Result<(), String> {
     let of = |what| measure(what, live);
@@ -80,6 +85,13 @@ fn compare(live: usize) -> Result<(), String> {
             "session_span_entered",
             ids,
             MOST_OF_A_SPAN,
+        ),
+        (
+            "a span name, with coverage",
+            "name",
+            "name_with_coverage",
+            0.0,
+            MOST_OF_A_NAME,
         ),
     ] {
         let (plain, bytes) = (of(plain)?, of(ours)?);
@@ -133,6 +145,8 @@ fn run(what: &str, live: &str) -> Result<(), String> {
         "plain_span_entered" => spans(live, Case::Baseline, entered(plain_span))?,
         "session_span" => spans(live, Case::TracingSession, session_span)?,
         "session_span_entered" => spans(live, Case::TracingSession, entered(session_span))?,
+        "name" => names(live, |provider| provider)?,
+        "name_with_coverage" => names(live, SessionTracerProvider::with_coverage)?,
         _ => return Err("no such measurement".into()),
     };
     println!("{bytes}");
@@ -179,6 +193,19 @@ fn spans(live: usize, case: Case, span: impl Fn(usize) -> Span) -> Result<f64, S
     let subscriber = workload::subscriber(shape.ok_or("no such shape")?, case);
     tracing::dispatcher::set_global_default(subscriber).map_err(|error| error.to_string())?;
     grown(live, Span::none(), |number| Ok(span(number)))
+}
+
+/// Ends a span of each name.
+fn names(
+    live: usize,
+    configure: fn(SessionTracerProvider) -> SessionTracerProvider,
+) -> Result<f64, String> {
+    let provider = configure(SessionTracerProvider::new(SdkTracerProvider::default()));
+    let tracer = provider.tracer("memory");
+    grown(live, (), |number| {
+        tracer.in_span(format!("name {number}"), |_| {});
+        Ok(())
+    })
 }
 
 /// How much more memory is in use with so many of them, each.

@@ -172,3 +172,23 @@ fn attribute(span: &SpanData, key: &str) -> String {
 }
 
 const NONE: &str = "-";
+
+/// How you would test it.
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use tracing_session::testing::capture;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn spans_of_a_chat_are_in_its_session() {
+        let headers = HeaderMap::from_iter([(header::AUTHORIZATION, "ada".parse().unwrap())]);
+        let captured = capture(chat(Path("chat-42".to_owned()), headers)).await;
+        captured.assert_all_in_session("chat-42");
+    }
+
+    #[tokio::test]
+    async fn spans_of_a_summary_are_in_its_session() {
+        let captured = capture(summary(Path("chat-42".to_owned()))).await;
+        captured.assert_all_in_session("chat-42");
+    }
+}

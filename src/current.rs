@@ -141,8 +141,9 @@ pub fn new_session() -> Result<Session, Error> {
 ///
 /// # Errors
 ///
-/// When no session or user applies here, when OpenTelemetry has no current span or one of another trace than `tracing`, and in
-/// a sampler or span processor, while a span starts.
+/// When no session or user applies in the current span, when OpenTelemetry has no current span or one of another trace than
+/// `tracing`, and in a sampler or span processor, while a span starts. It is no error where there is no span at all, because
+/// a filter such as `RUST_LOG=warn` may have disabled them all.
 ///
 /// ```
 /// # use opentelemetry::trace::TracerProvider;
@@ -162,12 +163,12 @@ pub fn new_session() -> Result<Session, Error> {
 /// ```
 pub fn mark_trace() -> Result<(), Error> {
     not_while_a_span_starts()?;
-    let session = current_session().ok_or(ErrorKind::NothingToMark)?;
-    ensure(
-        session.id().is_some() || session.user_id().is_some(),
-        ErrorKind::NothingToMark,
-    )?;
-    dispatcher::get_default(|dispatch| mark::mark_trace(&session, dispatch))
+    let has_id = |it: &Session| it.id().is_some() || it.user_id().is_some();
+    dispatcher::get_default(|dispatch| match current_session().filter(has_id) {
+        Some(session) => mark::mark_trace(&session, dispatch),
+        // With all spans filtered out, there is no session that their fields set, and nothing to mark.
+        None => ensure(!mark::is_in_span(dispatch), ErrorKind::NothingToMark),
+    })
 }
 
 impl Session {

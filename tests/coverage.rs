@@ -2,9 +2,9 @@
 
 use crate::support::{App, alone, remote, said_alone, session, values};
 use futures_util::FutureExt;
-use opentelemetry::Context;
 use opentelemetry::trace::{Tracer, TracerProvider};
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use opentelemetry::{Context, global};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider};
 use tracing::field::Empty;
 use tracing::{Instrument, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -192,8 +192,7 @@ fn table_names_the_place_the_reason_and_the_cure() {
     let table = app.provider.coverage().to_string();
     let place = format!("{}:{line}", file!());
     let expected = format!(
-        "50 % of 2 spans had a session.\n\n\
-         Spans in no session:\n1 of 1  out  {place}  {}",
+        "50 % of 2 spans had a session.\n\n{}\n  out  1 of 1  {place}",
         Reason::RootOutside
     );
     assert_eq!(table, expected);
@@ -255,7 +254,10 @@ fn shutdown_prints_the_share_and_the_variable_the_table() {
     };
     if let Some(said) = run(&[("TRACING_SESSION_COVERAGE", "1")]) {
         assert!(said.contains("50 % of 2 spans had a session."), "{said}");
-        assert!(said.contains("Spans in no session:"), "{said}");
+        assert!(
+            said.contains("No session applies where these roots"),
+            "{said}"
+        );
         assert_eq!(said.matches("spans had a session").count(), 1, "{said}");
         return;
     }
@@ -280,4 +282,25 @@ fn summary_is_one_line() {
     let expected = "tracing-session: 0 % of 2,000 spans had a session; see `SessionTracerProvider::coverage`, or set \
                     TRACING_SESSION_COVERAGE=1";
     assert!(said.lines().any(|line| line == expected), "{said}");
+}
+
+/// Spans of libraries that use it are missing, and no counter sees them.
+#[test]
+fn global_provider_that_is_not_wrapped_is_named() {
+    if !alone(test_name!(), &[]) {
+        return;
+    }
+    const NAMED: &str = "global::set_tracer_provider";
+    let app = app();
+    let table = || app.provider.coverage().to_string();
+    assert!(!table().contains(NAMED), "none is set: {}", table());
+    let exporter = InMemorySpanExporter::default();
+    let other = SdkTracerProvider::builder().with_simple_exporter(exporter.clone());
+    global::set_tracer_provider(other.with_sampler(Sampler::AlwaysOn).build());
+    assert!(table().contains(NAMED), "{}", table());
+    global::set_tracer_provider(app.provider.clone());
+    assert!(!table().contains(NAMED), "{}", table());
+    assert!(exporter.get_finished_spans().unwrap().is_empty());
+    assert!(app.spans().is_empty());
+    assert_eq!(app.provider.coverage(), Coverage::default());
 }

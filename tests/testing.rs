@@ -137,6 +137,7 @@ fn failure_prints_the_tree_with_place_and_reason_and_no_id() {
         session("secret-2").in_scope(|| info_span!("other").in_scope(|| {}));
     });
     let line = line!() - 2;
+    let root = line - 3;
     let failed = failure(|| captured.assert_all_in_session("secret-1"));
     assert!(!failed.contains("secret"), "{failed}");
     let failed = failed.replace(file!(), "FILE");
@@ -146,21 +147,20 @@ fn failure_prints_the_tree_with_place_and_reason_and_no_id() {
         "3 of 5 spans are in no session, or in another one:"
     );
     assert_eq!(lines[2..4], ["request", "  inside"]);
-    assert!(lines[4].starts_with("root (FILE:"), "{failed}");
-    assert!(
-        lines[4].contains("in no session. Created with `parent: None`"),
-        "{failed}"
-    );
-    assert!(lines[5].starts_with("  child (FILE:"), "{failed}");
-    assert!(
-        lines[5].contains("Its parent is in no session."),
-        "{failed}"
-    );
     assert_eq!(
-        lines[6],
-        format!("other (FILE:{line})  <-- in another session.")
+        lines[4..7],
+        [
+            format!("root (FILE:{root})  <-- in no session (ParentNone)"),
+            format!("  child (FILE:{root})  <-- in no session (ParentOutside)"),
+            format!("other (FILE:{line})  <-- in another session"),
+        ]
     );
-    assert_eq!(lines.len(), 7);
+    assert!(
+        lines[8].starts_with("ParentNone: These spans are created with"),
+        "{failed}"
+    );
+    assert!(lines[10].starts_with("ParentOutside: "), "{failed}");
+    assert_eq!(lines.len(), 11);
 }
 
 #[test]

@@ -46,3 +46,8 @@ pub(super) fn mark_trace(session: &Session, dispatch: &Dispatch) -> Result<(), E
     }
     Ok(())
 }
+
+/// Whether there is a current span, of `tracing` or of OpenTelemetry.
+pub(super) fn is_in_span(dispatch: &Dispatch) -> bool {
+    dispatch.current_span().id().is_some() || thread::current_span().is_some()
+}

@@ -53,7 +53,7 @@ const ENABLED: Ticket = Ticket::MAX - 4;
 const MAY_OPEN: Ticket = Ticket::MAX - 5;
 /// No ticket is offered, and a span is being entered that a future may adopt. No ticket has this number.
 const ENTERING: Ticket = Ticket::MAX - 6;
-/// The same as [`CREATING`], and the span is created with `parent: None`. The builder gets it as its ticket.
+/// The same as [`CREATING`], and the span is created with `parent: None`.
 const CREATING_ROOT: Ticket = Ticket::MAX - 7;
 
 /// The pending spans. The layer adds them. The tracer removes them when the span starts, and otherwise a
@@ -63,6 +63,8 @@ static PENDING_SPANS: Shards<Ticket, PendingSpan> = Shards::new();
 /// The key of the attribute that contains the ticket. A static, because the tracer recognises it by its address: an
 /// attribute of the application can have the same name.
 static TICKET_KEY: &str = "tracing_session.ticket";
+/// The same for the mark that a span was created with `parent: None`.
+static ROOT_KEY: &str = "tracing_session.root";
 
 /// Offers a pending span to the next builder that is made on this thread, until the offer is dropped.
 pub(crate) fn offer_ticket(span: PendingSpan) -> OfferedTicket {
@@ -153,23 +155,17 @@ pub(crate) fn receive(is_enabled: bool) {
     }
 }
 
-/// Takes the offered ticket, as an attribute for a builder.
+/// Takes the offered ticket, as an attribute for a builder. Or the mark of a root, if it is asked for.
 #[inline]
-pub(crate) fn take_ticket() -> Option<KeyValue> {
-    match OFFERED_TICKET.get() {
-        CREATING => {
-            OFFERED_TICKET.set(NO_TICKET);
-            None
-        }
-        NO_TICKET | ENTERING..=STARTING => None,
-        ticket => {
-            OFFERED_TICKET.set(NO_TICKET);
-            Some(KeyValue::new(
-                Name::from_static_str(TICKET_KEY),
-                ticket as i64,
-            ))
-        }
-    }
+pub(crate) fn take_ticket(asks_for_roots: bool) -> Option<KeyValue> {
+    let key = match OFFERED_TICKET.get() {
+        CREATING => None,
+        CREATING_ROOT => asks_for_roots.then_some(ROOT_KEY),
+        NO_TICKET | ENTERING..=STARTING => return None,
+        _ => Some(TICKET_KEY),
+    };
+    let ticket = OFFERED_TICKET.replace(NO_TICKET);
+    key.map(|key| KeyValue::new(Name::from_static_str(key), ticket as i64))
 }
 
 /// Marks this thread as starting a span, until the guard is dropped. Samplers and span processors run meanwhile. They may
@@ -232,13 +228,14 @@ pub(crate) fn take_pending(attributes: &mut Vec<KeyValue>) -> Option<PendingSpan
     }
 }
 
-/// Whether the span with these builder's attributes was created with `parent: None`.
+/// Removes the mark of a root from a builder's attributes. True if there was one.
 #[inline]
-pub(crate) fn is_of_root(attributes: &[KeyValue]) -> bool {
-    let is_mark = |it: &KeyValue| {
-        std::ptr::eq(it.key.as_str(), TICKET_KEY) && it.value == Value::I64(CREATING_ROOT as i64)
-    };
-    attributes.first().is_some_and(is_mark)
+pub(crate) fn take_root_mark(attributes: &mut Vec<KeyValue>) -> bool {
+    let is_mark = |it: &KeyValue| std::ptr::eq(it.key.as_str(), ROOT_KEY);
+    attributes.first().is_some_and(is_mark) && {
+        attributes.remove(0);
+        true
+    }
 }
 
 /// A request to a started span.

@@ -16,6 +16,7 @@ use crate::session::keys::{
     Parts, SESSION_ID, USER_HASH, USER_ID, VALUE_KEYS,
 };
 use crate::session::{Id, IdKind, Session};
+use crate::tracer::coverage::{Counted, Ending};
 use opentelemetry::trace::{Span, SpanBuilder};
 use opentelemetry::{Key, KeyValue, Value};
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub(crate) struct SpanAttributes {
     pub(super) ids: Parts,
     /// The id that the field `id` of this span holds, where values are redacted.
     id_field_kind: Option<IdKind>,
+    pub(super) counted: Option<Counted>,
     pub(super) more: Option<Box<More>>,
 }
 
@@ -96,6 +98,7 @@ impl SpanAttributes {
             checks_every_key: has_attributes,
             ids: Parts::default(),
             id_field_kind: None,
+            counted: None,
             more: None,
             scope,
         };
@@ -329,26 +332,25 @@ impl SpanAttributes {
         scope.map(|it| it.to_session()).unwrap_or_default()
     }
 
-    /// Whether the span has a session by now.
+    /// How the span ends, for coverage.
     #[inline]
-    pub(super) fn is_in_session(&self) -> bool {
+    pub(super) fn ending(&self, is_recording: bool) -> Ending {
+        if !is_recording {
+            return Ending::NotSampled;
+        }
+        let scope = self.scope.as_ref();
         let is_marked = |more: &More| more.marked.id.is_some();
-        self.ids.have(Part::Session)
-            || self.scope_has(&[IdKind::Session])
-            || self.more.as_deref().is_some_and(is_marked)
-    }
-
-    /// Whether a field may still set the session of the span.
-    pub(super) fn may_get_session(&self) -> bool {
-        let is_open = |it: &Arc<Scope>| it.open_parts().have(Part::Session);
-        self.scope.as_ref().is_some_and(is_open)
-    }
-
-    /// Whether the span sets another session inside a session.
-    #[inline]
-    pub(super) fn replaces_session(&self) -> bool {
-        let is_other = |it: &Arc<Scope>| it.inherited_id().is_some_and(|id| Some(id) != it.id());
-        self.opener.is_some() && self.scope.as_ref().is_some_and(is_other)
+        let has_id = scope.is_some_and(|it| it.with_values(|values| values.id.is_some()));
+        if has_id || self.ids.have(Part::Session) || self.more.as_deref().is_some_and(is_marked) {
+            let is_other =
+                |it: &Arc<Scope>| it.inherited_id().is_some_and(|id| Some(id) != it.id());
+            let replaces = self.opener.is_some() && scope.is_some_and(is_other);
+            return Ending::InSession { replaces };
+        }
+        match scope.is_some_and(|it| it.open_parts().have(Part::Session)) {
+            true => Ending::BeforeRecord,
+            false => Ending::InNone,
+        }
     }
 
     /// Writes the attributes that the span lacks.

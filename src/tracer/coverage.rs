@@ -8,7 +8,6 @@ use crate::base::diagnostic;
 use crate::base::shards::unique_number;
 use crate::scope::context::CurrentScope;
 use crate::scope::{Scope, bridge, thread};
-use crate::tracer::attributes::SpanAttributes;
 use crate::tracer::report::{Coverage, CoverageRow, Reason};
 use opentelemetry::trace::{SpanBuilder, TraceContextExt};
 use opentelemetry::{Context, KeyValue, Value};
@@ -74,6 +73,18 @@ pub(super) struct Counted {
     reason: Reason,
 }
 
+/// How a span ends.
+pub(super) enum Ending {
+    NotSampled,
+    InSession {
+        /// The span set another session than it inherits.
+        replaces: bool,
+    },
+    /// A field might still set the session.
+    BeforeRecord,
+    InNone,
+}
+
 /// In place of a row's number: the span writes its reason.
 const EXPLAINS: NonZeroU16 = NonZeroU16::MAX;
 
@@ -111,9 +122,8 @@ impl Counters {
     pub(super) fn to_coverage(&self) -> Coverage {
         let is_ours = |row: &&Row| row.provider.is_none_or(|it| it == self.provider);
         let rows = ROWS.iter().filter_map(OnceLock::get).filter(is_ours);
-        Coverage {
-            rows: rows.map(Row::to_row).collect(),
-        }
+        let rows = rows.map(Row::to_row).filter(CoverageRow::has_any);
+        Coverage::new(rows.collect())
     }
 
     /// Prints the coverage to standard error, once.
@@ -130,18 +140,24 @@ impl Counters {
 }
 
 impl TracerCounters {
-    /// Finds the row of a span that starts. Call it before the tracer takes its marks out of the builder.
-    #[inline]
-    pub(super) fn begin(&self, builder: &SpanBuilder) -> Counted {
-        let attributes = builder.attributes.as_deref().unwrap_or_default();
+    /// Finds the row of a span that starts under `parent`.
+    #[inline(never)]
+    pub(super) fn begin(
+        &self,
+        builder: &mut SpanBuilder,
+        parent: &Context,
+        has_scope: bool,
+    ) -> Counted {
+        let attributes = builder.attributes.get_or_insert_default();
+        let is_root = bridge::take_root_mark(attributes);
         Counted {
             row: match self.explains {
                 true => EXPLAINS,
                 false => self.row(&builder.name, attributes),
             },
-            reason: match bridge::is_of_root(attributes) {
-                true => Reason::ParentNone,
-                false => Reason::CreatedBefore,
+            reason: match has_scope {
+                true => Reason::ParentOutside,
+                false => reason(parent, is_root),
             },
         }
     }
@@ -151,20 +167,24 @@ impl TracerCounters {
         let place = Place::of(attributes);
         let key = match &place {
             // A callsite has one file name, so its address tells it from others.
-            Some(place) => mixed(place.file.as_ptr() as usize as u64, place.line),
+            Some(place) => (place.file.as_ptr() as usize as u64).rotate_left(20) ^ place.line,
             None => hash_of(span),
         };
         let key = mixed(key, self.hash) & !NUMBER_BITS;
-        for slot in probe(key) {
-            match slot.load(Ordering::Acquire) {
-                0 => break,
-                found if found & !NUMBER_BITS == key => {
-                    return number(found).unwrap_or(EXPLAINS);
-                }
-                _ => {}
-            }
+        let first = SLOTS[first_slot(key)].load(Ordering::Acquire);
+        match number(first).filter(|_| first & !NUMBER_BITS == key) {
+            Some(number) => number,
+            None => self.find_row(key, span, place),
         }
-        self.new_row(key, span, place)
+    }
+
+    #[inline(never)]
+    fn find_row(&self, key: u64, span: &str, place: Option<Place<'_>>) -> NonZeroU16 {
+        let slots = probe(key).map(|it| it.load(Ordering::Acquire));
+        let mut found = slots.take_while(|it| *it != 0);
+        let found = found.find(|it| it & !NUMBER_BITS == key);
+        let new_row = || self.new_row(key, span, place);
+        found.and_then(number).unwrap_or_else(new_row)
     }
 
     /// The row of a place whose key isn't in the table.
@@ -202,11 +222,15 @@ impl TracerCounters {
     }
 }
 
-/// The slots in which a row with this key can be.
 #[inline]
+fn first_slot(key: u64) -> usize {
+    (key >> 32) as usize % SLOT_COUNT
+}
+
+/// The slots in which a row with this key can be.
 fn probe(key: u64) -> impl Iterator<Item = &'static AtomicU64> {
-    let start = (key >> 32) as usize;
-    (start..start + PROBES).map(|at| &SLOTS[at % SLOT_COUNT])
+    let first = first_slot(key);
+    (first..first + PROBES).map(|at| &SLOTS[at % SLOT_COUNT])
 }
 
 /// Numbers begin at one.
@@ -228,11 +252,12 @@ struct Place<'a> {
 impl<'a> Place<'a> {
     #[inline]
     fn of(attributes: &'a [KeyValue]) -> Option<Self> {
-        let is = |key: &'static str| move |it: &KeyValue| it.key.as_str() == key;
-        let at = attributes.iter().position(is("code.file.path"))?;
-        let mut after = attributes[at..].iter();
-        let line = after.find(|it| is("code.line.number")(it))?;
-        match (&attributes[at].value, &line.value) {
+        let is_file = |it: &KeyValue| it.key.as_str() == "code.file.path";
+        let is_line = |it: &&KeyValue| it.key.as_str() == "code.line.number";
+        let at = attributes.iter().position(is_file)?;
+        // The module is between the two.
+        let mut after = attributes.get(at + 2..)?.iter();
+        match (&attributes[at].value, &after.find(is_line)?.value) {
             (Value::String(file), Value::I64(line)) => Some(Self {
                 file: file.as_str(),
                 line: *line as u64,
@@ -310,50 +335,44 @@ impl Row {
 }
 
 impl Counted {
-    /// The span has started under `parent`, in no scope.
-    #[inline(never)]
-    pub(super) fn started_outside(&mut self, parent: &Context) {
-        let span = parent.span();
-        let span = span.span_context();
-        match span.is_valid() {
-            true if span.is_remote() => self.reason = Reason::HeadersWithout,
-            true => self.reason = Reason::ParentOutside,
-            // Otherwise it is why the span isn't in this session.
-            false if !is_session_current() => self.reason = Reason::RootOutside,
-            false => {}
-        }
-    }
-
     /// Counts the span when it ends. Returns the reason if the span has to write it.
     #[inline]
-    pub(super) fn end(self, own: &SpanAttributes, is_recording: bool) -> Option<KeyValue> {
-        let row = ROWS
-            .get(usize::from(self.row.get()) - 1)
-            .and_then(OnceLock::get);
-        let add = |counter: fn(&Row) -> &AtomicU64| {
-            if let Some(row) = row {
-                counter(row).fetch_add(1, Ordering::Relaxed);
-            }
+    pub(super) fn end(self, ending: &Ending) -> Option<KeyValue> {
+        let reason = match ending {
+            Ending::BeforeRecord => Reason::NotRecorded,
+            _ => self.reason,
         };
-        if !is_recording {
-            add(|row| &row.not_sampled);
-            return None;
-        }
-        if own.is_in_session() {
-            add(|row| &row.covered);
-            if own.replaces_session() {
-                add(|row| &row.replacing);
+        let add = |counter: &AtomicU64| _ = counter.fetch_add(1, Ordering::Relaxed);
+        let row = ROWS.get(usize::from(self.row.get()) - 1);
+        if let Some(row) = row.and_then(OnceLock::get) {
+            match ending {
+                Ending::NotSampled => add(&row.not_sampled),
+                Ending::InSession { replaces } => {
+                    add(&row.covered);
+                    if *replaces {
+                        add(&row.replacing);
+                    }
+                }
+                Ending::BeforeRecord | Ending::InNone => add(&row.missing[reason as usize]),
             }
-            return None;
         }
-        let reason = match own.may_get_session() {
-            true => Reason::NotRecorded,
-            false => self.reason,
-        };
-        if let Some(row) = row {
-            row.missing[reason as usize].fetch_add(1, Ordering::Relaxed);
-        }
-        (self.row == EXPLAINS).then(|| KeyValue::new(REASON_KEY, reason as i64))
+        let is_missing = matches!(ending, Ending::BeforeRecord | Ending::InNone);
+        let is_written = is_missing && self.row == EXPLAINS;
+        is_written.then(|| KeyValue::new(REASON_KEY, reason as i64))
+    }
+}
+
+/// Why a span is in no session that starts under `parent`, in no scope.
+#[cold]
+fn reason(parent: &Context, is_root: bool) -> Reason {
+    let span = parent.span();
+    let span = span.span_context();
+    match span.is_valid() {
+        true if span.is_remote() => Reason::HeadersWithout,
+        true => Reason::ParentOutside,
+        false if !is_session_current() => Reason::RootOutside,
+        false if is_root => Reason::ParentNone,
+        false => Reason::CreatedBefore,
     }
 }
 

@@ -1,11 +1,17 @@
-//! The coverage as a value, and as a table.
+//! The coverage as a value, and as a text.
 
+use crate::scope::bridge;
+use opentelemetry::trace::{
+    Span, SpanBuilder, SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState,
+    Tracer,
+};
+use opentelemetry::{Context, global};
 use std::fmt;
 
 /// Spans that have ended, in a session and in none: see
 /// [`SessionTracerProvider::coverage`](crate::SessionTracerProvider::coverage).
 ///
-/// `Display` prints a table of the spans that are in no session. Its last column tells why, and what to change. It contains no id.
+/// `Display` lists the spans that are in no session by the likely reason, with a cure. It contains no id.
 ///
 /// ```
 /// # use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -17,7 +23,9 @@ use std::fmt;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Coverage {
-    pub(super) rows: Vec<CoverageRow>,
+    rows: Vec<CoverageRow>,
+    /// OpenTelemetry's global tracer provider is set, and is none of this crate's.
+    is_global_unwrapped: bool,
 }
 
 /// The spans of one place in the code.
@@ -52,7 +60,7 @@ pub struct CoverageRow {
     pub not_sampled: u64,
 }
 
-/// The likely reason why a span is in no session. `Display` describes it, with a cure.
+/// The likely reason why spans are in no session. `Display` describes it, with a cure.
 ///
 /// ```
 /// use tracing_session::tracer::Reason;
@@ -92,28 +100,40 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::RootOutside => {
-                "No session applies where this root is created. In a spawned task use `.in_current_span()` or \
-                 `.in_session(session)`, and in `spawn_blocking` enter the span or the session inside the closure."
+                "No session applies where these roots are created. In a spawned task, use `.in_current_span()` or \
+                 `.in_session(session)`. In `spawn_blocking`, enter the span or the session inside the closure. For the \
+                 span of a request whose handler sets the session, call `mark_trace()` in the handler."
             }
             Self::ParentNone => {
-                "Created with `parent: None` or an empty `Context`, so it inherits nothing. Remove the parent, or set \
-                 the session inside the span."
+                "These spans are created with `parent: None`, so they inherit nothing. Remove it, or set the session \
+                 inside."
             }
             Self::CreatedBefore => {
-                "Created before its session was attached. Create it inside the session."
+                "These spans are created before their session is attached, or under another `Context`. Create them in the \
+                 session."
             }
             Self::HeadersWithout => {
-                "The headers that it continues contain no session. Send one, or set the session in the handler."
+                "These spans continue a trace from headers that contain no session. Send it, or set the session in the \
+                 handler."
             }
-            Self::ParentOutside => "Its parent is in no session. Set the session at the parent.",
+            Self::ParentOutside => {
+                "The parents of these spans are in no session. Set the session at the parent."
+            }
             Self::NotRecorded => {
-                "It ended before a valid id was recorded in the field for the session. Record the id earlier."
+                "These spans ended before a valid id was recorded in the field for the session. Record the id earlier."
             }
         })
     }
 }
 
 impl Coverage {
+    pub(super) fn new(rows: Vec<CoverageRow>) -> Self {
+        Self {
+            rows,
+            is_global_unwrapped: is_global_unwrapped(),
+        }
+    }
+
     /// The number of spans that ended, without those that the sampler dropped.
     ///
     /// ```
@@ -180,6 +200,10 @@ impl CoverageRow {
         self.missing.iter().map(|(_, count)| count).sum()
     }
 
+    pub(super) fn has_any(&self) -> bool {
+        self.covered + self.without() + self.not_sampled > 0
+    }
+
     fn place(&self) -> String {
         match (&self.file, self.line) {
             (Some(file), Some(line)) => format!("{file}:{line}"),
@@ -188,78 +212,69 @@ impl CoverageRow {
     }
 }
 
-/// The most lines of a table.
-const MOST_LINES: usize = 40;
-
 impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.", self.share())?;
         let not_sampled: u64 = self.rows.iter().map(|row| row.not_sampled).sum();
         if not_sampled > 0 {
             let not_sampled = grouped(not_sampled);
-            write!(f, " The sampler dropped {not_sampled} more spans.")?;
+            write!(f, " The sampler dropped {not_sampled} more.")?;
         }
-        let mut missing: Vec<_> = self
-            .rows
+        for reason in Reason::ALL {
+            let count = |row: &CoverageRow| {
+                let found = row.missing.iter().find(|(it, _)| *it == reason);
+                found.map_or(0, |(_, count)| *count)
+            };
+            self.list(f, &reason, count)?;
+        }
+        self.list(f, &REPLACING, |row| row.replacing)?;
+        match self.is_global_unwrapped {
+            true => write!(f, "\n\n{GLOBAL}"),
+            false => Ok(()),
+        }
+    }
+}
+
+const REPLACING: &str = "These spans set another session inside a session. If its id identifies something else, such as a \
+                         connection, exclude them with `SessionLayer::with_opener_filter`.";
+
+const GLOBAL: &str = "OpenTelemetry's global tracer provider isn't a `SessionTracerProvider`, so the spans of libraries that use \
+                      it are in no session, and aren't counted. Call `opentelemetry::global::set_tracer_provider` with the \
+                      wrapped provider.";
+
+impl Coverage {
+    /// Lists the places for which `count` isn't zero, under a title.
+    fn list(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        title: &dyn fmt::Display,
+        count: impl Fn(&CoverageRow) -> u64,
+    ) -> fmt::Result {
+        let mut rows: Vec<_> = self.rows.iter().filter(|row| count(row) > 0).collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        write!(f, "\n\n{title}")?;
+        rows.sort_by_key(|row| std::cmp::Reverse(count(row)));
+        let names = rows
             .iter()
-            .flat_map(|row| row.missing.iter().map(move |it| (row, it)))
-            .map(|(row, (reason, count))| {
-                let of = format!(
-                    "{} of {}",
-                    grouped(*count),
-                    grouped(row.covered + row.without())
-                );
-                (*count, of, row, reason.to_string())
-            })
-            .collect();
-        missing.sort_by_key(|(count, ..)| std::cmp::Reverse(*count));
-        table(f, "Spans in no session", &missing)?;
-        let replacing = self.rows.iter().filter(|row| row.replacing > 0);
-        let replacing: Vec<_> = replacing
-            .map(|row| {
-                (
-                    row.replacing,
-                    grouped(row.replacing),
-                    row,
-                    REPLACING.to_owned(),
-                )
-            })
-            .collect();
-        table(
-            f,
-            "Spans that set another session inside a session",
-            &replacing,
-        )
+            .take(MOST_LINES)
+            .map(|row| row.span.chars().count());
+        let width = names.max().unwrap_or(0);
+        for row in rows.iter().take(MOST_LINES) {
+            let (name, place) = (&row.span, row.place());
+            let (count, all) = (grouped(count(row)), grouped(row.covered + row.without()));
+            write!(f, "\n  {name:width$}  {count} of {all}  {place}")?;
+        }
+        match rows.len().saturating_sub(MOST_LINES) {
+            0 => Ok(()),
+            more => write!(f, "\n  ... and {more} more places"),
+        }
     }
 }
 
-const REPLACING: &str = "If its id is none of your sessions, such as a connection's, exclude the span with \
-                         `SessionLayer::with_opener_filter`.";
-
-type Line<'a> = (u64, String, &'a CoverageRow, String);
-
-fn table(f: &mut fmt::Formatter<'_>, title: &str, lines: &[Line<'_>]) -> fmt::Result {
-    if lines.is_empty() {
-        return Ok(());
-    }
-    let shown = &lines[..lines.len().min(MOST_LINES)];
-    let width = |text: &dyn Fn(&Line<'_>) -> usize| shown.iter().map(text).max().unwrap_or(0);
-    let counts = width(&|(_, count, ..)| count.len());
-    let names = width(&|(_, _, row, _)| row.span.chars().count());
-    let places = width(&|(_, _, row, _)| row.place().chars().count());
-    write!(f, "\n\n{title}:")?;
-    for (_, count, row, text) in shown {
-        let (name, place) = (&row.span, row.place());
-        write!(
-            f,
-            "\n{count:>counts$}  {name:names$}  {place:places$}  {text}"
-        )?;
-    }
-    if lines.len() > shown.len() {
-        write!(f, "\n... and {} more", lines.len() - shown.len())?;
-    }
-    Ok(())
-}
+/// The most lines of a list.
+const MOST_LINES: usize = 20;
 
 /// With commas between groups of three digits.
 fn grouped(number: u64) -> String {
@@ -272,4 +287,17 @@ fn grouped(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// Whether OpenTelemetry's global tracer provider is set, and is none of this crate's.
+fn is_global_unwrapped() -> bool {
+    // Suppressed, so the span isn't exported. Only the tracer of no provider takes over the parent.
+    let (trace, span) = (TraceId::from(1), SpanId::from(1));
+    let remote = SpanContext::new(trace, span, TraceFlags::default(), true, TraceState::NONE);
+    let parent = Context::new().with_telemetry_suppressed();
+    let parent = parent.with_remote_span_context(remote.clone());
+    let builder = SpanBuilder::from_name("coverage");
+    let span = global::tracer("tracing-session").build_with_context(builder, &parent);
+    let is_set = *span.span_context() != remote;
+    is_set && !bridge::is_session_span(&Context::new().with_span(span))
 }

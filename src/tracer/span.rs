@@ -6,9 +6,8 @@ use crate::scope::bridge::SpanCommand;
 use crate::scope::{Scope, bridge, context};
 use crate::session::{IdKind, Session};
 use crate::tracer::attributes::{Adopted, SpanAttributes};
-use crate::tracer::coverage::Counted;
+use opentelemetry::KeyValue;
 use opentelemetry::trace::{Span, SpanContext, Status};
-use opentelemetry::{Context, KeyValue};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -31,7 +30,6 @@ pub struct SessionSpan<S: Span> {
     number: u32,
     ended: bool,
     own: SpanAttributes,
-    counted: Option<Counted>,
 }
 
 impl<S: Span> SessionSpan<S> {
@@ -43,18 +41,7 @@ impl<S: Span> SessionSpan<S> {
             number,
             ended: false,
             own,
-            counted: None,
         }
-    }
-
-    /// Counts the span when it ends. It has started under `parent`.
-    #[inline]
-    pub(super) fn count(&mut self, mut counted: Counted, parent: &Context) {
-        if self.own.scope.is_none() {
-            counted.started_outside(parent);
-        }
-        // Spans that aren't exported have no id.
-        self.counted = self.inner.span_context().is_valid().then_some(counted);
     }
 
     fn run(&mut self, command: SpanCommand) {
@@ -91,8 +78,9 @@ impl<S: Span> SessionSpan<S> {
         if is_recording {
             self.own.end(&mut self.inner);
         }
-        if let Some(counted) = self.counted.take() {
-            let reason = counted.end(&self.own, is_recording);
+        // Suppressed spans have no id.
+        if let Some(counted) = (self.own.counted).filter(|_| self.inner.span_context().is_valid()) {
+            let reason = counted.end(&self.own.ending(is_recording));
             reason
                 .into_iter()
                 .for_each(|it| self.inner.set_attribute(it));

@@ -45,9 +45,7 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
         // of them costs less than growing.
         const ROOM: usize = 16;
         let mut attributes = Vec::with_capacity(ROOM);
-        if let Some(ticket) = bridge::take_ticket() {
-            attributes.push(ticket);
-        }
+        attributes.extend(bridge::take_ticket(self.coverage.is_some()));
         let name = name.into();
         if self.redaction.is_some() {
             attributes.extend(export::id_field_marker(&name));
@@ -60,31 +58,7 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
         builder
     }
 
-    #[inline]
-    fn build_with_context(&self, builder: SpanBuilder, parent: &Context) -> Self::Span {
-        match &self.coverage {
-            None => self.build(builder, parent),
-            Some(counters) => self.build_counted(counters, builder, parent),
-        }
-    }
-}
-
-impl<T: Tracer> SessionTracer<T> {
-    #[inline(never)]
-    fn build_counted(
-        &self,
-        counters: &TracerCounters,
-        builder: SpanBuilder,
-        parent: &Context,
-    ) -> SessionSpan<T::Span> {
-        let counted = counters.begin(&builder);
-        let mut span = self.build(builder, parent);
-        span.count(counted, parent);
-        span
-    }
-
-    #[inline(always)]
-    fn build(&self, mut builder: SpanBuilder, parent: &Context) -> SessionSpan<T::Span> {
+    fn build_with_context(&self, mut builder: SpanBuilder, parent: &Context) -> Self::Span {
         let opened = builder.attributes.as_mut().and_then(bridge::take_pending);
         if opened.as_ref().is_some_and(|it| !it.is_exported) {
             return self.start_unexported(builder);
@@ -98,16 +72,18 @@ impl<T: Tracer> SessionTracer<T> {
         match CurrentScope::under(parent) {
             CurrentScope::BySpanId(scope) => self.start_with_scope_by_id(builder, parent, scope),
             CurrentScope::EntryOfTurn(scope) => {
-                let own = self.attributes(&mut builder, Some(scope.clone()), false);
+                let own = self.attributes(&mut builder, parent, Some(scope.clone()), false);
                 self.start_root(builder, parent, &scope, None, own)
             }
             around => {
-                let own = self.attributes(&mut builder, around.scope(), false);
+                let own = self.attributes(&mut builder, parent, around.scope(), false);
                 self.start(builder, parent, None, own)
             }
         }
     }
+}
 
+impl<T: Tracer> SessionTracer<T> {
     /// Starts a span when it is entered in a future. If the future adopts the span, the sampler receives the session of the
     /// future.
     #[cold]
@@ -139,11 +115,12 @@ impl<T: Tracer> SessionTracer<T> {
         let Some(future) = future else {
             return match opened {
                 Some(opened) => self.start_opener(builder, parent, opened),
-                None => self.build(builder, parent),
+                None => self.build_with_context(builder, parent),
             };
         };
         let scope = future.inside(own.as_ref(), set_by);
-        let mut attributes = self.attributes(&mut builder, Some(scope.clone()), opened.is_some());
+        let mut attributes =
+            self.attributes(&mut builder, parent, Some(scope.clone()), opened.is_some());
         attributes.set_adopted(own);
         if is_root {
             return self.start_root(builder, parent, &scope, scope_by_id, attributes);
@@ -155,7 +132,13 @@ impl<T: Tracer> SessionTracer<T> {
     /// Starts a session span that isn't exported.
     #[cold]
     fn start_unexported(&self, mut builder: SpanBuilder) -> SessionSpan<T::Span> {
-        let own = self.attributes(&mut builder, None, false);
+        let own = SpanAttributes::start(
+            &mut builder,
+            None,
+            false,
+            self.redaction.as_ref(),
+            self.renames_plain,
+        );
         let nowhere = Context::new().with_telemetry_suppressed();
         self.start(builder, &nowhere, None, own)
     }
@@ -184,7 +167,7 @@ impl<T: Tracer> SessionTracer<T> {
             entered = Some(scope.clone().entered(parent));
             scope_by_id = Some(scope.clone());
         }
-        let own = self.attributes(&mut builder, Some(scope.clone()), true);
+        let own = self.attributes(&mut builder, parent, Some(scope.clone()), true);
         match is_root {
             true => self.start_root(builder, parent, &scope, scope_by_id, own),
             false => self.start(
@@ -204,7 +187,7 @@ impl<T: Tracer> SessionTracer<T> {
         parent: &Context,
         scope: Arc<Scope>,
     ) -> SessionSpan<T::Span> {
-        let own = self.attributes(&mut builder, Some(scope.clone()), false);
+        let own = self.attributes(&mut builder, parent, Some(scope.clone()), false);
         self.start(builder, parent, Some(scope), own)
     }
 
@@ -230,16 +213,17 @@ impl<T: Tracer> SessionTracer<T> {
     fn attributes(
         &self,
         builder: &mut SpanBuilder,
+        parent: &Context,
         scope: Option<Arc<Scope>>,
         is_opener: bool,
     ) -> SpanAttributes {
-        SpanAttributes::start(
-            builder,
-            scope,
-            is_opener,
-            self.redaction.as_ref(),
-            self.renames_plain,
-        )
+        let counted = self.coverage.as_deref();
+        let counted = counted.map(|it| it.begin(builder, parent, scope.is_some()));
+        let redaction = self.redaction.as_ref();
+        let mut own =
+            SpanAttributes::start(builder, scope, is_opener, redaction, self.renames_plain);
+        own.counted = counted;
+        own
     }
 
     /// Starts a span. `scope_by_id`: its scope, if the `Context` of the span has no entry with it.

@@ -175,7 +175,7 @@ impl<T> Captured<T> {
                 .filter(|it| self.spans()[**it].parent_span_id == own);
             next.extend(children.map(|it| (*it, depth + 1)));
         }
-        text + &self.open()
+        text + &self.open() + &self.reasons()
     }
 
     fn write_span(&self, text: &mut String, at: usize, depth: usize, id: Option<&str>) {
@@ -190,9 +190,17 @@ impl<T> Captured<T> {
             let _ = write!(text, " ({file}:{line})");
         }
         let _ = match self.spans.reasons[at] {
-            Some(reason) => write!(text, "  <-- in no session. {reason}"),
-            None => write!(text, "  <-- in another session."),
+            Some(reason) => write!(text, "  <-- in no session ({reason:?})"),
+            None => write!(text, "  <-- in another session"),
         };
+    }
+
+    /// The reasons, each once.
+    fn reasons(&self) -> String {
+        let found = |reason: &Reason| self.spans.reasons.contains(&Some(*reason));
+        let all = Reason::ALL.into_iter().filter(found);
+        all.map(|reason| format!("\n\n{reason:?}: {reason}"))
+            .collect()
     }
 }
 
