@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// Keeps a share of all sessions: a conversation is kept whole or dropped whole.
 ///
-/// The decision is a [function](#the-function) of the session id alone. So all services, in every language and after
+/// The decision is a [function](#how-the-sampler-decides) of the session id alone. So all services, in every language and after
 /// every restart, make the same decision without coordination. A sampler with a lower ratio keeps a subset of the
 /// sessions that a sampler with a higher ratio keeps.
 ///
@@ -97,8 +97,8 @@ use std::sync::Arc;
 ///
 /// # Cost
 ///
-/// About 5,000 instructions for a root. Each descendant costs up to 2,500 instructions, because the SDK copies the
-/// `tracestate`: see [below](#what-it-costs).
+/// About 200 ns for a root. Each sampled descendant costs about 90 ns, because the SDK copies the `tracestate`: see
+/// [below](#what-it-costs).
 ///
 #[doc = include_str!("../../docs/sampling.md")]
 #[derive(Clone)]

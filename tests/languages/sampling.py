@@ -14,13 +14,13 @@ def rows(first):
 
 documented = {}
 exec(re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1], documented)
-rv, th, keeps = (documented[name] for name in ("rv", "th", "keeps"))
+rv, th, is_sampled = (documented[name] for name in ("rv", "th", "is_sampled"))
 
 sessions, ratios = rows("session id"), rows("ratio")
 assert len(sessions) == 16 and len(ratios) == 11
 for session_id, expected, *decisions in sessions:
     assert rv(session_id) == expected, (session_id, rv(session_id))
-    decided = ["kept" if keeps(ratio, session_id) else "dropped" for ratio in (0.5, 0.1, 0.001)]
+    decided = ["sampled" if is_sampled(ratio, session_id) else "dropped" for ratio in (0.5, 0.1, 0.001)]
     assert decided == decisions, (session_id, decided)
 for ratio, expected in ratios:
     assert th(float(ratio)) == expected, (ratio, th(float(ratio)))

@@ -1,4 +1,4 @@
-//! What users rely on when they upgrade: the public items, the auto traits and the oldest Rust.
+//! What users rely on when they upgrade, and what they read: the public items, the auto traits, the oldest Rust and the words.
 
 #[cfg(all(
     feature = "logs",
@@ -12,3 +12,4 @@ mod compile_errors;
 mod layers;
 mod public_api;
 mod rust_version;
+mod words;

@@ -30,7 +30,7 @@ fn decides_as_the_documented_vectors_say() {
     for [id, rv, decisions @ ..] in vectors {
         for (ratio, decision) in [0.5, 0.1, 0.001].into_iter().zip(decisions) {
             let said = in_session(&SessionSampler::new(ratio), id);
-            assert_eq!(is_kept(&said), decision == "kept", "{id} at {ratio}");
+            assert_eq!(is_kept(&said), decision == "sampled", "{id} at {ratio}");
             let ot = said.trace_state.get("ot").unwrap();
             assert_eq!(ot.split(';').next(), Some(&*format!("rv:{rv}")), "{id}");
         }
