@@ -12,8 +12,9 @@ use crate::export::dialect::{Content, all_rules};
 use crate::session::details::{Details, Entries, entries, object};
 use crate::session::id::{plain_text, trimmed};
 use crate::session::keys::{
-    FURTHER_KEYS, ID, METADATA_FIELD, NameOf, PREVIOUS_SESSION_ID, Part, Parts, TAGS_FIELD,
-    USER_HASH, USER_ID, VALUE_KEYS, add_to_filter, any_may_matter, id_field_kind, may_matter, ours,
+    FURTHER_KEYS, ID, METADATA_FIELD, NameOf, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER,
+    PLAIN_USER_RENAMED, PREVIOUS_SESSION_ID, Part, Parts, SESSION_ID, TAGS_FIELD, USER_HASH,
+    USER_ID, VALUE_KEYS, add_to_filter, any_may_matter, id_field_kind, may_matter, ours,
     registered,
 };
 use crate::session::{Id, IdKind, Session};
@@ -329,4 +330,19 @@ pub(crate) fn take_id_field_marker(attributes: &mut Vec<KeyValue>) -> Option<IdK
     let kind = attributes.remove(0).value;
     let mut kinds = IdKind::BOTH.into_iter();
     kinds.find(|it| kind == Value::I64(*it as i64))
+}
+
+/// Renames plain attributes beside an id. It runs before the ids are mapped to the keys of the dialect.
+pub(crate) fn rename_plain(attributes: &mut [KeyValue]) {
+    for (plain, renamed) in [
+        (PLAIN_SESSION, PLAIN_SESSION_RENAMED),
+        (PLAIN_USER, PLAIN_USER_RENAMED),
+    ] {
+        let has = |key| attributes.iter().any(|it| it.key.as_str() == key);
+        let ids = [SESSION_ID, USER_ID, USER_HASH];
+        if has(plain) && !has(renamed) && ids.into_iter().any(has) {
+            let plain = attributes.iter_mut().filter(|it| it.key.as_str() == plain);
+            plain.for_each(|it| it.key = Key::from_static_str(renamed));
+        }
+    }
 }

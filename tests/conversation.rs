@@ -596,9 +596,9 @@ fn turn_that_a_filter_disables_is_told_of_once() {
     assert_eq!(
         app.diagnostics.said(),
         [
-            "tracing-session: the turns of a Conversation are not traced, as a filter disables their \
-             spans (let the target tracing_session pass at the level INFO, or give Conversation::turn a \
-             closure that makes a span of your own)"
+            "the turns of a `Conversation` are not exported because a filter disables their spans: enable the \
+             target `tracing_session` at the level INFO, or give `Conversation::turn` a closure that creates a \
+             span of your own"
         ]
     );
 }
@@ -618,7 +618,7 @@ fn turn_that_a_filter_disables_with_our_warnings_is_told_of_on_standard_error() 
         }
         return;
     };
-    let said = "tracing-session: the turns of a Conversation are not traced";
+    let said = "\ntracing-session: the turns of a `Conversation` are not exported";
     assert_eq!(printed.matches(said).count(), 1, "{printed}");
     assert!(!printed.contains("chat-42"));
 }

@@ -29,7 +29,7 @@ fn each_error_is_of_one_kind() {
         ("an id", Session::new("two\nlines").err()),
         ("an id", Session::default().with_tags([""]).err()),
         ("a span", set_session_id("chat-42").err()),
-        ("", mark_trace().err()),
+        ("", in_a_span(mark_trace).err()),
         ("", Session::default().with_attribute("session.id", 1).err()),
         (
             "JSON",
@@ -58,4 +58,16 @@ fn each_error_is_of_one_kind() {
         let kinds: Vec<_> = kinds.map(|(kind, _)| *kind).collect();
         assert_eq!(kinds.join(" and "), expected, "{error}");
     }
+}
+
+fn in_a_span<T>(f: impl FnOnce() -> T) -> T {
+    let subscriber = tracing_subscriber::registry();
+    tracing::subscriber::with_default(subscriber, || tracing::info_span!("work").in_scope(f))
+}
+
+/// A filter may have disabled the span that sets the session, and all others.
+#[test]
+fn nothing_to_mark_outside_any_span_is_no_error() {
+    mark_trace().unwrap();
+    in_a_span(|| mark_trace().unwrap_err());
 }

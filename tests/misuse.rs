@@ -1,5 +1,7 @@
 //! What happens when the crate is misused, or used without OpenTelemetry (D).
 
+mod standard_error;
+
 use crate::support::{self, Diagnostics};
 use opentelemetry::trace::{TraceContextExt, Tracer, TracerProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
@@ -38,11 +40,10 @@ fn plain_provider() -> (SdkTracerProvider, InMemorySpanExporter) {
 
 // D1
 
-const NO_PROVIDER: &str = "tracing-session: spans are not marked: the OpenTelemetry layer's tracer \
-    does not come from a SessionTracerProvider (use \
-    SessionTracerProvider::new(provider).tracer(\"..\"))";
-const BESIDE: &str = "tracing-session: spans are not marked: the SessionLayer stands beside the \
-    OpenTelemetry layer, not around it (use SessionLayer::new().wrap(otel_layer) in place of both)";
+const NO_PROVIDER: &str = "spans are exported without their session because the OpenTelemetry layer's tracer does not \
+    come from a `SessionTracerProvider`: use `SessionTracerProvider::new(provider).tracer(\"..\")`";
+const BESIDE: &str = "spans are exported without their session because the `SessionLayer` is beside the OpenTelemetry \
+    layer, not around it: use `SessionLayer::new().wrap(otel_layer)` in place of both";
 
 #[test]
 fn without_the_provider_one_diagnostic_says_what_to_write() {
@@ -88,20 +89,40 @@ fn without_the_provider_setting_a_value_is_an_error_and_leaves_no_trace() {
 
 #[test]
 fn layer_beside_the_opentelemetry_layer_is_told_once() {
-    for session_layer_first in [true, false] {
+    for (session_layer_first, in_vec) in
+        [(true, false), (false, false), (true, true), (false, true)]
+    {
         let (provider, _exporter) = plain_provider();
         let provider = SessionTracerProvider::new(provider);
         let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
-        let (_, diagnostics, _default) = if session_layer_first {
-            install(SessionLayer::new().and_then(otel))
-        } else {
-            install(otel.and_then(SessionLayer::new()))
+        let ours = SessionLayer::new();
+        let (_, diagnostics, _default) = match (session_layer_first, in_vec) {
+            (true, false) => install(ours.and_then(otel)),
+            (false, false) => install(otel.and_then(ours)),
+            (true, true) => install(vec![ours.boxed(), otel.boxed()]),
+            (false, true) => install(vec![otel.boxed(), ours.boxed()]),
         };
         for _ in 0..3 {
             session!("secret-42").in_scope(|| info_span!("below").in_scope(|| {}));
         }
         assert_eq!(diagnostics.said(), [BESIDE]);
     }
+}
+
+/// `Vec` doesn't tell its layers the dispatcher.
+#[test]
+fn without_the_provider_a_layer_in_a_vec_tells_so_too() {
+    let (provider, _exporter) = plain_provider();
+    let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
+    let layers = vec![
+        SessionLayer::new().wrap(otel).boxed(),
+        LevelFilter::INFO.boxed(),
+    ];
+    let (_, diagnostics, _default) = install(layers);
+    for _ in 0..3 {
+        session!("secret-42").in_scope(|| info_span!("below").in_scope(|| {}));
+    }
+    assert_eq!(diagnostics.said(), [NO_PROVIDER]);
 }
 
 #[test]

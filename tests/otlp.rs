@@ -30,7 +30,7 @@ fn session() -> Session {
 
 /// One span in a session.
 fn answer() {
-    session().in_scope(|| info_span!("answer").in_scope(|| {}));
+    session().in_scope(|| info_span!("answer").in_scope(|| tracing::info!("event")));
 }
 
 const ANSWER: &str = "answer chat-42 u-7";
@@ -45,6 +45,9 @@ fn build(pipeline: Pipeline) -> (Telemetry, Diagnostics, tracing::subscriber::De
 
 /// Nobody listens there.
 const DEAD: &str = "http://127.0.0.1:1";
+
+const NOT_REACHED: &str = "no spans reach http://127.0.0.1:1 (Connection refused (os error 111)): start the backend, or set its address with \
+     OTEL_EXPORTER_OTLP_ENDPOINT or `with_endpoint`";
 
 fn everything_arrives(protocol: Protocol) {
     let receiver = Receiver::start();
@@ -165,28 +168,36 @@ fn spans_that_do_not_arrive_are_an_error_of_shutdown_and_flush() {
 #[test]
 fn guard_tells_the_subscriber_that_spans_did_not_arrive() {
     let receiver = Receiver::start();
-    for (endpoint, why) in [
-        (DEAD.to_owned(), "network error"),
-        (receiver.url() + "/refused", "status code: 401"),
+    let url = receiver.url();
+    for (protocol, endpoint, expected) in [
+        (PROTOCOLS[0], DEAD, NOT_REACHED),
+        (PROTOCOLS[1], DEAD, NOT_REACHED),
+        (
+            PROTOCOLS[0],
+            &(receiver.url() + "/refused"),
+            &format!(
+                "the backend at {url} refuses the spans (status code: 401): check the path of the endpoint, and the \
+                 key that `with_api_key` or `with_header` sends"
+            ),
+        ),
     ] {
-        let (telemetry, diagnostics, _default) = build(pipeline("my-app").with_endpoint(endpoint));
+        let pipeline = pipeline("my-app").with_endpoint(endpoint);
+        let (telemetry, diagnostics, _default) = build(pipeline.with_protocol(protocol));
+        for _ in 0..2 {
+            answer();
+            telemetry.force_flush().unwrap_err();
+        }
         answer();
         drop(telemetry);
-        let said = diagnostics.said();
-        let last = said.last().unwrap();
-        assert!(
-            last.starts_with("tracing-session: not all spans were exported: "),
-            "{said:?}"
-        );
-        assert!(last.contains(why), "{said:?}");
+        assert_eq!(diagnostics.said(), [expected]);
     }
 }
 
 #[test]
 fn guard_says_on_standard_error_that_spans_did_not_arrive_where_nobody_listens() {
     if let Some(said) = support::said_alone(test_name!(), &[]) {
-        let expected = "\ntracing-session: not all spans were exported: ";
-        assert!(said.contains(expected), "{said}");
+        let line = format!("\ntracing-session: {NOT_REACHED}\n");
+        assert_eq!(said.matches(&line).count(), 1, "{said}");
         return;
     }
     let (telemetry, layer) = pipeline("my-app").with_endpoint(DEAD).build().unwrap();
@@ -196,22 +207,52 @@ fn guard_says_on_standard_error_that_spans_did_not_arrive_where_nobody_listens()
 
 #[test]
 fn installed_subscriber_shows_why_spans_do_not_arrive() {
-    if let Some(said) = support::said_alone(test_name!(), &[]) {
-        for expected in [
-            "\nWARN tracing_session: tracing-session: no spans reach 127.0.0.1:1: ",
-            "Connection refused",
-            "\nERROR opentelemetry_sdk: name=BatchSpanProcessor.ExportError",
-            "\nWARN tracing_session: tracing-session: not all spans were exported: ",
-        ] {
-            assert_eq!(said.matches(expected).count(), 1, "{expected}: {said}");
-        }
-        assert!(!said.contains("of the application"), "{said}");
-        return;
+    for protocol in ["http/protobuf", "grpc"] {
+        let variables = [("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)];
+        let Some(said) = support::said_alone(test_name!(), &variables) else {
+            let telemetry = pipeline("my-app").with_endpoint(DEAD).install().unwrap();
+            answer();
+            tracing::error!(code = 7, "of the application");
+            return drop(telemetry);
+        };
+        // These lines and no others.
+        let is_event = |line: &&str| {
+            let levels = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
+            levels.iter().any(|level| line.starts_with(level)) || line.contains("xport")
+        };
+        let printed: Vec<_> = said.lines().filter(is_event).collect();
+        let expected = [
+            "INFO main::otlp: event",
+            "ERROR main::otlp: of the application code=7",
+            &format!("WARN tracing_session: {NOT_REACHED}"),
+        ];
+        assert_eq!(printed, expected, "{protocol}: {said}");
     }
-    let telemetry = pipeline("my-app").with_endpoint(DEAD).install().unwrap();
-    answer();
-    tracing::error!("of the application");
-    drop(telemetry);
+}
+
+/// Fewer than the spans after which the layer itself tells so.
+#[test]
+fn guard_tells_of_a_few_spans_with_another_field_in_a_process_without_a_session() {
+    for (sets_session, expected) in [(false, 1), (true, 0)] {
+        let variables: &[_] = if sets_session {
+            &[("SETS_SESSION", "1")]
+        } else {
+            &[]
+        };
+        let Some(said) = support::said_alone(test_name!(), variables) else {
+            let receiver = Receiver::start();
+            let telemetry = pipeline("my-app").with_endpoint(receiver.url()).install();
+            info_span!("login", user_id = "secret-7").in_scope(|| {});
+            if std::env::var_os("SETS_SESSION").is_some() {
+                answer();
+            }
+            return drop(telemetry);
+        };
+        let hint = "has a field `user_id`: if it identifies the user, use \
+                    `SessionLayer::new().with_user_field(\"user_id\")`\n";
+        assert_eq!(said.matches(hint).count(), expected, "{said}");
+        assert!(!said.contains("secret"), "{said}");
+    }
 }
 
 #[test]
@@ -228,7 +269,10 @@ fn guard_gives_up_after_ten_seconds() {
 
 #[test]
 fn guard_is_silent_after_the_provider_was_shut_down() {
-    let (telemetry, diagnostics, _default) = build(pipeline("my-app").with_endpoint(DEAD));
+    let receiver = Receiver::start();
+    let (telemetry, diagnostics, _default) =
+        build(pipeline("my-app").with_endpoint(receiver.url()));
+    answer();
     telemetry.provider().shutdown().unwrap();
     drop(telemetry);
     assert_eq!(diagnostics.said(), [""; 0]);

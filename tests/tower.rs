@@ -570,8 +570,8 @@ fn without_a_propagator_one_diagnostic_says_what_to_write() {
     app.exports_after(
         "",
         &[
-            "tracing-session: no propagator is set, so nothing goes into headers or comes out of \
-             them (use opentelemetry::global::set_text_map_propagator(propagator_from_env()?))",
+            "headers carry no trace and no session because no propagator is set: call \
+             `opentelemetry::global::set_text_map_propagator(propagator_from_env()?)`",
         ],
     );
 }
@@ -603,11 +603,11 @@ fn headers_that_bring_no_id_are_ignored_and_told_of_once() {
     app.exports_after(
         "",
         &[
-            "tracing-session: header `x-session` brings an id that is ignored: it is not the only \
+            "header `x-session` brings an id that is ignored: it is not the only \
              one, and they differ",
-            "tracing-session: header `baggage` brings a `session.id` that is ignored: id has a control \
+            "header `baggage` brings a `session.id` that is ignored: id has a control \
              character",
-            "tracing-session: header `x-session` brings an id that is ignored: id is longer than \
+            "header `x-session` brings an id that is ignored: id is longer than \
              1024 bytes",
         ],
     );

@@ -120,7 +120,7 @@ fn codes(cell: &str) -> Vec<&str> {
         let ticks = rest[start..].bytes().take_while(|it| *it == b'`').count();
         let (fence, inside) = rest[start..].split_at(ticks);
         let end = inside.find(fence).expect("the code has an end");
-        codes.push(&inside[..end]);
+        codes.push(inside[..end].trim());
         rest = &inside[end + ticks..];
     }
     codes
@@ -160,9 +160,24 @@ fn misled(name: &str, row: &str, test: impl FnOnce(&Row)) {
     }
 }
 
+/// The same, where a request may take a minute.
+fn patient(name: &str, row: &str, test: impl FnOnce(&Row)) {
+    if support::alone(name, &[("OTEL_EXPORTER_OTLP_TIMEOUT", "60000")]) {
+        here(name, row, test);
+    }
+}
+
 /// In a process of its own, which prints what is said.
 fn printed(name: &str, row: &str, test: impl FnOnce()) {
     match support::said_alone(name, &[("RUST_LOG", "info,[span]=debug")]) {
+        None => test(),
+        Some(printed) => here(name, row, |row| row.says(&printed)),
+    }
+}
+
+/// The same with a level that most spans don't have.
+fn quiet(name: &str, row: &str, test: impl FnOnce()) {
+    match support::said_alone(name, &[("RUST_LOG", "warn")]) {
         None => test(),
         Some(printed) => here(name, row, |row| row.says(&printed)),
     }

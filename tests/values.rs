@@ -20,7 +20,7 @@ use tracing_session::{Session, session, user};
 #[track_caller]
 fn ignored(field: &str, span: &str, line: u32, why: &str) -> String {
     let file = Location::caller().file();
-    format!("tracing-session: field `{field}` of span `{span}` at {file}:{line} is ignored: {why}")
+    format!("field `{field}` of span `{span}` at {file}:{line} is ignored: {why}")
 }
 
 // C1

@@ -145,6 +145,7 @@ error_kinds! {
     pub is_invalid_setting {
         Setting(valid: &'static str) => "no such value (valid: {valid})",
         Endpoint => "the endpoint is not a URL such as http://localhost:4318",
+        NoScheme => "the endpoint has no scheme: write it like this",
         Tls =>
             "an https endpoint needs the feature `otlp-tls` of tracing-session (cargo add \
              tracing-session --features otlp-tls)",

@@ -235,8 +235,7 @@ pub(crate) fn check_turn(span: &Span) {
 fn report_filtered(reported: u8, message: &Message) {
     // The load comes first: with the spans filtered out, every call gets here.
     if !has(reported) && HAS_LAYER.get().is_some_and(dispatcher::get_default) && set(reported) {
-        // A filter that disables such spans often disables this crate's warnings too.
-        diagnostic::emit_or_print(message);
+        diagnostic::emit(message);
     }
 }
 

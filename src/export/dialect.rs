@@ -1,5 +1,7 @@
 //! The keys of each backend: a table of rules.
 
+use crate::base::diagnostic;
+use crate::base::diagnostic::Message;
 use crate::session::IdKind;
 use crate::session::keys::{self, METADATA, NameOf, SESSION_ID, TAGS, USER_ID};
 use std::borrow::Cow;
@@ -36,6 +38,15 @@ pub(crate) struct Rule {
     level: Level,
     pub(crate) content: Content,
     pub(crate) key: &'static str,
+    limit: Option<Limit>,
+}
+
+/// The most characters that a backend accepts in a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Limit {
+    characters: usize,
+    /// What it does with a longer value.
+    reaction: &'static str,
 }
 
 /// The rules for each value, in the order of [`Content`]: for those of sessions, and for those of spans' authors.
@@ -93,6 +104,26 @@ const fn rule(level: Level, content: Content, key: &'static str) -> Rule {
         level,
         content,
         key,
+        limit: None,
+    }
+}
+
+impl Rule {
+    const fn up_to(mut self, characters: usize, reaction: &'static str) -> Self {
+        self.limit = Some(Limit {
+            characters,
+            reaction,
+        });
+        self
+    }
+
+    /// The warning about an id that is over the limit, once for each key.
+    #[inline]
+    pub(crate) fn over_limit(&self, id: &str) -> Option<Message> {
+        // A character has one byte or more.
+        let limit = self.limit.filter(|it| id.len() > it.characters)?;
+        let is_over = id.chars().count() > limit.characters;
+        is_over.then(|| diagnostic::over_limit(self.key, limit.characters, limit.reaction))?
     }
 }
 
@@ -132,13 +163,15 @@ impl Dialect {
     /// `langfuse.trace.tags`. Your own metadata and tags on a span become
     /// `langfuse.observation.metadata.<key>` and `langfuse.observation.metadata.tags`.
     ///
+    /// Langfuse drops session and user ids of more than 200 characters. A warning says so.
+    ///
     /// ```
     /// # use tracing_session::Dialect;
     /// let both = Dialect::OPENINFERENCE.and(Dialect::LANGFUSE);
     /// ```
     pub const LANGFUSE: Self = Self::of(&[
-        rule(Any, SessionId, "langfuse.session.id"),
-        rule(Any, UserId, "langfuse.user.id"),
+        rule(Any, SessionId, "langfuse.session.id").up_to(200, "Langfuse drops it"),
+        rule(Any, UserId, "langfuse.user.id").up_to(200, "Langfuse drops it"),
         rule(Trace, MetadataEntry, "langfuse.trace.metadata."),
         rule(Trace, Tags, "langfuse.trace.tags"),
         rule(Span, MetadataEntry, "langfuse.observation.metadata."),
@@ -161,16 +194,16 @@ impl Dialect {
     ]);
 
     /// MLflow: OpenInference's `session.id` and `user.id`, and `mlflow.traceTag.<key>` for metadata,
-    /// which it reads on the root span. MLflow refuses session ids of more than 250 characters, and the spans
-    /// that have one.
+    /// which it reads on the root span. MLflow refuses ids of more than 250 characters, and the spans
+    /// that have one. A warning says so.
     ///
     /// ```
     /// # use tracing_session::Dialect;
     /// let both = Dialect::OPENINFERENCE.and(Dialect::MLFLOW);
     /// ```
     pub const MLFLOW: Self = Self::of(&[
-        rule(Any, SessionId, SESSION_ID),
-        rule(Any, UserId, USER_ID),
+        rule(Any, SessionId, SESSION_ID).up_to(250, "MLflow drops each span that has it"),
+        rule(Any, UserId, USER_ID).up_to(250, "MLflow drops each span that has it"),
         rule(Trace, MetadataEntry, "mlflow.traceTag."),
     ]);
 
@@ -323,10 +356,14 @@ impl Dialect {
 
     fn with(mut self, added: Rule) -> Self {
         // No key is written twice.
-        if self.rules.iter().all(|rule| rule.key != added.key) {
-            self.rules.to_mut().push(added);
-            if let Some(kind) = added.content.id_kind() {
-                keys::register(NameOf::Key, added.key, kind);
+        match self.rules.iter().position(|rule| rule.key == added.key) {
+            Some(at) if added.limit.is_some() => self.rules.to_mut()[at].limit = added.limit,
+            Some(_) => {}
+            None => {
+                self.rules.to_mut().push(added);
+                if let Some(kind) = added.content.id_kind() {
+                    keys::register(NameOf::Key, added.key, kind);
+                }
             }
         }
         self

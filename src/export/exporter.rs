@@ -1,12 +1,14 @@
 //! `SessionExporter`: sends spans to one backend, with the keys of its dialect.
 
+use crate::base::diagnostic;
+use crate::base::diagnostic::Message;
 use crate::export::dialect::{Content, Dialect, RulesByValue};
+use crate::export::rename_plain;
 use crate::session::id::has_id;
 use crate::session::keys::{
-    KeyFilter, METADATA, PLAIN_SESSION, PLAIN_SESSION_RENAMED, PLAIN_USER, PLAIN_USER_RENAMED,
-    SESSION_ID, TAGS, USER_HASH, USER_ID, is_ours, ours,
+    KeyFilter, METADATA, SESSION_ID, TAGS, USER_HASH, USER_ID, is_ours, ours,
 };
-use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
+use opentelemetry::{Array, KeyValue, StringValue, Value};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
@@ -127,7 +129,10 @@ impl<E: SpanExporter> SpanExporter for SessionExporter<E> {
             if self.renames_plain {
                 rename_plain(&mut span.attributes);
             }
-            self.translator.translate(&mut span.attributes);
+            if let Some(warning) = self.translator.translate(&mut span.attributes) {
+                // No lock of ours is held.
+                diagnostic::emit(&warning);
+            }
         }
         self.inner.export(batch)
     }
@@ -146,21 +151,6 @@ impl<E: SpanExporter> SpanExporter for SessionExporter<E> {
 
     fn set_resource(&mut self, resource: &Resource) {
         self.inner.set_resource(resource);
-    }
-}
-
-/// Renames plain attributes beside an id. It runs before the ids are mapped to the keys of the dialect.
-fn rename_plain(attributes: &mut [KeyValue]) {
-    for (plain, renamed) in [
-        (PLAIN_SESSION, PLAIN_SESSION_RENAMED),
-        (PLAIN_USER, PLAIN_USER_RENAMED),
-    ] {
-        let has = |key| attributes.iter().any(|it| it.key.as_str() == key);
-        let ids = [SESSION_ID, USER_ID, USER_HASH];
-        if has(plain) && !has(renamed) && ids.into_iter().any(has) {
-            let plain = attributes.iter_mut().filter(|it| it.key.as_str() == plain);
-            plain.for_each(|it| it.key = Key::from_static_str(renamed));
-        }
     }
 }
 
@@ -184,11 +174,13 @@ impl Translator {
         }
     }
 
-    /// Adds the keys of the dialect, and removes OpenInference's where the dialect doesn't have them.
-    pub(crate) fn translate(&self, attributes: &mut Vec<KeyValue>) {
+    /// Adds the keys of the dialect, and removes OpenInference's where the dialect doesn't have them. Returns a warning if
+    /// the backend drops an id.
+    pub(crate) fn translate(&self, attributes: &mut Vec<KeyValue>) -> Option<Message> {
         if !self.changes {
-            return;
+            return None;
         }
+        let mut warning = None;
         // Nearly no key that the dialect adds is on the span already, and the filter is cheaper than a search.
         let mut filter = KeyFilter::default();
         // Ids come first: in some dialects a metadata entry can have the key of an id, and no key is written twice.
@@ -214,6 +206,9 @@ impl Translator {
         let (mut added, mut removed) = (Vec::with_capacity(8), Vec::new());
         for (content, key, at) in sources.into_iter().flatten() {
             let is_authors = !is_ours(&attributes[at].key, key);
+            for rule in &self.rules[content as usize][usize::from(is_authors)] {
+                warning = warning.or_else(|| rule.over_limit(&attributes[at].value.as_str()));
+            }
             let stays = self.add(content, is_authors, &attributes[at], &mut added);
             let (is_id, mut is_added) = (content.id_kind().is_some(), false);
             for attribute in added.drain(..) {
@@ -240,6 +235,7 @@ impl Translator {
         if !removed.is_empty() {
             attributes.retain(|it| !removed.contains(&it.key.as_str()));
         }
+        warning
     }
 
     /// Adds the value of an attribute under each key of the dialect. Returns whether the attribute stays as well.

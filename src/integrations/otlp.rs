@@ -1,18 +1,23 @@
 //! The complete setup in one call (feature `otlp`).
 //!
 //! ```no_run
-//! use tracing_session::{Session, otlp};
+//! use tracing_session::{Session, openinference::OpenInferenceSpanExt, otlp};
 //!
 //! fn main() -> Result<(), tracing_session::Error> {
 //!     let _telemetry = otlp::pipeline("my-app").with_project("support-bot").install()?;
 //!
-//!     Session::new("chat-42")?.in_scope(|| tracing::info_span!("answer").in_scope(|| { /* .. */ }));
+//!     Session::new("chat-42")?.in_scope(|| {
+//!         let turn = tracing::info_span!("turn").entered();
+//!         turn.set_input("What is the weather like?");
+//!         turn.set_output("Sunny and 24 degrees.");
+//!     });
 //!     Ok(())
 //! }
 //! ```
 //!
-//! [`install`](Pipeline::install) is for applications without a subscriber. If you have a subscriber already, add the
-//! layer that [`build`](Pipeline::build) returns.
+//! Phoenix shows this turn with its session, input and output. [`install`](Pipeline::install) is for applications without a
+//! subscriber, and prints their events too. If you have a subscriber already, add the layer that [`build`](Pipeline::build)
+//! returns.
 //!
 //! # Environment variables
 //!
@@ -36,34 +41,36 @@
 //! | `OTEL_TRACES_EXPORTER`: `otlp`, or `none`, when spans are made and go nowhere | `otlp` | error |
 //! | `OTEL_SDK_DISABLED`: `true`, when no spans are made; sessions still propagate | `false` | ignored |
 //! | `OTEL_PROPAGATORS`, `MIRASCOPE_PROPAGATOR`: see [`propagator_from_env`](crate::propagator_from_env), `install` alone | `tracecontext,baggage` | error |
-//! | `RUST_LOG`: which spans are exported, `install` alone | `info` | warning |
+//! | `RUST_LOG`: which spans are exported and which events are printed, `install` alone | `info` | warning |
 //!
 //! Not read are `OTEL_BSP_EXPORT_TIMEOUT`, `OTEL_LOG_LEVEL`, and the variables that name
 //! certificates.
 
 mod exporter;
+mod settings;
 mod telemetry;
 
 pub use exporter::Protocol;
 pub use telemetry::Telemetry;
 
 use crate::base::diagnostic;
-use crate::base::error::{Error, ErrorKind, variable};
+use crate::base::error::{Error, ErrorKind};
 use crate::export::dialect::Dialect;
 use crate::export::exporter::SessionExporter;
 use crate::export::privacy::{IdPolicy, Privacy};
-use crate::integrations::otlp::telemetry::{StderrWarnings, levels};
 use crate::layer::SessionLayer;
 use crate::propagation::functions::with_propagators_from_env;
 use crate::propagation::propagator::SessionPropagator;
+use crate::scope::Scope;
 use crate::tracer::SessionTracerProvider;
-use exporter::{ExporterConfig, check_queue, is_disabled, is_exported};
+use exporter::ExporterConfig;
 use http::{HeaderName, HeaderValue};
 use opentelemetry::trace::TracerProvider;
-use opentelemetry::{InstrumentationScope, KeyValue, global};
-use opentelemetry_sdk::Resource;
+use opentelemetry::{InstrumentationScope, global};
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, ShouldSample};
-use std::fmt::{self};
+use settings::{Levels, check_queue, is_disabled, is_exported, resource};
+use std::fmt;
+use telemetry::StderrEvents;
 use tracing::Subscriber;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
@@ -91,8 +98,7 @@ pub fn pipeline(service_name: impl Into<String>) -> Pipeline {
     }
 }
 
-/// The set-up, until it is [installed](Self::install) or [built](Self::build): what
-/// [`pipeline`] makes.
+/// The setup that [`pipeline`] begins, until you [install](Self::install) or [build](Self::build) it.
 ///
 /// ```no_run
 /// use tracing_session::otlp::pipeline;
@@ -265,13 +271,14 @@ impl Pipeline {
         self
     }
 
-    /// Sets everything up for the whole process: a subscriber, OpenTelemetry's tracer provider, and its propagator. The
-    /// propagator sends no session unless you call [`with_session_propagation`](Self::with_session_propagation).
+    /// Sets everything up for the whole process: a subscriber that exports spans and prints events to standard error,
+    /// OpenTelemetry's tracer provider, and its propagator.
     ///
-    /// It exports spans of the level INFO and above, unless `RUST_LOG` contains other directives, such as
+    /// It exports spans and prints events of the level INFO and above, unless `RUST_LOG` contains other directives, such as
     /// `info,my_app=debug`. It also exports the turns of a [`Conversation`](crate::Conversation), unless `RUST_LOG` sets
-    /// a lower level for everything, such as `warn`, or for `tracing_session`. It prints the warnings of this crate and of
-    /// OpenTelemetry to standard error, and logs nothing else. For more control use [`build`](Self::build).
+    /// a lower level for everything, such as `warn`, or for `tracing_session`. It doesn't print spans, and prints events
+    /// without the time. For another format use [`build`](Self::build). The propagator sends no session unless you call
+    /// [`with_session_propagation`](Self::with_session_propagation).
     ///
     /// # Errors
     ///
@@ -291,16 +298,19 @@ impl Pipeline {
             session = session.with_privacy(privacy.with_user_ids(ids));
         }
         let propagator = with_propagators_from_env(session)?;
+        let levels = Levels::from_env();
         // OpenTelemetry warns about variables while the provider is built.
-        let temporary = tracing_subscriber::registry().with(StderrWarnings);
-        let built = tracing::subscriber::with_default(temporary, || self.build());
-        let (telemetry, layer) = built?;
+        let temporary = tracing_subscriber::registry().with(levels.targets.clone());
+        let built =
+            tracing::subscriber::with_default(temporary.with(StderrEvents), || self.build());
+        let (mut telemetry, layer) = built?;
         let disabled = is_disabled()?;
-        let (levels, warning) = levels();
-        let subscriber = tracing_subscriber::registry().with(levels).with(layer);
-        tracing::subscriber::set_global_default(subscriber.with(StderrWarnings))
+        let subscriber = tracing_subscriber::registry().with(levels.targets);
+        tracing::subscriber::set_global_default(subscriber.with(layer).with(StderrEvents))
             .map_err(|_| ErrorKind::SubscriberSet)?;
-        if let Some(warning) = warning {
+        telemetry.is_filter_reported = levels.too_low.is_some();
+        let too_low = levels.too_low.filter(|_| telemetry.exports.is_some());
+        for warning in [levels.ignored, too_low].into_iter().flatten() {
             diagnostic::emit(&warning);
         }
         global::set_text_map_propagator(propagator);
@@ -346,17 +356,18 @@ impl Pipeline {
         if let Some(sampler) = self.sampler {
             sdk = sdk.with_sampler(sampler);
         }
-        let mut driver = None;
+        let mut exports = None;
+        let state = self.layer.state.clone();
         if disabled {
             sdk = sdk.with_sampler(Sampler::AlwaysOff);
         } else {
             sdk = sdk.with_resource(resource(self.service_name, self.project)?);
             if is_exported()? {
                 check_queue()?;
-                let (exporter, grpc_driver) = self.exporter.build()?;
+                let exporter = self.exporter.build(state.clone())?;
+                exports = Some(exporter.exports.clone());
                 let exporter = SessionExporter::new(exporter).with_dialect(self.dialect);
                 sdk = sdk.with_batch_exporter(exporter);
-                driver = grpc_driver;
             }
         }
         let provider = SessionTracerProvider::new(sdk.build()).with_privacy(self.privacy);
@@ -364,13 +375,14 @@ impl Pipeline {
         let scope = scope.with_version(env!("CARGO_PKG_VERSION")).build();
         let tracer = provider.tracer_with_scope(scope);
         let otel = (!disabled).then(|| tracing_opentelemetry::layer().with_tracer(tracer));
-        let state = self.layer.state.clone();
         let layer = self.layer.wrap(otel);
         let telemetry = Telemetry {
             provider,
             state,
+            exports,
+            had_session: Scope::any_exists(),
+            is_filter_reported: false,
             is_shut_down: false,
-            _driver: driver,
         };
         Ok((telemetry, layer))
     }
@@ -385,16 +397,4 @@ impl fmt::Debug for Pipeline {
             .field("protocol", &self.exporter.protocol)
             .finish_non_exhaustive()
     }
-}
-
-fn resource(service_name: String, project: Option<String>) -> Result<Resource, Error> {
-    let name = match service_name.trim() {
-        // Read here, because in the SDK `service.name` in `OTEL_RESOURCE_ATTRIBUTES` overrides this variable.
-        "" => variable("OTEL_SERVICE_NAME")?,
-        _ => Some(service_name),
-    };
-    let name = name.map(|name| KeyValue::new("service.name", name));
-    let project = project.map(|name| KeyValue::new("openinference.project.name", name));
-    let attributes = name.into_iter().chain(project);
-    Ok(Resource::builder().with_attributes(attributes).build())
 }

@@ -1,7 +1,7 @@
 //! Processors: the span processor, for providers that cannot be wrapped, which writes when a span starts, and the log
 //! processor.
 
-use crate::base::setup;
+use crate::base::{diagnostic, setup};
 use crate::export;
 use crate::export::dialect::Dialect;
 use crate::export::exporter::Translator;
@@ -143,7 +143,9 @@ impl SpanProcessor for SessionSpanProcessor {
         if self.translator.changes {
             // The translator needs the span's own attributes too, as an exporter gets them.
             inherited.splice(0..0, started.iter().cloned());
-            self.translator.translate(&mut inherited);
+            if let Some(warning) = self.translator.translate(&mut inherited) {
+                diagnostic::defer(warning);
+            }
         }
         for attribute in inherited {
             if !is_own(&attribute) {
@@ -167,7 +169,7 @@ impl SpanProcessor for SessionSpanProcessor {
 pub(crate) mod logs {
     //! A log processor: writes the current session on log records.
 
-    use crate::base::setup;
+    use crate::base::{diagnostic, setup};
     use crate::export;
     use crate::export::Redaction;
     use crate::export::dialect::Dialect;
@@ -322,7 +324,9 @@ pub(crate) mod logs {
                 }
                 own => export::encode(&own.or(scope.to_session()), redaction, &mut push),
             }
-            translator.translate(&mut attributes);
+            if let Some(warning) = translator.translate(&mut attributes) {
+                diagnostic::defer(warning);
+            }
             attributes.into_iter().for_each(|it| add(record, it));
         }
     }

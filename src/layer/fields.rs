@@ -1,8 +1,11 @@
 //! The field visitor: which fields make a span an opener, and the values that they set.
 
 use crate::base::diagnostic;
+use crate::base::diagnostic::Message;
 use crate::base::error::ErrorKind;
 use crate::export::{OpenerFields, is_detail};
+#[cfg(feature = "otlp")]
+use crate::scope::Scope;
 use crate::session::details::{Details, tags};
 use crate::session::id::{is_struct, plain_text};
 use crate::session::keys::{ID, KeyFilter, METADATA_FIELD, Part, SESSION_ID, TAGS_FIELD, USER_ID};
@@ -11,6 +14,7 @@ use serde_json::Value as Json;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use tracing::Metadata;
 use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
@@ -21,6 +25,17 @@ pub(crate) const MACRO_FIELD: &str = "tracing_session";
 /// The name that makes a span an opener by default, with a field `id`. It is the one *implicit* way to set
 /// a session, because other code may use the name for something else.
 const IMPLICIT_NAME: &str = "session";
+
+/// Fields that often contain the id of a session or of a user. They set nothing unless the application adds their names.
+const USUAL_NAMES: [(&str, &str); 4] = [
+    ("conversation_id", "session"),
+    ("session_id", "session"),
+    ("thread_id", "session"),
+    ("user_id", "user"),
+];
+
+/// The spans with a field of [`USUAL_NAMES`] that are made before the hint.
+const UNSET_SPANS: u32 = 8;
 
 /// The names of spans and fields that set a session or a user.
 pub(crate) struct Names {
@@ -37,6 +52,9 @@ pub(crate) struct Names {
     /// What was found out of callsites whose fields have such names, by the line of the callsite: the first one of each slot.
     /// `None` in a slot: the callsite's spans are no openers.
     known: [OnceLock<(Identifier, Option<OpenerCallsite>)>; KNOWN],
+    /// The spans with a field of [`USUAL_NAMES`], while no session was set in this process, and the hint about the first one.
+    unset_spans: AtomicU32,
+    hint: OnceLock<Message>,
 }
 
 const KNOWN: usize = 64;
@@ -62,8 +80,11 @@ impl Default for Names {
             has_defaults: true,
             filter: None,
             // Without the defaults, the macros still use these.
-            key_filter: KeyFilter::of(&[ID, SESSION_ID, USER_ID]),
+            key_filter: KeyFilter::of(&[ID, SESSION_ID, USER_ID])
+                .and_all(&USUAL_NAMES.map(|it| it.0)),
             known: [const { OnceLock::new() }; KNOWN],
+            unset_spans: AtomicU32::new(0),
+            hint: OnceLock::new(),
         }
     }
 }
@@ -150,6 +171,26 @@ impl Names {
             fields,
             kinds,
         })
+    }
+
+    /// Notes a span that sets nothing, in a process that has set no session yet.
+    #[cold]
+    pub(crate) fn note_unset(&self, span: &'static Metadata<'static>) {
+        let has = |(name, _): &&(&str, &str)| span.fields().field(*name).is_some();
+        let Some((name, noun)) = USUAL_NAMES.iter().find(has) else {
+            return;
+        };
+        let hint = (self.hint).get_or_init(|| diagnostic::no_session_set(span, name, noun));
+        if self.unset_spans.fetch_add(1, Ordering::Relaxed) + 1 == UNSET_SPANS {
+            diagnostic::defer(hint.clone());
+        }
+    }
+
+    /// The hint about a process with few spans, which ends now.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn last_hint(&self) -> Option<&Message> {
+        let is_early = self.unset_spans.load(Ordering::Relaxed) < UNSET_SPANS;
+        self.hint.get().filter(|_| is_early && !Scope::any_exists())
     }
 
     /// The kind of id that a field sets.

@@ -4,6 +4,8 @@
 //! Locks: never hold the extensions of two spans, and none while foreign code runs (a field's `Debug`, the start of an
 //! OpenTelemetry span): the OpenTelemetry layer locks extensions in its own order.
 
+#[cfg(feature = "otlp")]
+use crate::base::diagnostic::Message;
 use crate::base::setup::{AROUND, BESIDE, FoundTracer, SetupCheck};
 use crate::base::{diagnostic, setup};
 use crate::layer::openers::Openers;
@@ -19,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use tracing::dispatcher::WeakDispatch;
 use tracing::level_filters::LevelFilter;
 use tracing::span::{Id, Record};
-use tracing::{Dispatch, Subscriber};
+use tracing::{Dispatch, Subscriber, dispatcher};
 use tracing_opentelemetry::get_otel_context;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
@@ -236,12 +238,42 @@ pub(crate) struct SubscriberHandle {
 
 impl SubscriberHandle {
     pub(crate) fn upgrade(&self) -> Option<Dispatch> {
-        self.dispatch.get()?.upgrade()
+        match self.dispatch.get() {
+            Some(dispatch) => dispatch.upgrade(),
+            None => self.find(),
+        }
+    }
+
+    /// A `Vec` of layers doesn't tell them the dispatcher. In a callback that may emit events it is often the default.
+    #[cold]
+    fn find(&self) -> Option<Dispatch> {
+        dispatcher::get_default(|dispatch| {
+            let found = &LayerState::of(dispatch)?.subscriber;
+            std::ptr::eq(found, self).then(|| {
+                let _already = self.dispatch.set(dispatch.downgrade());
+                dispatch.clone()
+            })
+        })
     }
 
     /// The `Context` of a span that the OpenTelemetry layer knows. Starts the span.
     pub(crate) fn otel_context(&self, id: &Id) -> Option<OtelContext> {
         get_otel_context(id, &self.upgrade()?)
+    }
+
+    /// Whether the layer is on a subscriber.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn is_added(&self) -> bool {
+        self.access.get().is_some()
+    }
+
+    /// Emits `message` to this subscriber, or to the current one if this one has gone: outside callbacks.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn emit(&self, message: &Message) {
+        match self.upgrade() {
+            Some(dispatch) => diagnostic::emit_to(&dispatch, message),
+            None => diagnostic::emit(message),
+        }
     }
 
     #[inline]

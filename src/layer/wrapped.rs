@@ -85,6 +85,8 @@ impl<L> WrappedLayer<L> {
             {
                 return self.new_opener(attrs, id, ctx, parent, pending_span);
             }
+        } else if !Scope::any_exists() {
+            self.state.openers.names.note_unset(metadata);
         }
         // The OpenTelemetry layer makes a root of a child whose explicit parent is filtered out.
         let parent = attrs

@@ -111,7 +111,7 @@ impl KeyFilter {
         Self { lengths, ends }.and_all(keys)
     }
 
-    const fn and_all(self, keys: &[&str]) -> Self {
+    pub(crate) const fn and_all(self, keys: &[&str]) -> Self {
         match keys.split_first() {
             Some((first, others)) => self.and(first).and_all(others),
             None => self,

@@ -10,7 +10,7 @@ use tracing_session::{Session, current_session, session};
 
 const MOST: usize = 128;
 
-const REPORTED: &str = "tracing-session: a session has more than 128 tags, metadata keys or attributes, so the \
+const REPORTED: &str = "a session has more than 128 tags, metadata keys or attributes, so the \
     further ones are dropped (set a value that changes under one key, or record it on the span that it is about)";
 
 fn counts(session: &Session) -> [usize; 2] {

@@ -245,12 +245,11 @@ fn check_hidden(texts: &Texts, spans: &[SpanData]) {
 /// Nothing but the name of a field, the place in the code, and the rule.
 fn names_no_value(warning: &str) -> bool {
     let parse = || {
-        let rest = warning.strip_prefix("tracing-session: ")?;
         // Of an id that looks like `Name("x")`.
-        if rest.contains(" contains the name of a type, ") {
-            return Some(rest.starts_with("field `session.id` of span `debug` at "));
+        if warning.contains(" contains the name of a type, ") {
+            return Some(warning.starts_with("field `session.id` of span `debug` at "));
         }
-        let (what, why) = rest.split_once(" is ignored: ")?;
+        let (what, why) = warning.split_once(" is ignored: ")?;
         let is_known = match what {
             "an attribute `session.id` set on a span" => true,
             what => {

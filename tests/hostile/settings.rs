@@ -69,7 +69,7 @@ fn told<T>(result: Result<T, Error>) -> Option<T> {
         "OTEL_BSP_MAX_QUEUE_SIZE",
         "OTEL_TRACES_EXPORTER",
     ];
-    const REASONS: [&str; 10] = [
+    const REASONS: [&str; 11] = [
         "id is blank",
         "id is longer than 1024 bytes",
         "id has a control character",
@@ -78,6 +78,7 @@ fn told<T>(result: Result<T, Error>) -> Option<T> {
          known, and declare a field Empty",
         "the value is not valid UTF-8",
         "the endpoint is not a URL such as http://localhost:4318",
+        "`http://localhost:4318`: the endpoint has no scheme: write it like this",
         "an https endpoint needs the feature `otlp-tls` of tracing-session (cargo add \
          tracing-session --features otlp-tls)",
         "the key is too short: 16 random bytes are the least",

@@ -336,9 +336,8 @@ fn without_context_activation_spans_are_marked_and_one_diagnostic_says_what_is_l
           session session.id=chat-42
             child session.id=chat-42
         ",
-        &["tracing-session: the OpenTelemetry layer was made with with_context_activation(false): \
-           Session values and current_session() do not reach into its spans (leave context \
-           activation on)"],
+        &["attached sessions and `current_session()` have no effect inside spans because the OpenTelemetry layer was \
+           made with `with_context_activation(false)`: leave context activation on"],
     );
 }
 

@@ -198,7 +198,21 @@ fn variable_that_is_not_valid_is_an_error_that_says_what_is() {
             "1000001",
             "`1000001`: no such value (valid: a number of spans up to 1000000)",
         ),
-        (ENDPOINT, "localhost:4318", URL),
+        (
+            ENDPOINT,
+            "localhost:16006",
+            "`http://localhost:16006`: the endpoint has no scheme: write it like this",
+        ),
+        (
+            TRACES_ENDPOINT,
+            "phoenix.internal:6006/v1/traces",
+            "`http://phoenix.internal:6006`: the endpoint has no scheme: write it like this",
+        ),
+        (
+            ENDPOINT,
+            "secret",
+            "`http://localhost:4318`: the endpoint has no scheme: write it like this",
+        ),
         (ENDPOINT, "http://", URL),
         (TRACES_ENDPOINT, "ftp://localhost", URL),
         (TRACES_ENDPOINT, "http://local host", URL),
@@ -277,11 +291,29 @@ fn unknown_propagator_is_an_error() {
 #[cfg(not(feature = "otlp-tls"))]
 #[test]
 fn https_without_tls_is_an_error_over_grpc_too() {
-    for endpoint in ["HTTPS://localhost", "localhost:4317"] {
+    let pipeline = pipeline("my-app").with_endpoint("HTTPS://localhost");
+    let built = pipeline.with_protocol(Protocol::Grpc).install();
+    let error = built.unwrap_err();
+    assert!(error.to_string().contains("otlp-tls"), "{error}");
+}
+
+#[test]
+fn endpoint_in_the_code_without_a_scheme_is_an_error_that_shows_one() {
+    for (protocol, endpoint, shown) in [
+        (Protocol::HttpProtobuf, "localhost:16006", "localhost:16006"),
+        (Protocol::Grpc, " localhost:16006/", "localhost:16006"),
+        (Protocol::Grpc, "u:secret@localhost:1", "localhost:4318"),
+        (
+            Protocol::HttpProtobuf,
+            "u:secret@localhost:1",
+            "localhost:4318",
+        ),
+    ] {
         let pipeline = pipeline("my-app").with_endpoint(endpoint);
-        let built = pipeline.with_protocol(Protocol::Grpc).install();
-        let error = built.unwrap_err();
-        assert!(error.to_string().contains("otlp-tls"), "{error}");
+        let error = pipeline.with_protocol(protocol).install().unwrap_err();
+        assert!(error.is_invalid_setting());
+        let expected = format!("`http://{shown}`: the endpoint has no scheme: write it like this");
+        assert_eq!(error.to_string(), expected);
     }
 }
 
@@ -353,13 +385,33 @@ fn levels_are_those_that_the_environment_asks_for() {
         let url = receiver.url();
         let Some(said) = support::said_alone(test, &[(LEVELS, levels), (ENDPOINT, &url)]) else {
             let telemetry = pipeline("my-app").install().unwrap();
-            debug_span!("debug").in_scope(answer);
+            debug_span!("debug").in_scope(|| {
+                tracing::debug!("event");
+                answer();
+            });
             return telemetry.shutdown().unwrap();
         };
         assert_eq!(receiver.spans(), expected, "{levels}");
-        let warning = "WARN tracing_session: tracing-session: RUST_LOG: `[span]=debug` is ignored";
+        let warning = "WARN tracing_session: RUST_LOG: `[span]=debug` is ignored";
         assert_eq!(said.contains(warning), levels.contains('['), "{said}");
-        assert!(!said.contains("DEBUG "), "{said}");
+        // The same events are printed, in no span.
+        for (level, target) in [("DEBUG", "main::otlp::environment"), ("INFO", "main::otlp")] {
+            let is_exported =
+                |span: &&str| span.starts_with(if level == "INFO" { "answer" } else { "debug" });
+            let line = format!("\n{level} {target}: event\n");
+            let is_printed = expected.iter().any(is_exported);
+            assert_eq!(said.contains(&line), is_printed, "{levels}: {said}");
+        }
+        let line = "WARN tracing_session: spans of the level INFO are not exported because RUST_LOG is `warn`";
+        assert_eq!(
+            said.matches(line).count(),
+            usize::from(levels == "warn"),
+            "{levels}: {said}"
+        );
+        assert!(
+            !said.contains("chat-42") && !said.contains("no span was exported"),
+            "{said}"
+        );
     }
 }
 
@@ -385,7 +437,7 @@ fn turns_are_exported_unless_less_is_asked_of_all_or_of_ours() {
         };
         let turns: &[_] = if exported { &["turn chat-42 -"] } else { &[] };
         assert_eq!(receiver.spans(), turns, "{levels}");
-        let warning = "the turns of a Conversation are not traced";
+        let warning = "the turns of a `Conversation` are not exported";
         assert_eq!(said.contains(warning), !exported, "{levels}: {said}");
     }
 }

@@ -377,10 +377,7 @@ fn layer_before_the_opentelemetry_layer_is_told() {
     }
     let said = app.diagnostics.said();
     assert_eq!(said.len(), 1, "{said:?}");
-    assert!(
-        said[0].contains("the SessionLayer stands beside"),
-        "{said:?}"
-    );
+    assert!(said[0].contains("the `SessionLayer` is beside"), "{said:?}");
 }
 
 #[test]

@@ -77,8 +77,8 @@ fn until_a_propagator_is_set_nothing_happens_and_one_diagnostic_says_what_to_wri
     assert_eq!(
         app.diagnostics.said(),
         [
-            "tracing-session: no propagator is set, so nothing goes into headers or comes out of them \
-          (use opentelemetry::global::set_text_map_propagator(propagator_from_env()?))"
+            "headers carry no trace and no session because no propagator is set: call \
+             `opentelemetry::global::set_text_map_propagator(propagator_from_env()?)`"
         ]
     );
 }

@@ -288,7 +288,7 @@ fn ignored_and_told_of_once(cases: [(Vec<(&str, &str)>, &str); 4]) {
         let [said] = &said[..] else {
             panic!("{said:?} of {lines:?}");
         };
-        assert!(said.starts_with("tracing-session: header `"), "{said}");
+        assert!(said.starts_with("header `"), "{said}");
         assert!(said.ends_with(&format!("ignored: {error}")), "{said}");
         assert!(!said.contains("secret") && !said.contains("xxx"), "{said}");
     }
@@ -383,7 +383,7 @@ fn placeholders_in_headers_are_ignored_and_told_of_once() {
         }
     });
     let of = |header: &str, what: &str| {
-        format!("tracing-session: header `{header}` brings {what} that is ignored: {PLACEHOLDER}")
+        format!("header `{header}` brings {what} that is ignored: {PLACEHOLDER}")
     };
     assert_eq!(
         app.diagnostics.said(),
@@ -413,7 +413,7 @@ fn ids_that_differ_between_two_headers_are_ignored() {
     assert_eq!(
         app.diagnostics.said(),
         [
-            "tracing-session: header `x-differs` brings an id that is ignored: it is not the only \
+            "header `x-differs` brings an id that is ignored: it is not the only \
           one, and they differ"
         ]
     );
@@ -434,7 +434,7 @@ fn diagnostic_names_the_header_of_the_two_that_mirascope_has() {
     assert_eq!(
         app.diagnostics.said(),
         [
-            "tracing-session: header `X-Mirascope-Session-Id` brings an id that is ignored: id has a \
+            "header `X-Mirascope-Session-Id` brings an id that is ignored: id has a \
           control character"
         ]
     );

@@ -282,7 +282,7 @@ fn id_that_is_not_ascii_is_left_out_of_a_plain_header_and_told_of_once() {
     );
     let told = |header| {
         format!(
-            "tracing-session: header `{header}` cannot carry the session's id, which is not ASCII: \
+            "header `{header}` cannot carry the session's id, which is not ASCII: \
              it is not sent (use with_percent_encoded_headers, or W3C baggage)"
         )
     };
@@ -399,7 +399,7 @@ fn baggage_over_the_limits_loses_others_before_the_session_and_is_told_of_once()
     assert_eq!(
         app.diagnostics.said(),
         [
-            "tracing-session: header `baggage` does not hold all of the baggage: left out is what is \
+            "header `baggage` does not hold all of the baggage: left out is what is \
           over 64 members or 8192 bytes"
         ]
     );

@@ -52,7 +52,7 @@ fn no_cycle_of_files_imports_one_another() {
 #[test]
 fn files_are_few_and_short_enough_to_be_read() {
     let files = files(Path::new("src"));
-    assert!(files.len() <= 60, "{} files", files.len());
+    assert!(files.len() <= 64, "{} files", files.len());
     for file in files {
         let lines = fs::read_to_string(&file).unwrap().lines().count();
         assert!(lines <= 400, "{}: {lines} lines", file.display());

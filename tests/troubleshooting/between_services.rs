@@ -49,7 +49,7 @@ fn in_header(name: &str) -> SessionPropagator {
 }
 
 rows! {
-    propagator_is_not_set: alone "no propagator is set" => |row| {
+    propagator_is_not_set: alone "headers carry no trace and no session" => |row| {
         let app = App::new();
         let mut headers: HashMap<String, String> = HashMap::new();
         chat().in_scope(|| inject_context(&mut headers));

@@ -66,7 +66,7 @@ rows! {
         assert_eq!(roots(&app.spans()), ["turn", "turn"]);
     };
 
-    turns_are_disabled: alone "the turns of a Conversation are not traced" => |row| {
+    turns_are_disabled: alone "the turns of a `Conversation` are not exported" => |row| {
         let app = App::with_layer(|otel| {
             let levels = Targets::new().with_target("my_app", Level::DEBUG);
             let levels = levels.with_target("tracing_session", Level::WARN);
@@ -98,6 +98,32 @@ rows! {
         assert_eq!(one_value(&spans, "below", "metadata"), some(r#"{"plan":"pro"}"#));
         assert_eq!(one_value(&spans, "chat", "metadata"), some(r#"{"plan":"pro","step":2}"#));
         assert_eq!(app.diagnostics.said(), NOTHING);
+    };
+
+    id_is_too_long: alone "an id in `..` has more than .. characters" => |row| {
+        let said = |dialect: Dialect, id: &str, user: &str| {
+            let app = App::with_dialect(dialect);
+            let session = Session::new(id).unwrap().with_user(user).unwrap();
+            (0..2).for_each(|_| session.in_scope(|| info_span!("answer").in_scope(|| {})));
+            app.diagnostics.said()
+        };
+        let [longest, too_long] = [200, 201].map(|length| "x".repeat(length));
+        assert_eq!(said(Dialect::OPENINFERENCE, &too_long, &too_long), NOTHING);
+        assert_eq!(said(Dialect::LANGFUSE, &longest, &longest), NOTHING);
+        // 400 bytes.
+        assert_eq!(said(Dialect::LANGFUSE, &"é".repeat(200), "u-7"), NOTHING);
+        let warnings = said(Dialect::OPENINFERENCE.and(Dialect::LANGFUSE), &too_long, &too_long);
+        let cure = "use shorter ids, or export hashes of them with `IdPolicy::hashed`";
+        let of = |key| format!("an id in `{key}` has more than 200 characters, so Langfuse drops it: {cure}");
+        assert_eq!(warnings, [of("langfuse.session.id"), of("langfuse.user.id")]);
+        row.says_all(&warnings);
+        assert_eq!(said(Dialect::LANGFUSE, &too_long, &too_long), NOTHING);
+        let [longest, too_long] = [250, 251].map(|length| "x".repeat(length));
+        assert_eq!(said(Dialect::MLFLOW, &longest, "u-7"), NOTHING);
+        let warnings = said(Dialect::OPENINFERENCE.and(Dialect::MLFLOW), &too_long, "u-7");
+        let drops = "MLflow drops each span that has it";
+        assert_eq!(warnings, [format!("an id in `session.id` has more than 250 characters, so {drops}: {cure}")]);
+        row.says_all(&warnings);
     };
 
     langfuse_has_keys_of_its_own: here "Langfuse has the session, and no metadata or tags" => |_| {

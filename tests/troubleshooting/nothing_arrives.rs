@@ -1,4 +1,4 @@
-use crate::support::{App, Printed};
+use crate::support::{App, Diagnostics, Printed};
 use crate::troubleshooting::{Mistaken, NOTHING, sdk};
 use opentelemetry::trace::{Span, Tracer, TracerProvider};
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
@@ -42,7 +42,17 @@ rows! {
         info_span!("answer").in_scope(|| {});
     };
 
-    address_is_wrong: here "not all spans were exported" => |row| {
+    shutdown_fails: here "not all spans were exported" => |row| {
+        let (telemetry, layer) = elsewhere().build().unwrap();
+        let _default = tracing_subscriber::registry().with(layer).set_default();
+        info_span!("answer").in_scope(|| {});
+        let error = telemetry.shutdown().unwrap_err();
+        row.says(&error.to_string());
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(source.contains("refuses the spans (status code: 404)"), "{source}");
+    };
+
+    address_is_wrong: here "the backend at .. refuses" => |row| {
         let app = Mistaken::unwrapped(|_| None::<LevelFilter>);
         let (telemetry, layer) = elsewhere().build().unwrap();
         let subscriber = tracing_subscriber::registry().with(app.diagnostics.clone());
@@ -53,7 +63,7 @@ rows! {
         assert!(app.said()[0].contains("status code: 404"), "{:?}", app.said());
     };
 
-    guard_is_not_kept: here "no span is exported" => |row| {
+    guard_is_not_kept: alone "no span is exported because the telemetry guard" => |row| {
         let app = Mistaken::unwrapped(|_| None::<LevelFilter>);
         let subscriber = || tracing_subscriber::registry().with(app.diagnostics.clone());
         let work = || (0..3).for_each(|_| info_span!("answer").in_scope(|| {}));
@@ -87,8 +97,66 @@ rows! {
     setting_is_not_valid: misled "no such value (valid: ..)" => |row| {
         row.says(&error_of(pipeline("app")));
         let http = || pipeline("app").with_protocol(Protocol::HttpProtobuf);
-        row.says(&error_of(http().with_endpoint("localhost")));
+        row.says(&error_of(http().with_endpoint("http://")));
         row.says(&error_of(http().with_header("two words", "value")));
+    };
+
+    endpoint_has_no_scheme: here ".. the endpoint has no scheme" => |row| {
+        row.says(&error_of(pipeline("app").with_endpoint("localhost:6006")));
+    };
+
+    backend_hangs: patient "the last spans may be lost" => |row| {
+        let app = Mistaken::unwrapped(|_| None::<LevelFilter>);
+        let hangs = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let endpoint = format!("http://{}", hangs.local_addr().unwrap());
+        let (telemetry, layer) = pipeline("app").with_endpoint(endpoint).build().unwrap();
+        let subscriber = tracing_subscriber::registry().with(app.diagnostics.clone());
+        let _default = subscriber.with(layer).set_default();
+        info_span!("answer").in_scope(|| {});
+        drop(telemetry);
+        row.says_all(&app.said());
+    };
+
+    layer_is_not_added: alone "no span was exported because the layer" => |row| {
+        let app = Mistaken::unwrapped(|_| None::<LevelFilter>);
+        let (telemetry, _layer) = pipeline("app").with_endpoint(DEAD).build::<Registry>().unwrap();
+        info_span!("answer").in_scope(|| {});
+        telemetry.shutdown().unwrap();
+        row.says_all(&app.said());
+        assert_eq!(app.said().len(), 1);
+    };
+
+    filter_disables_all: alone "no span was exported because none" => |row| {
+        let span = || info_span!("answer").in_scope(|| {});
+        let session = || Session::new("chat-42").unwrap().in_scope(|| {});
+        let run = |pipeline: Pipeline, level: LevelFilter, work: &dyn Fn()| {
+            let diagnostics = Diagnostics::default();
+            let (telemetry, layer) = pipeline.with_endpoint(DEAD).build().unwrap();
+            let subscriber = tracing_subscriber::registry().with(diagnostics.clone());
+            let _default = subscriber.with(layer).with(level).set_default();
+            work();
+            drop(telemetry);
+            diagnostics.said()
+        };
+        let app = || pipeline("app");
+        // There was nothing to export, or nothing was sampled.
+        assert_eq!(run(app(), LevelFilter::INFO, &|| {}), NOTHING);
+        let unsampled = app().with_sampler(Sampler::AlwaysOff);
+        assert_eq!(run(unsampled, LevelFilter::INFO, &span), NOTHING);
+        let filtered = run(app(), LevelFilter::WARN, &span);
+        let without_a_span = run(app(), LevelFilter::INFO, &session);
+        for said in [filtered, without_a_span] {
+            assert_eq!(said.len(), 1);
+            row.says_all(&said);
+        }
+        // Such as a default session, which was set before.
+        assert_eq!(run(app(), LevelFilter::INFO, &session), NOTHING);
+        let unsampled = app().with_sampler(Sampler::AlwaysOff);
+        assert_eq!(run(unsampled, LevelFilter::INFO, &|| Session::default().in_scope(span)), NOTHING);
+    };
+
+    levels_are_too_low: quiet "spans of the level INFO are not exported" => || {
+        let _telemetry = pipeline("app").with_endpoint(DEAD).install().unwrap();
     };
 
     directive_is_not_valid: printed "RUST_LOG: `..` is ignored" => || {

@@ -22,7 +22,7 @@ fn value() {
 }
 
 rows! {
-    provider_is_not_wrapped: here "spans are not marked: the OpenTelemetry layer's tracer" => |row| {
+    provider_is_not_wrapped: here "spans are exported without their session because the OpenTelemetry layer" => |row| {
         type Work = fn();
         let in_value: Work = || Session::new("chat-43").unwrap().in_scope(value);
         for work in [work, in_value, value] {
@@ -33,7 +33,7 @@ rows! {
         }
     };
 
-    layer_is_missing: alone "what session! and user! say is not heard" => |row| {
+    layer_is_missing: alone "the macros `session!` and `user!` have no effect because" => |row| {
         let subscriber = || tracing_subscriber::registry();
         let library = subscriber().set_default();
         session!("chat-42").in_scope(|| {});
@@ -48,14 +48,14 @@ rows! {
         row.says_all(&app.said());
     };
 
-    layer_is_beside: here "spans are not marked: the SessionLayer stands beside" => |row| {
+    layer_is_beside: here "spans are exported without their session because the `SessionLayer`" => |row| {
         let app = Mistaken::wrapped(|otel| SessionLayer::new().and_then(otel));
         (0..3).for_each(|_| work());
         row.says_all(&app.said());
         assert_eq!(app.said().len(), 1);
     };
 
-    there_are_two_layers: here "there are two SessionLayers" => |row| {
+    there_are_two_layers: here "the subscriber has two" => |row| {
         for other_comes_first in [true, false] {
             let app = Mistaken::wrapped(|otel| {
                 let (around, other) = (SessionLayer::new().wrap(otel), SessionLayer::new());
@@ -71,7 +71,7 @@ rows! {
         }
     };
 
-    context_is_not_activated: here "the OpenTelemetry layer was made with" => |row| {
+    context_is_not_activated: here "attached sessions and `current_session()` have no effect" => |row| {
         type Work = fn();
         for work in [work as Work, value] {
             let app = Mistaken::wrapped(|otel| {
@@ -83,7 +83,7 @@ rows! {
         }
     };
 
-    filter_disables_the_span: alone "what session! or user! says is not in force" => |row| {
+    filter_disables_the_span: alone "the macros `session!` and `user!` have no effect where" => |row| {
         let app = Mistaken::wrapped(|otel| {
             SessionLayer::new().wrap(otel).and_then(LevelFilter::WARN)
         });

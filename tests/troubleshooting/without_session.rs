@@ -107,7 +107,8 @@ rows! {
         assert_eq!(app.diagnostics.said(), NOTHING);
     };
 
-    field_has_another_name: here "spans have the field, and those below do not" => |_| {
+    field_has_another_name: alone "no session was set, but span `..` at .. has a field" => |row| {
+        let (file, line) = (file!(), line!() + 1);
         let handle = || info_span!("handle", conversation_id = "chat-42").in_scope(|| span("below"));
         let app = App::new();
         handle();
@@ -115,6 +116,22 @@ rows! {
             handle conversation_id=chat-42
               below
             ");
+        (0..6).for_each(|_| handle());
+        // Neither a field of another name nor a user is nearer than the first one.
+        (0..20).for_each(|_| info_span!("other", step = 1, model_id = "local").in_scope(|| {}));
+        assert_eq!(app.diagnostics.said(), NOTHING);
+        info_span!("login", user_id = "u-7").in_scope(|| {});
+        let said = app.diagnostics.said();
+        row.says_all(&said);
+        assert_eq!(
+            said,
+            [format!(
+                "no session was set, but span `handle` at {file}:{line} has a field `conversation_id`: if it \
+                 identifies the session, use `SessionLayer::new().with_session_field(\"conversation_id\")`"
+            )]
+        );
+        (0..300).for_each(|_| handle());
+        assert_eq!(app.diagnostics.said().len(), 1);
         drop(app);
         let app = App::with(|it| it.with_session_field("conversation_id"));
         handle();
@@ -122,6 +139,11 @@ rows! {
             handle conversation_id=chat-42 session.id=chat-42
               below session.id=chat-42
             ");
+        drop(app);
+        // A session was set: these fields are something else.
+        let app = App::new();
+        (0..20).for_each(|_| info_span!("login", user_id = "u-7").in_scope(|| {}));
+        assert_eq!(app.diagnostics.said(), NOTHING);
     };
 
     field_is_not_declared: here "what was recorded is nowhere" => |_| {

@@ -215,7 +215,7 @@ fn type_of_your_own_is_kept_as_written_and_reported_once() {
     }
     let said = ["session.id", "user.id"].map(|field| {
         format!(
-            "tracing-session: field `{field}` of span `request` at {}:{line} contains the name of a type, \
+            "field `{field}` of span `request` at {}:{line} contains the name of a type, \
              because it was recorded with `?`: the id is used as written (use `%`, which \
              writes the value with Display)",
             file!()

@@ -266,8 +266,8 @@ fn invalid_own_attribute_gives_way_to_the_inherited_value_and_stays_where_there_
           plain user.id=twolines session.id=chat-42
         ",
         &[
-            "tracing-session: an attribute `session.id` set on a span is ignored: id is blank",
-            "tracing-session: an attribute `session.id` set on a span is ignored: id has a control \
+            "an attribute `session.id` set on a span is ignored: id is blank",
+            "an attribute `session.id` set on a span is ignored: id has a control \
              character",
         ],
     );

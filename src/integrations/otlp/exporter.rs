@@ -6,6 +6,7 @@
 use crate::base::diagnostic;
 use crate::base::diagnostic::Message;
 use crate::base::error::{Error, ErrorKind, variable};
+use crate::layer::spans::LayerState;
 use async_trait::async_trait;
 use http::{HeaderMap, Uri};
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
@@ -13,7 +14,11 @@ use opentelemetry_otlp::{
     ExporterBuildError, OTEL_EXPORTER_OTLP_TIMEOUT_DEFAULT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
     SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
 };
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::trace::{SpanData, SpanExporter as SdkSpanExporter};
 use std::error::Error as StdError;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{io, thread};
@@ -50,17 +55,26 @@ pub(super) struct ExporterConfig {
 }
 
 impl ExporterConfig {
-    pub(super) fn build(self) -> Result<(SpanExporter, Option<GrpcDriver>), Error> {
+    /// `state`: that of the layer, whose subscriber gets the warnings.
+    pub(super) fn build(self, state: Arc<LayerState>) -> Result<ReportingExporter, Error> {
         let protocol = self.protocol.map_or_else(protocol_from_env, Ok)?;
         let timeout = timeout_from_env()?;
         let endpoint = endpoint(self.endpoint, protocol)?;
+        let (address, exports) = (address(&endpoint), Arc::<Exports>::default());
         let built = match protocol {
-            Protocol::HttpProtobuf => {
-                http_exporter(endpoint, timeout, self.headers).map(|exporter| (exporter, None))
-            }
+            Protocol::HttpProtobuf => http_exporter(endpoint, timeout, self.headers, &exports)
+                .map(|exporter| (exporter, None)),
             Protocol::Grpc => grpc_exporter(endpoint, timeout, self.headers),
         };
-        built.map_err(|error| Error::caused_by(ErrorKind::Exporter, Arc::new(error)))
+        let error = |error| Error::caused_by(ErrorKind::Exporter, Arc::new(error));
+        let (inner, _driver) = built.map_err(error)?;
+        Ok(ReportingExporter {
+            inner,
+            address,
+            exports,
+            state,
+            _driver,
+        })
     }
 }
 
@@ -106,7 +120,21 @@ fn endpoint(configured: Option<String>, protocol: Protocol) -> Result<String, Er
         None => setting("ENDPOINT")?,
     };
     let (variable, from_env) = from_env.unzip();
+    let of_variable = |error| {
+        variable
+            .as_deref()
+            .into_iter()
+            .fold(error, Error::of_variable)
+    };
+    let no_scheme = |endpoint: &str| {
+        let example = host_and_port(endpoint).unwrap_or("localhost:4318");
+        let error = of_variable(Error::from(ErrorKind::NoScheme));
+        error.about(&format!("http://{example}"))
+    };
     let endpoint = match (protocol, configured.or(from_env)) {
+        (Protocol::HttpProtobuf, Some(endpoint)) if !endpoint.contains("://") => {
+            return Err(no_scheme(&endpoint));
+        }
         (Protocol::HttpProtobuf, None) => "http://localhost:4318/v1/traces".to_owned(),
         (Protocol::Grpc, None) => "http://localhost:4317".to_owned(),
         // A variable for traces contains the whole URL.
@@ -125,6 +153,10 @@ fn endpoint(configured: Option<String>, protocol: Protocol) -> Result<String, Er
         (Protocol::Grpc, Some(endpoint)) if endpoint.contains("://") => endpoint,
         (Protocol::Grpc, Some(endpoint)) => match setting("INSECURE")? {
             Some((_, value)) if value.eq_ignore_ascii_case("true") => format!("http://{endpoint}"),
+            // As OpenTelemetry specifies it for the variables.
+            None if variable.is_none() || !cfg!(feature = "otlp-tls") => {
+                return Err(no_scheme(&endpoint));
+            }
             _ => format!("https://{endpoint}"),
         },
     };
@@ -135,14 +167,36 @@ fn endpoint(configured: Option<String>, protocol: Protocol) -> Result<String, Er
         Some("http" | "https") => return Ok(endpoint),
         _ => ErrorKind::Endpoint,
     };
-    let variable = variable.as_deref().into_iter();
-    Err(variable.fold(Error::from(kind), Error::of_variable))
+    Err(of_variable(Error::from(kind)))
+}
+
+/// The host and the port of an endpoint without a scheme. `None`: it may be something else, such as a key.
+fn host_and_port(endpoint: &str) -> Option<&str> {
+    let authority = endpoint.trim().split('/').next()?;
+    let (host, port) = authority.split_once(':')?;
+    let is_of_host = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
+    let is_valid = !host.is_empty() && host.chars().all(is_of_host) && port.parse::<u16>().is_ok();
+    is_valid.then_some(authority)
+}
+
+/// The endpoint as warnings show it: without a user, a password and a path, which may be a key.
+fn address(endpoint: &str) -> String {
+    match endpoint.parse::<Uri>() {
+        Ok(uri) if uri.host().is_some() => {
+            let authority = uri.authority().map_or("", |it| it.as_str());
+            let (_, address) = authority.rsplit_once('@').unwrap_or(("", authority));
+            format!("{}://{address}", uri.scheme_str().unwrap_or("http"))
+        }
+        // A Unix socket.
+        _ => endpoint.to_owned(),
+    }
 }
 
 fn http_exporter(
     endpoint: String,
     timeout: Duration,
     headers: HeaderMap,
+    exports: &Arc<Exports>,
 ) -> Result<SpanExporter, ExporterBuildError> {
     let build = move || {
         let builder = reqwest::blocking::Client::builder().timeout(timeout);
@@ -157,7 +211,7 @@ fn http_exporter(
     let client = ExportClient {
         inner: built.map_err(panicked)??,
         headers,
-        last_failure: Mutex::default(),
+        exports: exports.clone(),
     };
     SpanExporter::builder()
         .with_http()
@@ -207,37 +261,105 @@ fn root_cause<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 's
     chain.last().unwrap_or(error)
 }
 
-/// A client that needs no runtime, whose headers override those of the environment, and that reports failures.
+/// A client that needs no runtime, and whose headers override those of the environment.
 #[derive(Debug)]
 struct ExportClient {
     inner: reqwest::blocking::Client,
     headers: HeaderMap,
-    /// The failure that was reported last. The same failure is not reported again until a request succeeds.
-    last_failure: Mutex<Option<Message>>,
+    exports: Arc<Exports>,
 }
 
 #[async_trait]
 impl HttpClient for ExportClient {
     async fn send_bytes(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         request.headers_mut().extend(self.headers.clone());
-        let uri = request.uri().clone();
         let response = self.inner.send_bytes(request).await;
-        let failure = response.as_ref().err().map(|error| {
-            let authority = uri.authority().map_or("", |it| it.as_str());
-            // Without the user and the password.
-            let (_, address) = authority.rsplit_once('@').unwrap_or(("", authority));
-            diagnostic::not_reached(address, root_cause(error.as_ref()))
-        });
-        let last = self.last_failure.lock();
-        let mut last = last.unwrap_or_else(PoisonError::into_inner);
-        let is_new = *last != failure;
-        last.clone_from(&failure);
-        // Emitting calls foreign code, which may export again.
-        drop(last);
-        if let Some(failure) = failure.filter(|_| is_new) {
-            diagnostic::emit(&failure);
-        }
+        let cause = response.as_ref().err();
+        let cause = cause.map(|error| root_cause(error.as_ref()).to_string());
+        set(&self.exports.request_error, cause);
         response
+    }
+}
+
+/// What is known about the exports of a setup.
+#[derive(Debug, Default)]
+pub(super) struct Exports {
+    /// There was a span to export.
+    pub(super) has_spans: AtomicBool,
+    /// The failure of the last export, which was reported. `None` if the export succeeded.
+    pub(super) failure: Mutex<Option<Message>>,
+    /// Why the last HTTP request got no response. The error of the exporter doesn't tell.
+    request_error: Mutex<Option<String>>,
+}
+
+impl Exports {
+    pub(super) fn failure(&self) -> Option<Message> {
+        let failure = self.failure.lock();
+        failure.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Sets a value, and returns the one before.
+fn set<T>(value: &Mutex<Option<T>>, to: Option<T>) -> Option<T> {
+    let mut value = value.lock().unwrap_or_else(PoisonError::into_inner);
+    std::mem::replace(&mut value, to)
+}
+
+/// Reports a failure in one line, and again only after another result.
+#[derive(Debug)]
+pub(super) struct ReportingExporter {
+    inner: SpanExporter,
+    address: String,
+    pub(super) exports: Arc<Exports>,
+    state: Arc<LayerState>,
+    _driver: Option<GrpcDriver>,
+}
+
+impl ReportingExporter {
+    fn failure(&self, error: &OTelSdkError) -> Message {
+        if let Some(cause) = set(&self.exports.request_error, None) {
+            return diagnostic::not_reached(&self.address, &cause);
+        }
+        let text = error.to_string();
+        // After the names of the exporter and its client.
+        let (_, cause) = text.rsplit_once("failed with ").unwrap_or(("", &text));
+        match cause.strip_prefix("gRPC code: ") {
+            Some(cause) if cause.starts_with("Unavailable") => {
+                let (_, root_cause) = cause.rsplit_once(": ").unwrap_or(("", cause));
+                diagnostic::not_reached(&self.address, root_cause)
+            }
+            _ => diagnostic::refused(&self.address, cause),
+        }
+    }
+}
+
+impl SdkSpanExporter for ReportingExporter {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        self.exports.has_spans.store(true, Ordering::Relaxed);
+        let result = self.inner.export(batch).await;
+        let failure = result.as_ref().err().map(|error| self.failure(error));
+        let before = set(&self.exports.failure, failure.clone());
+        // Without a lock: a layer that gets the event may export again.
+        if let Some(failure) = failure.filter(|it| before.as_ref() != Some(it)) {
+            self.state.subscriber.emit(&failure);
+        }
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn shutdown(&self) -> OTelSdkResult {
+        self.inner.shutdown()
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
     }
 }
 
@@ -245,7 +367,8 @@ impl HttpClient for ExportClient {
 ///
 /// On the application's runtime the connection would make no progress while that runtime's last thread waits in
 /// [`Telemetry::drop`](super::Telemetry). And the application may have no runtime.
-pub(super) struct GrpcDriver {
+#[derive(Debug)]
+struct GrpcDriver {
     runtime: Handle,
     /// The thread ends when this is dropped.
     _alive: oneshot::Sender<()>,
@@ -266,31 +389,5 @@ impl GrpcDriver {
                 let _ended = driver.block_on(ended);
             })?;
         Ok(Self { runtime, _alive })
-    }
-}
-
-/// The SDK allocates the whole queue at once, and the process aborts if there isn't enough memory.
-pub(crate) fn check_queue() -> Result<(), Error> {
-    const NAME: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
-    const MOST: usize = 1_000_000;
-    match variable(NAME)? {
-        Some(value) if value.parse().is_ok_and(|spans: usize| spans > MOST) => Err(
-            invalid_setting(NAME, &value, "a number of spans up to 1000000"),
-        ),
-        _ => Ok(()),
-    }
-}
-
-pub(super) fn is_disabled() -> Result<bool, Error> {
-    let value = variable("OTEL_SDK_DISABLED")?;
-    Ok(value.is_some_and(|value| value.trim().eq_ignore_ascii_case("true")))
-}
-
-pub(super) fn is_exported() -> Result<bool, Error> {
-    const NAME: &str = "OTEL_TRACES_EXPORTER";
-    match variable(NAME)?.as_deref().map(str::trim) {
-        None | Some("otlp") => Ok(true),
-        Some("none") => Ok(false),
-        Some(value) => Err(invalid_setting(NAME, value, "otlp, none")),
     }
 }

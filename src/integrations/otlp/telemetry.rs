@@ -1,10 +1,12 @@
-//! The guard of the set-up, the levels in `RUST_LOG`, and warnings on standard error.
+//! The telemetry guard, and events on standard error.
 
 use crate::base::diagnostic;
 use crate::base::diagnostic::Message;
 use crate::base::error::{Error, ErrorKind};
-use crate::integrations::otlp::exporter::GrpcDriver;
+use crate::base::setup::TracerKind;
+use crate::integrations::otlp::exporter::Exports;
 use crate::layer::spans::LayerState;
+use crate::scope::Scope;
 use crate::tracer::SessionTracerProvider;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -12,12 +14,12 @@ use std::fmt::Debug;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::{fmt, io};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::Context;
 
 /// Exports the last spans when it is dropped, and shuts the exporter down.
@@ -27,8 +29,8 @@ use tracing_subscriber::layer::Context;
 /// [`std::process::exit`], the last spans are lost.
 ///
 /// Dropping it blocks the thread until the spans have arrived, for at most ten seconds, also inside an async runtime and
-/// while a panic unwinds. If they don't arrive, it emits a warning (target `tracing_session`), or prints to standard error
-/// if there is no subscriber. [`shutdown`](Self::shutdown) returns the error instead.
+/// while a panic unwinds. If they don't arrive, or if no span was exported at all, a warning says why.
+/// [`shutdown`](Self::shutdown) also returns an error if they don't arrive.
 ///
 /// ```no_run
 /// use tracing_session::otlp::{Telemetry, pipeline};
@@ -44,9 +46,13 @@ pub struct Telemetry {
     pub(super) provider: SessionTracerProvider<SdkTracerProvider>,
     /// The layer's state. Its setup check reports a guard that is dropped at once.
     pub(super) state: Arc<LayerState>,
+    /// `None` if nothing is to be exported.
+    pub(super) exports: Option<Arc<Exports>>,
+    /// A session was set before.
+    pub(super) had_session: bool,
+    /// A filter that disables most spans was reported.
+    pub(super) is_filter_reported: bool,
     pub(super) is_shut_down: bool,
-    /// Drives the exporter's connection, so it has to outlive the shutdown in `drop`.
-    pub(super) _driver: Option<GrpcDriver>,
 }
 
 impl Telemetry {
@@ -76,7 +82,7 @@ impl Telemetry {
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
     pub fn force_flush(&self) -> Result<(), Error> {
-        export_result(self.provider.force_flush())
+        self.export_result(self.provider.force_flush())
     }
 
     /// Does the same as dropping, and returns the result.
@@ -98,16 +104,50 @@ impl Telemetry {
         self.is_shut_down = true;
         // `shutdown` returns no error for spans that did not arrive.
         let flushed = self.provider.force_flush();
-        match self.provider.shutdown() {
+        let result = match self.provider.shutdown() {
             // The application has called `shutdown` on the provider, and got its result.
             Err(OTelSdkError::AlreadyShutdown) => Ok(()),
-            stopped => export_result(flushed.and(stopped)),
+            stopped => self.export_result(flushed.and(stopped)),
+        };
+        if let Some(reason) = self.nothing_exported() {
+            self.state.subscriber.emit(&reason);
         }
+        if let Some(hint) = self.state.openers.names.last_hint() {
+            self.state.subscriber.emit(hint);
+        }
+        result
     }
-}
 
-fn export_result(result: OTelSdkResult) -> Result<(), Error> {
-    result.map_err(|error| Error::caused_by(ErrorKind::Export, Arc::new(error)))
+    /// With the failure that was reported, because the SDK's error doesn't tell the reason.
+    fn export_result(&self, result: OTelSdkResult) -> Result<(), Error> {
+        result.map_err(|error| {
+            let failure = self.exports.as_ref().and_then(|it| it.failure());
+            let cause = failure.map(|it| OTelSdkError::InternalFailure(it.to_string()));
+            Error::caused_by(ErrorKind::Export, Arc::new(cause.unwrap_or(error)))
+        })
+    }
+
+    /// Why no span was exported, if that is a mistake.
+    ///
+    /// An application may end without a span, and a sampler may drop all of them. So it is a mistake only if no span has
+    /// reached the tracer, although a session was set meanwhile, or with a filter that disables the level INFO.
+    fn nothing_exported(&self) -> Option<Message> {
+        let has_spans = self.exports.as_ref()?.has_spans.load(Ordering::Relaxed);
+        let is_explained = has_spans || self.is_filter_reported;
+        if is_explained || self.state.setup.tracer.kind() != TracerKind::Unknown {
+            return None;
+        }
+        let sets_session = Scope::any_exists() && !self.had_session;
+        // `OFF`: there is no subscriber.
+        let level = LevelFilter::current();
+        let is_added = self.state.subscriber.is_added() && level != LevelFilter::OFF;
+        if !is_added {
+            let is_needed = level != LevelFilter::OFF || sets_session;
+            return is_needed.then_some(diagnostic::LAYER_NOT_ADDED);
+        }
+        let is_mistake = level < LevelFilter::INFO || sets_session;
+        is_mistake.then_some(diagnostic::NO_SPAN_REACHED)
+    }
 }
 
 impl Drop for Telemetry {
@@ -116,8 +156,9 @@ impl Drop for Telemetry {
             return;
         }
         self.state.setup.wrapped.guard_dropped();
-        if let Err(error) = self.end() {
-            diagnostic::emit_or_print(&error.full_text().into());
+        let is_reported = |it: &Arc<Exports>| it.failure().is_some();
+        if self.end().is_err() && !self.exports.as_ref().is_some_and(is_reported) {
+            self.state.subscriber.emit(&diagnostic::NOT_IN_TIME);
         }
     }
 }
@@ -128,51 +169,28 @@ impl fmt::Debug for Telemetry {
     }
 }
 
-const OWN_TARGET: &str = "tracing_session";
-/// The targets of OpenTelemetry's crates begin with this.
-const OTEL_TARGETS: &str = "opentelemetry";
-
-/// The levels in `RUST_LOG`, and a warning about directives that are ignored.
+/// Writes events to standard error.
 ///
-/// Warnings, and the turns of a `Conversation`, pass unless a directive names their target: a directive for one crate
-/// must not hide mistakes or turns.
-pub(crate) fn levels() -> (Targets, Option<Message>) {
-    let directives = std::env::var("RUST_LOG").unwrap_or_default();
-    let directives = directives.split(',').map(str::trim);
-    // `Targets` would take the name of a span for the name of a target.
-    let is_valid = |it: &&str| !it.contains('[') && it.parse::<Targets>().is_ok();
-    let (valid, ignored): (Vec<_>, Vec<_>) =
-        directives.filter(|it| !it.is_empty()).partition(is_valid);
-    let mut levels = match valid.join(",").parse() {
-        Ok(levels) if !valid.is_empty() => levels,
-        _ => Targets::new().with_default(LevelFilter::INFO),
-    };
-    let default = levels.default_level().unwrap_or(LevelFilter::INFO);
-    let turns = default.clamp(LevelFilter::WARN, LevelFilter::INFO);
-    for (target, level) in [(OWN_TARGET, turns), (OTEL_TARGETS, LevelFilter::WARN)] {
-        if !levels.iter().any(|(named, _)| named == target) {
-            levels = levels.with_target(target, level);
-        }
-    }
-    let ignored = ignored.first();
-    (levels, ignored.map(|it| diagnostic::directive_ignored(it)))
-}
+/// Not the layer of `fmt`: that one would format the fields of each span, look each span up whenever it is entered and left,
+/// and print the spans around an event, with the ids in their fields.
+pub(crate) struct StderrEvents;
 
-/// Writes the warnings of this crate and of OpenTelemetry to standard error.
-///
-/// Not a `fmt` layer with a filter: that one would look up each span whenever it is entered and left.
-pub(crate) struct StderrWarnings;
-
-impl<S: Subscriber> Layer<S> for StderrWarnings {
+impl<S: Subscriber> Layer<S> for StderrEvents {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let (level, target) = (event.metadata().level(), event.metadata().target());
-        if *level > Level::WARN || !(target == OWN_TARGET || target.starts_with(OTEL_TARGETS)) {
+        let metadata = event.metadata();
+        let mut line = format!("{} {}:", metadata.level(), metadata.target());
+        event.record(&mut Line(&mut line));
+        line.push('\n');
+        // `ReportingExporter` reports the same failure in one line, with the reason.
+        let is_repeated = match metadata.name() {
+            "BatchSpanProcessor.ExportError" => true,
+            name => name.starts_with("Export.Failed.") && line.contains("TracesClient.Export"),
+        };
+        if is_repeated {
             return;
         }
-        let mut line = format!("{level} {target}:");
-        event.record(&mut Line(&mut line));
         // `eprintln!` would panic if standard error is closed.
-        let _closed = writeln!(io::stderr(), "{line}");
+        let _closed = io::stderr().write_all(line.as_bytes());
     }
 }
 
