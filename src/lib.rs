@@ -1,4 +1,5 @@
-// For docs.rs, which has no files beside the page. Of two definitions of a link the first one holds.
+// docs.rs doesn't serve files beside the page, so the README's relative links point to its source view there.
+// Markdown uses the first definition of a link.
 #![doc = "
 [picture]: https://docs.rs/crate/tracing-session/latest/source/docs/phoenix-sessions.png
 [existing_code]: https://docs.rs/crate/tracing-session/latest/source/examples/existing_code.rs
@@ -16,7 +17,7 @@
 [outliving]: crate::guide::outliving
 [troubleshooting]: crate::guide::troubleshooting
 "]
-// Some of its examples need features, and have to stand there as they are to be copied.
+// Some of the README's examples need features. They show no `cfg`, so that users can copy them.
 #![cfg_attr(
     any(
         all(
@@ -33,37 +34,40 @@
 //!
 //! # How it works
 //!
-//! OpenTelemetry's `Context` carries the session: child spans, plain OpenTelemetry spans, samplers, log
+//! OpenTelemetry's `Context` carries the session, because child spans, plain OpenTelemetry spans, samplers, log
 //! processors and propagators read the `Context` anyway.
 //!
-//! 1. [`SessionLayer`] finds *openers*: `tracing` spans whose fields set a session or user. It makes a scope,
-//!    which is a snapshot of all values that apply, and attaches a `Context` that contains the scope while the
-//!    OpenTelemetry layer creates the span. That layer takes the current `Context` as the parent, so
-//!    descendants inherit the scope without any work of this crate.
-//! 2. [`SessionTracerProvider`] wraps the tracer provider. Its spans read the scope from their parent `Context`
-//!    when they start, and append the missing attributes when they end. So values that are recorded later are
-//!    included. An opener writes the ids that its fields have set when it starts, so samplers see them.
-//! 3. [`SessionExporter`] maps the finished attributes to the keys of other backends, off the hot path.
+//! 1. [`SessionLayer`] finds *openers*: `tracing` spans whose fields set a session or user. For each opener it makes
+//!    a *scope*, a snapshot of all values that apply there. It attaches a `Context` with this scope while the
+//!    OpenTelemetry layer creates the span. The OpenTelemetry layer takes the current `Context` as the parent, so
+//!    descendants inherit the scope.
+//! 2. [`SessionTracerProvider`] wraps the tracer provider. Its spans read the scope from their parent `Context` when
+//!    they start. They add the missing attributes when they end, so values that are recorded later are included. An
+//!    opener has its ids as attributes from the start, so that samplers see them.
+//! 3. [`SessionExporter`] maps the attributes of ended spans to the keys of other backends, off the hot path.
 //!
-//! A `Context` can't cover four cases, and they have places of their own: an opener whose parent `Context` is replaced
-//! with `set_parent` before it starts, a span whose session is set after it has started
-//! ([`Session::set_on_current_span`]), a span that is filtered out ([`SessionLayer::wrap_filtered`]), and a span
-//! that is older than the session of the future that enters it ([`InSession::in_session`]).
-//! Where no place has a scope, the [default session](Session::set_global_default) of the process applies.
+//! In four cases the `Context` can't carry the session. For these, the crate keeps maps by span id:
+//!
+//! - `set_parent` replaces the parent `Context` of an opener before the opener starts.
+//! - The session is set on a span that has already started ([`Session::set_on_current_span`]).
+//! - The span is filtered out ([`SessionLayer::wrap_filtered`]).
+//! - The span is older than the session of the future that enters it ([`InSession::in_session`]).
+//!
+//! If neither the `Context` nor a map has a scope, the [default session](Session::set_global_default) of the process
+//! applies.
 //!
 //! [The architecture page][architecture] follows a session through the source, file by file.
 //!
 //! # In libraries, in applications
 //!
-//! A library sets sessions (with [`Session`], [`session!`] or [`user!`]) and leaves the set-up to the
-//! application. Without a subscriber nothing breaks, and [`Session`] values still work: plain
-//! OpenTelemetry spans carry the session, and [`current_session`] returns it. A library must not set the
-//! default session.
+//! A library may set sessions, with [`Session`], [`session!`] or [`user!`]. Only the application sets up the layer
+//! and the provider, and sets the default session. Without a subscriber nothing breaks, and [`Session`] values still
+//! work: plain OpenTelemetry spans inherit the session, and [`current_session`] returns it.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings), allow(dead_code, unused_variables))))]
 
-// A module imports only from modules before it in this list: base, session, export, scope, tracer, layer,
+// Each module imports only from the modules before it in this list: base, session, export, scope, tracer, layer,
 // current, propagation, conversation, integrations. `tests/published/layers.rs` checks it.
 mod base {
     pub(crate) mod diagnostic;
@@ -71,7 +75,8 @@ mod base {
     pub(crate) mod setup;
     pub(crate) mod shards;
 
-    /// Locks and atomics of data that threads share. `tests/loom/` replaces them to try every order.
+    /// Locks and atomics of data that threads share. `tests/loom/` replaces them with loom's, to try every order of
+    /// threads.
     pub(crate) mod sync {
         pub(crate) use std::sync::{Mutex, MutexGuard, OnceLock, RwLock, atomic};
     }
@@ -90,7 +95,7 @@ pub mod layer;
 pub mod current;
 
 pub mod propagation {
-    //! Sessions in the headers of calls and messages, and layers for HTTP servers and clients.
+    //! Carries sessions in the headers of requests and messages, with layers for HTTP servers and clients.
 
     #[cfg(any(feature = "reqwest", feature = "tower"))]
     pub(crate) mod clients;
@@ -129,7 +134,7 @@ mod integrations {
 }
 
 pub mod processors {
-    //! Processors that add the session to log records, and to the spans of a provider that you can't wrap.
+    //! Processors that add the session to log records, and to spans of a provider that you can't wrap.
 
     pub use crate::integrations::processors::SessionSpanProcessor;
     #[cfg(feature = "logs")]
@@ -180,7 +185,7 @@ pub use tracer::SessionTracerProvider;
 pub use current::macros::__private;
 
 #[doc = include_str!("guide/introduction.md")]
-// What needs a feature is linked, and tried, where it is there.
+// Links and examples that need a feature work only with this feature.
 #[cfg_attr(
     not(all(
         feature = "fmt",
