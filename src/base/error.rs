@@ -77,7 +77,8 @@ error_kinds! {
         ControlCharacter => "has a control character",
         NotUnicode => "is not valid UTF-8",
     }
-    /// Whether a value can't be set on the current span: there is none, it is filtered out, or a `Context` shadows it.
+    /// Whether a value can't be set on the current span.
+    /// [`Session::set_on_current_span`](crate::Session::set_on_current_span) lists the reasons.
     ///
     /// ```
     /// let error = tracing_session::set_session_id("chat-42").unwrap_err();
