@@ -384,7 +384,7 @@ const OF_WORK: usize = 6_250 * 6 + 3_750 * 4;
 const SHARED: usize = 3;
 
 #[test]
-fn each_of_many_tasks_keeps_to_its_own_session() {
+fn each_of_many_tasks_stays_in_its_own_session() {
     let app = App::new();
     let spans = many_tasks(&app);
     // All the ways to say a session make 13 spans.
@@ -394,7 +394,7 @@ fn each_of_many_tasks_keeps_to_its_own_session() {
 }
 
 #[test]
-fn so_does_each_where_the_spans_that_say_it_are_hidden() {
+fn each_of_many_tasks_with_filtered_out_openers_stays_in_its_own_session() {
     let app = App::with_layer(|otel| {
         let says_none = filter_fn(|metadata| {
             metadata.name() != "session" && metadata.fields().field("session.id").is_none()
@@ -409,13 +409,13 @@ fn so_does_each_where_the_spans_that_say_it_are_hidden() {
 }
 
 #[test]
-fn so_does_each_where_there_is_no_opentelemetry_layer() {
+fn each_of_many_tasks_without_an_opentelemetry_layer_stays_in_its_own_session() {
     let app = App::with_layer(|_| SessionLayer::new());
     assert_eq!(many_tasks(&app).len(), 0);
 }
 
 #[test]
-fn users_set_below_one_span_never_meet() {
+fn users_set_under_one_span_never_mix() {
     let app = App::new();
     let runtime = app.runtime();
     let watch = Arc::default();

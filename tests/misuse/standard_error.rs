@@ -70,7 +70,7 @@ fn make_mistakes(subscriber: Subscribe) {
 }
 
 #[test]
-fn mistake_in_the_setup_is_written_there_once_unless_a_layer_shows_it() {
+fn mistake_in_the_setup_is_printed_once_unless_a_layer_shows_it() {
     let test = test_name!();
     for (place, subscriber) in SUBSCRIBERS {
         let Some(printed) = support::said_alone(test, &[("PLACE", place)]) else {

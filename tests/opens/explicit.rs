@@ -224,7 +224,7 @@ fn default_name_replaces_an_id_of_the_default_name_or_of_headers() {
 }
 
 #[test]
-fn default_name_sets_the_session_where_there_is_none() {
+fn default_name_sets_the_session_if_there_is_none() {
     sets_in_each(NOTHING, true);
 }
 
@@ -412,7 +412,7 @@ fn implicit_id_that_is_recorded_replaces_no_explicit_one() {
 }
 
 #[test]
-fn children_of_an_ignored_span_inherit_from_outside_it() {
+fn children_of_an_ignored_span_inherit_from_its_parent() {
     for (set_up, make) in [SET_UPS[0], SET_UPS[1]] {
         let app = App::with_layer(make);
         session!("outer").in_scope(|| {
@@ -434,7 +434,7 @@ fn children_of_an_ignored_span_inherit_from_outside_it() {
 }
 
 #[test]
-fn it_is_decided_when_the_span_is_created() {
+fn implicit_id_is_accepted_or_ignored_when_the_span_is_created() {
     let app = App::new();
     let request = info_span!("request", session.id = Empty);
     request.in_scope(|| {
@@ -478,7 +478,7 @@ fn headers_inside_an_explicit_session_let_the_default_name_set_the_session() {
 }
 
 #[test]
-fn how_an_id_was_set_is_no_part_of_a_session() {
+fn sessions_with_implicit_and_explicit_ids_are_equal() {
     let implicit = Session::of(&extracted("chat-42")).unwrap();
     let explicit = Session::new("chat-42").unwrap();
     assert_eq!(implicit, explicit);

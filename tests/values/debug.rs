@@ -57,7 +57,7 @@ fn ids(app: &App, spans: impl IntoIterator<Item = Span>) -> Vec<[Vec<String>; 2]
 }
 
 #[test]
-fn some_sets_the_value_inside() {
+fn some_sets_its_value() {
     let app = App::with(configured);
     let inside = [
         (each_way!(Some("chat-42")), "chat-42"),
@@ -152,7 +152,7 @@ fn option_of_a_user_sets_the_user() {
 }
 
 #[test]
-fn option_in_a_field_of_tags_or_metadata_sets_what_is_inside() {
+fn option_in_a_field_of_tags_or_metadata_sets_its_value() {
     let app = App::new();
     let none = None::<Vec<&str>>;
     session!(
@@ -180,7 +180,7 @@ fn option_in_a_field_of_tags_or_metadata_sets_what_is_inside() {
 }
 
 #[test]
-fn own_attribute_in_the_form_of_an_option_counts_as_what_is_inside() {
+fn own_attribute_in_the_form_of_an_option_counts_as_its_value() {
     let app = App::new();
     let tracer = app.provider.tracer("library");
     session!("chat-42").in_scope(|| {
