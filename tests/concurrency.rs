@@ -368,7 +368,7 @@ fn many_tasks(app: &App) -> Vec<SpanData> {
     // Twice around each task, 7 times in all the ways to say a session, and 6 times in `work`, or 3
     // times where the task ends early.
     watch.is_content_after(10_000 * 2 + 1_000 * 7 + 6_250 * 6 + 3_750 * 3);
-    assert_eq!(app.diagnostics.said(), Vec::<String>::new());
+    assert_eq!(app.diagnostics.messages(), Vec::<String>::new());
     let mut spans = app.spans();
     each_carries(&spans, |span| {
         let session = task_of(span).map(|task| format!("chat-{task}"));
@@ -434,7 +434,7 @@ fn users_set_under_one_span_never_mix() {
     drop(shared);
 
     watch.is_content_after(1_000 * 7);
-    assert_eq!(app.diagnostics.said(), Vec::<String>::new());
+    assert_eq!(app.diagnostics.messages(), Vec::<String>::new());
     let mut spans = app.spans();
     each_carries(&spans, |span| {
         let lobby = Some("lobby".to_owned());

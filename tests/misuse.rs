@@ -53,7 +53,7 @@ fn without_the_provider_one_diagnostic_tells_the_fix() {
     for _ in 0..3 {
         session!("secret-42").in_scope(|| info_span!("below").in_scope(|| {}));
     }
-    assert_eq!(diagnostics.said(), [NO_PROVIDER]);
+    assert_eq!(diagnostics.messages(), [NO_PROVIDER]);
     let spans = exporter.get_finished_spans().unwrap();
     assert_eq!(spans.len(), 6);
     let keys = spans
@@ -105,7 +105,7 @@ fn layer_beside_the_opentelemetry_layer_is_reported_once() {
         for _ in 0..3 {
             session!("secret-42").in_scope(|| info_span!("below").in_scope(|| {}));
         }
-        assert_eq!(diagnostics.said(), [BESIDE]);
+        assert_eq!(diagnostics.messages(), [BESIDE]);
     }
 }
 
@@ -122,7 +122,7 @@ fn without_the_provider_a_layer_in_a_vec_emits_the_diagnostic_too() {
     for _ in 0..3 {
         session!("secret-42").in_scope(|| info_span!("below").in_scope(|| {}));
     }
-    assert_eq!(diagnostics.said(), [NO_PROVIDER]);
+    assert_eq!(diagnostics.messages(), [NO_PROVIDER]);
 }
 
 #[test]
@@ -134,9 +134,9 @@ fn without_the_provider_filtered_out_spans_do_not_delay_the_diagnostic() {
     for _ in 0..3 {
         tracing::debug_span!("session", id = "hidden").in_scope(|| {});
     }
-    assert_eq!(diagnostics.said(), [""; 0]);
+    assert_eq!(diagnostics.messages(), [""; 0]);
     session!("chat-42").in_scope(|| {});
-    assert_eq!(diagnostics.said(), [NO_PROVIDER]);
+    assert_eq!(diagnostics.messages(), [NO_PROVIDER]);
 }
 
 /// Any span tells who makes it, and a session may be a value. Of spans that nobody exports, some are
@@ -155,12 +155,12 @@ fn without_the_provider_the_setup_check_of_filtered_out_spans_ends() {
         for _ in 0..hidden {
             tracing::debug_span!("hidden").in_scope(|| {});
         }
-        assert_eq!(diagnostics.said(), [""; 0]);
+        assert_eq!(diagnostics.messages(), [""; 0]);
         value();
         let expected = if is_told { &[NO_PROVIDER][..] } else { &[] };
-        assert_eq!(diagnostics.said(), expected, "{hidden}");
+        assert_eq!(diagnostics.messages(), expected, "{hidden}");
         session!("chat-42").in_scope(|| {});
-        assert_eq!(diagnostics.said(), [NO_PROVIDER], "{hidden}");
+        assert_eq!(diagnostics.messages(), [NO_PROVIDER], "{hidden}");
     }
 }
 
@@ -169,12 +169,12 @@ fn invalid_field_is_reported_while_the_span_is_open() {
     fn messages_while_open(layer: impl Layer<support::Base> + Send + Sync) {
         let (_, diagnostics, _default) = install(layer);
         let span = info_span!("session", id = " ");
-        span.in_scope(|| assert_eq!(diagnostics.said().len(), 1));
+        span.in_scope(|| assert_eq!(diagnostics.messages().len(), 1));
         let span = info_span!("user", user.id = tracing::field::Empty);
         span.record("user.id", " ");
-        assert_eq!(diagnostics.said().len(), 2);
+        assert_eq!(diagnostics.messages().len(), 2);
         drop(info_span!("session", id = " "));
-        assert_eq!(diagnostics.said().len(), 3, "not entered");
+        assert_eq!(diagnostics.messages().len(), 3, "not entered");
     }
     let provider = SessionTracerProvider::new(SdkTracerProvider::default());
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
@@ -199,7 +199,7 @@ fn correct_setup_gets_no_diagnostic() {
             let _suppressed = opentelemetry::Context::enter_telemetry_suppressed_scope();
             session!("chat-43").in_scope(|| {});
         }
-        assert_eq!(diagnostics.said(), [""; 0]);
+        assert_eq!(diagnostics.messages(), [""; 0]);
     };
     let (_, diagnostics, _default) = install(SessionLayer::new().wrap(otel()));
     work(diagnostics);
@@ -250,9 +250,9 @@ fn no_value_of_an_id_is_in_a_diagnostic_an_error_or_a_debug_output() {
         format!("{:?}", Session::new(&too_long).unwrap_err()),
         in_extensions,
         format!("{:?} {:?}", opentelemetry::Context::current(), dispatch),
-        diagnostics.said().join("\n"),
+        diagnostics.messages().join("\n"),
     ];
-    assert_eq!(diagnostics.said().len(), 2);
+    assert_eq!(diagnostics.messages().len(), 2);
     assert!(outputs[1].starts_with("Session { id: Some(<hidden>), user_id: Some(<hidden>)"));
     for output in outputs {
         assert!(!output.contains("secret"), "{output}");
@@ -370,7 +370,7 @@ fn logs_only(layer: impl Layer<support::Base> + Send + Sync) {
     assert_eq!(inside.as_deref(), Some("chat-46"));
     assert!(set_session_id("chat-47").unwrap_err().is_no_span());
     is(None);
-    assert_eq!(diagnostics.said(), [""; 0]);
+    assert_eq!(diagnostics.messages(), [""; 0]);
 }
 
 #[test]

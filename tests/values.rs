@@ -16,7 +16,7 @@ use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{Session, session, user};
 
-/// What is said of a field that holds no id, in the file of the caller.
+/// The diagnostic about a field with an invalid id, in the file of the caller.
 #[track_caller]
 fn ignored(field: &str, span: &str, line: u32, why: &str) -> String {
     let file = Location::caller().file();
@@ -167,7 +167,7 @@ fn own_attribute_with_the_inherited_value_stays_when_the_inherited_value_changes
             .record("user.id", "u-2");
     });
     drop(request);
-    app.exports_after(
+    app.exports_with_diagnostics(
         "
         request session.id=first user.id=u-1
           child session.id=first user.id=u-1

@@ -121,7 +121,7 @@ pub trait InSession: Sized {
     ///   `in_current_span()` are in no session either. This needs a subscriber that is built on
     ///   [`Registry`](tracing_subscriber::Registry).
     ///
-    /// For a closure, use [`detached`](crate::current::detached). If a library spawns tasks with your executor, as
+    /// For a closure, use [`detached`]. If a library spawns tasks with your executor, as
     /// `hyper-util` does, write `tokio::spawn(future.detached())` in the executor's `execute`.
     ///
     /// Cost: about 50 ns for each poll, and 30 ns for each span that is entered where the future is polled.

@@ -108,7 +108,7 @@ fn tags_are_parsed_from_every_form_of_a_list() {
         let expected: Vec<StringValue> = expected.into_iter().map(Into::into).collect();
         assert_eq!(tags.unwrap().value, Value::Array(Array::String(expected)));
         assert_eq!(values(&span, "tags"), [""; 0]);
-        assert_eq!(app.diagnostics.said(), [""; 0]);
+        assert_eq!(app.diagnostics.messages(), [""; 0]);
     }
 }
 
@@ -130,7 +130,7 @@ fn invalid_tags_are_ignored_with_a_warning() {
     for span in app.spans() {
         assert_eq!(values(&span, "tag.tags"), [r#"["beta"]"#]);
     }
-    let said = app.diagnostics.said();
+    let said = app.diagnostics.messages();
     assert_eq!(said.len(), 2, "{said:?}");
     for said in said {
         assert!(

@@ -78,7 +78,7 @@ fn tags_recorded_again_and_again_are_limited_and_reported_once() {
     assert_eq!(current_session().unwrap().metadata("step").unwrap(), 999);
     span("inside");
     drop(session);
-    assert_eq!(app.diagnostics.said(), [REPORTED]);
+    assert_eq!(app.diagnostics.messages(), [REPORTED]);
     let tags = (0..MOST).map(|n| format!("\"{n}\"")).collect::<Vec<_>>();
     for span in app.spans() {
         assert_eq!(values(&span, "tag.tags"), [format!("[{}]", tags.join(","))]);
@@ -102,7 +102,7 @@ fn tags_of_one_field_are_limited_and_reported_once() {
             [MOST, 0]
         );
     }
-    assert_eq!(app.diagnostics.said(), [REPORTED]);
+    assert_eq!(app.diagnostics.messages(), [REPORTED]);
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn values_of_nested_sessions_are_limited_and_reported_once() {
             assert_eq!(counts(&current_session().unwrap()), [MOST; 2]);
         });
     });
-    assert_eq!(app.diagnostics.said(), [REPORTED]);
+    assert_eq!(app.diagnostics.messages(), [REPORTED]);
 }
 
 #[test]

@@ -359,7 +359,7 @@ fn session_in_headers_applies_inside() {
     for span in app.spans() {
         assert_eq!(session_of(&span), ["chat-42"], "{}", span.name);
     }
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }
 
 #[test]
@@ -383,7 +383,7 @@ fn span_before_its_trace_gets_a_diagnostic() {
             .instrument(info_span!("turn"))
             .with_propagated(&headers));
     }
-    let said = app.diagnostics.said();
+    let said = app.diagnostics.messages();
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(
         said[0].contains("`turn`") && said[0].contains("trace"),
@@ -407,7 +407,7 @@ fn task_that_enters_an_adopted_span_outside_the_future_gets_a_diagnostic() {
         .await
     };
     run(local).unwrap();
-    let said = app.diagnostics.said();
+    let said = app.diagnostics.messages();
     assert_eq!(session_of(&app.span("task")), [""; 0]);
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].contains("`turn`"), "{said:?}");
@@ -530,7 +530,7 @@ fn span_that_was_entered_before_is_not_exported_with_a_later_future() {
     run(handler.instrument(info_span!("handler")));
     assert_eq!(session_of(&app.span("handler")), [""; 0]);
     assert_eq!(session_of(&app.span("job")), ["b"]);
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }
 
 #[test]
@@ -611,7 +611,7 @@ fn span_that_is_entered_again_inside_itself_stays_adopted() {
     };
     run(future.in_session(session("chat-42")));
     assert_eq!(session_of(&app.span("rest")), ["chat-42"]);
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }
 
 #[test]

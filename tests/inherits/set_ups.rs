@@ -327,7 +327,7 @@ fn without_context_activation_spans_have_their_session_and_one_diagnostic_is_emi
             session!("chat-42").in_scope(|| info_span!("child").in_scope(|| {}));
         });
     }
-    app.exports_after(
+    app.exports_with_diagnostics(
         "
         outer
           session session.id=chat-42
@@ -348,7 +348,7 @@ fn without_context_activation_the_diagnostic_is_emitted_inside_a_plain_span_too(
         session!("chat-42").in_scope(|| {});
         session!("chat-42").in_scope(|| {});
     });
-    assert_eq!(app.diagnostics.said().len(), 1);
+    assert_eq!(app.diagnostics.messages().len(), 1);
 }
 
 #[test]
@@ -359,5 +359,5 @@ fn suppressed_telemetry_is_not_reported_as_missing_context_activation() {
         session!("chat-42").in_scope(|| {});
         session!("chat-42").in_scope(|| {});
     });
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }

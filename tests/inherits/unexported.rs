@@ -65,7 +65,7 @@ fn messages_of_a_connection_are_roots_linked_to_its_request() {
         assert_ne!(step.parent_span_id, SpanId::INVALID);
     }
     assert_eq!(session_of(&app.span("upgrade")), [""; 0]);
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }
 
 #[test]

@@ -202,7 +202,7 @@ fn sets_in_each(ways: &[(&str, Way)], sets: bool) {
                 }
             });
             // Twice two spans, of two callsites.
-            let said = app.diagnostics.said();
+            let said = app.diagnostics.messages();
             assert_eq!(said.len(), if sets { 0 } else { 2 }, "{shown}: {said:?}");
             let session = if sets { "inner" } else { "outer" };
             for span in app.spans().iter().filter(|span| span.name == "below") {
@@ -293,7 +293,7 @@ fn function_named_session_does_not_move_its_children() {
         session(99);
         session(100);
     });
-    app.exports_after(
+    app.exports_with_diagnostics(
         "
         session id=99 session.id=outer
           work session.id=outer
@@ -317,7 +317,7 @@ fn session_per_message_inside_a_connection_needs_its_name_added() {
     };
     let app = App::new();
     serve();
-    app.exports_after(
+    app.exports_with_diagnostics(
         "
         connection session.id=tls-1
           session id=chat-42 session.id=tls-1
@@ -372,7 +372,7 @@ fn fields_of_an_ignored_span_stay_as_they_are() {
         let id = "inner";
         info_span!("session", id, session.id = "by its field").in_scope(|| {});
     });
-    assert_eq!(app.diagnostics.said().len(), 1);
+    assert_eq!(app.diagnostics.messages().len(), 1);
     let (first, second) = (&app.spans()[0], &app.spans()[1]);
     assert_eq!(values(first, "id"), ["inner", "later"]);
     assert_eq!(values(first, "session.id"), ["outer"]);
@@ -446,7 +446,7 @@ fn implicit_id_is_accepted_or_ignored_when_the_span_is_created() {
         }
     });
     drop(request);
-    app.exports_after(
+    app.exports_with_diagnostics(
         "
         request session.id=outer
           before session.id=inner

@@ -203,7 +203,7 @@ fn filter_keeps_spans_named_session_of_a_library_from_replacing_the_session_of_h
             ["chat-43"],
             "{name}"
         );
-        assert_eq!(app.diagnostics.said(), [""; 0], "{name}");
+        assert_eq!(app.diagnostics.messages(), [""; 0], "{name}");
     }
 }
 

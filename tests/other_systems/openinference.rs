@@ -179,7 +179,7 @@ fn values_are_exported_inside_and_can_be_read_and_cleared() {
             for name in ["cleared", "after"] {
                 assert_eq!(shown(&app.span(name)), [""; 0], "{way} {name}");
             }
-            assert_eq!(app.diagnostics.said(), [""; 0]);
+            assert_eq!(app.diagnostics.messages(), [""; 0]);
         }
     }
 }

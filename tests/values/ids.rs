@@ -87,7 +87,7 @@ fn every_type_of_an_id_has_the_same_text() {
         Session::new(uuid).unwrap().id(),
         Some(uuid.to_string().as_str())
     );
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }
 
 // C7
@@ -179,7 +179,7 @@ fn invalid_id_is_ignored_and_the_outer_one_still_applies() {
         assert_eq!(values(span, "id"), [""; 0]);
     }
     assert_eq!(
-        app.diagnostics.said(),
+        app.diagnostics.messages(),
         [
             "id is blank",
             "id is longer than 1024 bytes",
@@ -226,7 +226,7 @@ fn each_field_with_an_invalid_id_gets_a_diagnostic() {
     }
     let said =
         ["conversation", "customer"].map(|field| ignored(field, "request", line, "id is blank"));
-    assert_eq!(app.diagnostics.said(), said);
+    assert_eq!(app.diagnostics.messages(), said);
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn mistake_in_a_field_is_reported_once() {
     let app = App::new();
     let line = line!() + 1;
     info_span!("request", session.id = " ", user.id = "x\ny").in_scope(|| {});
-    app.exports_after(
+    app.exports_with_diagnostics(
         "request user.id=x\ny",
         &[
             &ignored("session.id", "request", line, "id is blank"),
@@ -259,7 +259,7 @@ fn invalid_own_attribute_is_replaced_by_an_inherited_value_and_kept_without_one(
             span.end();
         }
     });
-    app.exports_after(
+    app.exports_with_diagnostics(
         "
         session session.id=chat-42
           plain user.id= session.id=chat-42

@@ -149,7 +149,7 @@ fn value_recorded_twice_is_the_last_valid_one_for_descendants_and_the_first_for_
         info_span!("four").in_scope(|| {});
     });
     drop(request);
-    app.exports_after(
+    app.exports_with_diagnostics(
         "
         session session.id=first user.id=u-3
           one session.id=first
@@ -202,7 +202,7 @@ fn value_set_from_the_start_may_be_recorded_again() {
         info_span!("after").in_scope(|| {});
     });
     drop((request, login));
-    app.exports_after(
+    app.exports_with_diagnostics(
         "
         request session.id=chat-42
           open session.id=chat-43

@@ -45,7 +45,7 @@ fn id_recorded_after_a_blank_or_missing_one_is_exported_once() {
             info_span!("inside").in_scope(|| {});
         });
     }
-    app.exports_after(
+    app.exports_with_diagnostics(
         "
         blank session.id=chat-42
           inside session.id=chat-42

@@ -73,7 +73,7 @@ fn value_set_on_an_opener_overrides_its_fields() {
         info_span!("with user").in_scope(|| {});
     });
     drop(request);
-    app.exports_after(
+    app.exports_with_diagnostics(
         "
         request session.id=chat-42 user.id=u-7
           after session.id=chat-43
