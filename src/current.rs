@@ -128,9 +128,8 @@ pub fn new_session() -> Result<Session, Error> {
 /// Backends show the first span of a trace. If only a handler inside knows the session, call this function there: then
 /// the first span is exported with the session as well.
 ///
-/// - It marks the current span, and its ancestors in `tracing` that haven't ended, as far as they belong to the trace
-///   of OpenTelemetry's current span. It doesn't find ancestors that `tracing` didn't create, or that are in another
-///   process.
+/// - It marks the current span, and its open ancestors in `tracing` that belong to the trace of OpenTelemetry's current
+///   span. It can't mark ancestors that `tracing` didn't create, or that are in another process.
 /// - Other descendants of a marked span don't inherit the session.
 /// - A marked span gets the values that it lacks, except your own [attributes](Session::with_attribute), because the
 ///   span may have attributes with the same keys.
@@ -230,9 +229,9 @@ impl Session {
     ///   Spans that start under it get the new id.
     /// - Your own [attributes](Self::with_attribute) are only added to spans that start under the current span, because
     ///   the current span may have attributes with the same keys.
-    /// - If a future [`in_session`](crate::InSession::in_session) enters a span that is older than the future's
-    ///   session, this session applies in this future only. If the span had started outside the future, it isn't
-    ///   exported with this session.
+    /// - If the current span is older than the session of the future that enters it (see
+    ///   [`in_session`](crate::InSession::in_session)), this session applies in this future only. If the span started
+    ///   outside the future, it isn't exported with this session.
     ///
     /// Cost: about 1 µs.
     ///

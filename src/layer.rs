@@ -25,7 +25,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Finds the spans whose fields set a session or user, for their descendants to inherit.
+/// A layer that sets the session and user from the fields of spans. All descendants of such a span inherit them.
 ///
 /// [Wrap](Self::wrap) the OpenTelemetry layer in it. Without OpenTelemetry, add it to the subscriber by itself: then
 /// [`current_session`](crate::current_session) works, and nothing is exported.
@@ -44,7 +44,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// Every span inherits from its parent, which is the current span or an explicit `parent: &span`. A span that sets a
 /// session or user inherits all other values. A span with `parent: None` inherits only the default session.
 ///
-/// Other layers can read the session of a span that sets one from its [`SessionExtension`].
+/// A span that sets a session or user has a [`SessionExtension`], which other layers can read.
 ///
 /// Cost: about 15 ns for each span, and about 0.5 µs for each span that sets a session or user.
 ///
@@ -84,7 +84,7 @@ impl SessionLayer {
     /// use tracing_session::SessionLayer;
     /// use tracing_subscriber::prelude::*;
     ///
-    /// // Without OpenTelemetry, for people who only log.
+    /// // Without OpenTelemetry, for logs only.
     /// let subscriber = tracing_subscriber::registry().with(SessionLayer::new());
     /// # drop(subscriber);
     /// ```
@@ -94,10 +94,11 @@ impl SessionLayer {
         }
     }
 
-    /// Adds a span name: the field `id` of spans with this name sets the session. Default: `session`, implicitly.
+    /// Adds a span name: the field `id` of spans with this name sets the session. Default: `session`.
     ///
-    /// Call it once for each name. An added name sets the session [explicitly](Self#spans-named-session). So if your
-    /// spans named `session` must replace the session of an outer span, add this name.
+    /// Call it once for each name. An added name sets the session explicitly, and the default name sets it
+    /// [implicitly](Self#spans-named-session). So if your spans named `session` must replace an outer session, add this
+    /// name.
     ///
     /// ```
     /// # use tracing_session::SessionLayer;
@@ -152,7 +153,7 @@ impl SessionLayer {
         self.configure(|state| state.openers.names.add_field(IdKind::User, name))
     }
 
-    /// Drops the default names: only the names and fields that you add set a session or user, and the macros.
+    /// Drops the default names: only the macros, and the names and fields that you add, set a session or user.
     ///
     /// ```
     /// # use tracing_session::SessionLayer;
@@ -182,8 +183,8 @@ impl SessionLayer {
         self.configure(|state| state.openers.names.set_filter(Box::new(filter)))
     }
 
-    /// Sets the level up to which spans may set a session or user although the filter of
-    /// [`wrap_filtered`](Self::wrap_filtered) disables them. Default: the level of the filter.
+    /// Sets the level up to which spans that the filter of [`wrap_filtered`](Self::wrap_filtered) disables still set a
+    /// session or user. Default: the level of the filter.
     ///
     /// If you filter at `WARN`, for example, and your session spans have the level `INFO`, set `INFO`.
     ///
@@ -242,7 +243,7 @@ impl SessionLayer {
     /// conversation into one trace, whose root arrives when the connection ends.
     ///
     /// Session spans are the spans of [`session!`](crate::session!), and spans whose *name* makes them set the session.
-    /// Other spans are still exported, even if they have a field `session.id`. This needs a
+    /// Other spans are still exported, even if they have a field `session.id`. This option needs a
     /// [`SessionTracerProvider`](crate::SessionTracerProvider).
     ///
     /// - A span directly inside a session span is the root of its own trace. It has a span link to the span that was

@@ -359,8 +359,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// If the key is blank, longer than 1,024 bytes, or contains a control character, if another method sets it (such
-    /// as `metadata`), or if the session already has 128 other attributes.
+    /// If the key is blank, longer than 1,024 bytes, or contains a control character, if another method sets this key,
+    /// such as `metadata`, or if the session already has 128 other attributes.
     ///
     /// ```
     /// use tracing_session::Session;

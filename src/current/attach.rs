@@ -88,16 +88,16 @@ pub trait InSession: Sized {
     /// session still applies inside it, and new spans inside inherit the session. This works for spans that the future
     /// enters directly, not inside another span of the future.
     ///
-    /// - The span itself is exported with the session if it starts in the future, when it is first entered. A span has
+    /// - The span itself is exported with the session only if it starts in the future, when it is first entered. It has
     ///   started earlier if you entered it outside, created a child with `parent: &span`, or got its `Context`.
     /// - A span that is entered in two sessions is exported with neither.
     /// - Outside the future, the span is in no session. [`set_user_id`](crate::set_user_id) and similar functions apply
     ///   in this future only. The span's own [`Context`](tracing_opentelemetry::OpenTelemetrySpanExt::context) has no
     ///   session, so inject the current `Context` into headers.
     ///
-    /// A span that you created in another session keeps that session, with one exception: if it is the session that
-    /// surrounds the future at the poll, the span moves into the future's session. Spans of another user don't move,
-    /// nor do spans that you created with an explicit `parent:` in a session.
+    /// A span that you created in another session keeps that session, with one exception: if the future is polled
+    /// inside that session, the span moves into the future's session. Spans of another user don't move, nor do spans
+    /// that you created with an explicit `parent:` in a session.
     ///
     /// ```
     /// # use tracing_session::{InSession, Session};
@@ -121,8 +121,8 @@ pub trait InSession: Sized {
     ///   `in_current_span()` are in no session either. This needs a subscriber that is built on
     ///   [`Registry`](tracing_subscriber::Registry).
     ///
-    /// For a closure, use [`detached`]. If a library spawns tasks with your executor, as
-    /// `hyper-util` does, write `tokio::spawn(future.detached())` in the executor's `execute`.
+    /// For a closure, use [`detached`]. If a library spawns tasks with your executor, as `hyper-util` does, write
+    /// `tokio::spawn(future.detached())` in the executor's `execute`.
     ///
     /// Cost: about 50 ns for each poll, and 30 ns for each span that is entered where the future is polled.
     ///

@@ -65,7 +65,7 @@ const KNOWN: usize = 64;
 pub(crate) struct OpenerCallsite {
     callsite: Identifier,
     pub(crate) fields: OpenerFields,
-    /// What each field sets.
+    /// The kind of value that each field sets.
     kinds: Box<[Option<FieldKind>]>,
 }
 
@@ -250,7 +250,7 @@ pub(crate) enum FieldMistake {
     NamesType,
 }
 
-/// What a field of an opener sets.
+/// The kind of value that a field of an opener sets.
 #[derive(Clone, Copy)]
 enum FieldKind {
     Id(IdKind),

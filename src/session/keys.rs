@@ -174,9 +174,9 @@ impl KeyFilter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Part {
-    /// The session's id.
+    /// The session id.
     Session,
-    /// The user's id.
+    /// The user id.
     User,
     /// All metadata.
     Metadata,
@@ -184,7 +184,7 @@ pub enum Part {
     Tags,
     /// The prompt template, its version and its variables.
     PromptTemplate,
-    /// All [attributes](crate::Session::with_attribute) of your own.
+    /// All of your own [attributes](crate::Session::with_attribute).
     Attributes,
 }
 
