@@ -74,7 +74,7 @@ fn each_turn_is_a_trace_linked_to_the_turn_before() {
             .iter()
             .all(|span| values(span, "session.id") == ["chat-42"])
     );
-    assert!(app.diagnostics.said().is_empty());
+    assert!(app.diagnostics.messages().is_empty());
 }
 
 #[test]
@@ -587,14 +587,14 @@ fn turn_that_a_filter_disables_is_told_of_once() {
     let none_of_ours = subscriber().with(filter()).set_default();
     take(&mut chat, "without a layer of ours");
     drop(none_of_ours);
-    assert_eq!(app.diagnostics.said(), Vec::<String>::new());
+    assert_eq!(app.diagnostics.messages(), Vec::<String>::new());
     let subscriber = subscriber().with(SessionLayer::new()).with(filter());
     let _default = subscriber.set_default();
     for _ in 0..2 {
         take(&mut chat, "one");
     }
     assert_eq!(
-        app.diagnostics.said(),
+        app.diagnostics.messages(),
         [
             "the turns of a `Conversation` are not exported because a filter disables their spans: enable the \
              target `tracing_session` at the level INFO, or give `Conversation::turn` a closure that creates a \
@@ -608,7 +608,7 @@ fn turn_that_a_filter_disables_is_told_of_once() {
 fn turn_that_a_filter_disables_with_our_warnings_is_told_of_on_standard_error() {
     use tracing_subscriber::filter::Targets;
     use tracing_subscriber::prelude::*;
-    let Some(printed) = support::said_alone(test_name!(), &[]) else {
+    let Some(printed) = support::output_alone(test_name!(), &[]) else {
         let filter = Targets::new().with_target("my_app", tracing::Level::DEBUG);
         let subscriber = tracing_subscriber::registry().with(SessionLayer::new());
         let _default = subscriber.with(filter).set_default();

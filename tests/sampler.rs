@@ -108,7 +108,7 @@ fn a_ratio_that_is_none_keeps_nothing_or_everything_and_one_warning_says_so() {
             .in_scope(|| tracing::info_span!("turn").in_scope(|| {}));
         tracing::info_span!("outside").in_scope(|| {});
         assert_eq!(kept(&app).len(), if keeps { 2 } else { 0 }, "{ratio}");
-        assert_eq!(app.diagnostics.said(), Vec::from_iter(said), "{ratio}");
+        assert_eq!(app.diagnostics.messages(), Vec::from_iter(said), "{ratio}");
     }
 }
 

@@ -567,7 +567,7 @@ fn without_a_propagator_one_diagnostic_says_what_to_write() {
         let mut client = ServiceBuilder::new().layer(client()).service(service);
         drop(chat("outer").in_scope(|| client.call(request("/", &[]))));
     }
-    app.exports_after(
+    app.exports_with_diagnostics(
         "",
         &[
             "headers carry no trace and no session because no propagator is set: call \
@@ -600,7 +600,7 @@ fn headers_that_bring_no_id_are_ignored_and_told_of_once() {
             assert_eq!(text(answer.into_body()).await, "");
         }
     });
-    app.exports_after(
+    app.exports_with_diagnostics(
         "",
         &[
             "header `x-session` brings an id that is ignored: it is not the only \

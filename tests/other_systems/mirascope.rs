@@ -3,7 +3,7 @@
 //! | case there | test here |
 //! | --- | --- |
 //! | `test_session`, `test_span`, `test_tracing`, and the samples of sessions | `outer_session_is_current_again_after_the_inner_one_even_if_that_panics`, `id_that_is_generated`, `threads_and_tasks` |
-//! | `session.test.ts`, "deeply nested"; "concurrent" | `deeply_nested`; `concurrency::each_of_many_tasks_keeps_to_its_own_session` |
+//! | `session.test.ts`, "deeply nested"; "concurrent" | `deeply_nested`; `concurrency::each_of_many_tasks_stays_in_its_own_session` |
 //! | attributes of a session | `attributes` |
 //! | `extract_session_id` | `headers::headers_to_the_id_of_the_session` |
 //! | `test_context`, and `test_propagation` where a header is invalid | `headers::headers_to_the_session_and_trace_in_force` |

@@ -4,7 +4,7 @@
 //! | sample or case there | test here |
 //! | --- | --- |
 //! | `new_session`, then `current_session_id` | `new_session_is_another_each_time` |
-//! | `set_session_id` | `every_span_has_the_session_that_is_current_when_it_starts`; outside any span it is an error: `values::set::without_a_current_span_setting_a_value_is_an_error_that_says_what_to_do` |
+//! | `set_session_id` | `every_span_has_the_session_that_is_current_when_it_starts`; outside any span it is an error: `values::set::setting_a_value_without_a_current_span_is_an_error` |
 //! | `TRACECTRL_SESSION_ID`, and `current_session_id` before any other call | `id_of_the_environment_is_taken_as_it_is_but_not_blank` |
 //! | threads and tasks are isolated | `sessions_are_isolated_between_threads`, `.._between_tasks` |
 //! | agent A sends a header, agent B reads it | `services::tracectrl_agents_share_session_and_trace_by_hand` |

@@ -8,7 +8,7 @@
 //! | `create_session(trace_id, parent_span_id)` | `state::conversation_goes_on_from_ids`, `state::conversation_goes_on_from_a_trace_id_alone`, and its forms of ids `links::ids_are_read_as_opentelemetry_w3c_b3_and_tracia_write_them` |
 //! | a trace continued across requests | `trace_is_continued_across_requests` below; with more in the state, `state::conversation_goes_on_in_the_next_request` |
 //! | linking by hand | `links::span_is_linked_by_the_ids_of_another`, `links::span_is_a_child_by_the_ids_of_another_and_what_is_in_force_stays` |
-//! | streaming | `turn_that_is_still_streaming_does_not_move_it`; `inherits::session_value_goes_with_a_spawned_future_and_a_stream` |
+//! | streaming | `turn_that_is_still_streaming_does_not_move_it`; `inherits::session_value_moves_with_a_spawned_future_and_a_stream` |
 
 use crate::support::App;
 use serde_json::{Value as Json, json};

@@ -269,7 +269,7 @@ fn what_opentelemetry_ignores_is_shown() {
         ("OTEL_TRACES_SAMPLER", "sometimes"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "brotli"),
     ];
-    let Some(said) = support::said_alone(test, &variables) else {
+    let Some(said) = support::output_alone(test, &variables) else {
         return drop(pipeline("my-app").install().unwrap());
     };
     for expected in [
@@ -383,7 +383,7 @@ fn levels_are_those_that_the_environment_asks_for() {
     ] {
         let receiver = Receiver::start();
         let url = receiver.url();
-        let Some(said) = support::said_alone(test, &[(LEVELS, levels), (ENDPOINT, &url)]) else {
+        let Some(said) = support::output_alone(test, &[(LEVELS, levels), (ENDPOINT, &url)]) else {
             let telemetry = pipeline("my-app").install().unwrap();
             debug_span!("debug").in_scope(|| {
                 tracing::debug!("event");
@@ -429,7 +429,7 @@ fn turns_are_exported_unless_less_is_asked_of_all_or_of_ours() {
     ] {
         let receiver = Receiver::start();
         let url = receiver.url();
-        let Some(said) = support::said_alone(test, &[(LEVELS, levels), (ENDPOINT, &url)]) else {
+        let Some(said) = support::output_alone(test, &[(LEVELS, levels), (ENDPOINT, &url)]) else {
             let telemetry = pipeline("my-app").install().unwrap();
             let chat = Session::new("chat-42").unwrap();
             Conversation::new(chat).turn("turn").finish();

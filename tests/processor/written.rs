@@ -54,7 +54,7 @@ impl App {
         let spans = self.exporter.get_finished_spans().unwrap();
         let tree = support::tree(&spans);
         assert_eq!(tree.lines().collect::<Vec<_>>(), expected);
-        assert_eq!(self.diagnostics.said(), [""; 0]);
+        assert_eq!(self.diagnostics.messages(), [""; 0]);
         self.exporter.reset();
     }
 }
@@ -375,7 +375,7 @@ fn layer_before_the_opentelemetry_layer_is_told() {
     for _ in 0..3 {
         session!("chat-42").in_scope(work);
     }
-    let said = app.diagnostics.said();
+    let said = app.diagnostics.messages();
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].contains("the `SessionLayer` is beside"), "{said:?}");
 }

@@ -75,7 +75,7 @@ fn until_a_propagator_is_set_nothing_happens_and_one_diagnostic_says_what_to_wri
         }
     });
     assert_eq!(
-        app.diagnostics.said(),
+        app.diagnostics.messages(),
         [
             "headers carry no trace and no session because no propagator is set: call \
              `opentelemetry::global::set_text_map_propagator(propagator_from_env()?)`"

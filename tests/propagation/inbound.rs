@@ -163,7 +163,7 @@ fn blank_is_nothing_and_the_same_id_twice_is_fine() {
         ("Mirascope-Session-Id", ""),
     ];
     assert_eq!(id_taken(&all, none), None);
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn ignored_and_told_of_once(cases: [(Vec<(&str, &str)>, &str); 4]) {
                 assert_eq!(ids_under(cx), (some("outer"), some("u-1")), "{lines:?}");
             }
         });
-        let said = app.diagnostics.said();
+        let said = app.diagnostics.messages();
         let [said] = &said[..] else {
             panic!("{said:?} of {lines:?}");
         };
@@ -386,7 +386,7 @@ fn placeholders_in_headers_are_ignored_and_told_of_once() {
         format!("header `{header}` brings {what} that is ignored: {PLACEHOLDER}")
     };
     assert_eq!(
-        app.diagnostics.said(),
+        app.diagnostics.messages(),
         [
             of("baggage", "a `session.id`"),
             of("baggage", "a `user.id`"),
@@ -411,7 +411,7 @@ fn ids_that_differ_between_two_headers_are_ignored() {
         assert_eq!(id_taken(&propagator, from), expected);
     }
     assert_eq!(
-        app.diagnostics.said(),
+        app.diagnostics.messages(),
         [
             "header `x-differs` brings an id that is ignored: it is not the only \
           one, and they differ"
@@ -432,7 +432,7 @@ fn diagnostic_names_the_header_of_the_two_that_mirascope_has() {
         None
     );
     assert_eq!(
-        app.diagnostics.said(),
+        app.diagnostics.messages(),
         [
             "header `X-Mirascope-Session-Id` brings an id that is ignored: id has a \
           control character"
@@ -450,7 +450,7 @@ fn diagnostic_about_an_id_in_baggage_names_the_header() {
         id_taken(&SessionPropagator::new(), [("baggage", "session.id=%01")]),
         None
     );
-    let said = app.diagnostics.said().concat();
+    let said = app.diagnostics.messages().concat();
     assert!(said.contains("header `baggage`"), "{said}");
 }
 

@@ -286,7 +286,10 @@ fn id_that_is_not_ascii_is_left_out_of_a_plain_header_and_told_of_once() {
              it is not sent (use with_percent_encoded_headers, or W3C baggage)"
         )
     };
-    assert_eq!(app.diagnostics.said(), [told("x-told"), told("x-told-too")]);
+    assert_eq!(
+        app.diagnostics.messages(),
+        [told("x-told"), told("x-told-too")]
+    );
 }
 
 #[test]
@@ -384,7 +387,7 @@ fn baggage_over_the_limits_loses_others_before_the_session_and_is_told_of_once()
     assert!(most.starts_with(&format!("{ours},")));
     assert_eq!(most.split(',').count(), 64);
     assert_eq!(sent(one(left)).len(), "baggage: ".len() + 8192);
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 
     let over = sent(numbered(64));
     assert!(over.starts_with(&format!("{ours},")));
@@ -397,7 +400,7 @@ fn baggage_over_the_limits_loses_others_before_the_session_and_is_told_of_once()
     ];
     assert_eq!(sent(Baggage::from(both)), format!("{ours},short=v"));
     assert_eq!(
-        app.diagnostics.said(),
+        app.diagnostics.messages(),
         [
             "header `baggage` does not hold all of the baggage: left out is what is \
           over 64 members or 8192 bytes"

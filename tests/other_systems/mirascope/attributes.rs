@@ -232,7 +232,7 @@ fn metadata_of_a_traced_function() {
             assert_eq!(values(&span, key), [""; 0], "{name} {key}");
         }
     }
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }
 
 /// Only the id travels, there and here. What is in force where it arrives stays, there with none of
