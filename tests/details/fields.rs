@@ -37,7 +37,7 @@ fn metadata_fields_keep_their_types() {
 }
 
 #[test]
-fn fields_of_every_span_that_says_an_id_say_metadata_and_tags() {
+fn fields_of_every_opener_set_metadata_and_tags() {
     #[instrument(fields(session.id = %id, metadata.plan = "pro", tags = "a"))]
     fn chat(id: &str) {
         span("inside");
@@ -71,7 +71,7 @@ fn fields_of_every_span_that_says_an_id_say_metadata_and_tags() {
 }
 
 #[test]
-fn the_same_fields_on_other_spans_are_theirs() {
+fn the_same_fields_on_other_spans_are_exported_unchanged() {
     let app = App::new();
     info_span!("plain", metadata.plan = "pro", tags = "a,b").in_scope(|| span("inside"));
     exports(&app, &["plain metadata.plan=pro tags=a,b", "inside"]);
@@ -113,7 +113,7 @@ fn tags_are_read_from_every_form_of_a_list() {
 }
 
 #[test]
-fn no_tags_are_no_tags() {
+fn empty_list_sets_no_tags() {
     let app = App::new();
     drop(session!("chat-42", tags = ?[""; 0]));
     drop(session!("chat-42", tags = None::<&str>));
@@ -121,7 +121,7 @@ fn no_tags_are_no_tags() {
 }
 
 #[test]
-fn tags_that_break_the_rule_are_ignored_with_a_warning() {
+fn invalid_tags_are_ignored_with_a_warning() {
     let app = App::new();
     full().in_scope(|| {
         drop(session!("chat-42", tags = "fine, "));

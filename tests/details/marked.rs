@@ -13,7 +13,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::filter_fn;
 
 #[test]
-fn marked_spans_carry_it_and_pass_nothing_on() {
+fn marked_spans_carry_the_values_and_their_children_inherit_nothing() {
     let app = App::new();
     info_span!("request").in_scope(|| {
         info_span!("router").in_scope(|| {
@@ -193,7 +193,7 @@ fn mark_is_not_combined_with_an_id_that_is_set_later() {
 }
 
 #[test]
-fn mark_is_not_combined_with_another_id_of_the_spans_own_field() {
+fn mark_is_not_combined_with_another_id_of_a_field_of_the_span() {
     let app = App::new();
     let request = session!("chat-2");
     request.in_scope(|| {
@@ -310,7 +310,7 @@ fn mark_inside_a_session_in_a_filtered_out_span_reaches_the_root() {
 }
 
 #[test]
-fn mark_of_another_session_is_no_obstacle_to_one_of_the_spans_own() {
+fn mark_of_another_session_does_not_prevent_a_later_mark() {
     let app = App::new();
     session!("chat-42").in_scope(|| {
         let marks = |session: Session| {

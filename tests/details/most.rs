@@ -163,7 +163,7 @@ fn own_attribute_set_again_and_again_still_wins() {
 
 /// The span had its own attribute before the session's attribute was set on it.
 #[test]
-fn attribute_set_on_a_started_span_does_not_double_one_of_its_own() {
+fn attribute_set_on_a_started_span_does_not_double_an_own_one() {
     let app = App::new();
     let session = Session::new("chat-42")
         .unwrap()

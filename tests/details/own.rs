@@ -91,7 +91,7 @@ fn own_metadata_wins() {
 }
 
 #[test]
-fn own_metadata_that_is_no_object_stands_alone() {
+fn own_metadata_that_is_not_an_object_is_not_merged() {
     for text in ["hello", "[1]", "null", "{"] {
         set_own(&full(), &[KeyValue::new("metadata", text)], |span| {
             assert_eq!(values(span, "metadata"), [text]);
@@ -100,7 +100,7 @@ fn own_metadata_that_is_no_object_stands_alone() {
 }
 
 #[test]
-fn own_template_variables_that_are_no_object_stand_alone() {
+fn own_template_variables_that_are_not_an_object_are_not_merged() {
     const VARIABLES: &str = "llm.prompt_template.variables";
     for text in ["hello", "[1]", "null", "{"] {
         set_own(&full(), &[KeyValue::new(VARIABLES, text)], |span| {
@@ -143,7 +143,7 @@ fn own_attributes_that_are_set_twice_stay_as_they_are() {
 }
 
 #[test]
-fn own_entry_of_metadata_stays_beside_that_of_the_session() {
+fn own_entry_of_metadata_stays_in_addition_to_the_sessions() {
     let own = [
         KeyValue::new("metadata.step", 2),
         KeyValue::new("metadata.tenant", "own"),
@@ -185,7 +185,7 @@ fn own_template_and_attribute_win() {
 }
 
 #[test]
-fn own_attributes_that_are_not_of_the_session_are_left_alone() {
+fn own_attributes_with_other_keys_are_unchanged() {
     let own = [
         KeyValue::new("tags", "own"),
         KeyValue::new("metadata.", "own"),
@@ -219,7 +219,7 @@ fn own_attributes_by_fields_win_too() {
 }
 
 #[test]
-fn own_attributes_go_no_further() {
+fn own_attributes_are_not_inherited() {
     let app = App::new();
     full().in_scope(|| {
         let own = info_span!("own");
@@ -250,7 +250,7 @@ fn own_entry_of_metadata_keeps_its_type() {
 }
 
 #[test]
-fn own_attribute_wins_over_one_that_a_span_says_too() {
+fn own_attribute_wins_over_one_that_the_same_span_sets() {
     let app = App::new();
     let session = Session::default().with_attribute("ring", 2).unwrap();
     session!(session).in_scope(|| {
@@ -262,7 +262,7 @@ fn own_attribute_wins_over_one_that_a_span_says_too() {
 }
 
 #[test]
-fn own_attributes_stand_once_in_a_dialect_without_keys_for_them() {
+fn own_attributes_are_exported_once_in_a_dialect_without_keys_for_them() {
     let app = App::with_dialect(Dialect::GEN_AI);
     full().in_scope(|| {
         let span = info_span!("own", metadata.step = 2);

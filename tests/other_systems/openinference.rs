@@ -8,12 +8,12 @@
 //! | `suppress_tracing`, `Suppression`, `Middleware_SuppressedContextEmitsNoSpan`, `onEnterReturnsNullWhenSuppressedViaContext`, `background_run_respects_suppress_tracing` | `suppressed_telemetry_exports_nothing` |
 //! | `StringHelpers_EmptyValueIsNoOp`, "session and user are never empty strings" | `empty_value_is_an_error` |
 //! | `WithTags_VariadicAndEmpty`, `WithTags_DefensiveCopy` | `tags_may_be_none_and_are_copied` |
-//! | `safe_json_dumps_encodes_non_serializable_objects` | `details::types::what_is_no_json_is_an_error_that_holds_no_value` |
+//! | `safe_json_dumps_encodes_non_serializable_objects` | `details::types::invalid_json_is_an_error_that_contains_no_value` |
 //! | `safe_json_dumps_encodes_non_ascii_characters_without_escaping` | the metadata of the first test |
 //! | `sampler_receives_all_attributes`, `sampler_receives_masked_attributes`, `attribute_priority` | the same names in `spans` |
-//! | `startSpan` "should add OpenInference context attributes to spans" | `attributes_of_the_context_stand_behind_the_spans_own` in `spans` |
+//! | `startSpan` "should add OpenInference context attributes to spans" | `attributes_of_the_context_come_after_the_spans_own` in `spans` |
 //! | "should properly nest spans" | `mirascope::spans_that_carry_the_session` |
-//! | `no_traces_are_produced_when_otel_sdk_disabled` | `otlp::environment::disabled_makes_no_spans_and_passes_the_session_on` |
+//! | `no_traces_are_produced_when_otel_sdk_disabled` | `otlp::environment::disabled_sdk_creates_no_spans_and_propagates_the_session` |
 //! | `claude-agent-sdk`, `openai-agents`, `google-adk`, `langchain`, `crewai`, `agno` | `instrumentors` |
 //! | `openinference-vercel` | `vercel`, in `tests/processor/` |
 //! | Phoenix, `test_ProjectSession` | `tests/backends/phoenix.py` |
