@@ -20,7 +20,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use std::sync::Arc;
 
 /// The header that Mirascope, a Python library, sends and reads. Its documentation also uses the name
-/// `X-Mirascope-Session-Id`, so a propagator that reads one header reads both.
+/// `X-Mirascope-Session-Id`: a propagator that reads this header reads that one too.
 ///
 /// ```
 /// use tracing_session::{SessionPropagator, propagation::SESSION_HEADER_NAME};
@@ -121,8 +121,8 @@ impl SessionPropagator {
 
     /// Adds a separate header for the session id. You can add several. Default: none.
     ///
-    /// A header can only contain visible ASCII and spaces. An id with other characters isn't sent unless you turn on
-    /// [percent-encoding](Self::with_percent_encoded_headers), and the crate warns once.
+    /// A header can only contain visible ASCII and spaces. Other ids aren't sent, and the crate warns once. To send them,
+    /// turn on [percent-encoding](Self::with_percent_encoded_headers).
     ///
     /// Agents and their hosts send these headers: `X-Claude-Code-Session-Id` (Claude Code),
     /// `X-Amzn-Bedrock-AgentCore-Runtime-Session-Id` (Amazon Bedrock AgentCore) and `X-TraceCtrl-Session` (TraceCtrl).
