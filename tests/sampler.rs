@@ -67,7 +67,7 @@ fn kept(app: &App) -> Vec<String> {
 }
 
 #[test]
-fn a_ratio_that_is_none_keeps_nothing_or_everything_and_one_warning_says_so() {
+fn an_invalid_ratio_samples_nothing_or_everything_with_one_warning() {
     for (ratio, keeps, said) in [
         (0.0, false, None),
         (1.0, true, None),

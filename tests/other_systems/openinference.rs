@@ -11,9 +11,9 @@
 //! | `safe_json_dumps_encodes_non_serializable_objects` | `details::types::value_that_is_not_json_is_an_error_without_the_value` |
 //! | `safe_json_dumps_encodes_non_ascii_characters_without_escaping` | the metadata of the first test |
 //! | `sampler_receives_all_attributes`, `sampler_receives_masked_attributes`, `attribute_priority` | the same names in `spans` |
-//! | `startSpan` "should add OpenInference context attributes to spans" | `attributes_of_the_context_stand_behind_the_spans_own` in `spans` |
+//! | `startSpan` "should add OpenInference context attributes to spans" | `attributes_of_the_context_come_after_the_spans_own` in `spans` |
 //! | "should properly nest spans" | `mirascope::spans_that_carry_the_session` |
-//! | `no_traces_are_produced_when_otel_sdk_disabled` | `otlp::environment::disabled_makes_no_spans_and_passes_the_session_on` |
+//! | `no_traces_are_produced_when_otel_sdk_disabled` | `otlp::environment::disabled_sdk_creates_no_spans_and_propagates_the_session` |
 //! | `claude-agent-sdk`, `openai-agents`, `google-adk`, `langchain`, `crewai`, `agno` | `instrumentors` |
 //! | `openinference-vercel` | `vercel`, in `tests/processor/` |
 //! | Phoenix, `test_ProjectSession` | `tests/backends/phoenix.py` |
