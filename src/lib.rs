@@ -1,57 +1,27 @@
-// For docs.rs, which has no files beside the page. Of two definitions of a link the first one holds.
+// For docs.rs, which has no files beside the page. Of two definitions of a link, the first one counts.
 #![doc = "
-[picture]: https://docs.rs/crate/tracing-session/latest/source/docs/phoenix-sessions.png
-[existing_code]: https://docs.rs/crate/tracing-session/latest/source/examples/existing_code.rs
-[logs]: https://docs.rs/crate/tracing-session/latest/source/examples/logs.rs
-[sampling]: https://docs.rs/crate/tracing-session/latest/source/docs/sampling.md
-[scaling]: https://docs.rs/crate/tracing-session/latest/source/docs/scaling.md
-[reliability]: https://docs.rs/crate/tracing-session/latest/source/docs/reliability.md
 [architecture]: https://docs.rs/crate/tracing-session/latest/source/docs/architecture.md
+[reliability]: https://docs.rs/crate/tracing-session/latest/source/docs/reliability.md
+[scaling]: https://docs.rs/crate/tracing-session/latest/source/docs/scaling.md
 [benches]: https://docs.rs/crate/tracing-session/latest/source/benches/README.md
+[security]: https://docs.rs/crate/tracing-session/latest/source/SECURITY.md
+[contributing]: https://docs.rs/crate/tracing-session/latest/source/CONTRIBUTING.md
 [mit]: https://docs.rs/crate/tracing-session/latest/source/LICENSE-MIT
 [apache]: https://docs.rs/crate/tracing-session/latest/source/LICENSE-APACHE
-[security]: https://docs.rs/crate/tracing-session/latest/source/SECURITY.md
 [guide]: crate::guide
 [adopting]: crate::guide::adopting
-[outliving]: crate::guide::outliving
+[phoenix]: crate::guide::backends#phoenix
+[rules]: crate::guide::rules
+[values]: crate::guide::values
+[conversations]: crate::guide::conversations
+[propagation]: crate::guide::propagation
+[dialects]: crate::guide::dialects
 [troubleshooting]: crate::guide::troubleshooting
 "]
-// Some of its examples need features, and have to stand there as they are to be copied.
-#![cfg_attr(
-    any(
-        all(
-            feature = "fmt",
-            feature = "hash",
-            feature = "logs",
-            feature = "otlp",
-            feature = "sampler"
-        ),
-        not(doctest)
-    ),
-    doc = include_str!("../README.md")
-)]
-//!
-//! # How it works
-//!
-//! OpenTelemetry's `Context` carries the session: child spans, plain OpenTelemetry spans, samplers, log
-//! processors and propagators read the `Context` anyway.
-//!
-//! 1. [`SessionLayer`] finds *openers*: `tracing` spans whose fields set a session or user. It makes a scope,
-//!    which is a snapshot of all values that apply, and attaches a `Context` that contains the scope while the
-//!    OpenTelemetry layer creates the span. That layer takes the current `Context` as the parent, so
-//!    descendants inherit the scope without any work of this crate.
-//! 2. [`SessionTracerProvider`] wraps the tracer provider. Its spans read the scope from their parent `Context`
-//!    when they start, and append the missing attributes when they end. So values that are recorded later are
-//!    included. An opener writes the ids that its fields have set when it starts, so samplers see them.
-//! 3. [`SessionExporter`] maps the finished attributes to the keys of other backends, off the hot path.
-//!
-//! A `Context` can't cover four cases, and they have places of their own: an opener whose parent `Context` is replaced
-//! with `set_parent` before it starts, a span whose session is set after it has started
-//! ([`Session::set_on_current_span`]), a span that is filtered out ([`SessionLayer::wrap_filtered`]), and a span
-//! that is older than the session of the future that enters it ([`InSession::in_session`]).
-//! Where no place has a scope, the [default session](Session::set_global_default) of the process applies.
-//!
-//! [The architecture page][architecture] follows a session through the source, file by file.
+// The picture itself, because docs.rs serves no images of a crate. `.ci/run` compares it with the file.
+#![cfg_attr(doc, doc = concat!("[picture]: data:image/webp;base64,", include_str!("guide/conversation.webp.base64")))]
+// The program needs `otlp`. It has no hidden lines, which would be visible on the repository's page.
+#![cfg_attr(any(feature = "otlp", not(doctest)), doc = include_str!("../README.md"))]
 //!
 //! # In libraries, in applications
 //!
@@ -195,6 +165,33 @@ pub use current::macros::__private;
 pub mod guide {
     #[cfg_attr(any(feature = "otlp", not(doctest)), doc = include_str!("guide/set_up.md"))]
     pub mod set_up {}
+
+    #[doc = include_str!("guide/how_it_works.md")]
+    pub mod how_it_works {}
+
+    #[doc = include_str!("guide/rules.md")]
+    pub mod rules {}
+
+    #[doc = include_str!("guide/values.md")]
+    pub mod values {}
+
+    #[doc = include_str!("guide/conversations.md")]
+    pub mod conversations {}
+
+    #[doc = include_str!("guide/propagation.md")]
+    pub mod propagation {}
+
+    #[cfg_attr(any(all(feature = "fmt", feature = "logs"), not(doctest)), doc = include_str!("guide/logs.md"))]
+    pub mod logs {}
+
+    #[cfg_attr(any(feature = "hash", not(doctest)), doc = include_str!("guide/dialects.md"))]
+    pub mod dialects {}
+
+    #[cfg_attr(any(feature = "sampler", not(doctest)), doc = include_str!("guide/sampling.md"))]
+    pub mod sampling {}
+
+    #[doc = include_str!("guide/limits.md")]
+    pub mod limits {}
 
     #[doc = include_str!("guide/adopting.md")]
     #[doc = "```diff"]

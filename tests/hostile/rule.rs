@@ -1,4 +1,4 @@
-//! What is asked of every target: what an id is, in the words of the README, and where texts end.
+//! What is asked of every target: what an id is, by the rule of the guide, and where texts end.
 #![allow(dead_code, reason = "each of them uses a part of it")]
 
 /// The id that a text stands for, or why it stands for none.

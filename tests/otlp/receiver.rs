@@ -72,16 +72,21 @@ impl Receiver {
         self.url.clone()
     }
 
-    /// A line for each span that has arrived: its name, and the attributes that are asked about.
+    /// A line for each span that has arrived: its name, session and user.
     pub fn spans(&self) -> Vec<String> {
+        self.spans_with(&["session.id", "user.id"])
+    }
+
+    /// A line for each span that has arrived: its name, and the values of these attributes.
+    pub fn spans_with(&self, keys: &[&str]) -> Vec<String> {
         let requests = self.requests.lock().unwrap();
         let scopes = requests
             .iter()
             .flat_map(|(_, request)| &request.resource_spans)
             .flat_map(|resource| &resource.scope_spans);
         let line = |span: &opentelemetry_proto::tonic::trace::v1::Span| {
-            let values = ["session.id", "user.id"].map(|key| value(&span.attributes, key));
-            format!("{} {}", span.name, values.join(" "))
+            let values = keys.iter().map(|key| value(&span.attributes, key));
+            format!("{} {}", span.name, values.collect::<Vec<_>>().join(" "))
         };
         scopes.flat_map(|scope| &scope.spans).map(line).collect()
     }
