@@ -603,11 +603,10 @@ fn headers_that_bring_no_id_are_ignored_and_told_of_once() {
     app.exports_after(
         "",
         &[
-            "header `x-session` brings an id that is ignored: it is not the only \
-             one, and they differ",
-            "header `baggage` brings a `session.id` that is ignored: id has a control \
+            "header `x-session` contains an id that is ignored: there are several ids, and they differ",
+            "header `baggage` contains a `session.id` that is ignored: id has a control \
              character",
-            "header `x-session` brings an id that is ignored: id is longer than \
+            "header `x-session` contains an id that is ignored: id is longer than \
              1024 bytes",
         ],
     );

@@ -85,7 +85,9 @@ fn ids_are_written_under_further_keys_of_baggage() {
     for key in ["", "two words", "a=b", "a,b", "séance"] {
         let error = SessionPropagator::new().with_baggage_key(key).unwrap_err();
         assert!(
-            error.to_string().starts_with("not a key of baggage"),
+            error
+                .to_string()
+                .starts_with("the text is not a baggage key"),
             "{error}"
         );
         assert!(SessionPropagator::new().with_user_baggage_key(key).is_err());
@@ -230,7 +232,7 @@ fn name_that_no_header_of_its_own_can_have_is_an_error() {
         let error = SessionPropagator::new().with_header(name).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "not a name for a header of the session's own",
+            "the name is not valid for a separate session header: use letters, digits and `-`, and not `baggage`",
             "{name}"
         );
         assert!(!error.is_invalid_id() && !error.is_unknown_propagator());
@@ -282,8 +284,8 @@ fn id_that_is_not_ascii_is_left_out_of_a_plain_header_and_told_of_once() {
     );
     let told = |header| {
         format!(
-            "header `{header}` cannot carry the session's id, which is not ASCII: \
-             it is not sent (use with_percent_encoded_headers, or W3C baggage)"
+            "header `{header}` is not sent because the session id is not ASCII: use `with_percent_encoded_headers`, \
+             or W3C baggage only"
         )
     };
     assert_eq!(app.diagnostics.said(), [told("x-told"), told("x-told-too")]);
@@ -399,8 +401,8 @@ fn baggage_over_the_limits_loses_others_before_the_session_and_is_told_of_once()
     assert_eq!(
         app.diagnostics.said(),
         [
-            "header `baggage` does not hold all of the baggage: left out is what is \
-          over 64 members or 8192 bytes"
+            "header `baggage` is incomplete because baggage is limited to 64 members and 8192 bytes: put less into \
+             the baggage"
         ]
     );
 }
