@@ -225,6 +225,9 @@ pub mod guide {
     #[doc = include_str!("guide/testing.md")]
     pub mod testing {}
 
+    #[doc = include_str!("guide/faq.md")]
+    pub mod faq {}
+
     #[doc = include_str!("guide/troubleshooting.md")]
     pub mod troubleshooting {}
 }

@@ -39,10 +39,10 @@ mod simulation;
 
 // Headers and conversations.
 mod conversation;
-#[cfg(all(feature = "reqwest", feature = "tower"))]
 mod propagation;
 #[cfg(feature = "http")]
 mod round_trip;
+#[cfg(all(feature = "reqwest", feature = "tower"))]
 mod tower;
 
 // Mistakes, foreign code and hostile input.

@@ -170,13 +170,13 @@ fn chains_of_scopes_opened_in_one_way_stay_as_they_are() {
     });
 }
 
-/// With each of all ways after each of these.
-fn pairs(ways: std::ops::Range<usize>) {
+/// Half of the pairs of ways. The order of a pair makes no difference, because the ways alternate.
+fn pairs(half: usize) {
     on_a_small_stack(move || {
         let app = app();
-        for (one, first) in &WAYS[ways] {
-            for (other, second) in WAYS {
-                chain(&app, &format!("{one}, {other}"), &[*first, second]);
+        for (at, (one, first)) in WAYS.iter().enumerate() {
+            for (other, second) in WAYS[at + 1..].iter().skip(half).step_by(2) {
+                chain(&app, &format!("{one}, {other}"), &[*first, *second]);
             }
         }
     });
@@ -184,12 +184,12 @@ fn pairs(ways: std::ops::Range<usize>) {
 
 #[test]
 fn chains_of_scopes_opened_in_two_ways_stay_as_they_are() {
-    pairs(0..7);
+    pairs(0);
 }
 
 #[test]
 fn chains_of_scopes_opened_in_two_other_ways_stay_as_they_are() {
-    pairs(7..14);
+    pairs(1);
 }
 
 /// A tracing span stays open, and with it the scopes inside, as long as a child is open.
