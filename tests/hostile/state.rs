@@ -65,7 +65,7 @@ fn names_no_value(error: &str) -> bool {
     let of_version = |error: &str| {
         let version = error
             .strip_prefix("the conversation state has version ")?
-            .strip_suffix(", and 1 is what this release reads")?;
+            .strip_suffix(", but this release reads only version 1: start a new conversation")?;
         Some(version != "1" && version.parse::<u64>().is_ok())
     };
     of_field(error)
