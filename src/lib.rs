@@ -222,7 +222,7 @@ pub mod guide {
     )]
     pub mod production {}
 
-    #[doc = include_str!("guide/testing.md")]
+    #[cfg_attr(any(feature = "testing", not(doctest)), doc = include_str!("guide/testing.md"))]
     pub mod testing {}
 
     #[doc = include_str!("guide/faq.md")]

@@ -4,6 +4,7 @@ use crate::base::diagnostic;
 use crate::base::diagnostic::Message;
 use crate::session::IdKind;
 use crate::session::keys::{self, METADATA, NameOf, SESSION_ID, TAGS, USER_ID};
+use opentelemetry::Value;
 use std::borrow::Cow;
 
 /// The keys under which one backend reads session, user, metadata and tags.
@@ -109,20 +110,23 @@ const fn rule(level: Level, content: Content, key: &'static str) -> Rule {
 }
 
 impl Rule {
-    const fn up_to(mut self, characters: usize, reaction: &'static str) -> Self {
-        self.limit = Some(Limit {
+    const fn up_to(self, characters: usize, reaction: &'static str) -> Self {
+        let limit = Some(Limit {
             characters,
             reaction,
         });
-        self
+        Self { limit, ..self }
     }
 
     /// The warning about an id that is over the limit, once for each key.
     #[inline]
-    pub(crate) fn over_limit(&self, id: &str) -> Option<Message> {
+    pub(crate) fn over_limit(&self, id: &Value) -> Option<Message> {
+        let (limit, Value::String(id)) = (self.limit?, id) else {
+            return None;
+        };
         // A character has one byte or more.
-        let limit = self.limit.filter(|it| id.len() > it.characters)?;
-        let is_over = id.chars().count() > limit.characters;
+        let id = id.as_str();
+        let is_over = id.len() > limit.characters && id.chars().count() > limit.characters;
         is_over.then(|| diagnostic::over_limit(self.key, limit.characters, limit.reaction))?
     }
 }

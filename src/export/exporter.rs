@@ -206,8 +206,9 @@ impl Translator {
         let (mut added, mut removed) = (Vec::with_capacity(8), Vec::new());
         for (content, key, at) in sources.into_iter().flatten() {
             let is_authors = !is_ours(&attributes[at].key, key);
-            for rule in &self.rules[content as usize][usize::from(is_authors)] {
-                warning = warning.or_else(|| rule.over_limit(&attributes[at].value.as_str()));
+            if content.id_kind().is_some() && warning.is_none() {
+                let mut rules = self.rules[content as usize][usize::from(is_authors)].iter();
+                warning = rules.find_map(|rule| rule.over_limit(&attributes[at].value));
             }
             let stays = self.add(content, is_authors, &attributes[at], &mut added);
             let (is_id, mut is_added) = (content.id_kind().is_some(), false);
