@@ -226,6 +226,9 @@ pub mod guide {
     #[cfg_attr(any(feature = "testing", not(doctest)), doc = include_str!("guide/testing.md"))]
     pub mod testing {}
 
+    #[doc = include_str!("guide/faq.md")]
+    pub mod faq {}
+
     #[doc = include_str!("guide/troubleshooting.md")]
     pub mod troubleshooting {}
 }

@@ -365,8 +365,8 @@ fn default_session_comes_from_the_environment() {
         ),
         (
             &[(theirs, "null")],
-            "TRACECTRL_SESSION_ID: id is a placeholder for a missing value, such as None or null: leave it \
-             out until the value is known, and declare a field Empty",
+            "TRACECTRL_SESSION_ID: id is a placeholder such as None or null: set the value when it is known \
+             (declare a span field Empty, and record it later)",
         ),
     ];
     if let Ok(case) = std::env::var("CASE") {

@@ -67,38 +67,16 @@ fn kept(app: &App) -> Vec<String> {
 }
 
 #[test]
-fn an_invalid_ratio_samples_nothing_or_everything_with_one_warning() {
-    for (ratio, keeps, said) in [
+fn invalid_ratio_keeps_nothing_or_everything_with_one_warning() {
+    for (ratio, keeps, reported) in [
         (0.0, false, None),
         (1.0, true, None),
         (f64::MIN_POSITIVE, false, None),
-        (
-            -0.1,
-            false,
-            Some("the ratio -0.1 of a SessionSampler is not between 0 and 1: it keeps no session"),
-        ),
-        (
-            f64::NAN,
-            false,
-            Some("the ratio NaN of a SessionSampler is not between 0 and 1: it keeps no session"),
-        ),
-        (
-            f64::NEG_INFINITY,
-            false,
-            Some("the ratio -inf of a SessionSampler is not between 0 and 1: it keeps no session"),
-        ),
-        (
-            10.0,
-            true,
-            Some("the ratio 10 of a SessionSampler is not between 0 and 1: it keeps every session"),
-        ),
-        (
-            f64::INFINITY,
-            true,
-            Some(
-                "the ratio inf of a SessionSampler is not between 0 and 1: it keeps every session",
-            ),
-        ),
+        (-0.1, false, Some(("-0.1", "no"))),
+        (f64::NAN, false, Some(("NaN", "no"))),
+        (f64::NEG_INFINITY, false, Some(("-inf", "no"))),
+        (10.0, true, Some(("10", "every"))),
+        (f64::INFINITY, true, Some(("inf", "every"))),
     ] {
         let _the_same = SessionSampler::new(ratio);
         let sampler = SessionSampler::new(ratio);
@@ -108,7 +86,17 @@ fn an_invalid_ratio_samples_nothing_or_everything_with_one_warning() {
             .in_scope(|| tracing::info_span!("turn").in_scope(|| {}));
         tracing::info_span!("outside").in_scope(|| {});
         assert_eq!(kept(&app).len(), if keeps { 2 } else { 0 }, "{ratio}");
-        assert_eq!(app.diagnostics.messages(), Vec::from_iter(said), "{ratio}");
+        let reported = reported.map(|(ratio, share)| {
+            format!(
+                "the ratio {ratio} of a `SessionSampler` is not between 0 and 1, so it keeps {share} session: write 0.1 \
+                 for one session in ten"
+            )
+        });
+        assert_eq!(
+            app.diagnostics.messages(),
+            Vec::from_iter(reported),
+            "{ratio}"
+        );
     }
 }
 

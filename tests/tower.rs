@@ -603,11 +603,10 @@ fn headers_with_an_invalid_id_are_ignored_with_one_warning() {
     app.exports_with_diagnostics(
         "",
         &[
-            "header `x-session` brings an id that is ignored: it is not the only \
-             one, and they differ",
-            "header `baggage` brings a `session.id` that is ignored: id has a control \
+            "header `x-session` contains an id that is ignored: there are several ids, and they differ",
+            "header `baggage` contains a `session.id` that is ignored: id has a control \
              character",
-            "header `x-session` brings an id that is ignored: id is longer than \
+            "header `x-session` contains an id that is ignored: id is longer than \
              1024 bytes",
         ],
     );

@@ -55,16 +55,16 @@ pub(crate) const GUARD_DROPPED: Message = Message::of_setup(
      `main` with `let _telemetry = ...` (`let _ = ...` drops it at once)",
 );
 pub(crate) const BAGGAGE_TOO_LARGE: Message = Message::of_value(
-    "header `baggage` does not hold all of the baggage: left out is what is over 64 members or \
-     8192 bytes",
+    "header `baggage` is incomplete because baggage is limited to 64 members and 8192 bytes: put less into the \
+     baggage",
 );
 
-/// A function that was given to a method of `SessionSampler` panicked.
+/// A function that was passed to a method of `SessionSampler` panicked.
 #[cfg(feature = "sampler")]
 pub(crate) fn choice_panicked(method: &str) -> Message {
     let message = format!(
-        "the function given to SessionSampler::{method} panicked, so the session is decided on as \
-         any other"
+        "the function passed to `SessionSampler::{method}` panicked, so it does not decide on the session: make it \
+         return false instead"
     );
     message.into()
 }
@@ -88,8 +88,8 @@ pub(crate) fn field_ignored(span: &Metadata<'_>, field: &str, error: ErrorKind) 
 pub(crate) fn field_names_type(span: &Metadata<'_>, field: &str) {
     let (name, at) = (span.name(), location(span));
     defer(format!(
-        "field `{field}` of span `{name}` at {at} contains the name of a type, because it was recorded with `?`: the \
-         id is used as written (use `%`, which writes the value with Display)"
+        "field `{field}` of span `{name}` at {at} contains the name of a type because `?` records a value with \
+         Debug, and the id is exported like that: use `%`, which records the value with Display"
     ));
 }
 
@@ -98,8 +98,8 @@ pub(crate) fn too_many_details() {
     static IS_REPORTED: AtomicBool = AtomicBool::new(false);
     if !IS_REPORTED.swap(true, Ordering::Relaxed) {
         defer(Message::of_value(
-            "a session has more than 128 tags, metadata keys or attributes, so the further ones are dropped (set a \
-             value that changes under one key, or record it on the span that it is about)",
+            "a session has more than 128 tags, metadata keys or attributes, so the last ones are dropped: use one \
+             metadata key for a value that changes, or set it as an attribute of its span",
         ));
     }
 }
@@ -118,9 +118,9 @@ pub(crate) fn no_session_set(span: &Metadata<'_>, field: &str, noun: &str) -> Me
 pub(crate) fn implicit_opener_ignored(span: &Metadata<'_>) {
     let (name, at) = (span.name(), location(span));
     defer(format!(
-        "the field `id` of span `{name}` at {at} is ignored, because the span inherits a session \
-         that was set explicitly, and the default name `{name}` never replaces such a session (to let these \
-         spans set the session, use SessionLayer::new().with_session_span(\"{name}\"))"
+        "the field `id` of span `{name}` at {at} is ignored because the span inherits a session that was set \
+         explicitly, and the default name `{name}` never replaces such a session: if these spans set your session, \
+         use `SessionLayer::new().with_session_span(\"{name}\")`"
     ));
 }
 
@@ -129,8 +129,8 @@ pub(crate) fn span_before_its_trace(span: &'static Metadata<'static>) {
     if is_first(&REPORTED, Mistake::EarlySpan(span.callsite(), "trace")) {
         let (name, at) = (span.name(), location(span));
         defer(format!(
-            "span `{name}` at {at} was created before the trace in the headers was known, so it is in the session of the \
-             caller, and not in the trace (create the span inside the future that runs `with_propagated`)"
+            "span `{name}` at {at} was created before the headers were read, so it is in the caller's session, but \
+             not in the caller's trace: create the span inside the future that runs `with_propagated`"
         ));
     }
 }
@@ -140,9 +140,9 @@ pub(crate) fn adopted_span_outside(span: &'static Metadata<'static>) {
     if is_first(&REPORTED, Mistake::EarlySpan(span.callsite(), "task")) {
         let (name, at) = (span.name(), location(span));
         defer(format!(
-            "span `{name}` at {at} was created before its session was attached, and is entered outside the session now: \
-             spans inside are in no session (create the span in the session, or attach the session to the other task \
-             too, with `in_session`)"
+            "span `{name}` at {at} was created before its session was attached, and is entered outside the session \
+             now, so its new child spans are in no session: create the span in the session, or call `in_session` \
+             for the other task too"
         ));
     }
 }
@@ -162,9 +162,8 @@ pub(crate) fn id_kept(span: &'static Metadata<'static>, key: &'static str) {
     if is_first(&REPORTED, Mistake::KeptId(span.callsite(), key)) {
         let (name, at) = (span.name(), location(span));
         defer(format!(
-            "span `{name}` at {at} has started with another `{key}` and is exported with that one: \
-             the new one reaches the spans below only (declare the field Empty, and record it once, instead \
-             of starting with a placeholder)"
+            "span `{name}` at {at} started with another `{key}` and is exported with it, so only its descendants get \
+             the new value: declare the field Empty and record it once, instead of starting with a placeholder"
         ));
     }
 }
@@ -183,13 +182,13 @@ pub(crate) fn over_limit(key: &'static str, characters: usize, reaction: &str) -
 /// A header contains no valid id, or several that differ.
 pub(crate) fn header_ignored(header: &str, what: &str, error: ErrorKind) -> Message {
     let error = Error::from(error);
-    format!("header `{header}` brings {what} that is ignored: {error}").into()
+    format!("header `{header}` contains {what} that is ignored: {error}").into()
 }
 
 pub(crate) fn header_not_ascii(header: &str) -> Message {
     format!(
-        "header `{header}` cannot carry the session's id, which is not ASCII: it is not sent (use \
-         with_percent_encoded_headers, or W3C baggage)"
+        "header `{header}` is not sent because the session id is not ASCII: use `with_percent_encoded_headers`, or \
+         W3C baggage only"
     )
     .into()
 }
@@ -198,7 +197,8 @@ pub(crate) fn header_not_ascii(header: &str) -> Message {
 pub(crate) fn not_a_ratio(ratio: f64) -> Message {
     let share = if ratio > 1.0 { "every" } else { "no" };
     format!(
-        "the ratio {ratio} of a SessionSampler is not between 0 and 1: it keeps {share} session"
+        "the ratio {ratio} of a `SessionSampler` is not between 0 and 1, so it keeps {share} session: write 0.1 for \
+         one session in ten"
     )
     .into()
 }

@@ -71,8 +71,8 @@ error_kinds! {
         // `Display` writes the kind of the value before these texts.
         Blank => "is blank",
         Placeholder =>
-            "is a placeholder for a missing value, such as None or null: leave it out until the \
-             value is known, and declare a field Empty",
+            "is a placeholder such as None or null: set the value when it is known (declare a span field Empty, and \
+             record it later)",
         TooLong => "is longer than 1024 bytes",
         ControlCharacter => "has a control character",
         NotUnicode => "is not valid UTF-8",
@@ -86,22 +86,22 @@ error_kinds! {
     /// ```
     pub is_no_span {
         NoSpan =>
-            "no span here to set the session or user on; call it inside a span, attach a \
-             Session, or set a default session for the process (Session::set_global_default)",
+            "there is no current span to set the session or user on: call this inside a span, attach a Session, or \
+             set a default session for the process with Session::set_global_default",
         FilteredOut =>
-            "the current span is hidden from the OpenTelemetry layer (by a filter, behind \
-             reload::Layer, or because telemetry is suppressed or shut down), so nothing can be set on \
-             it; call it inside a span that is exported, or attach a Session",
+            "the current span does not reach the OpenTelemetry layer (a filter disables it, the layer is inside \
+             reload::Layer, or telemetry is suppressed or shut down), so nothing can be set on it: call this inside \
+             a span that is exported, or attach a Session",
         NoProvider =>
-            "the current span's tracer does not come from a SessionTracerProvider, so nothing \
-             can be set on it (use SessionTracerProvider::new(provider).tracer(\"..\"))",
+            "the current span's tracer does not come from a SessionTracerProvider, so nothing can be set on the \
+             span: use SessionTracerProvider::new(provider).tracer(\"..\")",
         InsideValue =>
-            "a Session or another OpenTelemetry Context is attached inside the current span, and \
-             shadows every value that is set on the span; attach a Session with the new value, or \
-             set it in a span that is created here",
+            "a Session or another OpenTelemetry Context is attached inside the current span and shadows every value \
+             that is set on the span: attach a Session with the new value, or create a span here and set the value \
+             on it",
         Starting =>
-            "a span is being started here, by a sampler or a span processor: nothing can be set on \
-             it from inside; a Session can be attached around the span, or be recorded on it later",
+            "a sampler or span processor called this while a span was starting, so nothing can be set on that span \
+             yet: attach a Session around the code that creates the span, or set the value later",
     }
     /// Whether a conversation can't continue, because its state, or the id of a trace or span, is invalid.
     ///
@@ -111,11 +111,15 @@ error_kinds! {
     /// assert!(error.is_invalid_state());
     /// ```
     pub is_invalid_state {
-        NotATraceId => "not a trace id: 32 hexadecimal digits, or Tracia's `tr_` and 16",
-        NotASpanId => "not a span id: 16 hexadecimal digits, or Tracia's `sp_` and 16",
-        MalformedState => "missing or malformed in the state of the conversation",
+        NotATraceId =>
+            "the text is not a trace id: use 32 hexadecimal digits, or `tr_` and 16 digits, as Tracia does",
+        NotASpanId =>
+            "the text is not a span id: use 16 hexadecimal digits, or `sp_` and 16 digits, as Tracia does",
+        MalformedState =>
+            "this field of the conversation state is missing or malformed: start a new conversation",
         StateVersion(version: u64) =>
-            "conversation state is of version {version}, and 1 is what this release reads",
+            "the conversation state has version {version}, but this release reads only version 1: start a new \
+             conversation",
     }
     /// Whether a value can't be serialised as JSON, or isn't a JSON object but must be one.
     ///
@@ -126,7 +130,7 @@ error_kinds! {
     /// ```
     pub is_invalid_json {
         Serialize => "the value cannot be serialised as JSON",
-        NotAnObject => "the value is not a JSON object",
+        NotAnObject => "the value is not a JSON object: pass a map or a struct",
     }
     /// Whether the environment names an unknown propagator.
     ///
@@ -149,12 +153,11 @@ error_kinds! {
     pub is_invalid_setting {
         Setting(valid: &'static str) => "no such value (valid: {valid})",
         Endpoint => "the endpoint is not a URL such as http://localhost:4318",
-        NoScheme => "the endpoint has no scheme: write it like this",
+        NoScheme => "use this URL, because your endpoint has no scheme",
         Tls =>
-            "an https endpoint needs the feature `otlp-tls` of tracing-session (cargo add \
-             tracing-session --features otlp-tls)",
-        Header => "not the name or not the value of a header",
-        Exporter => "the exporter cannot be made",
+            "an https endpoint needs the feature `otlp-tls`: run `cargo add tracing-session --features otlp-tls`",
+        Header => "the name or the value of this header is invalid",
+        Exporter => "the exporter cannot be created",
     }
     /// Whether the process already has a global subscriber.
     ///
@@ -167,8 +170,8 @@ error_kinds! {
     #[cfg(feature = "otlp")]
     pub is_subscriber_set {
         SubscriberSet =>
-            "there is a global subscriber already; call install() in its place, or put the \
-             layer that build() gives on it",
+            "there is a global subscriber already: call install() instead of init(), or add the layer that build() \
+             returns to your subscriber",
     }
     /// Whether some spans weren't exported. The [source](std::error::Error::source) contains the reason.
     ///
@@ -183,19 +186,20 @@ error_kinds! {
     pub is_export_failed {
         Export => "not all spans were exported",
     }
-    #[allow(dead_code, reason = "callers need not distinguish these")]
+    #[allow(dead_code, reason = "callers have no reason to distinguish these")]
     is_other {
-        NothingToMark => "no session or user is in force here to mark the trace with",
+        NothingToMark => "there is no current session or user to mark the trace with: set one first",
         DefaultIsSet =>
-            "the process has a default session already; set it once, at the start of main",
-        Conflict => "it is not the only one, and they differ",
-        HeaderName => "not a name for a header of the session's own",
-        BaggageKey => "not a key of baggage: it has ASCII letters, digits and symbols such as `.` and `_`",
+            "the process has a default session already: set it only once, at the start of main",
+        Conflict => "there are several ids, and they differ",
+        HeaderName =>
+            "the name is not valid for a separate session header: use letters, digits and `-`, and not `baggage`",
+        BaggageKey => "the text is not a baggage key: use ASCII letters, digits and symbols such as `.` and `_`",
         VariableNotUnicode => "the value is not valid UTF-8",
         ReservedKey =>
-            "the key is kept for what a Session says: set it with the method of Session for it",
-        TooMany => "a session has at most 128 tags, 128 metadata keys and 128 attributes",
-        ShortKey => "the key is too short: 16 random bytes are the least",
+            "the key is reserved for a value that Session has a method for: use that method",
+        TooMany => "the session is full: it can have at most 128 tags, 128 metadata keys and 128 attributes",
+        ShortKey => "the key is too short: use at least 16 random bytes",
         NotSet => "the environment variable is not set",
     }
 }

@@ -39,7 +39,7 @@ use std::str::FromStr;
 ///
 /// let later = r#"{ "version": 2 }"#;
 /// let error = serde_json::from_str::<ConversationState>(later).unwrap_err();
-/// assert_eq!(error.to_string(), "conversation state is of version 2, and 1 is what this release reads");
+/// assert_eq!(error.to_string(), "the conversation state has version 2, but this release reads only version 1: start a new conversation");
 /// ```
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Json", into = "Json")]

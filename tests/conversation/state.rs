@@ -161,13 +161,13 @@ fn state_of_another_version_is_refused() {
     let said = error(json!({ "version": 2, "conversation": "chat-42" }));
     assert_eq!(
         said,
-        "conversation state is of version 2, and 1 is what this release reads"
+        "the conversation state has version 2, but this release reads only version 1: start a new conversation"
     );
     for version in [json!(null), json!("1"), json!(-1), json!(1.5)] {
         let said = error(json!({ "version": version, "session_id": "chat-42" }));
         assert_eq!(
             said,
-            "`version`: missing or malformed in the state of the conversation"
+            "`version`: this field of the conversation state is missing or malformed: start a new conversation"
         );
     }
 }
@@ -181,15 +181,15 @@ fn malformed_state_is_an_error_with_the_field_and_without_its_value() {
     let cases = [
         (
             json!({}),
-            "`session_id`: missing or malformed in the state of the conversation",
+            "`session_id`: this field of the conversation state is missing or malformed: start a new conversation",
         ),
         (
             json!({ "session_id": 7_001_007 }),
-            "`session_id`: missing or malformed in the state of the conversation",
+            "`session_id`: this field of the conversation state is missing or malformed: start a new conversation",
         ),
         (
             json!({ "session_id": [SECRET] }),
-            "`session_id`: missing or malformed in the state of the conversation",
+            "`session_id`: this field of the conversation state is missing or malformed: start a new conversation",
         ),
         (json!({ "session_id": " " }), "`session_id`: id is blank"),
         (
@@ -202,13 +202,13 @@ fn malformed_state_is_an_error_with_the_field_and_without_its_value() {
         ),
         (
             json!({ "session_id": "undefined" }),
-            "`session_id`: id is a placeholder for a missing value, such as None or null: leave it out \
-             until the value is known, and declare a field Empty",
+            "`session_id`: id is a placeholder such as None or null: set the value when it is known (declare a span \
+             field Empty, and record it later)",
         ),
         (
             json!({ "previous_id": " null " }),
-            "`previous_id`: id is a placeholder for a missing value, such as None or null: leave it out \
-             until the value is known, and declare a field Empty",
+            "`previous_id`: id is a placeholder such as None or null: set the value when it is known (declare a \
+             span field Empty, and record it later)",
         ),
         (
             json!({ "previous_id": format!("{SECRET}\n.") }),
@@ -216,39 +216,41 @@ fn malformed_state_is_an_error_with_the_field_and_without_its_value() {
         ),
         (
             json!({ "trace_id": SECRET }),
-            "`trace_id`: not a trace id: 32 hexadecimal digits, or Tracia's `tr_` and 16",
+            "`trace_id`: the text is not a trace id: use 32 hexadecimal digits, or `tr_` and 16 digits, as Tracia \
+             does",
         ),
         (
             json!({ "trace_id": trace, "last_span_id": SECRET }),
-            "`last_span_id`: not a span id: 16 hexadecimal digits, or Tracia's `sp_` and 16",
+            "`last_span_id`: the text is not a span id: use 16 hexadecimal digits, or `sp_` and 16 digits, as \
+             Tracia does",
         ),
         (
             json!({ "last_span_id": "00f067aa0ba902b7" }),
-            "`trace_id`: missing or malformed in the state of the conversation",
+            "`trace_id`: this field of the conversation state is missing or malformed: start a new conversation",
         ),
         (
             json!({ "trace_id": trace, "trace_flags": 256 }),
-            "`trace_flags`: missing or malformed in the state of the conversation",
+            "`trace_flags`: this field of the conversation state is missing or malformed: start a new conversation",
         ),
         (
             json!({ "trace_id": trace, "trace_flags": SECRET }),
-            "`trace_flags`: missing or malformed in the state of the conversation",
+            "`trace_flags`: this field of the conversation state is missing or malformed: start a new conversation",
         ),
         (
             json!({ "trace_id": trace, "trace_state": SECRET }),
-            "`trace_state`: missing or malformed in the state of the conversation",
+            "`trace_state`: this field of the conversation state is missing or malformed: start a new conversation",
         ),
         (
             json!({ "trace_id": trace, "trace_state": long }),
-            "`trace_state`: missing or malformed in the state of the conversation",
+            "`trace_state`: this field of the conversation state is missing or malformed: start a new conversation",
         ),
         (
             json!({ "in_one_trace": SECRET }),
-            "`in_one_trace`: missing or malformed in the state of the conversation",
+            "`in_one_trace`: this field of the conversation state is missing or malformed: start a new conversation",
         ),
         (
             json!({ "started": 1 }),
-            "`started`: missing or malformed in the state of the conversation",
+            "`started`: this field of the conversation state is missing or malformed: start a new conversation",
         ),
     ];
     for (mut state, expected) in cases {
@@ -263,7 +265,7 @@ fn malformed_state_is_an_error_with_the_field_and_without_its_value() {
         let said = error(not_an_object);
         assert_eq!(
             said,
-            "`version`: missing or malformed in the state of the conversation"
+            "`version`: this field of the conversation state is missing or malformed: start a new conversation"
         );
     }
 }

@@ -10,8 +10,8 @@ use tracing_session::{Session, current_session, session};
 
 const MOST: usize = 128;
 
-const REPORTED: &str = "a session has more than 128 tags, metadata keys or attributes, so the \
-    further ones are dropped (set a value that changes under one key, or record it on the span that it is about)";
+const REPORTED: &str = "a session has more than 128 tags, metadata keys or attributes, so the last ones are \
+    dropped: use one metadata key for a value that changes, or set it as an attribute of its span";
 
 fn counts(session: &Session) -> [usize; 2] {
     [session.tags().count(), session.all_metadata().count()]
@@ -19,7 +19,8 @@ fn counts(session: &Session) -> [usize; 2] {
 
 #[test]
 fn value_with_too_many_is_an_error() {
-    let error = "a session has at most 128 tags, 128 metadata keys and 128 attributes";
+    let error =
+        "the session is full: it can have at most 128 tags, 128 metadata keys and 128 attributes";
     let tags = |range: std::ops::Range<usize>| range.map(|n| n.to_string());
     let session = Session::default().with_tags(tags(0..MOST)).unwrap();
     // Tags that it has already are none too many.

@@ -75,7 +75,10 @@ fn value_that_is_not_json_is_an_error_without_the_value() {
             .with_prompt_template_variables("secret")
             .unwrap_err(),
     ] {
-        assert_eq!(error.to_string(), "the value is not a JSON object");
+        assert_eq!(
+            error.to_string(),
+            "the value is not a JSON object: pass a map or a struct"
+        );
         assert!(error.is_invalid_json());
     }
     let error = Session::default().with_prompt_template_variables(Refuses);

@@ -149,8 +149,12 @@ fn check_link(trace: &str, span: &str) {
     let trace_id = number(trace, &[16, 32]).map(TraceId::from);
     let span_id = number(span, &[16]).map(|id| SpanId::from(id as u64));
     let refused = match (trace_id, span_id) {
-        (None, _) => "not a trace id: 32 hexadecimal digits, or Tracia's `tr_` and 16",
-        (_, None) => "not a span id: 16 hexadecimal digits, or Tracia's `sp_` and 16",
+        (None, _) => {
+            "the text is not a trace id: use 32 hexadecimal digits, or `tr_` and 16 digits, as Tracia does"
+        }
+        (_, None) => {
+            "the text is not a span id: use 16 hexadecimal digits, or `sp_` and 16 digits, as Tracia does"
+        }
         _ => "",
     };
     let chat = || Conversation::new(Session::generate()).resume_trace(trace, Some(span));
@@ -188,7 +192,7 @@ fn check_hashed(key: &[u8], id: &str) {
             assert!(key.len() < 16);
             return assert_eq!(
                 error.to_string(),
-                "the key is too short: 16 random bytes are the least"
+                "the key is too short: use at least 16 random bytes"
             );
         }
     };

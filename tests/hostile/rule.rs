@@ -28,8 +28,8 @@ pub(crate) fn received_id(text: &str) -> Result<&str, &'static str> {
     }
 }
 
-pub(crate) const PLACEHOLDER: &str = "is a placeholder for a missing value, such as None or null: leave it \
-    out until the value is known, and declare a field Empty";
+pub(crate) const PLACEHOLDER: &str = "is a placeholder such as None or null: set the value when it is known \
+    (declare a span field Empty, and record it later)";
 
 /// As they stand in a file: with a byte 255, which no text has, between two of them.
 pub(crate) fn parts(file: &[u8]) -> impl Iterator<Item = &[u8]> {

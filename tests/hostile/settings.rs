@@ -74,15 +74,14 @@ fn told<T>(result: Result<T, Error>) -> Option<T> {
         "id is longer than 1024 bytes",
         "id has a control character",
         "id is not valid UTF-8",
-        "id is a placeholder for a missing value, such as None or null: leave it out until the value is \
-         known, and declare a field Empty",
+        "id is a placeholder such as None or null: set the value when it is known (declare a span field Empty, and \
+         record it later)",
         "the value is not valid UTF-8",
         "the endpoint is not a URL such as http://localhost:4318",
-        "`http://localhost:4318`: the endpoint has no scheme: write it like this",
-        "an https endpoint needs the feature `otlp-tls` of tracing-session (cargo add \
-         tracing-session --features otlp-tls)",
-        "the key is too short: 16 random bytes are the least",
-        "the exporter cannot be made",
+        "`http://localhost:4318`: use this URL, because your endpoint has no scheme",
+        "an https endpoint needs the feature `otlp-tls`: run `cargo add tracing-session --features otlp-tls`",
+        "the key is too short: use at least 16 random bytes",
+        "the exporter cannot be created",
     ];
     let error = match result {
         Ok(value) => return Some(value),

@@ -38,14 +38,14 @@ pub(crate) fn check(file: &[u8]) {
 /// Nothing but what is known beforehand, and the number of a version.
 fn names_no_value(error: &str) -> bool {
     const OF_A_FIELD: [&str; 7] = [
-        "missing or malformed in the state of the conversation",
+        "this field of the conversation state is missing or malformed: start a new conversation",
         "id is blank",
         "id is longer than 1024 bytes",
         "id has a control character",
-        "id is a placeholder for a missing value, such as None or null: leave it out until the value is \
-         known, and declare a field Empty",
-        "not a trace id: 32 hexadecimal digits, or Tracia's `tr_` and 16",
-        "not a span id: 16 hexadecimal digits, or Tracia's `sp_` and 16",
+        "id is a placeholder such as None or null: set the value when it is known (declare a span field Empty, and \
+         record it later)",
+        "the text is not a trace id: use 32 hexadecimal digits, or `tr_` and 16 digits, as Tracia does",
+        "the text is not a span id: use 16 hexadecimal digits, or `sp_` and 16 digits, as Tracia does",
     ];
     const FIELDS: [&str; 9] = [
         "version",
@@ -64,8 +64,8 @@ fn names_no_value(error: &str) -> bool {
     };
     let of_version = |error: &str| {
         let version = error
-            .strip_prefix("conversation state is of version ")?
-            .strip_suffix(", and 1 is what this release reads")?;
+            .strip_prefix("the conversation state has version ")?
+            .strip_suffix(", but this release reads only version 1: start a new conversation")?;
         Some(version != "1" && version.parse::<u64>().is_ok())
     };
     of_field(error)

@@ -179,7 +179,7 @@ with_default! {
         let error = Session::generate().set_global_default().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the process has a default session already; set it once, at the start of main"
+            "the process has a default session already: set it only once, at the start of main"
         );
         assert!(Session::default().set_global_default().is_err());
         assert_eq!(id(), some("cli-1"));

@@ -201,17 +201,17 @@ fn invalid_variable_is_an_error_that_lists_the_valid_values() {
         (
             ENDPOINT,
             "localhost:16006",
-            "`http://localhost:16006`: the endpoint has no scheme: write it like this",
+            "`http://localhost:16006`: use this URL, because your endpoint has no scheme",
         ),
         (
             TRACES_ENDPOINT,
             "phoenix.internal:6006/v1/traces",
-            "`http://phoenix.internal:6006`: the endpoint has no scheme: write it like this",
+            "`http://phoenix.internal:6006`: use this URL, because your endpoint has no scheme",
         ),
         (
             ENDPOINT,
             "secret",
-            "`http://localhost:4318`: the endpoint has no scheme: write it like this",
+            "`http://localhost:4318`: use this URL, because your endpoint has no scheme",
         ),
         (ENDPOINT, "http://", URL),
         (TRACES_ENDPOINT, "ftp://localhost", URL),
@@ -220,8 +220,7 @@ fn invalid_variable_is_an_error_that_lists_the_valid_values() {
         (
             ENDPOINT,
             "https://localhost",
-            "an https endpoint needs the feature `otlp-tls` of tracing-session (cargo add \
-             tracing-session --features otlp-tls)",
+            "an https endpoint needs the feature `otlp-tls`: run `cargo add tracing-session --features otlp-tls`",
         ),
     ];
     let test = test_name!();
@@ -312,7 +311,8 @@ fn endpoint_in_the_code_without_a_scheme_is_an_error_with_an_example() {
         let pipeline = pipeline("my-app").with_endpoint(endpoint);
         let error = pipeline.with_protocol(protocol).install().unwrap_err();
         assert!(error.is_invalid_setting());
-        let expected = format!("`http://{shown}`: the endpoint has no scheme: write it like this");
+        let expected =
+            format!("`http://{shown}`: use this URL, because your endpoint has no scheme");
         assert_eq!(error.to_string(), expected);
     }
 }

@@ -102,7 +102,7 @@ fn short_key_is_an_error_that_does_not_contain_it() {
         let error = IdPolicy::hashed(key).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the key is too short: 16 random bytes are the least"
+            "the key is too short: use at least 16 random bytes"
         );
         assert!(!error.is_invalid_id());
     }
@@ -144,7 +144,7 @@ fn key_comes_from_the_environment() {
     let error = IdPolicy::hashed_from_env("SHORT_KEY").unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`SHORT_KEY`: the key is too short: 16 random bytes are the least"
+        "`SHORT_KEY`: the key is too short: use at least 16 random bytes"
     );
     let error = IdPolicy::hashed_from_env("NO_SUCH_KEY").unwrap_err();
     assert_eq!(

@@ -294,12 +294,12 @@ fn ignored_and_told_of_once(cases: [(Vec<(&str, &str)>, &str); 4]) {
     }
 }
 
-const DIFFER: &str = "it is not the only one, and they differ";
+const DIFFER: &str = "there are several ids, and they differ";
 const LONG: &str = "id is longer than 1024 bytes";
 const CONTROL: &str = "id has a control character";
 const NOT_UNICODE: &str = "id is not valid UTF-8";
-const PLACEHOLDER: &str = "id is a placeholder for a missing value, such as None or null: leave it \
-    out until the value is known, and declare a field Empty";
+const PLACEHOLDER: &str = "id is a placeholder such as None or null: set the value when it is known (declare a span \
+    field Empty, and record it later)";
 
 #[test]
 fn invalid_or_different_session_ids_in_baggage_are_ignored_with_one_warning() {
@@ -383,7 +383,7 @@ fn placeholders_in_headers_are_ignored_with_one_warning() {
         }
     });
     let of = |header: &str, what: &str| {
-        format!("header `{header}` brings {what} that is ignored: {PLACEHOLDER}")
+        format!("header `{header}` contains {what} that is ignored: {PLACEHOLDER}")
     };
     assert_eq!(
         app.diagnostics.messages(),
@@ -413,8 +413,7 @@ fn ids_that_differ_between_two_headers_are_ignored() {
     assert_eq!(
         app.diagnostics.messages(),
         [
-            "header `x-differs` brings an id that is ignored: it is not the only \
-          one, and they differ"
+            "header `x-differs` contains an id that is ignored: there are several ids, and they differ"
         ]
     );
 }
@@ -434,7 +433,7 @@ fn diagnostic_names_the_right_one_of_mirascopes_two_headers() {
     assert_eq!(
         app.diagnostics.messages(),
         [
-            "header `X-Mirascope-Session-Id` brings an id that is ignored: id has a \
+            "header `X-Mirascope-Session-Id` contains an id that is ignored: id has a \
           control character"
         ]
     );

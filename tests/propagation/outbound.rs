@@ -85,7 +85,9 @@ fn ids_are_written_under_added_baggage_keys() {
     for key in ["", "two words", "a=b", "a,b", "séance"] {
         let error = SessionPropagator::new().with_baggage_key(key).unwrap_err();
         assert!(
-            error.to_string().starts_with("not a key of baggage"),
+            error
+                .to_string()
+                .starts_with("the text is not a baggage key"),
             "{error}"
         );
         assert!(SessionPropagator::new().with_user_baggage_key(key).is_err());
@@ -230,7 +232,7 @@ fn invalid_name_of_a_separate_header_is_an_error() {
         let error = SessionPropagator::new().with_header(name).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "not a name for a header of the session's own",
+            "the name is not valid for a separate session header: use letters, digits and `-`, and not `baggage`",
             "{name}"
         );
         assert!(!error.is_invalid_id() && !error.is_unknown_propagator());
@@ -282,8 +284,8 @@ fn id_that_is_not_ascii_is_omitted_from_a_plain_header_with_one_warning() {
     );
     let told = |header| {
         format!(
-            "header `{header}` cannot carry the session's id, which is not ASCII: \
-             it is not sent (use with_percent_encoded_headers, or W3C baggage)"
+            "header `{header}` is not sent because the session id is not ASCII: use `with_percent_encoded_headers`, \
+             or W3C baggage only"
         )
     };
     assert_eq!(
@@ -402,8 +404,8 @@ fn baggage_over_the_limits_loses_other_members_before_the_session_with_one_warni
     assert_eq!(
         app.diagnostics.messages(),
         [
-            "header `baggage` does not hold all of the baggage: left out is what is \
-          over 64 members or 8192 bytes"
+            "header `baggage` is incomplete because baggage is limited to 64 members and 8192 bytes: put less into \
+             the baggage"
         ]
     );
 }

@@ -308,9 +308,9 @@ pub fn session(id: &str) -> Session {
 /// What is said where an id is set on a span that has started with another one.
 pub fn kept(file: &str, span: &str, line: u32, key: &str) -> String {
     format!(
-        "span `{span}` at {file}:{line} has started with another `{key}` and is exported with \
-         that one: the new one reaches the spans below only (declare the field Empty, and record it once, \
-         instead of starting with a placeholder)"
+        "span `{span}` at {file}:{line} started with another `{key}` and is exported with it, so only its \
+         descendants get the new value: declare the field Empty and record it once, instead of starting with a \
+         placeholder"
     )
 }
 

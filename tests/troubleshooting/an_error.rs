@@ -50,14 +50,14 @@ impl ShouldSample for Sets {
 }
 
 rows! {
-    there_is_no_span: here "no span here to set the session or user on" => |row| {
+    there_is_no_span: here "there is no current span to set the session or user on" => |row| {
         row.says(&set_session_id("chat-42").unwrap_err().to_string());
         let _app = App::new();
         row.says(&set_session_id("chat-42").unwrap_err().to_string());
         info_span!("handler").in_scope(|| set_session_id("chat-42").unwrap());
     };
 
-    span_cannot_be_reached: here "the current span is hidden" => |row| {
+    span_cannot_be_reached: here "the current span does not reach the OpenTelemetry layer" => |row| {
         let app = Mistaken::wrapped(|otel| {
             let (layer, handle) = reload::Layer::new(SessionLayer::new().wrap(otel));
             std::mem::forget(handle);
@@ -96,7 +96,7 @@ rows! {
         app.exports("root session.id=chat-42");
     };
 
-    nothing_is_in_force: here "no session or user is in force here" => |row| {
+    session_is_missing: here "there is no current session or user to mark the trace with" => |row| {
         let _app = App::new();
         info_span!("handler").in_scope(|| {
             row.says(&mark_trace().unwrap_err().to_string());
@@ -111,7 +111,7 @@ rows! {
         }
     };
 
-    span_is_being_started: here "a span is being started here" => |row| {
+    span_is_being_started: here "a sampler or span processor called this" => |row| {
         let sets = Sets::default();
         let asked = sets.clone();
         let _app = App::with_provider(
@@ -123,7 +123,7 @@ rows! {
         row.says_all(&errors);
     };
 
-    state_is_malformed: here "not a trace id" => |row| {
+    state_is_malformed: here "the text is not a trace id" => |row| {
         row.says(&link_context("tr_0123", "sp_0123456789abcdef").unwrap_err().to_string());
         let trace = "0123456789abcdef0123456789abcdef";
         row.says(&link_context(trace, "0").unwrap_err().to_string());

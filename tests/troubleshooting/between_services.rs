@@ -65,7 +65,7 @@ rows! {
         row.says(&propagator_from_env().unwrap_err().to_string());
     };
 
-    header_brings_no_id: alone "header `..` brings .. that is ignored" => |row| {
+    header_has_no_id: alone "header `..` contains .. that is ignored" => |row| {
         let app = App::new();
         let two = in_header("x-one").with_header("x-other").unwrap();
         received(&app, &two, &[("baggage", "session.id=two%0Alines")]);
@@ -73,7 +73,7 @@ rows! {
         row.says_all(&app.diagnostics.messages());
     };
 
-    id_is_not_ascii: alone "header `..` cannot carry the session's id" => |row| {
+    id_is_not_ascii: alone "header `..` is not sent because the session id is not ASCII" => |row| {
         let app = App::new();
         let session = Session::new("séance").unwrap();
         let sent = |propagator: SessionPropagator| {
@@ -87,7 +87,7 @@ rows! {
         assert_eq!(sent(encoded), some("s%C3%A9ance"));
     };
 
-    baggage_is_too_large: alone "header `..` does not hold all of the baggage" => |row| {
+    baggage_is_too_large: alone "header `..` is incomplete" => |row| {
         let app = App::new();
         let long = KeyValue::new("long", "%".repeat(8000));
         let _attached = Context::current_with_baggage([long]).attach();
@@ -97,7 +97,7 @@ rows! {
         row.says_all(&app.diagnostics.messages());
     };
 
-    call_is_made_outside: alone "the headers have a trace and no session" => |_| {
+    call_is_made_outside: alone "the headers have a trace, but no session" => |_| {
         propagate();
         let app = App::new();
         let sent = |client: tracing_session::propagation::tower::ClientLayer, session: Session| {
@@ -117,7 +117,7 @@ rows! {
         assert_eq!(app.diagnostics.messages(), NOTHING);
     };
 
-    server_layer_is_inside: alone "headers bring an id, and it is not taken" => |_| {
+    server_layer_is_inside: alone "headers contain an id, but the request is in no session" => |_| {
         propagate();
         let app = App::new();
         let mut request = request("/chat");

@@ -2,6 +2,7 @@ use crate::support::{App, values};
 use crate::troubleshooting::{NOTHING, one_value, session_of, some};
 use opentelemetry::trace::SpanId;
 use opentelemetry_sdk::trace::SpanData;
+use std::collections::HashSet;
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, info_span};
 use tracing_session::openinference::{OpenInferenceSpanExt, SpanKind};
@@ -21,7 +22,7 @@ fn roots(spans: &[SpanData]) -> Vec<&str> {
 }
 
 rows! {
-    roots_are_those_of_the_server: here "Phoenix has the session, and no turns" => |_| {
+    roots_are_those_of_the_server: here "Phoenix has the session, but no turns" => |_| {
         let request = |app: &App| {
             info_span!("POST /chat").in_scope(|| {
                 session!("chat-42").in_scope(|| info_span!("answer").in_scope(|| {}));
@@ -50,7 +51,12 @@ rows! {
         assert_eq!(one_value(&spans, "whole", "output.value"), some("answer"));
     };
 
-    conversation_is_one_span: here "a conversation does not arrive before it is over" => |_| {
+    id_is_not_unique: here "Phoenix shows spans in another project" => |_| {
+        let ids = (0..1_000).map(|_| Session::generate().id().unwrap().to_owned());
+        assert_eq!(ids.collect::<HashSet<_>>().len(), 1_000);
+    };
+
+    conversation_is_one_span: here "a conversation arrives only when it is over" => |_| {
         let app = App::new();
         let turn = || info_span!("turn").in_scope(|| {});
         let conversation = session!("chat-42");
@@ -86,7 +92,7 @@ rows! {
         assert_eq!(one_value(&app.spans(), "answer", "session"), some("weather"));
     };
 
-    own_metadata_wins: here "a span has its own metadata and not the session's" => |_| {
+    own_metadata_wins: here "a span has its own metadata, but not the session's" => |_| {
         let app = App::new();
         let session = chat().with_metadata("plan", "pro").unwrap();
         session.in_scope(|| {
@@ -126,7 +132,7 @@ rows! {
         row.says_all(&warnings);
     };
 
-    langfuse_has_keys_of_its_own: here "Langfuse has the session, and no metadata or tags" => |_| {
+    langfuse_has_keys_of_its_own: here "Langfuse has the session, but no metadata or tags" => |_| {
         let keys = |dialect: Dialect| {
             let app = App::with_dialect(dialect);
             let session = chat().with_metadata("plan", "pro").unwrap().with_tags(["web"]).unwrap();
@@ -147,7 +153,7 @@ rows! {
         assert_eq!((of("root"), of("below")), (some("chat-42"), some("chat-42")));
     };
 
-    attribute_is_set_twice: here "an attribute stands on a span twice" => |_| {
+    attribute_is_set_twice: here "a span has an attribute twice" => |_| {
         let app = App::new();
         let span = info_span!("answer");
         span.set_input("first");

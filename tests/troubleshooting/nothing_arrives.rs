@@ -101,7 +101,7 @@ rows! {
         row.says(&error_of(http().with_header("two words", "value")));
     };
 
-    endpoint_has_no_scheme: here ".. the endpoint has no scheme" => |row| {
+    endpoint_has_no_scheme: here ".. use this URL, because your endpoint has no scheme" => |row| {
         row.says(&error_of(pipeline("app").with_endpoint("localhost:6006")));
     };
 
@@ -163,7 +163,7 @@ rows! {
         let _telemetry = pipeline("app").with_endpoint(DEAD).install().unwrap();
     };
 
-    nobody_prints: alone "set up by hand, and nothing is said" => |_| {
+    nobody_prints: alone "nothing arrives and nothing is printed" => |_| {
         #[derive(Debug)]
         struct Fails;
         impl SpanExporter for Fails {
@@ -228,7 +228,7 @@ rows! {
         assert!(is_kept(sdk().with_sampler(sessions(1.0))));
     };
 
-    keeping_panics: alone "the function given to SessionSampler::" => |row| {
+    keeping_panics: alone "the function passed to `SessionSampler::" => |row| {
         let sampler = SessionSampler::new(1.0).always_keep(|_| panic!("as it is meant to"));
         let app = App::with_provider(
             |builder| builder.with_sampler(Sampler::parent_based(sampler)),
@@ -240,7 +240,7 @@ rows! {
         app.exports_with_diagnostics("answer session.id=chat-42", &[&app.diagnostics.messages()[0]]);
     };
 
-    ratio_is_none: here "the ratio .. of a SessionSampler" => |row| {
+    ratio_is_none: here "the ratio .. of a `SessionSampler`" => |row| {
         let app = App::new();
         let (_provider, _exporter) = sdk();
         for ratio in [10.0, -1.0] {

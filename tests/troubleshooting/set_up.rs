@@ -98,7 +98,7 @@ rows! {
         assert_eq!(app.session_of("by a value"), some("chat-43"));
     };
 
-    filter_hides_the_span: here "the span of the session is missing too" => |_| {
+    filter_hides_the_span: here "the span that sets the session is missing too" => |_| {
         let said = || session!("chat-42").in_scope(|| warn_span!("below").in_scope(|| {}));
         let app = Mistaken::wrapped(|otel| {
             SessionLayer::new().wrap(otel.with_filter(LevelFilter::WARN))

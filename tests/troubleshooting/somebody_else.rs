@@ -99,7 +99,7 @@ rows! {
         assert!(!traces(SessionLayer::with_root_turns));
     };
 
-    client_chooses: here "a client has chosen the session" => |_| {
+    client_chooses: here "a client chose the session" => |_| {
         let headers = HashMap::from([("baggage".to_owned(), "session.id=chosen".to_owned())]);
         let taken = |propagator: SessionPropagator| {
             let _attached = propagator.extract_with_context(&Context::new(), &headers).attach();

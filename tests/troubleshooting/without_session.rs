@@ -55,7 +55,7 @@ rows! {
         assert_eq!(app.diagnostics.messages().len(), 1);
     };
 
-    name_is_only_implicit: here "the field `..` of span `..` at .. is ignored, because" => |row| {
+    name_is_only_implicit: here "the field `..` of span `..` at .. is ignored because" => |row| {
         let serve = || {
             info_span!("connection", session.id = "tls-1").in_scope(|| {
                 info_span!("session", id = "chat-42").in_scope(|| span("message"));
@@ -88,7 +88,7 @@ rows! {
         assert_eq!(session_of(&app.spans(), "chat"), some("chat-42"));
     };
 
-    span_keeps_its_id: here "span `..` at .. has started with another `..`" => |row| {
+    span_keeps_its_id: here "span `..` at .. started with another `..`" => |row| {
         let app = App::new();
         info_span!("chat", session.id = "not yet known").in_scope(|| {
             span("early");
@@ -146,7 +146,7 @@ rows! {
         assert_eq!(app.diagnostics.messages(), NOTHING);
     };
 
-    field_is_not_declared: here "what was recorded is nowhere" => |_| {
+    field_is_not_declared: here "a recorded value is on no span" => |_| {
         #[instrument]
         fn not_declared() {
             Span::current().record("user.id", "u-7");
@@ -184,7 +184,7 @@ rows! {
             ");
     };
 
-    span_is_not_entered: here "a span of the session arrives, and those after it" => |_| {
+    span_is_not_entered: here "a span of the session arrives, but later spans" => |_| {
         let app = App::new();
         let session = session!("chat-42");
         span("not entered");
@@ -201,7 +201,7 @@ rows! {
             ");
     };
 
-    task_is_spawned: here "what a task does is in no session" => |_| {
+    task_is_spawned: here "spans of a spawned task are in no session" => |_| {
         let app = App::new();
         run(async {
             let work = |name| async move { span(name) };
@@ -220,7 +220,7 @@ rows! {
         assert_eq!(app.diagnostics.messages(), NOTHING);
     };
 
-    work_blocks: here "work of `spawn_blocking`, or of a thread, is in no session" => |_| {
+    work_blocks: here "spans of `spawn_blocking`, or of a thread, are in no session" => |_| {
         let app = App::new();
         let dispatch = dispatcher::get_default(Dispatch::clone);
         let block = async |work: Box<dyn FnOnce() + Send>| {
@@ -272,7 +272,7 @@ rows! {
         assert_eq!(session_of(&app.spans(), "task"), None);
     };
 
-    span_is_older_than_its_trace: here "span `..` at .. was created before the trace" => |row| {
+    span_is_older_than_its_trace: here "span `..` at .. was created before the headers were read" => |row| {
         crate::support::propagate(opentelemetry::propagation::TextMapCompositePropagator::new(vec![
             Box::new(opentelemetry_sdk::propagation::TraceContextPropagator::new()),
             Box::new(tracing_session::SessionPropagator::new()),

@@ -8,8 +8,8 @@ use tracing::field::{Empty, debug};
 use tracing::{Span, info_span};
 use tracing_session::{SessionLayer, current_session, session};
 
-const PLACEHOLDER: &str = "id is a placeholder for a missing value, such as None or null: leave it out until \
-    the value is known, and declare a field Empty";
+const PLACEHOLDER: &str = "id is a placeholder such as None or null: set the value when it is known (declare a span \
+    field Empty, and record it later)";
 
 fn configured(layer: SessionLayer) -> SessionLayer {
     layer.with_session_field("conversation")
@@ -215,9 +215,8 @@ fn type_of_your_own_is_kept_as_written_and_reported_once() {
     }
     let said = ["session.id", "user.id"].map(|field| {
         format!(
-            "field `{field}` of span `request` at {}:{line} contains the name of a type, \
-             because it was recorded with `?`: the id is used as written (use `%`, which \
-             writes the value with Display)",
+            "field `{field}` of span `request` at {}:{line} contains the name of a type because `?` records a value \
+             with Debug, and the id is exported like that: use `%`, which records the value with Display",
             file!()
         )
     });

@@ -144,7 +144,7 @@ fn mark_trace_without_a_session_or_without_a_span_is_an_error() {
     let error = info_span!("request").in_scope(mark_trace).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "no session or user is in force here to mark the trace with"
+        "there is no current session or user to mark the trace with: set one first"
     );
     let error = Session::new("chat-42")
         .unwrap()

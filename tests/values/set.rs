@@ -194,8 +194,8 @@ fn value_is_set_on_the_current_plain_opentelemetry_span() {
 #[test]
 fn setting_a_value_without_a_current_span_is_an_error() {
     let app = App::new();
-    let text = "no span here to set the session or user on; call it inside a span, attach a \
-                Session, or set a default session for the process (Session::set_global_default)";
+    let text = "there is no current span to set the session or user on: call this inside a span, attach a Session, \
+     or set a default session for the process with Session::set_global_default";
     for result in [
         set_session_id("chat-42"),
         set_user_id("u-7"),
@@ -221,7 +221,9 @@ fn value_is_never_set_on_the_exported_parent_of_a_filtered_out_span() {
         let error = set_user_id("u-7").unwrap_err();
         assert!(error.is_no_span());
         assert!(
-            error.to_string().starts_with("the current span is hidden"),
+            error
+                .to_string()
+                .starts_with("the current span does not reach the OpenTelemetry layer"),
             "{error}"
         );
         info_span!("below").in_scope(|| {});
