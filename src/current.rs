@@ -142,11 +142,10 @@ pub fn new_session() -> Result<Session, Error> {
 /// # Errors
 ///
 /// - If a span is current, but no session or user applies in it.
-/// - If no OpenTelemetry span is current, or if it belongs to another trace than the current span of `tracing`.
+/// - If the current span of OpenTelemetry belongs to another trace than the current span of `tracing`.
 /// - If a sampler or span processor calls it while a span starts.
 ///
-/// Without a session and without a span it does nothing, because a filter such as `RUST_LOG=warn` may have disabled all
-/// spans.
+/// Without a current span it does nothing, because a filter such as `RUST_LOG=warn` may have disabled all spans.
 ///
 /// ```
 /// # use opentelemetry::trace::TracerProvider;
@@ -168,9 +167,10 @@ pub fn mark_trace() -> Result<(), Error> {
     not_while_a_span_starts()?;
     let has_id = |it: &Session| it.id().is_some() || it.user_id().is_some();
     dispatcher::get_default(|dispatch| match current_session().filter(has_id) {
+        // No error if a filter has disabled all spans: there is nothing to mark.
+        _ if !mark::is_in_span(dispatch) => Ok(()),
         Some(session) => mark::mark_trace(&session, dispatch),
-        // No error if a filter has disabled all spans: their fields set no session, and there is nothing to mark.
-        None => ensure(!mark::is_in_span(dispatch), ErrorKind::NothingToMark),
+        None => Err(ErrorKind::NothingToMark.into()),
     })
 }
 

@@ -255,7 +255,7 @@ fn shutdown_prints_the_share_and_the_variable_the_table() {
     if let Some(said) = run(&[("TRACING_SESSION_COVERAGE", "1")]) {
         assert!(said.contains("50 % of 2 spans had a session."), "{said}");
         assert!(
-            said.contains("No session applies where these roots"),
+            said.contains("No session applies where these spans"),
             "{said}"
         );
         assert_eq!(said.matches("spans had a session").count(), 1, "{said}");

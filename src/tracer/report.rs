@@ -100,9 +100,10 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::RootOutside => {
-                "No session applies where these roots are created. In a spawned task, use `.in_current_span()` or \
-                 `.in_session(session)`. In `spawn_blocking`, enter the span or the session inside the closure. For the \
-                 span of a request whose handler sets the session, call `mark_trace()` in the handler."
+                "No session applies where these spans are created, and they have no parent. Look at the code that calls \
+                 them. In a spawned task, use `.in_current_span()` or `.in_session(session)`. In `spawn_blocking`, enter \
+                 the span or the session inside the closure. For the span of an HTTP request, call `mark_trace()` in \
+                 the handler when the session is known. Spans of no conversation, such as health checks, can stay here."
             }
             Self::ParentNone => {
                 "These spans are created with `parent: None`, so they inherit nothing. Remove it, or set the session \
