@@ -167,7 +167,7 @@ impl Coverage {
         }
     }
 
-    /// The spans by the place that creates them. Above 1,024 places, the last row contains all others.
+    /// The spans by the place that creates them. Above 1,024 places in the process, the last row contains all others.
     ///
     /// ```
     /// assert!(tracing_session::tracer::Coverage::default().rows().is_empty());
