@@ -17,7 +17,7 @@ use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Mutex, MutexGuard};
 use crate::scope::opener::Opener;
 use crate::session::keys::{Part, Parts};
-use crate::session::{Id, Session};
+use crate::session::{Id, IdKind, Session};
 use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError};
@@ -157,13 +157,14 @@ impl Scope {
         self.live.as_ref()?.opener.as_ref()
     }
 
-    /// The session id that the opener of this scope inherits.
-    pub(crate) fn inherited_id(&self) -> Option<Id> {
-        let state = self.live.as_ref()?.state();
+    /// Whether the opener of this scope set another session than it inherits. The default session is there to be replaced.
+    pub(crate) fn replaces_session(&self) -> bool {
         let inherited = |it: &State| (it.fixed.id.clone(), it.outer.clone());
-        let (fixed, outer) = state.as_deref().map(inherited)?;
-        drop(state);
-        fixed.or_else(|| outer?.id())
+        let live = self.live.as_ref();
+        let found = live.and_then(|live| live.state().as_deref().map(inherited));
+        let id = found.and_then(|(fixed, outer)| fixed.or_else(|| outer?.id()));
+        let id = id.filter(|id| !context::is_of_default(id, IdKind::Session));
+        id.is_some_and(|id| Some(id) != self.id())
     }
 
     /// The values that may still change.

@@ -1,16 +1,17 @@
 //! Coverage: the spans in a session and in none, by callsite, with the likely reason.
 
-use crate::support::{App, alone, output_alone, remote, session, values};
+use crate::support::{App, alone, output_alone, remote, session, shown, values};
 use futures_util::FutureExt;
 use opentelemetry::trace::{Tracer, TracerProvider};
-use opentelemetry::{Context, global};
+use opentelemetry::{Context, KeyValue, global};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider};
 use tracing::field::Empty;
 use tracing::{Instrument, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::tracer::{Coverage, Reason};
 use tracing_session::{
-    InSession, SessionLayer, SessionTracerProvider, current::detached, session, set_session_id,
+    InSession, Session, SessionLayer, SessionTracerProvider, current::detached, session,
+    set_session_id, set_user_id,
 };
 
 fn app() -> App {
@@ -148,6 +149,90 @@ fn spans_that_get_their_session_late_are_in_it() {
     );
 }
 
+/// A scope without a session id: the reason is that of a span outside any scope.
+#[test]
+fn user_alone_does_not_hide_the_reason() {
+    let app = app();
+    let user = Session::default().with_user("u-7").unwrap();
+    info_span!("login", user.id = "u-7").in_scope(|| {});
+    user.in_scope(|| info_span!("under a user").in_scope(|| {}));
+    Session::nothing().in_scope(|| info_span!("under nothing").in_scope(|| {}));
+    for root in ["login", "under a user", "under nothing"] {
+        assert_eq!(counted(&app, root), (0, vec![(Reason::RootOutside, 1)]));
+    }
+    let continued = info_span!("continued", user.id = "u-7");
+    continued.set_parent(remote()).unwrap();
+    continued.in_scope(|| {});
+    drop(continued);
+    assert_eq!(
+        counted(&app, "continued"),
+        (0, vec![(Reason::HeadersWithout, 1)])
+    );
+    // Entered in two sessions, so it is exported with neither.
+    let shared = info_span!("shared");
+    for id in ["chat-1", "chat-2"] {
+        let work = async {}.instrument(shared.clone());
+        work.in_session(session(id)).now_or_never().unwrap();
+    }
+    drop(shared);
+    assert_eq!(
+        counted(&app, "shared"),
+        (0, vec![(Reason::CreatedBefore, 1)])
+    );
+}
+
+/// The user of the mark isn't the span's, so neither of the mark's ids is exported.
+#[test]
+fn mark_that_is_not_exported_does_not_count() {
+    let app = app();
+    info_span!("request").in_scope(|| {
+        let other = session("chat-42").with_user("u-1").unwrap();
+        other.in_scope(|| tracing_session::mark_trace().unwrap());
+        set_user_id("u-2").unwrap();
+    });
+    assert_eq!(shown(&app.span("request")), ["user.id=u-2"]);
+    assert_eq!(
+        counted(&app, "request"),
+        (0, vec![(Reason::RootOutside, 1)])
+    );
+}
+
+/// With OpenTelemetry's API, an author can set the location to a text on the heap. The next text can have its address.
+#[test]
+fn files_are_told_apart_by_their_names() {
+    let app = app();
+    let tracer = app.provider.tracer("library");
+    for _ in 0..100 {
+        for name in ["a", "b", "c"] {
+            let location = [
+                KeyValue::new("code.file.path", format!("src/{name}.rs")),
+                KeyValue::new("code.module.name", "library"),
+                KeyValue::new("code.line.number", 7),
+            ];
+            let builder = tracer.span_builder(name).with_attributes(location);
+            drop(builder.start(&tracer));
+        }
+    }
+    for name in ["a", "b", "c"] {
+        assert_eq!(counted(&app, name), (0, vec![(Reason::RootOutside, 100)]));
+    }
+}
+
+#[test]
+fn session_in_place_of_the_default_one_replaces_none() {
+    if !alone(test_name!(), &[]) {
+        return;
+    }
+    session("process").set_global_default().unwrap();
+    let app = app();
+    let connect = || info_span!("connect", session.id = "socket-7").in_scope(|| {});
+    info_span!("request", session.id = "chat-42").in_scope(connect);
+    let coverage = app.provider.coverage();
+    let rows = coverage.rows().iter();
+    let replacing: Vec<_> = rows.map(|row| (&*row.span, row.replacing)).collect();
+    assert_eq!(replacing, [("request", 0), ("connect", 1)]);
+}
+
 #[test]
 fn spans_that_are_not_exported_are_no_missing_ones() {
     let sdk = SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOff);
@@ -244,6 +329,11 @@ fn many_names_are_counted_in_few_rows() {
         );
     }
     assert!(values(&app.spans()[0], "tracing_session.reason").is_empty());
+    // A provider that comes later counts its own spans only.
+    let provider = SessionTracerProvider::new(SdkTracerProvider::default()).with_coverage();
+    assert_eq!(provider.coverage(), Coverage::default());
+    provider.tracer("library").in_span("later", |_| {});
+    assert_eq!(provider.coverage().spans(), 1);
 }
 
 #[test]
@@ -282,6 +372,9 @@ fn summary_is_one_line() {
     let expected = "tracing-session: 0 % of 2,000 spans had a session; see `SessionTracerProvider::coverage`, or set \
                     TRACING_SESSION_COVERAGE=1";
     assert!(said.lines().any(|line| line == expected), "{said}");
+    let off = [("TRACING_SESSION_DIAGNOSTICS", "off")];
+    let said = output_alone(test_name!(), &off).unwrap();
+    assert!(!said.contains("spans had a session"), "{said}");
 }
 
 /// Spans of libraries that use it are missing, and no counter sees them.

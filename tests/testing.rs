@@ -4,6 +4,7 @@ use crate::support::session;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 use tracing::{Instrument, debug_span, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::testing::{Capture, Captured, capture};
 use tracing_session::{InSession, SessionLayer, session};
 use tracing_subscriber::prelude::*;
@@ -172,6 +173,24 @@ fn assertion_about_no_spans_fails() {
     let excepted = Capture::new().in_scope(|| session!("chat-42").in_scope(|| {}));
     let excepted = excepted.except(["session"]);
     assert!(failure(|| excepted.assert_all_in_a_session()).starts_with("No span"));
+}
+
+#[test]
+fn attribute_that_is_no_id_is_no_session() {
+    let captured = Capture::new().in_scope(|| {
+        info_span!("bell", session.id = "a\u{7}b").in_scope(|| {});
+        let blank = info_span!("blank");
+        blank.set_attribute("session.id", " ");
+        blank.in_scope(|| {});
+        // More attributes than the SDK keeps.
+        let many = info_span!("many");
+        (0..200).for_each(|n| many.set_attribute(format!("key {n}"), n));
+        many.in_scope(|| {});
+    });
+    let failed = failure(|| captured.assert_all_in_a_session());
+    assert!(failed.starts_with("3 of 3 spans"), "{failed}");
+    assert_eq!(failed.matches("<-- in no session").count(), 3, "{failed}");
+    assert!(failed.contains("in no session (NotRecorded)"), "{failed}");
 }
 
 /// Nothing of the kit is left on a span.

@@ -10,7 +10,7 @@ pub(crate) use emit::defer_once;
 #[cfg(feature = "otlp")]
 pub(crate) use emit::emit_to;
 pub(crate) use emit::{
-    Message, Once, defer, emit, emit_once, flush, has_deferred, is_first, print,
+    Message, Once, defer, emit, emit_once, flush, has_deferred, is_first, is_off, print,
 };
 
 use crate::base::error::{Error, ErrorKind};

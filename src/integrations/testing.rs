@@ -44,7 +44,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::task::{self, Poll};
 use std::time::Duration;
 use tokio::runtime::{self, Handle};
@@ -197,17 +197,20 @@ impl Capture {
     /// # }
     /// ```
     pub async fn run<F: Future>(self, future: F) -> Captured<F::Output> {
-        if let (Ok(runtime), false) = (Handle::try_current(), self.is_on_this_thread) {
+        let runtime = Handle::try_current()
+            .ok()
+            .filter(|_| !self.is_on_this_thread);
+        let running = runtime.map(|runtime| {
             // Fails if the application has set its own.
             let _is_set = dispatcher::set_global_default(SHARED.clone());
-            *locked(&self.state.runtime) = Some(runtime.id());
-            locked(&RUNNING).push(Arc::downgrade(&self.state));
-        }
+            Running::new(&self.state, runtime.id())
+        });
         let captures = Captures {
             inner: Some(future),
             capture: &self,
         };
         let output = captures.await;
+        drop(running);
         self.captured(output)
     }
 
@@ -219,8 +222,6 @@ impl Capture {
     }
 
     fn captured<T>(self, output: T) -> Captured<T> {
-        let is_other = |it: &Weak<State>| !std::ptr::eq(it.as_ptr(), &*self.state);
-        locked(&RUNNING).retain(is_other);
         Captured::new(output, std::mem::take(&mut *locked(&self.state.spans)))
     }
 }
@@ -276,7 +277,24 @@ struct State {
 struct CaptureEntry(Arc<State>);
 
 /// The captures that run in a runtime.
-static RUNNING: Mutex<Vec<Weak<State>>> = Mutex::new(Vec::new());
+static RUNNING: Mutex<Vec<Arc<State>>> = Mutex::new(Vec::new());
+
+/// Keeps a capture among those that run, also if its future panics or is dropped before it is ready.
+struct Running<'a>(&'a Arc<State>);
+
+impl<'a> Running<'a> {
+    fn new(state: &'a Arc<State>, runtime: runtime::Id) -> Self {
+        *locked(&state.runtime) = Some(runtime);
+        locked(&RUNNING).push(state.clone());
+        Self(state)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        locked(&RUNNING).retain(|it| !Arc::ptr_eq(it, self.0));
+    }
+}
 
 /// The subscriber of all captures without their own.
 static SHARED: LazyLock<Dispatch> = LazyLock::new(|| {
@@ -326,8 +344,8 @@ impl Collector {
         };
         let is_in_it = |it: &Arc<State>| *locked(&it.runtime) == Some(runtime.id());
         let running = locked(&RUNNING);
-        let states = running.iter().filter_map(Weak::upgrade);
-        states.filter(is_in_it).collect()
+        let states = running.iter().filter(|it| is_in_it(it));
+        states.cloned().collect()
     }
 }
 
@@ -371,4 +389,13 @@ impl fmt::Debug for Collector {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn capture_that_is_dropped_no_longer_runs() {
+    use futures_util::FutureExt;
+    let runtime = runtime::Builder::new_current_thread().build().unwrap();
+    let pending = capture(std::future::pending::<()>());
+    runtime.block_on(async { assert!(pending.now_or_never().is_none()) });
+    assert!(locked(&RUNNING).is_empty());
 }

@@ -174,10 +174,13 @@ impl Names {
         })
     }
 
-    /// Counts a span that sets nothing, in a process that has set no session yet. Defers the hint after several such
-    /// spans.
+    /// Counts a span that sets nothing, in a process that has set no session yet, and hints after several of them. An
+    /// application that has added a name knows how, and may create such spans before its first session.
     #[cold]
     pub(crate) fn note_unset(&self, span: &'static Metadata<'static>) {
+        if !self.spans.is_empty() || !self.fields.is_empty() {
+            return;
+        }
         let has = |(name, _): &&(&str, &str)| span.fields().field(*name).is_some();
         let Some((name, noun)) = USUAL_NAMES.iter().find(has) else {
             return;

@@ -14,7 +14,7 @@ use crate::base::shards::Shards;
 use crate::scope::Scope;
 use crate::scope::tracking::FutureId;
 use crate::session::keys::Parts;
-use crate::session::{Id, IdKind};
+use crate::session::{Id, IdKind, Session};
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,10 +28,8 @@ impl Scope {
 
     /// The id of this kind, unless it is the default session's.
     pub(crate) fn id_besides_default(&self, kind: IdKind) -> Option<Id> {
-        let id = |scope: &Scope| scope.with_values(|values| kind.id(values).clone());
-        let default = DEFAULT.get().and_then(|default| id(default));
-        let is_default = |id: &Id| default.as_ref().is_some_and(|it| id.is_clone_of(it));
-        id(self).filter(|id| !is_default(id))
+        let id = self.with_values(|values| kind.id(values).clone());
+        id.filter(|id| !is_of_default(id, kind))
     }
 
     /// The default session of the process.
@@ -82,6 +80,12 @@ impl Scope {
             origin: Origin::Attached,
         })
     }
+}
+
+/// Whether an id is the default session's.
+pub(super) fn is_of_default(id: &Id, kind: IdKind) -> bool {
+    let is_it = |it: &Session| kind.id(it).as_ref().is_some_and(|it| id.is_clone_of(it));
+    DEFAULT.get().is_some_and(|it| it.with_values(is_it))
 }
 
 /// Prepares `cx`, which was extracted from headers, for a future: it is attached at each poll.

@@ -339,12 +339,12 @@ impl SpanAttributes {
             return Ending::NotSampled;
         }
         let scope = self.scope.as_ref();
-        let is_marked = |more: &More| more.marked.id.is_some();
+        let is_marked = |More { marked, .. }: &More| {
+            marked.id.is_some() && self.agrees(&self.scope_values(), marked)
+        };
         let has_id = scope.is_some_and(|it| it.with_values(|values| values.id.is_some()));
         if has_id || self.ids.have(Part::Session) || self.more.as_deref().is_some_and(is_marked) {
-            let is_other =
-                |it: &Arc<Scope>| it.inherited_id().is_some_and(|id| Some(id) != it.id());
-            let replaces = self.opener.is_some() && scope.is_some_and(is_other);
+            let replaces = self.opener.is_some() && scope.is_some_and(|it| it.replaces_session());
             return Ending::InSession { replaces };
         }
         match scope.is_some_and(|it| it.open_parts().have(Part::Session)) {

@@ -5,7 +5,6 @@
 //! provider. The table belongs to the process, so that a span keeps only the number of its row.
 
 use crate::base::diagnostic;
-use crate::base::shards::unique_number;
 use crate::scope::context::CurrentScope;
 use crate::scope::{Scope, bridge, thread};
 use crate::tracer::report::{Coverage, CoverageRow, Reason};
@@ -15,20 +14,24 @@ use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
-/// The rows by their numbers. [`new_row`] adds them. Empty while no provider has coverage.
-static ROWS: [OnceLock<Row>; MOST_ROWS + 1] = [const { OnceLock::new() }; MOST_ROWS + 1];
+/// The rows by their numbers: the places, and then a row of each provider for its other spans. [`new_row`] adds them. Empty
+/// while no provider has coverage.
+static ROWS: [OnceLock<Row>; MOST_ROWS + MOST_OTHERS] =
+    [const { OnceLock::new() }; MOST_ROWS + MOST_OTHERS];
 /// The row numbers by key: a hash table with open addressing. A slot contains the high bits of the key, and the row number in
 /// the low bits. [`new_row`] writes it. Reading takes no lock.
 static SLOTS: [AtomicU64; SLOT_COUNT] = [const { AtomicU64::new(0) }; SLOT_COUNT];
-/// The number of rows. [`new_row`] holds the lock while it adds a row.
-static ROW_COUNT: Mutex<u16> = Mutex::new(0);
+/// The number of places. A thread that adds one holds the lock.
+static ROW_COUNT: Mutex<usize> = Mutex::new(0);
+/// The number of providers that have had coverage.
+static PROVIDER_COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// The maximum number of places with their own row. One more row counts all others.
+/// The maximum number of places with their own row. One more row of their provider counts all others.
 const MOST_ROWS: usize = 1_024;
-/// Twice as many as rows, so that probing ends soon. A power of two.
+/// The most of these further rows. Providers beyond share them.
+const MOST_OTHERS: usize = 256;
+/// Twice as many as places: half of the slots are always free, so that probing ends soon. A power of two.
 const SLOT_COUNT: usize = 2 * MOST_ROWS;
-/// The slots in which a row can be.
-const PROBES: usize = 16;
 /// The bits of a slot that contain the number.
 const NUMBER_BITS: u64 = 0xffff;
 
@@ -52,8 +55,7 @@ pub(crate) struct TracerCounters {
 
 /// The spans of one place in the code.
 struct Row {
-    /// `None`: the spans of all providers that have no row.
-    provider: Option<u64>,
+    provider: u64,
     span: String,
     instrumentation_scope: String,
     file: Option<String>,
@@ -104,7 +106,7 @@ pub(super) fn is_on_by_environment() -> bool {
 impl Counters {
     pub(crate) fn new(explains: bool) -> Arc<Self> {
         Arc::new(Self {
-            provider: unique_number(),
+            provider: PROVIDER_COUNT.fetch_add(1, Ordering::Relaxed),
             explains,
             is_printed: AtomicBool::new(false),
         })
@@ -120,21 +122,22 @@ impl Counters {
     }
 
     pub(super) fn to_coverage(&self) -> Coverage {
-        let is_ours = |row: &&Row| row.provider.is_none_or(|it| it == self.provider);
-        let rows = ROWS.iter().filter_map(OnceLock::get).filter(is_ours);
+        let places = ROWS[..MOST_ROWS].iter().filter_map(OnceLock::get);
+        let ours = places.filter(|row| row.provider == self.provider);
+        let rows = ours.chain(ROWS[others_index(self.provider)].get());
         let rows = rows.map(Row::to_row).filter(CoverageRow::has_any);
         Coverage::new(rows.collect())
     }
 
     /// Prints the coverage to standard error, once.
     pub(super) fn print(&self) {
-        let is_first = !self.is_printed.swap(true, Ordering::Relaxed);
-        if is_first && !self.explains {
-            let coverage = self.to_coverage();
-            diagnostic::print(&match is_on_by_environment() {
-                true => coverage.to_string(),
-                false => coverage.summary(),
-            });
+        if self.explains || self.is_printed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        match is_on_by_environment() {
+            true => diagnostic::print(&self.to_coverage().to_string()),
+            false if diagnostic::is_off() => {}
+            false => diagnostic::print(&self.to_coverage().summary()),
         }
     }
 }
@@ -146,7 +149,7 @@ impl TracerCounters {
         &self,
         builder: &mut SpanBuilder,
         parent: &Context,
-        has_scope: bool,
+        scope: Option<&Scope>,
     ) -> Counted {
         let attributes = builder.attributes.get_or_insert_default();
         let is_root = bridge::take_root_mark(attributes);
@@ -155,8 +158,9 @@ impl TracerCounters {
                 true => EXPLAINS,
                 false => self.row(&builder.name, attributes),
             },
-            reason: match has_scope {
-                true => Reason::ParentOutside,
+            reason: match scope.is_some_and(|it| it.with_values(|values| values.id.is_some())) {
+                // The session of a future that adopts the span. Another future can end that.
+                true => Reason::CreatedBefore,
                 false => reason(parent, is_root),
             },
         }
@@ -166,81 +170,62 @@ impl TracerCounters {
     fn row(&self, span: &str, attributes: &[KeyValue]) -> NonZeroU16 {
         let place = Place::of(attributes);
         let key = match &place {
-            // A callsite has one file name, so its address tells it from others.
-            Some(place) => (place.file.as_ptr() as usize as u64).rotate_left(20) ^ place.line,
+            // The text, and not its address: an author can set these attributes with a text on the heap.
+            Some(place) => mixed(hash_of(place.file), place.line),
             None => hash_of(span),
         };
         let key = mixed(key, self.hash) & !NUMBER_BITS;
-        let first = SLOTS[first_slot(key)].load(Ordering::Acquire);
-        match number(first).filter(|_| first & !NUMBER_BITS == key) {
-            Some(number) => number,
-            None => self.find_row(key, span, place),
-        }
-    }
-
-    #[inline(never)]
-    fn find_row(&self, key: u64, span: &str, place: Option<Place<'_>>) -> NonZeroU16 {
-        let slots = probe(key).map(|it| it.load(Ordering::Acquire));
-        let mut found = slots.take_while(|it| *it != 0);
-        let found = found.find(|it| it & !NUMBER_BITS == key);
-        let new_row = || self.new_row(key, span, place);
-        found.and_then(number).unwrap_or_else(new_row)
+        find(key).unwrap_or_else(|_| self.new_row(key, span, place))
     }
 
     /// The row of a place whose key isn't in the table.
     #[cold]
     fn new_row(&self, key: u64, span: &str, place: Option<Place<'_>>) -> NonZeroU16 {
-        let mut count = ROW_COUNT.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = Row::new(self, span, place);
-        let rows = ROWS[..usize::from(*count)].iter();
-        // A callsite can have several keys: a generic function has one in each crate that uses it.
-        let same = rows
-            .filter_map(OnceLock::get)
-            .position(|row| row.is_of_same_place(&new));
-        let index = match same {
-            Some(index) => index,
-            None if usize::from(*count) < MOST_ROWS => {
+        // A full table stays full, so such spans take no lock.
+        if ROWS[MOST_ROWS - 1].get().is_none() {
+            let mut count = ROW_COUNT.lock().unwrap_or_else(PoisonError::into_inner);
+            // Another thread may have added it meanwhile.
+            let slot = match find(key) {
+                Ok(number) => return number,
+                Err(free) => free,
+            };
+            if let Some(row) = ROWS[..MOST_ROWS].get(*count) {
+                row.get_or_init(|| Row::new(self, span, place));
+                let number = row_number(*count);
+                slot.store(key | u64::from(number.get()), Ordering::Release);
                 *count += 1;
-                let index = usize::from(*count) - 1;
-                let _is_new = ROWS[index].set(new);
-                index
+                return number;
             }
-            None => {
-                ROWS[MOST_ROWS].get_or_init(Row::of_others);
-                return row_number(MOST_ROWS);
-            }
-        };
-        let number = row_number(index);
-        let slot = key | u64::from(number.get());
-        let add = |it: &AtomicU64| {
-            it.compare_exchange(0, slot, Ordering::Release, Ordering::Relaxed)
-                .is_ok()
-        };
-        // If all slots are taken, such spans always find their row in the list.
-        let _is_added = probe(key).any(add);
-        number
+        }
+        let index = others_index(self.provider);
+        ROWS[index].get_or_init(|| Row::of_others(self.provider));
+        row_number(index)
     }
 }
 
+/// The number of the row with this key, or the free slot for it.
 #[inline]
-fn first_slot(key: u64) -> usize {
-    (key >> 32) as usize % SLOT_COUNT
+fn find(key: u64) -> Result<NonZeroU16, &'static AtomicU64> {
+    let mut at = (key >> 32) as usize;
+    loop {
+        let slot = &SLOTS[at % SLOT_COUNT];
+        let found = slot.load(Ordering::Acquire);
+        match NonZeroU16::new((found & NUMBER_BITS) as u16) {
+            None => return Err(slot),
+            Some(number) if found & !NUMBER_BITS == key => return Ok(number),
+            Some(_) => at += 1,
+        }
+    }
 }
 
-/// The slots in which a row with this key can be.
-fn probe(key: u64) -> impl Iterator<Item = &'static AtomicU64> {
-    let first = first_slot(key);
-    (first..first + PROBES).map(|at| &SLOTS[at % SLOT_COUNT])
+/// Where the row for the other spans of a provider is.
+fn others_index(provider: u64) -> usize {
+    MOST_ROWS + provider as usize % MOST_OTHERS
 }
 
 /// Numbers begin at one.
 fn row_number(index: usize) -> NonZeroU16 {
     NonZeroU16::MIN.saturating_add(index as u16)
-}
-
-#[inline]
-fn number(slot: u64) -> Option<NonZeroU16> {
-    NonZeroU16::new((slot & NUMBER_BITS) as u16)
 }
 
 /// Where a span is created: the attributes that tracing-opentelemetry adds.
@@ -274,28 +259,34 @@ fn mixed(hash: u64, value: u64) -> u64 {
     product ^ product >> 32
 }
 
+#[inline]
 fn hash_of(text: &str) -> u64 {
-    let bytes = text.bytes().map(u64::from);
-    bytes.fold(text.len() as u64, mixed)
+    let mut words = text.as_bytes().chunks_exact(8);
+    let word = |it: &[u8]| u64::from_le_bytes(it.try_into().unwrap_or_default());
+    let hash = words.by_ref().map(word).fold(text.len() as u64, mixed);
+    let rest = words.remainder().iter();
+    mixed(
+        hash,
+        rest.fold(0, |rest, byte| rest << 8 | u64::from(*byte)),
+    )
 }
 
 impl Row {
     fn new(tracer: &TracerCounters, span: &str, place: Option<Place<'_>>) -> Self {
         let line = |place: &Place<'_>| u32::try_from(place.line).ok();
         Self {
-            provider: Some(tracer.provider),
             instrumentation_scope: tracer.instrumentation_scope.clone(),
             line: place.as_ref().and_then(line),
             file: place.map(|place| place.file.to_owned()),
             span: span.to_owned(),
-            ..Self::of_others()
+            ..Self::of_others(tracer.provider)
         }
     }
 
     /// The row for all other places.
-    fn of_others() -> Self {
+    fn of_others(provider: u64) -> Self {
         Self {
-            provider: None,
+            provider,
             span: "(all other spans)".to_owned(),
             instrumentation_scope: String::new(),
             file: None,
@@ -305,17 +296,6 @@ impl Row {
             replacing: AtomicU64::default(),
             not_sampled: AtomicU64::default(),
         }
-    }
-
-    /// Spans of one callsite can have several names.
-    fn is_of_same_place(&self, other: &Self) -> bool {
-        let is_same_span = match &self.file {
-            Some(_) => (&self.file, self.line) == (&other.file, other.line),
-            None => other.file.is_none() && self.span == other.span,
-        };
-        is_same_span
-            && self.provider == other.provider
-            && self.instrumentation_scope == other.instrumentation_scope
     }
 
     fn to_row(&self) -> CoverageRow {
@@ -362,7 +342,7 @@ impl Counted {
     }
 }
 
-/// The reason why a span that starts under `parent`, in no scope, is in no session.
+/// The reason why a span that starts under `parent` is in no session.
 #[cold]
 fn reason(parent: &Context, is_root: bool) -> Reason {
     let span = parent.span();

@@ -168,7 +168,7 @@ impl Coverage {
         }
     }
 
-    /// Returns a row for each place that creates spans. If there are more than 1,024 places, the last row counts all others.
+    /// Returns a row for each place that creates spans. Above 1,024 places in the process, the last row counts all others.
     ///
     /// ```
     /// assert!(tracing_session::tracer::Coverage::default().rows().is_empty());

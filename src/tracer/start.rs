@@ -218,7 +218,7 @@ impl<T: Tracer> SessionTracer<T> {
         is_opener: bool,
     ) -> SpanAttributes {
         let counted = self.coverage.as_deref();
-        let counted = counted.map(|it| it.begin(builder, parent, scope.is_some()));
+        let counted = counted.map(|it| it.begin(builder, parent, scope.as_deref()));
         let redaction = self.redaction.as_ref();
         let mut own =
             SpanAttributes::start(builder, scope, is_opener, redaction, self.renames_plain);

@@ -415,6 +415,20 @@ fn levels_follow_the_environment() {
     }
 }
 
+/// A command-line agent that has nothing to do, and a text that would control the terminal.
+#[test]
+fn default_session_without_work_is_no_mistake_and_events_are_escaped() {
+    let Some(said) = support::output_alone(test_name!(), &[]) else {
+        let telemetry = pipeline("my-app").install().unwrap();
+        session().set_global_default().unwrap();
+        tracing::info!(name = %"\u{1b}[2J", "hello \u{9b}31m\n\ttwo");
+        return telemetry.shutdown().unwrap();
+    };
+    let line = "INFO main::otlp::environment: hello \\u{9b}31m\n\ttwo name=\\u{1b}[2J\n";
+    assert!(said.contains(line), "{said}");
+    assert!(!said.contains("no span was exported"), "{said}");
+}
+
 /// Their target is ours, which nobody thinks of who names his own.
 #[test]
 fn turns_are_exported_unless_the_level_of_everything_or_of_this_crate_is_lower() {

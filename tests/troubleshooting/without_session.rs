@@ -134,6 +134,10 @@ rows! {
         assert_eq!(app.diagnostics.messages().len(), 1);
         drop(app);
         let app = App::with(|it| it.with_session_field("conversation_id"));
+        // An application that has added a name may create such spans before its first session.
+        (0..20).for_each(|_| info_span!("login", user_id = "u-7").in_scope(|| {}));
+        assert_eq!(app.diagnostics.messages(), NOTHING);
+        app.exporter.reset();
         handle();
         app.exports("
             handle conversation_id=chat-42 session.id=chat-42

@@ -161,14 +161,18 @@ pub(crate) fn emit_once(message: Message) {
     }
 }
 
-/// Emits `message` at once: outside callbacks.
-pub(crate) fn emit_to(dispatch: &Dispatch, message: &Message) {
-    /// Terminal user interfaces turn the warnings off.
+/// Whether warnings are turned off, as terminal user interfaces do.
+pub(crate) fn is_off() -> bool {
     static IS_OFF: LazyLock<bool> = LazyLock::new(|| {
         let value = variable("TRACING_SESSION_DIAGNOSTICS").ok().flatten();
         value.is_some_and(|it| it.trim().eq_ignore_ascii_case("off"))
     });
-    if *IS_OFF || dispatch_event(dispatch, &message.text) || !message.is_about_setup {
+    *IS_OFF
+}
+
+/// Emits `message` at once: outside callbacks.
+pub(crate) fn emit_to(dispatch: &Dispatch, message: &Message) {
+    if is_off() || dispatch_event(dispatch, &message.text) || !message.is_about_setup {
         return;
     }
     if is_first(&REPORTED, Mistake::Printed(message.clone())) {

@@ -137,7 +137,9 @@ impl Telemetry {
         if is_explained || self.state.setup.tracer.kind() != TracerKind::Unknown {
             return None;
         }
-        let sets_session = Scope::any_exists() && !self.had_session;
+        // The default session is set before it is known whether there is work.
+        let is_unset = self.had_session || Scope::global_default().is_some();
+        let sets_session = Scope::any_exists() && !is_unset;
         // `OFF`: there is no subscriber.
         let level = LevelFilter::current();
         let is_added = self.state.subscriber.is_added() && level != LevelFilter::OFF;
@@ -196,6 +198,20 @@ impl<S: Subscriber> Layer<S> for StderrEvents {
 
 struct Line<'a>(&'a mut String);
 
+impl fmt::Write for Line<'_> {
+    /// Escapes control characters, as `fmt` does: a terminal would execute those in a text from outside.
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            match c {
+                '\n' | '\t' => self.0.push(c),
+                c if c.is_control() => self.0.extend(c.escape_default()),
+                c => self.0.push(c),
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Visit for Line<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.record_debug(field, &format_args!("{value}"));
@@ -203,8 +219,8 @@ impl Visit for Line<'_> {
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let _infallible = match field.name() {
-            "message" => write!(self.0, " {value:?}"),
-            name => write!(self.0, " {name}={value:?}"),
+            "message" => write!(self, " {value:?}"),
+            name => write!(self, " {name}={value:?}"),
         };
     }
 }

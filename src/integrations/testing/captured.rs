@@ -1,5 +1,6 @@
 //! Captured spans: the assertions, and the tree in their messages.
 
+use crate::session::id::has_id;
 use crate::session::keys::SESSION_ID;
 use crate::tracer::Reason;
 use crate::tracer::coverage::REASON_KEY;
@@ -192,7 +193,9 @@ impl<T> Captured<T> {
         }
         let _ = match self.spans.reasons[at] {
             Some(reason) => write!(text, "  <-- in no session ({reason:?})"),
-            None => write!(text, "  <-- in another session"),
+            None if is_in(span, None) => write!(text, "  <-- in another session"),
+            // The span has more attributes than the SDK keeps, or one that is no id.
+            None => write!(text, "  <-- in no session"),
         };
     }
 
@@ -213,7 +216,10 @@ fn attribute<'a>(span: &'a SpanData, key: &str) -> Option<&'a Value> {
 /// Whether a span is in the session with this id, or in any.
 fn is_in(span: &SpanData, id: Option<&str>) -> bool {
     let found = attribute(span, SESSION_ID);
-    found.is_some_and(|found| id.is_none_or(|id| found.as_str() == id))
+    found.is_some_and(|found| match id {
+        Some(id) => found.as_str() == id,
+        None => has_id(&found.as_str()),
+    })
 }
 
 impl<T> fmt::Display for Captured<T> {
