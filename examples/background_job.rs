@@ -1,10 +1,8 @@
-//! A job that is done when the request which left it is long over: it goes on with the request's
-//! trace, in the request's session.
+//! A job that runs after its request has ended. It continues the request's trace in the request's session.
 //!
 //!     cargo run --example background_job
 //!
-//! It prints what the job carries, and the spans that were exported. It fails if one of them is in
-//! another trace or session.
+//! It prints the headers in the job and the exported spans. It fails if a span is in another trace or session.
 
 use opentelemetry::global;
 use opentelemetry::trace::TracerProvider;
@@ -27,7 +25,7 @@ struct Job {
     trace_headers: HashMap<String, String>,
 }
 
-/// In the web server. It does not wait for the job.
+/// The web server's handler, which doesn't wait for the job.
 #[instrument(skip_all)]
 fn handle(data: &str, queue: &Sender<Job>) -> Result<(), SendError<Job>> {
     let mut trace_headers = HashMap::new();
@@ -38,7 +36,7 @@ fn handle(data: &str, queue: &Sender<Job>) -> Result<(), SendError<Job>> {
     })
 }
 
-/// In the worker, which has its thread to itself.
+/// The worker, which runs on its own thread.
 async fn work(queue: Receiver<Job>) {
     for job in queue {
         println!("the job carries:");
@@ -54,14 +52,14 @@ async fn process(data: &str) {
     store(data).await;
 }
 
-/// It knows nothing of jobs and sessions.
+/// This function contains no code for jobs or sessions.
 #[instrument(skip_all)]
 async fn store(_data: &str) {
     tokio::task::yield_now().await;
 }
 
 fn set_up(exporter: InMemorySpanExporter) -> Result<(), Box<dyn Error>> {
-    // OpenTelemetry's global propagator does nothing until it is set.
+    // OpenTelemetry's global propagator does nothing until you set it.
     global::set_text_map_propagator(propagator_from_env()?);
     let provider = SdkTracerProvider::builder()
         .with_simple_exporter(exporter)

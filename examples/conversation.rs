@@ -1,9 +1,9 @@
-//! A conversation whose turns are linked, over a server that keeps nothing between requests; and turns
-//! in an application that is traced from end to end.
+//! A conversation with linked turns, in a server that keeps no state between requests, and turns in an application that
+//! is traced from end to end.
 //!
 //!     cargo run --example conversation
 //!
-//! prints what was exported. To look at it in Phoenix:
+//! prints the exported spans. To send them to Phoenix:
 //!
 //!     OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:6006 cargo run --example conversation
 
@@ -50,8 +50,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     Ok(())
 }
 
-/// A request to a server that keeps nothing: the state of the conversation comes with it, and goes back
-/// with the response.
+/// A request to a server without state: the request and the response contain the state of the conversation.
 async fn request(
     state: Option<String>,
     in_one_trace: bool,
@@ -65,7 +64,7 @@ async fn request(
         None if in_one_trace => Conversation::new(Session::new("one trace")?).in_one_trace(),
         None => Conversation::new(Session::new("a trace per turn")?),
     };
-    // Who is asking is not for the state to say.
+    // The state contains no user, because a client could change it.
     chat = chat.with_session(Session::default().with_user("u-7")?);
 
     let turn = chat.turn("turn");
@@ -74,11 +73,11 @@ async fn request(
     Ok(serde_json::to_string(&chat.state())?)
 }
 
-/// A request that is traced already, from its caller on: without `with_root_turns` the session would have
-/// no root spans, and Phoenix no turns, no first input and no last output to show.
+/// A request that its caller has traced already. Without `with_root_turns`, the session would have no root spans, and
+/// Phoenix would show no turns, no first input and no last output.
 async fn full_stack(question: &str) {
     let http = info_span!("POST /chat");
-    // What a propagator reads from the headers. An error means that the span is not exported.
+    // A propagator would extract this from the headers. An error means that the span isn't exported.
     let _ = http.set_parent(caller());
     let turn = async {
         let span = session!("full stack", user.id = "u-7", otel.name = "turn");
@@ -87,7 +86,7 @@ async fn full_stack(question: &str) {
     turn.instrument(http).await;
 }
 
-/// The span of a caller elsewhere, which exports it to somewhere else.
+/// The span of the caller, which exports it to another backend.
 fn caller() -> Context {
     let elsewhere = SdkTracerProvider::default().tracer("caller");
     let call = elsewhere.start("call").span_context().clone();
@@ -114,7 +113,7 @@ fn set_up(
         .with_resource(
             Resource::builder()
                 .with_service_name("conversation")
-                // What Phoenix calls a project.
+                // The project in Phoenix.
                 .with_attribute(KeyValue::new("openinference.project.name", "conversation"))
                 .build(),
         )
@@ -132,7 +131,7 @@ fn set_up(
     Ok(provider)
 }
 
-/// Of each session, how its turns stand.
+/// Prints the turns of each session.
 fn outline(spans: &[SpanData]) {
     for session in ["a trace per turn", "one trace", "full stack"] {
         let is_of = |span: &&SpanData| {

@@ -1,10 +1,10 @@
-//! An application that has its session ids in `tracing` already, and gets them on every span by
-//! three lines in its set-up, marked `// new`.
+//! An application whose `tracing` spans already have session ids. Three lines in its setup, marked `// new`, export the
+//! ids on every span.
 //!
 //!     cargo run --example existing_code
 //!
-//! It serves requests, sends itself some, and prints the spans that it exported as a tree, with the
-//! session and user of each. It fails if one has no session.
+//! It serves requests, sends some to itself, and prints the exported spans as a tree, with the session and user of
+//! each. It fails if a span has no session.
 
 use axum::Router;
 use axum::extract::Path;
@@ -32,7 +32,7 @@ fn set_up(exporter: InMemorySpanExporter) {
     tracing_subscriber::registry().with(otel).init();
 }
 
-// From here on it is as it was.
+// The rest of the code doesn't change.
 
 fn routes() -> Router {
     Router::new()
@@ -40,7 +40,7 @@ fn routes() -> Router {
         .route("/conversations/{conversation}/summary", get(summary))
 }
 
-/// The session is in the request, the user is known after the login.
+/// The session id is in the request. The user is known after the login.
 #[instrument(skip_all, fields(session.id = %conversation, user.id))]
 async fn chat(
     Path(conversation): Path<String>,
@@ -55,7 +55,7 @@ async fn chat(
     Ok(reply)
 }
 
-/// The span is made by hand.
+/// The code creates this span by hand.
 async fn summary(Path(conversation): Path<String>) -> &'static str {
     let span = info_span!("session", id = %conversation);
     async {
@@ -79,7 +79,7 @@ async fn complete(history: &str) -> &'static str {
     "Have you tried turning it off and on again?"
 }
 
-/// A library: it knows nothing of conversations.
+/// A library without any code for sessions.
 mod database {
     #[tracing::instrument(name = "database::select")]
     pub(crate) async fn select(table: &str) -> String {
@@ -93,7 +93,7 @@ mod database {
     }
 }
 
-/// Another one.
+/// Another library.
 mod http_client {
     #[tracing::instrument(name = "http_client::send", skip_all)]
     pub(crate) async fn send(_body: &str) {
@@ -101,7 +101,7 @@ mod http_client {
     }
 }
 
-// What follows is only for the example: the requests, and what was exported.
+// The rest is only for the example: the requests, and the check of the exported spans.
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, Box<dyn Error>> {
@@ -146,7 +146,7 @@ async fn request(server: SocketAddr, what: &str, user: &str) -> io::Result<()> {
     }
 }
 
-/// Prints the span and what is below it. Whether all of it carries the session that it should.
+/// Prints the span and its descendants. True if all of them are in the right session.
 fn print_tree(span: &SpanData, spans: &[SpanData], expected: &str, depth: usize) -> bool {
     let name = format!("{}{}", "  ".repeat(depth), span.name);
     let [session, user] = ["session.id", "user.id"].map(|key| attribute(span, key));
@@ -160,7 +160,7 @@ fn print_tree(span: &SpanData, spans: &[SpanData], expected: &str, depth: usize)
     marked
 }
 
-/// Every value that stands on the span under that key: one that stands there twice is seen.
+/// All values of the span under this key. A key that is exported twice shows.
 fn attribute(span: &SpanData, key: &str) -> String {
     let found = span.attributes.iter().filter(|it| it.key.as_str() == key);
     let values: Vec<_> = found.map(|it| it.value.to_string()).collect();
@@ -173,7 +173,7 @@ fn attribute(span: &SpanData, key: &str) -> String {
 
 const NONE: &str = "-";
 
-/// How you would test it.
+/// A test for your own application.
 #[cfg(all(test, feature = "testing"))]
 mod tests {
     use super::*;

@@ -1,10 +1,10 @@
-//! The session on log lines: on OpenTelemetry's records, and in what is printed as text, as JSON, and
-//! by `json-subscriber`.
+//! The session on log lines: on OpenTelemetry's records, and on lines that are printed as text, as JSON, and with
+//! `json-subscriber`.
 //!
 //!     cargo run --example logs --features fmt,logs
 //!
-//! It has two conversations at once, prints what was logged in each of the four ways, and fails if a
-//! line is in the wrong conversation.
+//! It runs two conversations at once, prints the lines in each of the four formats, and fails if a line is in the wrong
+//! conversation.
 
 use opentelemetry::logs::AnyValue;
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
@@ -23,7 +23,7 @@ use tracing_session::{
 };
 use tracing_subscriber::{fmt, prelude::*};
 
-/// Where the lines go: in an application to OTLP, to the console, and to files.
+/// Collects the lines. An application would send them to OTLP, to the console, or to files.
 #[derive(Default)]
 struct Output {
     records: InMemoryLogExporter,
@@ -34,7 +34,7 @@ struct Output {
 
 fn set_up(output: &Output) -> SdkLoggerProvider {
     let logs = SdkLoggerProvider::builder()
-        // First, as it writes on the record what the next one exports.
+        // First, because it writes on the record that the next processor exports.
         .with_log_processor(SessionLogProcessor::new())
         .with_simple_exporter(output.records.clone())
         .build();
@@ -51,7 +51,7 @@ fn set_up(output: &Output) -> SdkLoggerProvider {
         .with_writer(move || json.clone())
         .map_event_format(with_session);
 
-    // Its `serialize_extension` reads the innermost span only, which need not be the session's.
+    // Its `serialize_extension` reads only the innermost span, which may not be the span with the session.
     let lines = output.json_subscriber.clone();
     let mut json_subscriber = json_subscriber::fmt::layer().with_writer(move || lines.clone());
     let layer = json_subscriber.inner_layer_mut();
@@ -61,7 +61,7 @@ fn set_up(output: &Output) -> SdkLoggerProvider {
     });
 
     tracing_subscriber::registry()
-        .with(SessionLayer::new()) // `.wrap(otel)`, where spans are exported too
+        .with(SessionLayer::new()) // `.wrap(otel)`, if you export spans too
         .with(OpenTelemetryTracingBridge::new(&logs))
         .with(text)
         .with(json)
@@ -117,8 +117,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     Ok(logs.shutdown()?)
 }
 
-/// Prints the lines, and looks whether each is in its conversation and has the user as soon as it is
-/// known.
+/// Prints the lines. True if each line is in its conversation, and has the user as soon as the user is known.
 fn check(way: &str, lines: Vec<String>) -> Result<(), Box<dyn Error>> {
     println!("\n{way}");
     let mut answers = 0;
@@ -161,13 +160,13 @@ fn line_of_record(record: &SdkLogRecord) -> String {
         .join(" ")
 }
 
-/// A line from its target on: the spans before that say what they said themselves.
+/// A line from its target on. The text before it has the fields of the spans.
 fn without_spans(lines: &[String]) -> Vec<String> {
     let line = |line: &String| Some(line.split_once(" logs: ")?.1.to_owned());
     lines.iter().filter_map(line).collect()
 }
 
-/// What is asked of the lines, at the top level and among the fields.
+/// The expected values of a line, at the top level and in the fields.
 fn parsed(lines: Vec<String>) -> Result<Vec<String>, serde_json::Error> {
     let parse = |line: String| {
         let line: Value = serde_json::from_str(&line)?;
@@ -182,7 +181,7 @@ fn parsed(lines: Vec<String>) -> Result<Vec<String>, serde_json::Error> {
     lines.into_iter().map(parse).collect()
 }
 
-/// What a layer prints, kept.
+/// Keeps the lines that a layer prints.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 

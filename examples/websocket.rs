@@ -1,9 +1,9 @@
-//! A server with WebSockets: the handshake names the session, and each message is a turn in it, with a trace of its own.
+//! A server with WebSockets: the handshake contains the session id, and each message is a turn with a separate trace.
 //!
 //!     cargo run --example websocket --features tower
 //!
-//! Two clients talk by turns. The program prints the exported spans by session, and fails if one of them is in the session of
-//! the other client, in no session, or in the trace of another turn.
+//! Two clients send messages alternately. The program prints the exported spans by session, and fails if a span is in
+//! the session of the other client, in no session, or in the trace of another turn.
 
 use axum::Router;
 use axum::extract::WebSocketUpgrade;
@@ -37,8 +37,8 @@ const TURNS: usize = 3;
 /// The layer `server()` has made the session of the headers current.
 #[instrument(skip_all)]
 async fn handshake(upgrade: WebSocketUpgrade) -> Response {
-    // `on_upgrade` spawns a task, which is in no session and in no span. So the task takes the session along. Without a session in
-    // the headers, its messages are in none either.
+    // `on_upgrade` spawns a task, which inherits no session and no span. So the code passes the session to the task.
+    // Without a session in the headers, the messages are in no session either.
     let session = current_session().unwrap_or_else(Session::nothing);
     upgrade.on_upgrade(|socket| converse(socket, session))
 }
@@ -58,7 +58,7 @@ async fn answer(question: &str) -> String {
     ask_model(question).await
 }
 
-/// This function knows nothing of sessions.
+/// This function contains no code for sessions.
 #[instrument]
 async fn ask_model(question: &str) -> String {
     tokio::task::yield_now().await;
@@ -104,7 +104,7 @@ async fn main() -> Outcome<ExitCode> {
     let sdk = SdkTracerProvider::builder().with_simple_exporter(exporter.clone());
     let provider = SessionTracerProvider::new(sdk.build());
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("websocket"));
-    // The libraries have spans too.
+    // The libraries create spans too.
     let own = filter_fn(|metadata| metadata.target().starts_with("websocket"));
     tracing_subscriber::registry()
         .with(SessionLayer::new().wrap_filtered(otel, own))

@@ -1,4 +1,4 @@
-//! A conversation: turns of one session, each linked to the turn before.
+//! Conversations: one session whose turns are linked. A *turn* is a question and its answer.
 
 pub(crate) mod rotation;
 pub(crate) mod state;
@@ -20,16 +20,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// A conversation of which each turn, a question and its answer, is linked to the turn before.
+/// A conversation whose turns are linked: each turn, a question and its answer, follows the previous one.
 ///
-/// Each turn is a trace of its own, which is what Phoenix shows as the turns of a session, with a
-/// span link to the turn before it; or all of them are [one trace](Self::in_one_trace), each turn a
-/// child of the turn before.
+/// By default, each turn is a separate trace with a span link to the previous turn, because Phoenix shows each trace of a
+/// session as a turn. With [`in_one_trace`](Self::in_one_trace), each turn is a child of the previous turn.
 ///
-/// Finishing a turn (see [`Turn::finish`]) moves the conversation on. A turn that has failed, was cancelled or
-/// is still streaming doesn't. Two turns at the same time both follow the turn that was finished last.
+/// A turn follows the last turn that was [finished](Turn::finish). It doesn't follow turns that failed, were cancelled or are
+/// still streaming. Two turns at the same time follow the same turn.
 ///
-/// A conversation holds no span. Between requests, keep it or its [state](Self::state).
+/// A conversation holds no span. Between requests, keep the conversation or its [state](Self::state).
 ///
 /// ```
 /// # use opentelemetry::trace::TracerProvider;
@@ -57,23 +56,24 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 /// # assert!(id.is_some() && id == chat.last_span_id());
 /// # Ok(()) }
 /// ```
+#[doc(alias = "thread")]
 #[derive(Debug)]
 pub struct Conversation {
     session: Session,
     previous_id: Option<Id>,
     in_one_trace: bool,
-    /// The parent of the turns as long as none is finished: the first turn of the trace, or a stand-in where no
-    /// span of the trace is known.
+    /// The parent of the turns while none is finished: the first turn of the trace, or a stand-in if no span of the trace is
+    /// known.
     origin: Option<SpanContext>,
-    /// The turn that was finished last. Turns share it, so [`reset`](Self::reset) makes a new one: a turn that
-    /// was started before no longer moves the conversation.
+    /// The last finished turn, which unfinished turns share. [`reset`](Self::reset) replaces it, so that turns of the old
+    /// session no longer write to it.
     last: Arc<Last>,
     has_events: bool,
     has_started: bool,
 }
 
 impl Conversation {
-    /// A new conversation. A session without an id gets [a new one](Session::generate).
+    /// Creates a conversation. A session without an id gets a [new id](Session::generate).
     ///
     /// ```
     /// use tracing_session::{Conversation, Session};
@@ -95,10 +95,10 @@ impl Conversation {
         }
     }
 
-    /// Puts all turns into one trace, where each turn is a child of the turn before. Default: a trace per turn.
+    /// Puts all turns into one trace, each as a child of the previous turn. Default: a trace per turn.
     ///
-    /// This is for backends that show a conversation as one tree. They can't show the trace of a very long
-    /// conversation, and Phoenix shows only the first turn as a turn.
+    /// Use it for backends that show a conversation as one tree. They can't show the trace of a very long conversation, and
+    /// Phoenix shows only the first turn as a turn.
     ///
     /// ```
     /// use tracing_session::{Conversation, Session};
@@ -111,10 +111,10 @@ impl Conversation {
         self
     }
 
-    /// Emits an event when the session starts, and one when it ends. Default: none.
+    /// Emits an event when the session starts, and another one when it ends. Default: off.
     ///
-    /// [`Session::emit_start`] is called with the first turn, and [`Session::emit_end`] by
-    /// [`reset`](Self::reset) and [`end`](Self::end).
+    /// The first turn calls [`Session::emit_start`]. [`reset`](Self::reset) and [`end`](Self::end) call
+    /// [`Session::emit_end`].
     ///
     /// ```
     /// use tracing_session::{Conversation, Session};
@@ -127,7 +127,7 @@ impl Conversation {
         self
     }
 
-    /// Sets the other values of its turns, such as the user, metadata and tags. The session id stays.
+    /// Replaces the other values of the session, such as the user, metadata and tags. The session id stays.
     ///
     /// ```
     /// use tracing_session::{Conversation, Session, conversation::ConversationState};
@@ -144,19 +144,18 @@ impl Conversation {
         self
     }
 
-    /// Continues a trace with the ids that a client sends: the next turn follows the last span, if you know it.
-    /// [`resume`](Self::resume) restores the whole state instead.
+    /// Continues a trace from ids that a client sends: the next turn follows the span with the id `last_span_id`. To restore
+    /// a whole state, use [`resume`](Self::resume).
     ///
-    /// Without a span id, the next turn of [one trace](Self::in_one_trace) gets a parent that backends don't
-    /// have, because a span can't join a trace without a parent. With a trace per turn, the next turn has no
-    /// link. The trace counts as sampled.
+    /// Without a span id, the next turn has no link. In [one trace](Self::in_one_trace), it gets a parent that backends don't
+    /// have, because a span can't join a trace without a parent. The trace counts as sampled.
     ///
-    /// Ids are hexadecimal, in the form that [`trace_id`](Self::trace_id) and
-    /// [`last_span_id`](Self::last_span_id) display, or Tracia's: see [`link_context`].
+    /// Ids are hexadecimal, as [`trace_id`](Self::trace_id) and [`last_span_id`](Self::last_span_id) display them, or in
+    /// Tracia's form: see [`link_context`].
     ///
     /// # Errors
     ///
-    /// When an id is invalid: [`Error::is_invalid_state`].
+    /// Returns an error if an id is invalid: [`Error::is_invalid_state`].
     ///
     /// ```
     /// use tracing_session::{Conversation, Session};
@@ -172,7 +171,7 @@ impl Conversation {
         Ok(self.resumed_at(state::sampled(trace, last)))
     }
 
-    /// The id of the span is invalid where only the trace is known.
+    /// The span id of `at` is invalid if only the trace is known.
     fn resumed_at(mut self, at: SpanContext) -> Self {
         self.last = Arc::default();
         self.origin = None;
@@ -185,22 +184,21 @@ impl Conversation {
         self
     }
 
-    /// Creates the span of the next turn and starts it.
+    /// Creates the span of the next turn, and starts it.
     ///
-    /// The span is the root of a new trace. Inside another span, it has a span link to that span.
+    /// The span is the root of a new trace. Inside another span, it gets a span link to that span.
     ///
     /// If you pass a name, the span is exported under that name. In `tracing`, its name is `turn`, its target
     /// `tracing_session` and its level `INFO`, so your filters must enable it (`RUST_LOG=info`, or
-    /// `my_app=debug,tracing_session=info`). If a filter disables it, the turn has no span, and work in the
-    /// turn isn't in the session. One warning says so, on standard error if the filter disables the warning
-    /// too.
+    /// `my_app=debug,tracing_session=info`). If a filter disables it, the turn has no span, and work in the turn isn't in the
+    /// session. The crate warns once, on standard error if the filter disables the warning too.
     ///
-    /// If you pass a closure, it creates the span, with your own target, level and fields. Create the span
-    /// inside the closure and without `parent:`.
+    /// If you pass a closure, it creates the span with your own target, level and fields. Create the span inside the closure,
+    /// and without `parent:`.
     ///
-    /// The span ends when the [`Turn`] is [finished](Turn::finish), or when it is dropped and all [spans](Turn::span) taken
-    /// from it are dropped too. Inside another session the turn inherits nothing: inside the same session, or in none, it
-    /// inherits the values that this session doesn't have.
+    /// The span ends when the [`Turn`] is [finished](Turn::finish), or when you have dropped the turn and all its
+    /// [spans](Turn::span). The turn inherits the values that its session doesn't set from the current session, unless that
+    /// has a different id.
     ///
     /// Cost: about 1.5 µs more than a span that sets a session.
     ///
@@ -221,7 +219,7 @@ impl Conversation {
             false => (None, last),
         };
         let here = thread::current();
-        // Of another session, the turn inherits nothing.
+        // The turn inherits nothing from another session.
         let outer = Scope::of(&here).filter(|outer| {
             let id = outer.id();
             id.is_none() || id == self.session.id
@@ -245,7 +243,7 @@ impl Conversation {
         if let Some(previous) = self.previous_id() {
             span.set_attribute(PREVIOUS_SESSION_ID, previous.to_owned());
         }
-        // This starts the span, so its ids are known from now on.
+        // This starts the span, which then has its ids.
         let context = span.context().span().span_context().clone();
         if context.is_valid() {
             // Work in the turn inherits the `Context`, and must not begin traces. Behind `reload::Layer` the
@@ -265,8 +263,8 @@ impl Conversation {
         }
     }
 
-    /// The trace of the turn that was finished last; with [one trace](Self::in_one_trace), that of all
-    /// turns, from the first one on. It displays as 32 hexadecimal digits.
+    /// Returns the trace id of the last finished turn, as 32 hexadecimal digits if you display it. In [one
+    /// trace](Self::in_one_trace), returns the id of that trace once a turn has started.
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};
@@ -277,7 +275,7 @@ impl Conversation {
         Some(context.trace_id())
     }
 
-    /// The span of the turn that was finished last. It displays as 16 hexadecimal digits.
+    /// Returns the span id of the last finished turn, as 16 hexadecimal digits if you display it.
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};
@@ -287,7 +285,7 @@ impl Conversation {
         Some(self.last.get()?.span_id())
     }
 
-    /// The session of the turns to come.
+    /// Returns the session of the next turns.
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};
@@ -299,7 +297,7 @@ impl Conversation {
         &self.session
     }
 
-    /// The id of the session before the last [`reset`](Self::reset).
+    /// Returns the session id before the last [`reset`](Self::reset).
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};
@@ -309,7 +307,7 @@ impl Conversation {
         self.previous_id.as_ref().map(Id::as_str)
     }
 
-    /// The state that the next request needs to continue the conversation. Store it, or give it to the client.
+    /// Returns the state that the next request needs to continue the conversation. Store it, or send it to the client.
     ///
     /// ```
     /// use tracing_session::{Conversation, Session, conversation::ConversationState};
@@ -337,7 +335,7 @@ impl Conversation {
 
     /// Continues a conversation from its state.
     ///
-    /// See [`ConversationState`] for what it contains, and what to check if it comes from a client.
+    /// If the state comes from a client, check it: see [`ConversationState`].
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};
@@ -349,11 +347,11 @@ impl Conversation {
         state.into()
     }
 
-    /// Starts a new session with a new id. The old id becomes the [previous id](Self::previous_id). The
-    /// session's other values stay.
+    /// Starts a new session with a new id. The old id becomes the [previous id](Self::previous_id), and the other values
+    /// stay.
     ///
-    /// The next turn follows no other turn. Unfinished turns still belong to the old session. The spans of new
-    /// turns have the attribute `session.previous_id`.
+    /// The next turn follows no earlier turn. Unfinished turns still belong to the old session. The spans of new turns have
+    /// the attribute `session.previous_id`.
     ///
     /// ```
     /// use tracing_session::{Conversation, Session};
@@ -373,8 +371,10 @@ impl Conversation {
         self.has_started = false;
     }
 
-    /// Ends the conversation: calls [`Session::emit_end`] if its [events](Self::with_lifecycle_events) are on
-    /// and a turn has started. Dropping a conversation doesn't end the session.
+    /// Ends the conversation: calls [`Session::emit_end`] if [events](Self::with_lifecycle_events) are on and a turn has
+    /// started.
+    ///
+    /// Dropping a conversation doesn't end the session.
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};

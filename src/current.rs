@@ -20,12 +20,10 @@ use std::fmt::Display;
 use tracing::{Dispatch, Level, dispatcher, event};
 use tracing_opentelemetry::get_otel_context;
 
-/// The current session, if there is one: its id, user, metadata, tags and the rest.
+/// Returns the current session, if there is one.
 ///
-/// The function looks in OpenTelemetry's current `Context`. If that has no session, the
-/// [default session](Session::set_global_default) applies.
-///
-/// The session is a snapshot: it doesn't contain values that are recorded later.
+/// It reads OpenTelemetry's current `Context`. If the `Context` has no session, the [default
+/// session](Session::set_global_default) applies. The result is a snapshot, without values that are recorded later.
 ///
 /// Cost: about 0.1 µs.
 ///
@@ -41,7 +39,7 @@ pub fn current_session() -> Option<Session> {
     thread::map_current(Session::of).flatten()
 }
 
-/// The id of the current session: [`current_session`] has the rest.
+/// Returns the id of the current session. For its other values, use [`current_session`].
 ///
 /// Cost: about 0.1 µs, because it copies the id.
 ///
@@ -52,16 +50,18 @@ pub fn current_session() -> Option<Session> {
 /// assert_eq!(id.as_deref(), Some("chat-42"));
 /// # Ok::<(), tracing_session::Error>(())
 /// ```
+#[doc(alias = "conversation_id", alias = "thread_id")]
 pub fn current_session_id() -> Option<String> {
     current_session()?.id().map(str::to_owned)
 }
 
-/// Sets the session id of the current span, and of spans that start under it from now on: see
-/// [`Session::set_on_current_span`].
+/// Sets the session id of the current span, and of spans that start under it from now on.
+///
+/// It works like [`Session::set_on_current_span`]. Cost: about 1 µs.
 ///
 /// # Errors
 ///
-/// When [`Session::new`] refuses the id, and those of [`Session::set_on_current_span`].
+/// If the id is invalid (see [`Session::new`]), or if [`Session::set_on_current_span`] returns an error.
 ///
 /// ```
 /// # use opentelemetry::trace::TracerProvider;
@@ -84,16 +84,18 @@ pub fn current_session_id() -> Option<String> {
 /// assert_eq!(current_session_id(), None);
 /// # Ok::<(), tracing_session::Error>(())
 /// ```
+#[doc(alias = "conversation_id", alias = "thread_id")]
 pub fn set_session_id(id: impl Display) -> Result<(), Error> {
     Session::new(id)?.set_on_current_span()
 }
 
-/// Sets the user of the current span, and of spans that start under it from now on: see
-/// [`Session::set_on_current_span`].
+/// Sets the user id of the current span, and of spans that start under it from now on.
+///
+/// It works like [`Session::set_on_current_span`]. Cost: about 1 µs.
 ///
 /// # Errors
 ///
-/// Those of [`set_session_id`].
+/// If the id is invalid (see [`Session::new`]), or if [`Session::set_on_current_span`] returns an error.
 ///
 /// ```
 /// let error = tracing_session::set_user_id("u-7").unwrap_err();
@@ -103,13 +105,13 @@ pub fn set_user_id(id: impl Display) -> Result<(), Error> {
     Session::default().with_user(id)?.set_on_current_span()
 }
 
-/// Sets a new session on the current span, and returns it: see [`Session::set_on_current_span`].
+/// Creates a session, sets it on the current span, and returns it.
 ///
-/// The id comes from the environment, or is generated: see [`Session::from_env_or_generate`].
+/// The id comes from the environment or is generated: see [`Session::from_env_or_generate`].
 ///
 /// # Errors
 ///
-/// Those of [`Session::from_env_or_generate`] and [`set_session_id`].
+/// If [`Session::from_env_or_generate`] or [`Session::set_on_current_span`] returns an error.
 ///
 /// ```
 /// let error = tracing_session::new_session().unwrap_err();
@@ -121,29 +123,30 @@ pub fn new_session() -> Result<Session, Error> {
     Ok(session)
 }
 
-/// Exports the current session on the ancestors of the current span too: on each one of this trace in this
-/// process that is still open. This trace is the one of OpenTelemetry's current span. Its ancestors are the spans that `tracing`
-/// nests it in: if you attach a captured `Context` inside a span of the same trace, that span counts.
+/// Exports the current session on the current span and its open ancestors too.
 ///
-/// Backends show the first span of a trace. With this function that span carries an id that only a descendant
-/// knew. The ancestors are marked, and nothing more: their other descendants don't inherit the session.
+/// Backends show the first span of a trace. If only a handler inside knows the session, call this function there: then
+/// the first span is exported with the session as well.
 ///
-/// An ancestor gets only values that it lacks. One that already has another session or another user stays
-/// unchanged, so no span ever carries the session of one conversation and the user of another. The same holds
-/// for a span on which you set `session.id` or `user.id` with OpenTelemetry's API: this crate doesn't know the value.
-/// A second call with the same session can add the user that was missing. Any other second call changes nothing.
+/// - It marks the current span, and its open ancestors in `tracing` that belong to the trace of OpenTelemetry's current
+///   span. It can't mark ancestors that `tracing` didn't create, or that are in another process.
+/// - Other descendants of a marked span don't inherit the session.
+/// - A marked span gets the values that it lacks, except your own [attributes](Session::with_attribute), because the
+///   span may have attributes with the same keys.
+/// - A span that already has another session or user stays unchanged, so no span mixes two conversations. This includes
+///   a span on which you set `session.id` or `user.id` with OpenTelemetry's API.
+/// - A second call with the same session can add a missing user. Any other second call changes nothing.
 ///
-/// The marks contain all values of the session but its [attributes](Session::with_attribute), because the
-/// ancestor may have attributes with the same keys. Only ancestors that `tracing` created are found, and the
-/// current span, with `tracing` or without.
-///
-/// Cost: about 0.7 µs for each of these spans, up to the first one that an earlier call has marked with the same session.
+/// Cost: about 0.7 µs for each marked span. It stops at a span that an earlier call has marked with the same session.
 ///
 /// # Errors
 ///
-/// When no session or user applies in the current span, when OpenTelemetry has no current span or one of another trace than
-/// `tracing`, and in a sampler or span processor, while a span starts. It is no error where there is no span at all, because
-/// a filter such as `RUST_LOG=warn` may have disabled them all.
+/// - If a span is current, but no session or user applies in it.
+/// - If no OpenTelemetry span is current, or if it belongs to another trace than the current span of `tracing`.
+/// - If a sampler or span processor calls it while a span starts.
+///
+/// Without a session and without a span it does nothing, because a filter such as `RUST_LOG=warn` may have disabled all
+/// spans.
 ///
 /// ```
 /// # use opentelemetry::trace::TracerProvider;
@@ -166,24 +169,23 @@ pub fn mark_trace() -> Result<(), Error> {
     let has_id = |it: &Session| it.id().is_some() || it.user_id().is_some();
     dispatcher::get_default(|dispatch| match current_session().filter(has_id) {
         Some(session) => mark::mark_trace(&session, dispatch),
-        // With all spans filtered out, there is no session that their fields set, and nothing to mark.
+        // No error if a filter has disabled all spans: their fields set no session, and there is nothing to mark.
         None => ensure(!mark::is_in_span(dispatch), ErrorKind::NothingToMark),
     })
 }
 
 impl Session {
-    /// Makes this the default session of the process: of all work that is in no other session.
+    /// Makes this the default session of the process, which applies wherever no other session is current.
     ///
-    /// For a command-line agent, where one process is one session. Every root span carries it, also those made
-    /// with OpenTelemetry's own API, and so does work whose headers contain no session. A session that you set
-    /// elsewhere inherits the values that it doesn't have from this one, unless it is [exact](Self::exact). Nothing is
-    /// outside the default session, so it makes no difference whether this session is exact. Default: none.
+    /// Use it in a command-line agent, where one process is one session. Every root span gets the default session,
+    /// including spans of OpenTelemetry's own API. So does work whose headers contain no session. Other sessions
+    /// inherit missing values from it, unless they are [exact](Self::exact).
     ///
-    /// Libraries must not call this: the session belongs to the application.
+    /// Libraries must not call this method, because the session belongs to the application.
     ///
     /// # Errors
     ///
-    /// When the process has a default session already.
+    /// If the process already has a default session.
     ///
     /// ```
     /// use tracing_session::{Session, current_session_id};
@@ -198,8 +200,9 @@ impl Session {
         ensure(scope.set_global_default(), ErrorKind::DefaultIsSet)
     }
 
-    /// The session that applies under `cx`, if there is one: for samplers, span processors and log processors,
-    /// which receive a [`Context`]. [`current_session`] returns the current one.
+    /// Returns the session that applies under `cx`, for samplers, span processors and log processors.
+    ///
+    /// They receive a [`Context`]. Elsewhere, use [`current_session`].
     ///
     /// ```
     /// use opentelemetry::Context;
@@ -214,35 +217,33 @@ impl Session {
         (!session.is_empty()).then_some(session)
     }
 
-    /// Sets this session on the current span: on the span itself, and on spans that start under it from now on.
+    /// Sets this session on the current span, and on spans that start under it from now on.
     ///
-    /// For a handler that learns the conversation while its span is running. It sets the whole session: ids,
-    /// metadata, tags and the rest. The span keeps inherited values that this session doesn't have. Ancestors and
-    /// siblings of the span stay unchanged; see [`mark_trace`] for ancestors. A span starts when it
-    /// is first entered, so a child that you created before and enter afterwards is in the new session. A child whose
-    /// own fields set a value is an exception: it inherits the session that applied where it was created.
+    /// Use it in a handler that learns the conversation while its span is running. It sets all values of this session.
+    /// Missing values are still inherited, unless this session is [exact](Self::exact).
     ///
-    /// A span that started with an id of its own keeps that id, and one warning names the span. Spans that start
-    /// under it get the new id. Attributes of [`Session::with_attribute`] are written on spans that start under the current
-    /// span, and not on the current span, which may have attributes with the same keys.
-    ///
-    /// An [exact](Self::exact) session, such as one that you read back, replaces all values of the span: values that it
-    /// doesn't have are no longer inherited.
-    ///
-    /// On a span that was created before the future [`in_session`](crate::InSession::in_session) which enters it, the session
-    /// applies in this future. If the span had started outside, it is not exported with it.
+    /// - Ancestors and siblings of the span stay unchanged. For ancestors, use [`mark_trace`].
+    /// - A span starts when it is first entered, so a child that you created earlier and enter later gets this session.
+    ///   But a child whose own fields set a value keeps the session that applied where you created the child.
+    /// - If the span started with a session or user id, it is exported with the first id, and a warning names the span.
+    ///   Spans that start under it get the new id.
+    /// - Your own [attributes](Self::with_attribute) are only added to spans that start under the current span, because
+    ///   the current span may have attributes with the same keys.
+    /// - If the current span is older than the session of the future that enters it (see
+    ///   [`in_session`](crate::InSession::in_session)), this session applies in this future only. If the span started
+    ///   outside the future, it isn't exported with this session.
     ///
     /// Cost: about 1 µs.
     ///
     /// # Errors
     ///
-    /// - When there is no current span.
-    /// - When the current span is filtered out and in no session. With
-    ///   [`SessionLayer::wrap_filtered`](crate::SessionLayer::wrap_filtered), the span may also set a session itself. Without
-    ///   an OpenTelemetry layer there is no such error.
-    /// - When a [`Session`], or another OpenTelemetry `Context`, is attached inside the current span, because it would
-    ///   shadow the new session.
-    /// - In a sampler or span processor, while a span starts, because the OpenTelemetry layer has locked that span.
+    /// - If there is no current span.
+    /// - If the current span is filtered out, and no session applies in it.
+    /// - If the tracer of the current span doesn't come from a [`SessionTracerProvider`](crate::SessionTracerProvider).
+    /// - If a [`Session`] or another OpenTelemetry `Context` is attached inside the current span, because it would
+    ///   shadow this session.
+    /// - If a sampler or span processor calls it while a span starts, because the OpenTelemetry layer has locked that
+    ///   span.
     ///
     /// ```
     /// # use opentelemetry::trace::TracerProvider;
@@ -279,16 +280,16 @@ impl Session {
     }
 
     fn set_on(&self, span: &tracing::Id, dispatch: &Dispatch) -> Result<(), Error> {
-        // `get_otel_context` starts a span that has not started yet, so a later `set_parent` on it fails. There is
-        // no other way to its `Context`. `None`: the span is filtered out.
+        // `get_otel_context` starts a span that has not started yet, so a later `set_parent` on it fails. There is no
+        // other way to get its `Context`. `None`: the span is filtered out.
         let state = LayerState::of(dispatch);
         let cx = match state {
             Some(state) => state.otel_context(span),
             None => get_otel_context(span, dispatch),
         };
         let Some(cx) = cx else {
-            // It isn't set on the nearest exported span instead: that one may have many descendants, each
-            // with a user of its own.
+            // Don't set it on the nearest exported ancestor instead: the ancestor may have many descendants, each with
+            // another user.
             let state = state.ok_or(ErrorKind::FilteredOut)?;
             return Ok(tracked::set_session(state, dispatch, span, self)?);
         };
@@ -313,9 +314,9 @@ impl Session {
         Ok(())
     }
 
-    /// Sets the session on the span of `cx`. If no provider of this crate made the span, the error is `refused`.
+    /// Sets the session on the span of `cx`. `refused`: the error if the span isn't a span of this crate.
     fn set_in(&self, cx: &Context, refused: ErrorKind) -> Result<(), Error> {
-        // Where telemetry is suppressed, or the provider was shut down, the spans have no id to find their scope by.
+        // If telemetry is suppressed or the provider was shut down, the span has no id, so its scope couldn't be found.
         let has_id = cx.span().span_context().is_valid() || !cx.has_active_span();
         ensure(has_id, ErrorKind::FilteredOut)?;
         ensure(
@@ -324,14 +325,14 @@ impl Session {
         )
     }
 
-    /// Emits the event `session.start` of OpenTelemetry's semantic conventions: this session starts.
+    /// Emits the event `session.start` of OpenTelemetry's semantic conventions.
     ///
-    /// It is an event of `tracing`, with the target `tracing_session` and the level `INFO`. The bridge of
-    /// `opentelemetry-appender-tracing` turns it into a log record with this event name, and the OpenTelemetry
-    /// layer adds it to the current span. The event has no fields with ids. It is emitted in the session, so
-    /// `SessionLogProcessor` (feature `logs`) writes the redacted session on the record.
+    /// The event is a `tracing` event with the target `tracing_session` and the level `INFO`.
+    /// `opentelemetry-appender-tracing` turns it into a log record, and the OpenTelemetry layer adds it to the current
+    /// span. The event has no fields. It is emitted inside the session, so `SessionLogProcessor` (feature `logs`) adds
+    /// the redacted session to the log record.
     ///
-    /// A session that continues another one has the attribute `session.previous_id`. A
+    /// If the session continues another one, set the attribute `session.previous_id`. A
     /// [`Conversation`](crate::Conversation) sets it after a reset.
     ///
     /// Your filters must enable the event: `my_app=debug` alone disables it.
@@ -349,7 +350,7 @@ impl Session {
         });
     }
 
-    /// Emits the event `session.end`: this session has ended. See [`emit_start`].
+    /// Emits the event `session.end` of OpenTelemetry's semantic conventions: see [`emit_start`].
     ///
     /// ```
     /// use tracing_session::Session;
@@ -370,8 +371,8 @@ pub(crate) fn ensure(holds: bool, error: ErrorKind) -> Result<(), Error> {
     holds.then_some(()).ok_or_else(|| error.into())
 }
 
-/// The OpenTelemetry layer holds the lock of a span while it starts that span, and samplers and span processors
-/// run meanwhile: reaching the span from there would deadlock.
+/// An error in a sampler or span processor that runs while a span starts. The OpenTelemetry layer holds the lock of
+/// that span, so a command to it would deadlock.
 pub(crate) fn not_while_a_span_starts() -> Result<(), Error> {
     ensure(!bridge::is_starting(), ErrorKind::Starting)
 }

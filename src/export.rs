@@ -63,7 +63,7 @@ pub(crate) fn encode_ids(
     }
 }
 
-/// An id as an attribute. `None`: it is not exported.
+/// Encodes an id as an attribute. `None` if the id isn't exported.
 #[inline(always)]
 pub(crate) fn encode_id(
     kind: IdKind,
@@ -76,12 +76,12 @@ pub(crate) fn encode_id(
     }
 }
 
-/// The fields of an opener that are syntax of this crate: they are exported in another form.
+/// The fields of an opener that set values. They are exported in another form.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct OpenerFields {
     /// The values that the fields may set, now or later.
     pub(crate) declared: Parts,
-    /// The fields `session.id` and `user.id` are among them.
+    /// The values that the fields `session.id` and `user.id` may set.
     pub(crate) own_keys: Parts,
     /// The kind of id that a field `id` sets.
     pub(crate) id: Option<IdKind>,
@@ -111,7 +111,7 @@ impl OpenerFields {
         is_of_macro || self.id == Some(IdKind::Session)
     }
 
-    /// Whether fields for metadata or tags are among them.
+    /// Whether any of the fields is for metadata or tags.
     pub(crate) fn have_details(&self) -> bool {
         self.declared.have(Part::Tags)
     }
@@ -287,7 +287,7 @@ fn redact_id(policy: &IdPolicy, attribute: &mut KeyValue) -> bool {
 }
 
 fn redact_entry(policy: &IdPolicy, attribute: &mut KeyValue) -> bool {
-    // Numbers as in JSON, so that the hash is that of the same entry of a JSON object.
+    // Format numbers as JSON, so that the hash is the same as for the entry of a JSON object.
     let text = match &attribute.value {
         Value::F64(number) => Some(Json::from(*number).to_string().into()),
         value => single(value),
@@ -299,7 +299,7 @@ fn redact_entry(policy: &IdPolicy, attribute: &mut KeyValue) -> bool {
     true
 }
 
-/// The text of a value that is no list.
+/// The text of a value that isn't a list.
 fn single(value: &Value) -> Option<Cow<'_, str>> {
     use Value::{Bool, F64, I64, String};
     match value {
@@ -309,9 +309,8 @@ fn single(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-/// The key of the marker in the builder of a span whose field `id` contains an id. The builder needs it, because
-/// the field `otel.name` may replace the name of the span. A static, so that its address tells it from any other
-/// key.
+/// The key of the marker in the builder of a span whose field `id` contains an id. The builder needs the marker, because the
+/// field `otel.name` may replace the name of the span. A static, because it is recognised by its address.
 static ID_FIELD: &str = "tracing_session.named";
 
 /// The marker for a span with this name, if its field `id` contains an id.

@@ -1,4 +1,4 @@
-//! `SessionLayer`: its configuration, and the layer by itself, without an OpenTelemetry layer.
+//! [`SessionLayer`], and the types that it returns or adds to spans.
 
 pub(crate) mod adopted;
 pub(crate) mod fields;
@@ -25,35 +25,39 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Finds the spans whose fields set a session or user. All their descendants inherit it.
+/// A layer that sets the session and user from the fields of spans. All descendants of such a span inherit them.
 ///
-/// Put it [around](Self::wrap) the OpenTelemetry layer. By itself it is a layer too, for people who only log:
-/// [`current_session`](crate::current_session) then works, and nothing is exported.
+/// [Wrap](Self::wrap) the OpenTelemetry layer in it. Without OpenTelemetry, add it to the subscriber by itself: then
+/// [`current_session`](crate::current_session) works, and nothing is exported.
 ///
 /// These spans set a session or user:
 ///
-/// - the spans of [`session!`](crate::session!) and [`user!`](crate::user);
-/// - a span of any name with a field `session.id` or `user.id`. You can declare the field
-///   [empty](tracing::field::Empty) and record it later;
-/// - a span named `session` with a field `id`, such as `info_span!("session", id = "chat-42")`. This name is
-///   common, so it is only *implicit*: the `id` never replaces a session that your code set in any other way
-///   (with a [`Session`](crate::Session) value, a macro, a field `session.id`, [`set_session_id`](crate::set_session_id), or
-///   a name or field that you add here). It does replace the id of another implicit span, an id from headers (also
-///   read back) and the [default session](crate::Session::set_global_default). The layer decides when the span is created.
-///   If it ignores the span, all its fields stay plain attributes, and a warning names it. If the span has a field
-///   `session.id` too, that field wins, and is explicit.
+/// - spans of [`session!`](crate::session!) and [`user!`](crate::user);
+/// - spans with a field `session.id` or `user.id`. You can declare the field [empty](tracing::field::Empty) and record
+///   it later;
+/// - spans named `session` with a field `id`, such as `info_span!("session", id = "chat-42")`, unless you set the
+///   session [explicitly](#spans-named-session).
 ///
-/// A span named `user` sets nothing by default: `#[instrument] fn user(id: u64)` is a look-up, not a login.
-/// You can add names and fields, drop the defaults, or choose spans
-/// [by callsite](Self::with_opener_filter). A span whose fields set a session or user has a
-/// [`SessionExtension`] in its extensions, for other layers to read.
+/// You can add names and fields, drop the defaults, or choose spans [by callsite](Self::with_opener_filter). Spans
+/// named `user` set nothing by default, because `#[instrument] fn user(id: u64)` is usually a look-up, not a login.
 ///
-/// Descendants inherit whatever their parent is: a contextual one, or an explicit `parent: &span`. So does a span
-/// that sets a session or user itself: it inherits the values that it doesn't set. With `parent: None` it inherits
-/// only the default session.
+/// Every span inherits from its parent, which is the current span or an explicit `parent: &span`. A span that sets a
+/// session or user inherits all other values. A span with `parent: None` inherits only the default session.
 ///
-/// Cost: about 15 ns for each span, to check the names of its fields. A span that sets a session or user costs about
-/// 60 % more than another span.
+/// A span that sets a session or user has a [`SessionExtension`], which other layers can read.
+///
+/// Cost: about 15 ns for each span, and about 0.5 µs for each span that sets a session or user.
+///
+/// # Spans named `session`
+///
+/// Other code may use the name `session`, so the field `id` of such a span sets the session *implicitly*. An implicit
+/// id replaces the id of another implicit span, an id from headers, and the id of the [default
+/// session](crate::Session::set_global_default). It never replaces an id that you set explicitly: with a
+/// [`Session`](crate::Session) value, a macro, a field `session.id`, [`set_session_id`](crate::set_session_id), or a
+/// name or field that you add to the layer.
+///
+/// The layer decides when the span is created. If it ignores the span, the fields of the span stay plain attributes,
+/// and a warning names the span. If the span has a field `session.id` too, this field wins, and is explicit.
 ///
 /// ```
 /// use opentelemetry::trace::TracerProvider;
@@ -66,6 +70,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// let subscriber = tracing_subscriber::registry().with(SessionLayer::new().wrap(otel));
 /// # drop(subscriber);
 /// ```
+#[doc(alias = "using_session", alias = "propagate_attributes")]
 #[derive(Debug)]
 #[must_use = "a layer does nothing until a subscriber has it: `registry().with(SessionLayer::new().wrap(otel))`"]
 pub struct SessionLayer {
@@ -73,13 +78,13 @@ pub struct SessionLayer {
 }
 
 impl SessionLayer {
-    /// A layer with the default names.
+    /// Creates a layer with the default names.
     ///
     /// ```
     /// use tracing_session::SessionLayer;
     /// use tracing_subscriber::prelude::*;
     ///
-    /// // Without OpenTelemetry, for people who only log.
+    /// // Without OpenTelemetry, for logs only.
     /// let subscriber = tracing_subscriber::registry().with(SessionLayer::new());
     /// # drop(subscriber);
     /// ```
@@ -89,12 +94,11 @@ impl SessionLayer {
         }
     }
 
-    /// Adds a name of spans whose field `id` sets the session. Call it once for each name.
+    /// Adds a span name: the field `id` of spans with this name sets the session. Default: `session`.
     ///
-    /// By default this is only so for spans named `session`, and their `id` is *implicit*: it never
-    /// replaces a session that your code set in any other way. The `id` of a span whose name you add is as
-    /// explicit as a [`Session`](crate::Session) value. So if spans named `session` set your session inside another one, add
-    /// that name.
+    /// Call it once for each name. An added name sets the session explicitly, and the default name sets it
+    /// [implicitly](Self#spans-named-session). So if your spans named `session` must replace an outer session, add this
+    /// name.
     ///
     /// ```
     /// # use tracing_session::SessionLayer;
@@ -106,22 +110,24 @@ impl SessionLayer {
         self.configure(|state| state.openers.names.add_span(IdKind::Session, name))
     }
 
-    /// Adds a field that sets the session, on spans of any name. Call it once for each field. Default:
-    /// `session.id`.
+    /// Adds a field that sets the session, on spans of any name. Default: `session.id`.
     ///
-    /// A field with another name is also exported under its own name.
+    /// Call it once for each field. The value is also exported under the name of the field.
     ///
     /// ```
     /// # use tracing_session::SessionLayer;
     /// let layer = SessionLayer::new().with_session_field("conversation_id");
     /// ```
+    #[doc(alias = "conversation_id", alias = "thread_id")]
     pub fn with_session_field(self, name: impl Into<Cow<'static, str>>) -> Self {
         let name = name.into();
         keys::register(NameOf::Key, &name, IdKind::Session);
         self.configure(|state| state.openers.names.add_field(IdKind::Session, name))
     }
 
-    /// Adds a name of spans whose field `id` sets the user. Call it once for each name. Default: none.
+    /// Adds a span name: the field `id` of spans with this name sets the user. Default: none.
+    ///
+    /// Call it once for each name.
     ///
     /// ```
     /// # use tracing_session::SessionLayer;
@@ -133,7 +139,9 @@ impl SessionLayer {
         self.configure(|state| state.openers.names.add_span(IdKind::User, name))
     }
 
-    /// Adds a field that sets the user, on spans of any name. Call it once for each field. Default: `user.id`.
+    /// Adds a field that sets the user, on spans of any name. Default: `user.id`.
+    ///
+    /// Call it once for each field. The value is also exported under the name of the field.
     ///
     /// ```
     /// # use tracing_session::SessionLayer;
@@ -145,8 +153,7 @@ impl SessionLayer {
         self.configure(|state| state.openers.names.add_field(IdKind::User, name))
     }
 
-    /// Drops the default names: only names that you add make a span set a session or user, and the macros
-    /// [`session!`](crate::session!) and [`user!`](crate::user).
+    /// Drops the default names: only the macros, and the names and fields that you add, set a session or user.
     ///
     /// ```
     /// # use tracing_session::SessionLayer;
@@ -156,15 +163,13 @@ impl SessionLayer {
         self.configure(|state| state.openers.names.drop_defaults())
     }
 
-    /// Chooses by callsite which spans may set a session or user: those for which `filter` returns true.
-    /// Default: all.
+    /// Sets a filter by callsite: only spans for which it returns true may set a session or user. Default: all spans.
     ///
-    /// Use it when a library has spans or fields with the right names and another meaning: a field `session.id` of a
-    /// connection, or a span named `session` with a field `id`. Such a span never replaces a session that your code
-    /// set, but it replaces a session from headers. The spans of `session!` and `user!` always count.
+    /// Use it if a library uses the same names with another meaning, such as a field `session.id` for a connection.
+    /// Spans of `session!` and `user!` aren't filtered.
     ///
-    /// The filter is only called for spans that have such names or fields, for each span or once per callsite. So it has
-    /// to be cheap and always give the same answer for the same metadata. A second filter replaces the first one.
+    /// The layer calls the filter for spans with such names or fields only, once per span or once per callsite. So the
+    /// filter must be cheap, and return the same result for the same metadata. A second filter replaces the first one.
     ///
     /// ```
     /// # use tracing_session::SessionLayer;
@@ -178,15 +183,14 @@ impl SessionLayer {
         self.configure(|state| state.openers.names.set_filter(Box::new(filter)))
     }
 
-    /// The level up to which [`wrap_filtered`](Self::wrap_filtered) enables spans that set a session or user. Default: its
-    /// filter's.
+    /// Sets the level up to which spans that the filter of [`wrap_filtered`](Self::wrap_filtered) disables still set a
+    /// session or user. Default: the level of the filter.
     ///
-    /// Such a span sets the session for its descendants although the filter disables it. If you filter at `WARN`, for
-    /// example, and your session spans have the level `INFO`, name the level `INFO`.
+    /// If you filter at `WARN`, for example, and your session spans have the level `INFO`, set `INFO`.
     ///
-    /// Cost: the most verbose level of the subscriber, which is `log::max_level()` too, is at least this one. If it is above
-    /// the level of your filters, each disabled span or event in between costs about 2 ns, and up to 1 µs beside a layer
-    /// that is `None`.
+    /// Cost: the most verbose level of the subscriber, and so `log::max_level()`, becomes at least this level. Each
+    /// disabled span or event between the level of your filters and this level costs about 2 ns, or up to 1 µs if the
+    /// subscriber has a layer that is `None`.
     ///
     /// ```
     /// # use opentelemetry::trace::TracerProvider;
@@ -209,19 +213,20 @@ impl SessionLayer {
         self.configure(|state| state.openers.level = level.into())
     }
 
-    /// Makes each turn the root of its own trace: each span whose fields set a session id, unless an ancestor span has
-    /// set the same id. Default: the span is a child of its parent.
+    /// Makes each turn the root of its own trace. Default: a turn is a child of its parent.
     ///
-    /// For applications whose root spans are HTTP server spans, or spans of another process. Phoenix shows the
-    /// root spans of a session as its turns, and takes first input and last output from them. The root has a span link
-    /// to the span that would have been its parent, and still inherits its session.
+    /// A turn is a span whose fields set a session id, unless an ancestor has set the same id. The root has a span link
+    /// to the span that would have been its parent, and still inherits the parent's session.
     ///
-    /// The id has to be known when the span is created. An id that is recorded later, or set with
-    /// [`set_session_id`](crate::set_session_id), can't make a span a root any more. A span that is filtered out
-    /// starts no trace. The sampler is called for each root. It receives the session, the baggage and the
-    /// link, and nothing else of the parent `Context`.
+    /// Use it if your root spans are spans of an HTTP server or of another process. Phoenix shows the root spans of a
+    /// session as its turns, and takes the first input and last output from them.
     ///
-    /// Cost: about 0.5 µs for each such span.
+    /// The id must be known when the span is created, so an id that is recorded later or set with
+    /// [`set_session_id`](crate::set_session_id) makes no root. A span that is filtered out starts no trace. The
+    /// sampler is called for each root. It receives the session, the baggage and the link, and no other values of the
+    /// parent `Context`.
+    ///
+    /// Cost: about 0.5 µs for each turn.
     ///
     /// ```
     /// # use tracing_session::SessionLayer;
@@ -231,22 +236,25 @@ impl SessionLayer {
         self.configure(|state| state.openers.root_turns = true)
     }
 
-    /// Exports no session spans: they only set the session. Default: they are exported.
+    /// Stops exporting session spans: they only set the session. Default: they are exported.
     ///
-    /// For session spans that last as long as a connection or an actor, such as `info_span!("session", id = "chat-42")` around
-    /// all messages of a WebSocket. Exported, such a span would be the parent of the whole conversation, in one trace that
-    /// arrives when the connection ends.
+    /// Use it for session spans that live as long as a connection or an actor, such as `info_span!("session", id =
+    /// "chat-42")` around all messages of a WebSocket. If it were exported, such a span would put the whole
+    /// conversation into one trace, whose root arrives when the connection ends.
     ///
-    /// Session spans are the spans of [`session!`](crate::session!), and spans whose *name* makes them set the session. Other spans
-    /// are still exported, even if they have a field `session.id`. A session span is in no trace. Each span directly inside
-    /// is the root of its own trace, and has a span link to the span that was current when the session span was created.
-    /// OpenTelemetry gets no events of a session span. Other layers still receive the span and its events. `tracing` keeps the
-    /// parent of a span open until the span closes, so create the span of a connection outside the span of its request.
-    ///
-    /// Inside a session span there is no OpenTelemetry span, so headers contain no trace, and values that you put into a `Context`
-    /// outside aren't current. The span's own [`Context`](tracing_opentelemetry::OpenTelemetrySpanExt::context) has the session
-    /// that its fields set, and none that [`set_session_id`](crate::set_session_id) sets later. This needs a
+    /// Session spans are the spans of [`session!`](crate::session!), and spans whose *name* makes them set the session.
+    /// Other spans are still exported, even if they have a field `session.id`. This option needs a
     /// [`SessionTracerProvider`](crate::SessionTracerProvider).
+    ///
+    /// - A span directly inside a session span is the root of its own trace. It has a span link to the span that was
+    ///   current when the session span was created.
+    /// - No OpenTelemetry span is current in a session span, so headers contain no trace. Values that you put into a
+    ///   `Context` outside aren't current inside.
+    /// - OpenTelemetry gets no events of a session span. Other layers still receive the span and its events.
+    /// - The span's own [`Context`](tracing_opentelemetry::OpenTelemetrySpanExt::context) has the session that its
+    ///   fields set. It doesn't have a session that [`set_session_id`](crate::set_session_id) sets later.
+    /// - `tracing` keeps the parent of a span open until the span closes, so create the span of a connection outside
+    ///   the span of its request.
     ///
     /// ```
     /// # use tracing_session::SessionLayer;
@@ -256,17 +264,19 @@ impl SessionLayer {
         self.configure(|state| state.openers.unexported_session_spans = true)
     }
 
-    /// Wraps the OpenTelemetry layer. Add the result to the subscriber in place of that layer.
+    /// Wraps the OpenTelemetry layer. Add the result to the subscriber instead of that layer.
     ///
-    /// `otel` may also be wrapped in `Option`, `Box`, a filter, or `reload::Layer`. Its tracer has to come from a
-    /// [`SessionTracerProvider`](crate::SessionTracerProvider). Behind `reload::Layer` spans inherit too, but
-    /// `tracing` can't reach the current span there, so [`set_session_id`](crate::set_session_id) and its like return
-    /// an error. Never reload it to `None` while spans are entered: their session and trace stay current on the thread.
+    /// The tracer of `otel` must come from a [`SessionTracerProvider`](crate::SessionTracerProvider). `otel` may be in
+    /// an `Option`, a `Box`, a filter, or a `reload::Layer`.
     ///
-    /// Layers inside, as in `wrap(otel.and_then(other))`, see the spans that set a session or user as *contextual*,
-    /// even if they have an explicit `parent:`. The OpenTelemetry layer inherits a session only from the current
-    /// `Context`, so this layer makes the parent's `Context` current and passes contextual attributes on. A
-    /// layer that needs the explicit parent belongs beside this one, on the subscriber.
+    /// `tracing` can't reach the current span behind a `reload::Layer`. Spans still inherit there, but
+    /// [`set_session_id`](crate::set_session_id) and similar functions return an error. Never reload it to `None` while
+    /// spans are entered: their session and trace would stay current on the thread.
+    ///
+    /// Don't wrap other layers too, as in `wrap(otel.and_then(other))`, if they need the explicit `parent:` of spans.
+    /// Add them to the subscriber. The OpenTelemetry layer inherits a session only from the current `Context`. So this
+    /// layer makes the parent's `Context` current for a span that sets a session or user, and wrapped layers see this
+    /// span as *contextual*.
     ///
     /// ```
     /// # use opentelemetry::trace::TracerProvider;
@@ -282,22 +292,25 @@ impl SessionLayer {
         WrappedLayer::new(self.state, otel)
     }
 
-    /// [Wraps](Self::wrap) the OpenTelemetry layer, and filters spans and events for it. A span that is filtered out
-    /// isn't exported, but it still sets the session for its descendants.
+    /// [Wraps](Self::wrap) the OpenTelemetry layer with a filter: spans that are filtered out aren't exported, but
+    /// still set the session for their descendants.
     ///
-    /// Spans set a session up to the most verbose level of `filter`: with a filter at `INFO`, a span that the filter
-    /// disables because of its target counts, and a span of the level `DEBUG` doesn't.
-    /// [`with_opener_level`](Self::with_opener_level) raises this level. A filter without a level, such as a plain `filter_fn`,
-    /// has no limit.
+    /// Spans set a session up to the most verbose level of `filter`. With a filter at `INFO`, an `INFO` span sets the
+    /// session even if the filter disables its target, and a `DEBUG` span sets nothing. To raise the level, use
+    /// [`with_opener_level`](Self::with_opener_level). A filter without a level, such as a plain `filter_fn`, has no
+    /// limit.
     ///
-    /// This filter enables nothing else that would be disabled otherwise, beside any other layer. So
-    /// [`LevelFilter::current`](tracing::level_filters::LevelFilter::current) and `log::max_level()` are those of
-    /// `otel.with_filter(filter)`.
+    /// No other spans or events become enabled, in any layer.
+    /// [`LevelFilter::current`](tracing::level_filters::LevelFilter::current) and `log::max_level()` are the same as
+    /// with `otel.with_filter(filter)`.
     ///
-    /// If you put the filter on the OpenTelemetry layer itself, spans that it filters out can't set a session. In both cases
-    /// such a span is transparent: if it exists for another layer, its children inherit the session that it inherited when it
-    /// was created, or that [`set_session_id`](crate::set_session_id) set in it. If you put the filter on the result of
-    /// [`wrap`](Self::wrap), its children inherit the session that is current where they are created.
+    /// You can also add a filter in two other places, but there, spans that are filtered out don't set a session:
+    ///
+    /// - On the OpenTelemetry layer, as in `wrap(otel.with_filter(filter))`. As with `wrap_filtered`, a span that is
+    ///   filtered out, but enabled for another layer, passes on the session that it inherited, or that
+    ///   [`set_session_id`](crate::set_session_id) set in it.
+    /// - On the result of [`wrap`](Self::wrap). The children of a span that is filtered out inherit the session that is
+    ///   current where they are created.
     ///
     /// Cost: about 0.1 µs for each span.
     ///
@@ -325,7 +338,7 @@ impl SessionLayer {
     }
 
     fn configure(mut self, change: impl FnOnce(&mut LayerState)) -> Self {
-        // It is state only when it is made into another layer, which consumes this one.
+        // The state is shared only with the layers that `wrap` makes, and `wrap` consumes this value.
         if let Some(state) = Arc::get_mut(&mut self.state) {
             change(state);
         }

@@ -1,4 +1,5 @@
-// For docs.rs, which has no files beside the page. Of two definitions of a link, the first one counts.
+// docs.rs doesn't serve files beside the page, so the README's relative links point to its source view there.
+// Markdown uses the first definition of a link.
 #![doc = "
 [architecture]: https://docs.rs/crate/tracing-session/latest/source/docs/architecture.md
 [reliability]: https://docs.rs/crate/tracing-session/latest/source/docs/reliability.md
@@ -25,15 +26,14 @@
 //!
 //! # In libraries, in applications
 //!
-//! A library sets sessions (with [`Session`], [`session!`] or [`user!`]) and leaves the set-up to the
-//! application. Without a subscriber nothing breaks, and [`Session`] values still work: plain
-//! OpenTelemetry spans carry the session, and [`current_session`] returns it. A library must not set the
-//! default session.
+//! A library may set sessions, with [`Session`], [`session!`] or [`user!`]. Only the application sets up the layer
+//! and the provider, and sets the default session. Without a subscriber nothing breaks, and [`Session`] values still
+//! work: plain OpenTelemetry spans inherit the session, and [`current_session`] returns it.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings), allow(dead_code, unused_variables))))]
 
-// A module imports only from modules before it in this list: base, session, export, scope, tracer, layer,
+// Each module imports only from the modules before it in this list: base, session, export, scope, tracer, layer,
 // current, propagation, conversation, integrations. `tests/published/layers.rs` checks it.
 mod base {
     pub(crate) mod diagnostic;
@@ -41,7 +41,8 @@ mod base {
     pub(crate) mod setup;
     pub(crate) mod shards;
 
-    /// Locks and atomics of data that threads share. `tests/loom/` replaces them to try every order.
+    /// Locks and atomics of data that threads share. `tests/loom/` replaces them with loom's, to try every order of
+    /// threads.
     pub(crate) mod sync {
         pub(crate) use std::sync::{Mutex, MutexGuard, OnceLock, RwLock, atomic};
     }
@@ -60,7 +61,7 @@ pub mod layer;
 pub mod current;
 
 pub mod propagation {
-    //! Sessions in the headers of calls and messages, and layers for HTTP servers and clients.
+    //! Carries sessions in the headers of requests and messages, with layers for HTTP servers and clients.
 
     #[cfg(any(feature = "reqwest", feature = "tower"))]
     pub(crate) mod clients;
@@ -99,7 +100,7 @@ mod integrations {
 }
 
 pub mod processors {
-    //! Processors that add the session to log records, and to the spans of a provider that you can't wrap.
+    //! Processors that add the session to log records, and to spans of a provider that you can't wrap.
 
     pub use crate::integrations::processors::SessionSpanProcessor;
     #[cfg(feature = "logs")]
@@ -150,7 +151,7 @@ pub use tracer::SessionTracerProvider;
 pub use current::macros::__private;
 
 #[doc = include_str!("guide/introduction.md")]
-// What needs a feature is linked, and tried, where it is there.
+// Links and examples that need a feature work only with this feature.
 #[cfg_attr(
     not(all(
         feature = "fmt",

@@ -1,10 +1,10 @@
 //! A scope: the session that applies to a piece of work, with everything inherited merged in.
 //!
-//! A scope is a snapshot, made once. Where fields of a span may still be recorded, it also has one live
-//! part: the [`Opener`] of that span, or a link to the scope that it inherits such values from.
-//! How a `Context` carries a scope is in `scope/context.rs`.
+//! A scope is a snapshot, made once. If fields of a span may still be recorded, it also has a live part: the [`Opener`]
+//! of that span, or a link to the scope that it inherits such values from. `scope/context.rs` explains how a `Context`
+//! carries a scope.
 //!
-//! Scopes are locked one at a time, and no lock is held while a scope is dropped.
+//! Locks: lock one scope at a time, and hold no lock while a scope is dropped.
 
 pub(crate) mod bridge;
 pub(crate) mod context;
@@ -22,44 +22,44 @@ use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError};
 
-/// Whether a scope with a value, or with a field for one, was ever made. The layer reads it, to leave applications that set
-/// no session as they are.
+/// Whether the process has ever made a scope with a value, or with a field for one. [`Scope::make`] sets it. The layer
+/// reads it, so that applications without sessions don't pay for them.
 static ANY_EXISTS: AtomicBool = AtomicBool::new(false);
 
 pub(crate) struct Scope {
     /// Every value that applied when the scope was made.
     snapshot: Session,
-    /// Inside a turn of this session: its trace has begun already.
+    /// The scope is inside a turn of this session, whose trace has started already.
     in_turn: bool,
-    /// An exact session is set here, or outside.
+    /// An exact session is set here or in an outer scope.
     is_exact: bool,
     live: Option<Live>,
 }
 
 /// The part of a scope whose values may still change.
 struct Live {
-    /// The span that opened the scope. `None`: fields are recorded in outer scopes only.
+    /// The span that opened the scope. `None`: only outer scopes have fields that may be recorded.
     opener: Option<Arc<Opener>>,
     /// The values that may change, here or in an outer scope.
     parts: Parts,
-    /// `None` in most scopes: a session span in no other session.
+    /// `None` in most live scopes, such as that of a session span in no other session.
     state: Mutex<Option<Box<State>>>,
-    /// Counts the records of every opener that this scope inherits from, its own among them. `None`: its own
-    /// opener is the only one, and counts by itself. A counter of its own: openers that refer to one another
-    /// would form a chain.
+    /// Counts the records of all openers that this scope inherits from, including its own opener. `None`: there is only
+    /// its own opener, which has a counter itself. A shared counter, because openers that refer to each other would
+    /// form a chain.
     family: Option<Arc<AtomicU64>>,
-    /// The count that the snapshot was made at.
+    /// The count at which the snapshot was made.
     version: u64,
 }
 
-/// What a live scope inherits, or sets without fields.
+/// The values that a live scope inherits, or sets without fields.
 #[derive(Default)]
 struct State {
     /// The values that can't change any more.
     fixed: Session,
-    /// The outer scope, whose values apply where `fixed` has none.
+    /// The outer scope. Its values apply if `fixed` lacks them.
     outer: Option<Arc<Scope>>,
-    /// The values at the last count that was asked for, and this count.
+    /// A cache: the last count that was requested, and the values at this count.
     latest: Option<(u64, Session)>,
 }
 
@@ -120,7 +120,7 @@ impl Scope {
         let declared = opener.map_or(Parts::default(), |it| it.fields.declared);
         let parts = declared.and(inherited);
         let (fixed, outer) = match outer {
-            // Its own values are fixed. Those that it inherits may still be recorded in `outer`.
+            // Its own values are fixed. Inherited values may still be recorded in `outer`.
             Some(outer) if !parts.is_empty() && opener.is_none() => {
                 (Some(set.clone()), Some(outer))
             }
@@ -131,7 +131,7 @@ impl Scope {
         let live = (!parts.is_empty()).then(|| Live::new(opener, parts, fixed.clone(), outer));
         let snapshot = match &live {
             Some(live) if live.family.is_some() || live.version != 0 => live.resolve(),
-            // Nothing was recorded yet, and nothing that is recorded later is inherited.
+            // Nothing was recorded yet, and no inherited value can be recorded later.
             _ => match fixed {
                 Some(fixed) => set.inside(&fixed).uncleared(),
                 None => set.clone().uncleared(),
@@ -178,7 +178,7 @@ impl Scope {
         }
     }
 
-    /// No field of the span that opened the scope is recorded any more.
+    /// The span that opened the scope has closed, so its fields can't be recorded any more.
     pub(crate) fn close(&self) {
         if let Some(live) = &self.live {
             if let Some(opener) = &live.opener {
@@ -199,7 +199,7 @@ impl Scope {
             }
             _ => &self.snapshot,
         };
-        // In one place, so that it is inlined.
+        // Call `f` in one place, so that it is inlined.
         f(values)
     }
 
@@ -257,7 +257,7 @@ impl Live {
             version: 0,
         };
         live.skip_closed();
-        // Before the snapshot is made: a record made meanwhile makes the snapshot an old one.
+        // Read the count before the snapshot is made, so that a concurrent record makes the snapshot outdated.
         live.version = live.current_version();
         live
     }
@@ -270,7 +270,7 @@ impl Live {
         self.state().as_ref()?.outer.clone()
     }
 
-    /// Whether nothing more is recorded here. The outer scopes may be open.
+    /// Whether no field is recorded here any more. Outer scopes may still be open.
     fn is_closed(&self) -> bool {
         self.opener.as_ref().is_none_or(|it| it.is_closed())
     }
@@ -284,8 +284,8 @@ impl Live {
         }
     }
 
-    /// Takes over the values of outer scopes in which nothing is recorded any more, and lets go of them.
-    /// So jobs that spawn one another form no chain.
+    /// Copies the values of closed outer scopes, and drops the links to them. Otherwise jobs that spawn each other
+    /// would form an endless chain.
     fn skip_closed(&self) {
         if self.family.is_none() {
             return;
@@ -296,7 +296,7 @@ impl Live {
             };
             let (own, further) = around.own_values();
             let mut state = self.state();
-            // Another thread may have been faster.
+            // Another thread may have replaced `outer` already.
             let is_same = |it: &Arc<Scope>| Arc::ptr_eq(it, &outer);
             let same = state
                 .as_mut()
@@ -305,13 +305,13 @@ impl Live {
                 state.fixed = state.fixed.inside(&own);
                 state.outer = further;
             }
-            // The lock goes first, then `outer`, whose drop may end a chain.
+            // Release the lock before `outer` is dropped, which may drop a chain of scopes.
             drop(state);
         }
     }
 
-    /// The values that are set here, and the outer scope. Read under one lock: another thread may be moving
-    /// values from the one to the other.
+    /// The values that are set here, and the outer scope. Read both under one lock, because `skip_closed` in another
+    /// thread moves values between them.
     fn own_values(&self) -> (Session, Option<Arc<Scope>>) {
         let state = self.state();
         let (fixed, outer) = match &*state {
@@ -333,7 +333,7 @@ impl Live {
         }
     }
 
-    /// Every value that applies now, where that is no longer the snapshot.
+    /// Every value that applies now. The snapshot is outdated.
     #[cold]
     fn latest(&self) -> Session {
         let version = self.current_version();
@@ -355,7 +355,7 @@ impl Live {
     /// Works out every value that applies now.
     fn resolve(&self) -> Session {
         let (mut values, mut next) = self.own_values();
-        // In a loop: spans can nest deeper than the stack.
+        // A loop and no recursion, because spans can nest deeper than the stack.
         while let Some(scope) = next {
             let Some(live) = &scope.live else { break };
             let version = live.current_version();
@@ -374,7 +374,7 @@ impl Live {
     }
 }
 
-/// In a loop: a chain can be longer than the stack.
+/// A loop and no recursion, because a chain can be longer than the stack.
 impl Drop for Live {
     fn drop(&mut self) {
         let take_outer = |live: &mut Live| live.state().as_mut()?.outer.take();

@@ -1,7 +1,5 @@
-//! `Session`: the values that spans carry, as one plain value.
-//!
-//! The methods that read or combine values are in `values.rs`, and those that need a scope in `current.rs` and
-//! `current/attach.rs`.
+//! [`Session`]: a session id, a user id and further values, as one plain value.
+// Reading and combining values: `values.rs`. Methods that need a scope: `current.rs`, `current/attach.rs`.
 
 pub(crate) mod details;
 pub(crate) mod id;
@@ -22,13 +20,14 @@ use serde_json::Value as Json;
 use std::fmt::{self, Display};
 use std::sync::Arc;
 
-/// The values that the spans of one conversation carry: a session id, a user id, metadata, tags, a prompt
-/// template, and attributes of your own. Any of them may be missing.
+/// The session id, user id and further values that the spans of a conversation carry.
 ///
-/// A `Session` is a plain value. Create it once per conversation, and clone it freely (three reference counts). It
-/// becomes the current session where you [attach](Session::attach) it, wrap a [closure](Session::in_scope) or a
-/// [future](crate::InSession::in_session) in it, pass it to [`session!`](crate::session!), or
-/// [set it on the current span](Session::set_on_current_span). `Debug` shows which ids there are, and never a value.
+/// The further values are metadata, tags, a prompt template, and your own attributes. Every value is optional.
+///
+/// A `Session` is a plain value. Create it once per conversation, and clone it freely: a clone copies three reference
+/// counts. It becomes the current session when you [attach](Session::attach) it, run a [closure](Session::in_scope) or
+/// a [future](crate::InSession::in_session) in it, pass it to [`session!`](crate::session!), or [set it on the current
+/// span](Session::set_on_current_span). `Debug` shows whether the ids are set, and no values.
 ///
 /// ```
 /// use tracing_session::{Session, current_session};
@@ -40,14 +39,15 @@ use std::sync::Arc;
 /// });
 /// # Ok::<(), tracing_session::Error>(())
 /// ```
+#[doc(alias = "conversation", alias = "thread")]
 #[derive(Clone, Default)]
 pub struct Session {
     pub(crate) id: Option<Id>,
     pub(crate) user_id: Option<Id>,
     pub(crate) details: Option<Arc<Details>>,
-    /// The parts that are not inherited from an outer session.
+    /// The parts that the session doesn't inherit from an outer session.
     pub(crate) cleared: Parts,
-    /// Nothing is inherited from an outer session. It is about the place, and no part of the value.
+    /// The session inherits nothing from an outer session. `==` ignores it: see [`Session::exact`].
     pub(crate) is_exact: bool,
 }
 
@@ -59,18 +59,17 @@ impl PartialEq for Session {
 }
 
 impl Session {
-    /// A session with this id.
+    /// Creates a session with this id.
     ///
-    /// The id may be anything that implements `Display`: a string, a [`Uuid`](uuid::Uuid), an integer. It is
-    /// trimmed: white space, byte-order marks and bidirectional control characters at both ends are removed.
+    /// The id may have any type that implements `Display`, such as a string, a [`Uuid`](uuid::Uuid) or an integer.
+    /// White space, byte-order marks and bidirectional control characters at both ends are removed.
     ///
     /// Cost: about 0.2 µs.
     ///
     /// # Errors
     ///
-    /// An id is 1 to 1,024 bytes of UTF-8 after trimming, without control characters. Byte-order marks and
+    /// If the trimmed id is blank, longer than 1,024 bytes, or contains a control character. Byte-order marks and
     /// bidirectional control characters count as control characters, because an id with one looks like another id.
-    /// An id is never cut to fit.
     ///
     /// ```
     /// use tracing_session::Session;
@@ -81,11 +80,12 @@ impl Session {
     /// assert_eq!(Session::new("\t").unwrap_err().to_string(), "id is blank");
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
+    #[doc(alias = "conversation_id", alias = "thread_id")]
     pub fn new(id: impl Display) -> Result<Self, Error> {
         Ok(Self::with_id(Id::display(id)?))
     }
 
-    /// A session with a new id: a UUID of version 7, so that ids sort by the time they were made.
+    /// Creates a session with a new id: a UUID of version 7, so that ids sort by creation time.
     ///
     /// Cost: about 0.3 µs.
     ///
@@ -99,16 +99,16 @@ impl Session {
         Self::with_id(Id::generate())
     }
 
-    /// The session with the id in the environment, or a new one.
+    /// Creates a session with the id in the environment, or with a new id.
     ///
-    /// Reads `TRACING_SESSION_ID`, then TraceCtrl's `TRACECTRL_SESSION_ID`. A variable that is
-    /// blank counts as not set. A command-line agent makes this session the
-    /// [default of its process](Self::set_global_default).
+    /// Reads `TRACING_SESSION_ID`, then `TRACECTRL_SESSION_ID`, the variable of the TraceCtrl SDK. A blank variable
+    /// counts as not set. A command-line agent can make this session the [default of its
+    /// process](Self::set_global_default).
     ///
     /// # Errors
     ///
-    /// When [`Session::new`] refuses the id in the variable, or when it is a placeholder such as `null`. The error names
-    /// the variable.
+    /// If the variable contains an invalid id (see [`Session::new`]), or a placeholder such as `null`. The error
+    /// names the variable.
     ///
     /// ```
     /// use tracing_session::Session;
@@ -127,14 +127,13 @@ impl Session {
         Ok(Self::generate())
     }
 
-    /// The same session with this user.
+    /// Sets the user id.
     ///
-    /// [`Session::default`] has no id, so `Session::default().with_user("u-7")?` sets only a user: inside another
-    /// session, that session stays current.
+    /// `Session::default().with_user("u-7")?` sets only a user. Inside another session, it inherits the session id.
     ///
     /// # Errors
     ///
-    /// The rule for user ids is the one for session ids: see [`Session::new`].
+    /// If the user id is invalid: it must follow the rules for session ids in [`Session::new`].
     ///
     /// ```
     /// use tracing_session::Session;
@@ -143,12 +142,13 @@ impl Session {
     /// assert_eq!((user.id(), user.user_id()), (None, Some("u-7")));
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
+    #[doc(alias = "using_user")]
     pub fn with_user(mut self, user_id: impl Display) -> Result<Self, Error> {
         self.user_id = Some(Id::display(user_id)?);
         Ok(self)
     }
 
-    /// The session's id. `None` for a `Session` that sets only a user, for example.
+    /// Returns the session id, or `None` if this `Session` sets only other values.
     ///
     /// ```
     /// # use tracing_session::Session;
@@ -158,7 +158,7 @@ impl Session {
         self.id.as_ref().map(Id::as_str)
     }
 
-    /// The user's id.
+    /// Returns the user id, if there is one.
     ///
     /// ```
     /// # use tracing_session::Session;
@@ -168,7 +168,7 @@ impl Session {
         self.user_id.as_ref().map(Id::as_str)
     }
 
-    /// The same session without this part, and without inheriting it from an outer session.
+    /// Removes a part, and stops inheriting this part from an outer session.
     ///
     /// ```
     /// use tracing_session::{Session, current_session, session::Part};
@@ -191,13 +191,11 @@ impl Session {
         self
     }
 
-    /// The same session, which inherits nothing: where it is current, no value of an outer session applies, and neither
-    /// does the [default session](Self::set_global_default).
+    /// Makes the session exact: it inherits nothing, not even from the [default session](Self::set_global_default).
     ///
-    /// Use it for work that belongs to this session only, such as a job of another conversation. A session that you read
-    /// back with [`current_session`](crate::current_session) or [`Session::of`] is exact already, because it contains
-    /// everything that applied where you read it. So is a session in headers. Whether a session is exact isn't
-    /// a part of its value: `==`, `Debug` and headers ignore it.
+    /// Use it for work that belongs to this session only, such as a job of another conversation. Sessions from
+    /// [`current_session`](crate::current_session), [`Session::of`] and headers are exact already, because they contain
+    /// every value that applied. `==`, `Debug` and headers ignore whether a session is exact.
     ///
     /// ```
     /// use tracing_session::{Session, current_session};
@@ -216,9 +214,9 @@ impl Session {
         }
     }
 
-    /// The [exact](Self::exact) session without any value: where it is current, no session applies.
+    /// Creates an [exact](Self::exact) session without values: where it is current, no session applies.
     ///
-    /// Use it to carry the current session to a thread or a queue, also if there is none:
+    /// Use it to pass the current session to a thread or a queue, even if there is none:
     ///
     /// ```
     /// use tracing_session::{InSession, Session, current_session};
@@ -233,19 +231,19 @@ impl Session {
         Self::default().exact()
     }
 
-    /// The same session with this metadata. If you set a key twice, the last value wins.
+    /// Adds a metadata entry. If you set a key twice, the last value wins.
     ///
-    /// All metadata is exported as `metadata`, one JSON object, which is serialised once per session instead of once per
-    /// span. Inside another session, the metadata of both is merged by key. A span with its own attribute `metadata`
-    /// keeps that one: the two aren't merged.
+    /// Spans export all metadata as the attribute `metadata`, which contains one JSON object. The crate serialises it
+    /// once per session, not once per span. Inside another session, the metadata of both is merged by key. A span's
+    /// own attribute `metadata` replaces the session's, and isn't merged with it.
     ///
-    /// The value keeps its JSON type. A number that JSON doesn't have (NaN, infinity) is null. Keys are in the order in
-    /// which you set them, except keys of an object inside a value.
+    /// Values keep their JSON type. NaN and infinity become `null`. Keys stay in the order in which you set them,
+    /// except the keys of an object inside a value.
     ///
     /// # Errors
     ///
-    /// When the key is blank, longer than 1,024 bytes, or has a control character, when the value cannot be
-    /// serialised, and when the session has 128 other metadata keys already.
+    /// If the key is blank, longer than 1,024 bytes, or contains a control character, if the value can't be
+    /// serialised, or if the session already has 128 other metadata keys.
     ///
     /// ```
     /// use tracing_session::Session;
@@ -256,25 +254,25 @@ impl Session {
     /// assert_eq!(session.metadata("seats").unwrap(), 12);
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
+    #[doc(alias = "using_metadata")]
     pub fn with_metadata(self, key: &str, value: impl Serialize) -> Result<Self, Error> {
         let key = Id::check(key).map_err(|error| Error::of("metadata key", error))?;
         let value = json(value).map_err(|error| error.about(key))?;
         self.change_if_fits(|it| it.set_metadata(key, value))
     }
 
-    /// The same session with these tags too. A tag is trimmed.
+    /// Adds tags, and trims them.
     ///
-    /// They are exported as `tag.tags`, a list of strings. Inside another session, the tags of both are joined, without
-    /// duplicates. So are tags that you record again in a field of a span. A span with its own attribute `tag.tags` keeps
-    /// that one.
+    /// Spans export all tags as the attribute `tag.tags`, a list of strings. Inside another session, the tags of both
+    /// are joined without duplicates. Tags that a span's field records later are joined too. A span's own attribute
+    /// `tag.tags` replaces the session's tags.
     ///
-    /// A session has at most 128 tags, because every span exports all of them, and a long conversation could record new
-    /// ones for ever. The same limit applies to metadata keys and to [attributes](Self::with_attribute). Values over it
-    /// that fields record, or that nested sessions add, are dropped, and a warning says so once.
+    /// A session has at most 128 tags, 128 metadata keys and 128 [attributes](Self::with_attribute), because every span
+    /// exports all of them. Further values from fields or nested sessions are dropped, with one warning.
     ///
     /// # Errors
     ///
-    /// When a tag is blank, longer than 1,024 bytes, or has a control character, and when the session would have more
+    /// If a tag is blank, longer than 1,024 bytes, or contains a control character, or if the session would have more
     /// than 128 tags.
     ///
     /// ```
@@ -284,6 +282,7 @@ impl Session {
     /// assert!(session.tags().eq(["beta", "web"]));
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
+    #[doc(alias = "using_tags")]
     pub fn with_tags<T: AsRef<str>>(
         self,
         tags: impl IntoIterator<Item = T>,
@@ -294,8 +293,7 @@ impl Session {
         self.change_if_fits(|it| it.add_tags(tags))
     }
 
-    /// The same session with the template of its prompts, which contains placeholders for the variables:
-    /// `llm.prompt_template.template`.
+    /// Sets the prompt template, which spans export as `llm.prompt_template.template`.
     ///
     /// ```
     /// use std::collections::BTreeMap;
@@ -307,13 +305,14 @@ impl Session {
     ///     .with_prompt_template_variables(BTreeMap::from([("city", "Oslo")]))?;
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
+    #[doc(alias = "using_prompt_template")]
     #[must_use = "it returns the changed session: `let session = ...`"]
     pub fn with_prompt_template(self, template: impl AsRef<str>) -> Self {
         let template = details::shared(template.as_ref());
         self.change(|it| it.template = Some(template))
     }
 
-    /// The same session with the version of its prompt template: `llm.prompt_template.version`.
+    /// Sets the version of the prompt template, which spans export as `llm.prompt_template.version`.
     ///
     /// ```
     /// # use tracing_session::Session;
@@ -326,12 +325,13 @@ impl Session {
         self.change(|it| it.template_version = Some(version))
     }
 
-    /// The same session with the variables of its prompt template: `llm.prompt_template.variables`,
-    /// the text of a JSON object. They replace the variables of an outer session.
+    /// Sets the variables of the prompt template, which spans export as `llm.prompt_template.variables`.
+    ///
+    /// The attribute contains the text of a JSON object. The variables replace those of an outer session.
     ///
     /// # Errors
     ///
-    /// When they cannot be serialised as a JSON object. A map and a struct can.
+    /// If the variables can't be serialised as a JSON object. Pass a map or a struct.
     ///
     /// ```
     /// use std::collections::BTreeMap;
@@ -350,17 +350,17 @@ impl Session {
         Ok(self.change(|it| it.template_variables = Some(variables)))
     }
 
-    /// The same session with an attribute of your own, which is exported on every span in the session. Inside
-    /// another session, the attributes of both are merged by key.
+    /// Adds your own attribute, which every span in the session exports.
     ///
-    /// A span that has its own attribute with this key keeps it. [`mark_trace`](crate::mark_trace) and
-    /// [`set_on_current_span`](Self::set_on_current_span) don't write such attributes on spans that have already started,
-    /// because these may have attributes with the same keys.
+    /// Inside another session, the attributes of both are merged by key. If a span already has an attribute with this
+    /// key, the span keeps its own value. [`mark_trace`](crate::mark_trace) and
+    /// [`set_on_current_span`](Self::set_on_current_span) don't add these attributes to a span that has started,
+    /// because the span may have its own with the same key.
     ///
     /// # Errors
     ///
-    /// When the key is blank, longer than 1,024 bytes, or has a control character, when there is another method for
-    /// the key, and when the session has 128 other attributes already.
+    /// If the key is blank, longer than 1,024 bytes, or contains a control character, if another method sets this key,
+    /// such as `metadata`, or if the session already has 128 other attributes.
     ///
     /// ```
     /// use tracing_session::Session;
@@ -369,13 +369,14 @@ impl Session {
     /// assert_eq!(session.attribute("deployment.ring"), Some(&2.into()));
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
+    #[doc(alias = "using_attributes")]
     pub fn with_attribute(self, key: &str, value: impl Into<Value>) -> Result<Self, Error> {
         let key = Id::check(key).map_err(|error| Error::of("attribute key", error))?;
         let is_plain = [PLAIN_SESSION, PLAIN_USER].contains(&key);
         if VALUE_KEYS.contains(&key) || is_plain || key.starts_with(METADATA_FIELD) {
             return Err(Error::from(ErrorKind::ReservedKey).about(key));
         }
-        // Spans share the texts.
+        // An `Arc`, so that spans share the text and copy no bytes.
         let value = match value.into() {
             Value::String(text) => details::shared(text.as_str()).into(),
             other => other,

@@ -368,7 +368,7 @@ fn many_tasks(app: &App) -> Vec<SpanData> {
     // Twice around each task, 7 times in all the ways to say a session, and 6 times in `work`, or 3
     // times where the task ends early.
     watch.is_content_after(10_000 * 2 + 1_000 * 7 + 6_250 * 6 + 3_750 * 3);
-    assert_eq!(app.diagnostics.said(), Vec::<String>::new());
+    assert_eq!(app.diagnostics.messages(), Vec::<String>::new());
     let mut spans = app.spans();
     each_carries(&spans, |span| {
         let session = task_of(span).map(|task| format!("chat-{task}"));
@@ -384,7 +384,7 @@ const OF_WORK: usize = 6_250 * 6 + 3_750 * 4;
 const SHARED: usize = 3;
 
 #[test]
-fn each_of_many_tasks_keeps_to_its_own_session() {
+fn each_of_many_tasks_stays_in_its_own_session() {
     let app = App::new();
     let spans = many_tasks(&app);
     // All the ways to say a session make 13 spans.
@@ -394,7 +394,7 @@ fn each_of_many_tasks_keeps_to_its_own_session() {
 }
 
 #[test]
-fn so_does_each_where_the_spans_that_say_it_are_hidden() {
+fn each_of_many_tasks_with_filtered_out_openers_stays_in_its_own_session() {
     let app = App::with_layer(|otel| {
         let says_none = filter_fn(|metadata| {
             metadata.name() != "session" && metadata.fields().field("session.id").is_none()
@@ -409,13 +409,13 @@ fn so_does_each_where_the_spans_that_say_it_are_hidden() {
 }
 
 #[test]
-fn so_does_each_where_there_is_no_opentelemetry_layer() {
+fn each_of_many_tasks_without_an_opentelemetry_layer_stays_in_its_own_session() {
     let app = App::with_layer(|_| SessionLayer::new());
     assert_eq!(many_tasks(&app).len(), 0);
 }
 
 #[test]
-fn users_set_below_one_span_never_meet() {
+fn users_set_under_one_span_never_mix() {
     let app = App::new();
     let runtime = app.runtime();
     let watch = Arc::default();
@@ -434,7 +434,7 @@ fn users_set_below_one_span_never_meet() {
     drop(shared);
 
     watch.is_content_after(1_000 * 7);
-    assert_eq!(app.diagnostics.said(), Vec::<String>::new());
+    assert_eq!(app.diagnostics.messages(), Vec::<String>::new());
     let mut spans = app.spans();
     each_carries(&spans, |span| {
         let lobby = Some("lobby".to_owned());

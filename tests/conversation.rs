@@ -74,7 +74,7 @@ fn each_turn_is_a_trace_linked_to_the_turn_before() {
             .iter()
             .all(|span| values(span, "session.id") == ["chat-42"])
     );
-    assert!(app.diagnostics.said().is_empty());
+    assert!(app.diagnostics.messages().is_empty());
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn ids_are_those_of_the_last_turn() {
 // Inside other spans
 
 #[test]
-fn turn_inside_a_request_begins_a_trace_with_a_link_there_too() {
+fn turn_inside_a_request_begins_a_trace_with_a_link_to_the_request() {
     for root_turns in [false, true] {
         let app = app(root_turns);
         let mut chat = chat();
@@ -157,7 +157,7 @@ fn in_one_trace_the_first_turn_inside_a_request_begins_it_and_the_others_stay_in
 }
 
 #[test]
-fn turn_inherits_what_is_in_force_around_it_and_says_its_own() {
+fn turn_inherits_current_values_and_sets_its_own() {
     let app = App::new();
     let mut chat = chat();
     user!("u-7").in_scope(|| take(&mut chat, "of the user around"));
@@ -186,7 +186,7 @@ fn turn_inherits_what_is_in_force_around_it_and_says_its_own() {
 }
 
 #[test]
-fn user_that_is_learnt_inside_stands_on_the_turn() {
+fn user_recorded_inside_is_on_the_turn() {
     let app = App::new();
     let turn = chat().turn("one");
     turn.span().record("user.id", "u-7");
@@ -207,7 +207,7 @@ fn turn_of_a_session_without_an_id_gets_one() {
 // Spans of one's own
 
 #[test]
-fn closure_makes_the_turn_a_span_of_ones_own() {
+fn closure_creates_the_span_of_the_turn() {
     for root_turns in [false, true] {
         let app = app(root_turns);
         for mut chat in [chat(), chat().in_one_trace()] {
@@ -245,7 +245,7 @@ fn closure_makes_the_turn_a_span_of_ones_own() {
 
 /// That a trace begins with the turn holds for the turn, and for nothing that comes after it.
 #[test]
-fn span_inside_a_turn_that_is_put_below_the_span_around_it_is_there() {
+fn span_inside_a_turn_with_an_explicit_outer_parent_is_under_that_parent() {
     let app = App::new();
     let mut chat = chat();
     info_span!("http").in_scope(|| {
@@ -275,7 +275,7 @@ fn span_inside_a_turn_that_is_put_below_the_span_around_it_is_there() {
 }
 
 #[test]
-fn span_of_ones_own_may_say_more_and_an_id_of_its_own() {
+fn custom_span_may_set_more_values_and_an_id() {
     let app = App::new();
     let mut chat = chat();
     let closure = || info_span!("one", user.id = "u-7", metadata.plan = "pro");
@@ -294,7 +294,7 @@ fn span_of_ones_own_may_say_more_and_an_id_of_its_own() {
 
 /// As `RUST_LOG=my_app=debug` is: a turn of a name would be disabled.
 #[test]
-fn span_of_ones_own_passes_filters_for_its_target() {
+fn custom_span_passes_filters_for_its_target() {
     use tracing_subscriber::filter::Targets;
     let app = App::with_layer(|otel| {
         let filter = Targets::new().with_target("my_app", tracing::Level::DEBUG);
@@ -315,7 +315,7 @@ fn span_of_ones_own_passes_filters_for_its_target() {
 }
 
 #[test]
-fn span_of_ones_own_has_its_session_for_people_who_only_log() {
+fn custom_span_has_its_session_without_opentelemetry() {
     use tracing_subscriber::prelude::*;
     let _default = tracing_subscriber::registry()
         .with(SessionLayer::new())
@@ -338,7 +338,7 @@ fn closure_that_panics_leaves_nothing_behind() {
 }
 
 #[test]
-fn what_else_is_in_the_context_reaches_the_turn_and_those_below() {
+fn other_values_of_the_context_reach_the_turn_and_its_descendants() {
     #[derive(Debug, PartialEq)]
     struct Tenant(&'static str);
     let _app = App::new();
@@ -365,7 +365,7 @@ fn suppressed_telemetry_stays_suppressed() {
 // When the conversation moves on
 
 #[test]
-fn turn_that_is_dropped_does_not_move_it() {
+fn dropped_turn_does_not_move_the_conversation() {
     let app = App::new();
     for mut chat in [chat(), chat().in_one_trace()] {
         app.exporter.reset();
@@ -385,7 +385,7 @@ fn turn_that_is_dropped_does_not_move_it() {
 }
 
 #[test]
-fn first_turn_that_is_dropped_is_no_trace_to_go_on_with() {
+fn dropped_first_turn_leaves_no_trace_to_continue() {
     let _app = App::new();
     let mut chat = chat();
     drop(chat.turn("failed"));
@@ -393,7 +393,7 @@ fn first_turn_that_is_dropped_is_no_trace_to_go_on_with() {
 }
 
 #[tokio::test]
-async fn turn_that_is_cancelled_does_not_move_it() {
+async fn cancelled_turn_does_not_move_the_conversation() {
     let app = App::new();
     let mut chat = chat();
     take(&mut chat, "one");
@@ -409,7 +409,7 @@ async fn turn_that_is_cancelled_does_not_move_it() {
 }
 
 #[tokio::test]
-async fn turn_that_is_still_streaming_does_not_move_it() {
+async fn streaming_turn_does_not_move_the_conversation() {
     let app = App::new();
     let mut chat = chat();
     take(&mut chat, "one");
@@ -424,7 +424,7 @@ async fn turn_that_is_still_streaming_does_not_move_it() {
 }
 
 #[test]
-fn turns_that_are_under_way_at_once_follow_the_one_that_was_finished_last() {
+fn concurrent_turns_follow_the_last_finished_turn() {
     let app = App::new();
     let mut chat = chat();
     take(&mut chat, "one");
@@ -440,7 +440,7 @@ fn turns_that_are_under_way_at_once_follow_the_one_that_was_finished_last() {
 }
 
 #[test]
-fn in_one_trace_turns_with_none_finished_before_them_hang_below_the_first() {
+fn in_one_trace_turns_are_children_of_the_first_until_one_is_finished() {
     let app = App::new();
     let mut chat = chat().in_one_trace();
     drop(chat.turn("failed"));
@@ -477,7 +477,7 @@ fn turns_may_be_finished_by_other_tasks() {
 // Beginning anew
 
 #[test]
-fn reset_begins_a_session_that_knows_the_one_before() {
+fn reset_begins_a_session_with_the_previous_id() {
     let app = App::new();
     for mut chat in [chat(), chat().in_one_trace()] {
         app.exporter.reset();
@@ -525,7 +525,7 @@ fn without_a_subscriber_nothing_breaks() {
 }
 
 #[test]
-fn for_people_who_only_log_the_turn_has_its_session() {
+fn turn_has_its_session_without_opentelemetry() {
     use tracing_subscriber::prelude::*;
     let _default = tracing_subscriber::registry()
         .with(SessionLayer::new())
@@ -539,7 +539,7 @@ fn for_people_who_only_log_the_turn_has_its_session() {
 }
 
 #[test]
-fn turn_that_a_filter_hides_does_not_move_the_conversation() {
+fn filtered_out_turn_does_not_move_the_conversation() {
     let app = App::with_layer(|otel| {
         let hides = tracing_subscriber::filter::filter_fn(|span| span.name() != "turn");
         SessionLayer::new().wrap_filtered(otel, hides)
@@ -551,7 +551,7 @@ fn turn_that_a_filter_hides_does_not_move_the_conversation() {
 }
 
 #[test]
-fn turn_that_is_not_sampled_moves_it_all_the_same() {
+fn unsampled_turn_moves_the_conversation() {
     use opentelemetry_sdk::trace::Sampler;
     let app = App::with_provider(
         |builder| builder.with_sampler(Sampler::ParentBased(Box::new(Sampler::AlwaysOff))),
@@ -568,7 +568,7 @@ fn turn_that_is_not_sampled_moves_it_all_the_same() {
 
 /// Said once for the process, so in a process of its own.
 #[test]
-fn turn_that_a_filter_disables_is_told_of_once() {
+fn turn_that_a_filter_disables_is_reported_once() {
     use tracing_subscriber::filter::Targets;
     use tracing_subscriber::prelude::*;
     if !support::alone(test_name!(), &[]) {
@@ -587,14 +587,14 @@ fn turn_that_a_filter_disables_is_told_of_once() {
     let none_of_ours = subscriber().with(filter()).set_default();
     take(&mut chat, "without a layer of ours");
     drop(none_of_ours);
-    assert_eq!(app.diagnostics.said(), Vec::<String>::new());
+    assert_eq!(app.diagnostics.messages(), Vec::<String>::new());
     let subscriber = subscriber().with(SessionLayer::new()).with(filter());
     let _default = subscriber.set_default();
     for _ in 0..2 {
         take(&mut chat, "one");
     }
     assert_eq!(
-        app.diagnostics.said(),
+        app.diagnostics.messages(),
         [
             "the turns of a `Conversation` are not exported because a filter disables their spans: enable the \
              target `tracing_session` at the level INFO, or give `Conversation::turn` a closure that creates a \
@@ -605,10 +605,10 @@ fn turn_that_a_filter_disables_is_told_of_once() {
 
 /// As `RUST_LOG=my_app=debug` is: then nobody would hear the warning.
 #[test]
-fn turn_that_a_filter_disables_with_our_warnings_is_told_of_on_standard_error() {
+fn turn_that_a_filter_disables_with_our_warnings_is_reported_on_standard_error() {
     use tracing_subscriber::filter::Targets;
     use tracing_subscriber::prelude::*;
-    let Some(printed) = support::said_alone(test_name!(), &[]) else {
+    let Some(printed) = support::output_alone(test_name!(), &[]) else {
         let filter = Targets::new().with_target("my_app", tracing::Level::DEBUG);
         let subscriber = tracing_subscriber::registry().with(SessionLayer::new());
         let _default = subscriber.with(filter).set_default();

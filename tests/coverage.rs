@@ -1,6 +1,6 @@
 //! Coverage: the spans in a session and in none, by callsite, with the likely reason.
 
-use crate::support::{App, alone, remote, said_alone, session, values};
+use crate::support::{App, alone, output_alone, remote, session, values};
 use futures_util::FutureExt;
 use opentelemetry::trace::{Tracer, TracerProvider};
 use opentelemetry::{Context, global};
@@ -250,7 +250,7 @@ fn many_names_are_counted_in_few_rows() {
 fn shutdown_prints_the_share_and_the_variable_the_table() {
     let run = |on: &[(&str, &str)]| {
         let test = test_name!();
-        said_alone(test, on)
+        output_alone(test, on)
     };
     if let Some(said) = run(&[("TRACING_SESSION_COVERAGE", "1")]) {
         assert!(said.contains("50 % of 2 spans had a session."), "{said}");
@@ -271,7 +271,7 @@ fn shutdown_prints_the_share_and_the_variable_the_table() {
 
 #[test]
 fn summary_is_one_line() {
-    let Some(said) = said_alone(test_name!(), &[]) else {
+    let Some(said) = output_alone(test_name!(), &[]) else {
         let provider = SessionTracerProvider::new(SdkTracerProvider::default()).with_coverage();
         let tracer = provider.tracer("app");
         (0..1_999).for_each(|_| tracer.in_span("out", |_| {}));

@@ -34,7 +34,7 @@ fn exports(app: &App, expected: &[&str]) {
     spans.sort_by_key(|span| span.start_time);
     let lines: Vec<_> = spans.iter().map(line).collect();
     assert_eq!(lines, expected, "\n{}", app.tree());
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }
 
 fn span(name: &'static str) {

@@ -241,7 +241,7 @@ fn all_dialects_can_be_written_at_once() {
 }
 
 #[test]
-fn table_of_ones_own_is_written() {
+fn custom_dialect_is_exported() {
     const OURS: Dialect = Dialect::new();
     let ours = OURS
         .with_session_key("acme.conversation")
@@ -267,7 +267,7 @@ fn table_of_ones_own_is_written() {
 }
 
 #[test]
-fn key_that_is_there_already_is_not_written_twice() {
+fn existing_key_is_not_written_twice() {
     let dialect = Dialect::OPENINFERENCE
         .with_session_key("session.id")
         .with_user_key("user.id")
@@ -289,7 +289,7 @@ fn key_that_is_there_already_is_not_written_twice() {
 }
 
 #[test]
-fn key_of_two_dialects_means_what_it_means_in_the_first() {
+fn key_of_two_dialects_keeps_its_meaning_from_the_first() {
     let of_session = Dialect::new().with_session_key("acme.id");
     let of_user = Dialect::new().with_user_key("acme.id");
     for (dialect, id) in [
@@ -304,7 +304,7 @@ fn key_of_two_dialects_means_what_it_means_in_the_first() {
 }
 
 #[test]
-fn prompt_template_and_attributes_of_ones_own_have_the_same_keys_in_all() {
+fn prompt_template_and_own_attributes_have_the_same_keys_in_all() {
     let session = Session::default()
         .with_prompt_template("Say {word}")
         .with_prompt_template_version("v1")
@@ -369,7 +369,7 @@ fn own_attribute_under_a_key_of_the_dialect_wins_and_is_not_doubled() {
 }
 
 #[test]
-fn own_id_under_a_key_of_the_dialect_leaves_the_session_alone() {
+fn own_id_under_a_key_of_the_dialect_does_not_change_the_session() {
     let session = Session::new("chat-42").unwrap();
     let work = |own: &'static str| {
         let spans = exported(Dialect::OPENINFERENCE.and(Dialect::LANGFUSE), |_| {
@@ -469,7 +469,7 @@ fn metadata_with_the_name_of_an_id_does_not_take_its_place() {
 }
 
 #[test]
-fn metadata_with_the_name_of_an_id_is_written_where_there_is_no_id() {
+fn metadata_with_the_name_of_an_id_is_written_if_there_is_no_id() {
     let session = Session::default().with_metadata("user_id", "metadata");
     let spans = exported(Dialect::TRACELOOP, |_| {
         session
@@ -481,7 +481,7 @@ fn metadata_with_the_name_of_an_id_is_written_where_there_is_no_id() {
 }
 
 #[test]
-fn several_providers_have_each_its_own_dialect() {
+fn several_providers_have_separate_dialects() {
     let mut providers = Vec::new();
     for (_, dialect, expected) in table() {
         let exporter = InMemorySpanExporter::default();
@@ -508,7 +508,7 @@ fn several_providers_have_each_its_own_dialect() {
 }
 
 #[test]
-fn what_is_recorded_late_is_written_in_the_dialect() {
+fn value_recorded_later_is_written_in_the_dialect() {
     let spans = exported(Dialect::LANGFUSE, |_| {
         let span = session!("chat-42", metadata.plan = tracing::field::Empty, tags = "a");
         span.record("user.id", "u-7").record("metadata.plan", "pro");
@@ -526,7 +526,7 @@ fn what_is_recorded_late_is_written_in_the_dialect() {
 }
 
 #[test]
-fn plain_session_and_user_are_left_alone_where_that_is_switched_off() {
+fn plain_session_and_user_are_unchanged_if_renaming_is_off() {
     let exporter = InMemorySpanExporter::default();
     let sdk = SdkTracerProvider::builder().with_simple_exporter(exporter.clone());
     let provider = SessionTracerProvider::new(sdk.build()).without_renaming_plain_attributes();

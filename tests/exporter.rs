@@ -58,7 +58,7 @@ fn details() -> Session {
 }
 
 #[test]
-fn two_exporters_of_one_provider_speak_two_dialects() {
+fn two_exporters_of_one_provider_have_two_dialects() {
     let (phoenix, langfuse) = (
         InMemorySpanExporter::default(),
         InMemorySpanExporter::default(),
@@ -195,7 +195,7 @@ mod own {
 
     /// Constants of equal text may have one address, most of all where code is optimised.
     #[test]
-    fn keys_of_the_same_text_are_told_apart() {
+    fn keys_with_the_same_text_are_distinguished() {
         const OF_CONST: &str = "metadata";
         static OF_STATIC: &str = "metadata";
         static BYTES: [u8; 8] = *b"metadata";
@@ -280,7 +280,7 @@ fn own_id_of_openinference_is_exported_under_the_key_of_the_dialect() {
 }
 
 #[test]
-fn own_key_of_the_dialect_leaves_the_session_alone() {
+fn own_key_of_the_dialect_does_not_change_the_session() {
     let own = || KeyValue::new("gen_ai.conversation.id", "conv_1");
     let session = || Session::new("chat-42").unwrap().attributes();
     let both = Dialect::OPENINFERENCE.and(Dialect::GEN_AI);
@@ -394,7 +394,7 @@ fn attribute_that_is_set_again_counts_with_its_last_value() {
 }
 
 #[test]
-fn all_else_keeps_its_order_its_type_and_its_value() {
+fn other_attributes_keep_their_order_type_and_value() {
     let others = [
         KeyValue::new("a", 1),
         KeyValue::new("metadata.step", 2.5),
@@ -439,7 +439,7 @@ fn all_else_keeps_its_order_its_type_and_its_value() {
 }
 
 #[test]
-fn attribute_of_the_session_is_exported_as_it_is() {
+fn attribute_of_the_session_is_exported_unchanged() {
     let session = chat().with_attribute("langfuse.user.id", "of the session");
     let session = session.and_then(|it| it.with_attribute("ring", 2)).unwrap();
     let span = exported(Dialect::LANGFUSE, session.attributes());
@@ -556,7 +556,7 @@ mod plain {
     }
 
     #[test]
-    fn attributes_keep_their_names_where_that_is_switched_off() {
+    fn attributes_keep_their_names_if_renaming_is_off() {
         let span = exported_with(
             |it| it.without_renaming_plain_attributes(),
             with_plain(chat().attributes()),

@@ -58,7 +58,7 @@ fn work() {
 }
 
 #[test]
-fn ids_stand_at_the_end_of_a_line() {
+fn ids_are_at_the_end_of_a_line() {
     let full = |layer: fmt::Layer<Base>| layer.without_time().map_event_format(with_session);
     assert_eq!(
         printed(full, work),
@@ -70,7 +70,7 @@ fn ids_stand_at_the_end_of_a_line() {
 }
 
 #[test]
-fn ids_stand_at_the_end_of_a_compact_line() {
+fn ids_are_at_the_end_of_a_compact_line() {
     let compact = |layer: fmt::Layer<Base>| {
         let layer = layer.compact().without_time();
         layer.map_event_format(with_session)
@@ -85,7 +85,7 @@ fn ids_stand_at_the_end_of_a_compact_line() {
 }
 
 #[test]
-fn ids_are_a_line_of_their_own_where_an_event_has_several() {
+fn ids_are_a_separate_line_if_an_event_has_several() {
     let pretty = |layer: fmt::Layer<Base>| {
         let layer = layer.pretty().without_time().with_file(false);
         layer.with_line_number(false).map_event_format(with_session)
@@ -104,7 +104,7 @@ fn ids_are_a_line_of_their_own_where_an_event_has_several() {
 }
 
 #[test]
-fn colours_are_those_of_the_layer() {
+fn colours_follow_the_layer() {
     let colored = |layer: fmt::Layer<Base>| layer.with_ansi(true).without_time();
     let plain = printed(colored, || info!(tokens = 12, "answered"));
     assert!(plain.contains("\x1b[3mtokens\x1b[0m\x1b[2m=\x1b[0m12"));
@@ -161,7 +161,7 @@ fn ids_are_members_of_the_object() {
 }
 
 #[test]
-fn whatever_an_id_holds_the_line_is_right() {
+fn line_is_valid_with_any_id() {
     let ids = [
         "a\"b",
         "a\\b",
@@ -184,7 +184,7 @@ fn whatever_an_id_holds_the_line_is_right() {
 }
 
 #[test]
-fn object_without_members_is_right_too() {
+fn object_without_members_is_valid_too() {
     let json = |layer: fmt::Layer<Base>| {
         let layer = layer.json().without_time().with_level(false);
         let layer = layer.with_target(false).flatten_event(true);
@@ -237,7 +237,7 @@ fn message_of_several_lines_ends_with_the_ids() {
 }
 
 #[test]
-fn session_is_in_what_a_fmt_subscriber_prints() {
+fn session_is_on_the_lines_of_a_fmt_subscriber() {
     let printed = Printed::default();
     let subscriber = tracing_subscriber::fmt()
         .json()

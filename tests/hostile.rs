@@ -32,37 +32,37 @@ fn replay(target: &str, check: impl Fn(&[u8])) {
 }
 
 #[test]
-fn what_a_fuzzer_found_of_headers() {
+fn headers_that_a_fuzzer_found() {
     if alone(test_name!(), &[ENVIRONMENT]) {
         replay("headers", headers::check_file);
     }
 }
 
 #[test]
-fn what_a_fuzzer_found_of_states() {
+fn states_that_a_fuzzer_found() {
     replay("state", state::check);
 }
 
 #[test]
-fn what_a_fuzzer_found_of_ids() {
+fn ids_that_a_fuzzer_found() {
     replay("ids", ids::check);
 }
 
 #[test]
-fn what_a_fuzzer_found_of_fields() {
+fn fields_that_a_fuzzer_found() {
     replay("fields", fields::check);
 }
 
 #[cfg(unix)]
 #[test]
-fn what_a_fuzzer_found_of_settings() {
+fn settings_that_a_fuzzer_found() {
     if alone(test_name!(), &[]) {
         replay("settings", settings::check);
     }
 }
 
 #[test]
-fn what_is_long() {
+fn long_inputs() {
     if !alone(test_name!(), &[ENVIRONMENT]) {
         return;
     }
@@ -106,7 +106,7 @@ fn what_is_long() {
 }
 
 #[test]
-fn what_breaks_headers() {
+fn inputs_that_break_headers() {
     if !alone(test_name!(), &[ENVIRONMENT]) {
         return;
     }
@@ -172,7 +172,7 @@ fn what_breaks_headers() {
 }
 
 #[test]
-fn what_is_many() {
+fn many_inputs() {
     if !alone(test_name!(), &[ENVIRONMENT]) {
         return;
     }
@@ -194,7 +194,7 @@ fn what_is_many() {
 }
 
 #[test]
-fn what_an_application_puts_into_baggage() {
+fn baggage_of_an_application() {
     if !alone(test_name!(), &[ENVIRONMENT]) {
         return;
     }

@@ -76,7 +76,7 @@ fn explicit_children_inherit_from_their_parent_entered_or_not() {
 }
 
 #[test]
-fn explicit_child_that_opens_a_scope_keeps_the_other_value_of_its_parent() {
+fn explicit_child_that_sets_one_id_inherits_the_other() {
     let app = App::new();
     let session = session!("chat-42");
     let _elsewhere = user!("u-1").entered();
@@ -94,7 +94,7 @@ fn explicit_child_that_opens_a_scope_keeps_the_other_value_of_its_parent() {
 // B3
 
 #[test]
-fn spans_that_are_never_entered_inherit_and_open_scopes() {
+fn spans_that_are_never_entered_inherit_and_set_sessions() {
     let app = App::new();
     let session = session!("chat-42");
     drop(info_span!(parent: &session, "child"));
@@ -113,7 +113,7 @@ fn spans_that_are_never_entered_inherit_and_open_scopes() {
 // B4
 
 #[test]
-fn tasks_threads_and_streams_keep_the_scope_that_they_were_made_in() {
+fn tasks_threads_and_streams_keep_the_session_they_were_created_in() {
     let app = App::new();
     let step = |name: &'static str| match name {
         "awaited" => info_span!("awaited"),
@@ -167,7 +167,7 @@ fn tasks_threads_and_streams_keep_the_scope_that_they_were_made_in() {
 }
 
 #[test]
-fn session_value_goes_with_a_spawned_future_and_a_stream() {
+fn session_value_moves_with_a_spawned_future_and_a_stream() {
     let app = App::new();
     app.runtime().block_on(async {
         let session = Session::new("chat-42").unwrap();
@@ -194,7 +194,7 @@ fn session_value_goes_with_a_spawned_future_and_a_stream() {
 }
 
 #[test]
-fn stream_in_a_session_says_how_many_items_it_has() {
+fn stream_in_a_session_has_a_size_hint() {
     let items = futures_util::stream::iter(0..3).in_session(Session::generate());
     assert_eq!(items.size_hint(), (3, Some(3)));
 }

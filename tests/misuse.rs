@@ -46,14 +46,14 @@ const BESIDE: &str = "spans are exported without their session because the `Sess
     layer, not around it: use `SessionLayer::new().wrap(otel_layer)` in place of both";
 
 #[test]
-fn without_the_provider_one_diagnostic_says_what_to_write() {
+fn without_the_provider_one_diagnostic_tells_the_fix() {
     let (provider, exporter) = plain_provider();
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
     let (_, diagnostics, _default) = install(SessionLayer::new().wrap(otel));
     for _ in 0..3 {
         session!("secret-42").in_scope(|| info_span!("below").in_scope(|| {}));
     }
-    assert_eq!(diagnostics.said(), [NO_PROVIDER]);
+    assert_eq!(diagnostics.messages(), [NO_PROVIDER]);
     let spans = exporter.get_finished_spans().unwrap();
     assert_eq!(spans.len(), 6);
     let keys = spans
@@ -66,7 +66,7 @@ fn without_the_provider_one_diagnostic_says_what_to_write() {
 }
 
 #[test]
-fn without_the_provider_setting_a_value_is_an_error_and_leaves_no_trace() {
+fn setting_a_value_without_the_provider_is_an_error_without_effect() {
     let (provider, exporter) = plain_provider();
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
     let (_, _, _default) = install(SessionLayer::new().wrap(otel));
@@ -88,7 +88,7 @@ fn without_the_provider_setting_a_value_is_an_error_and_leaves_no_trace() {
 }
 
 #[test]
-fn layer_beside_the_opentelemetry_layer_is_told_once() {
+fn layer_beside_the_opentelemetry_layer_is_reported_once() {
     for (session_layer_first, in_vec) in
         [(true, false), (false, false), (true, true), (false, true)]
     {
@@ -105,13 +105,13 @@ fn layer_beside_the_opentelemetry_layer_is_told_once() {
         for _ in 0..3 {
             session!("secret-42").in_scope(|| info_span!("below").in_scope(|| {}));
         }
-        assert_eq!(diagnostics.said(), [BESIDE]);
+        assert_eq!(diagnostics.messages(), [BESIDE]);
     }
 }
 
 /// `Vec` doesn't tell its layers the dispatcher.
 #[test]
-fn without_the_provider_a_layer_in_a_vec_tells_so_too() {
+fn without_the_provider_a_layer_in_a_vec_emits_the_diagnostic_too() {
     let (provider, _exporter) = plain_provider();
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
     let layers = vec![
@@ -122,11 +122,11 @@ fn without_the_provider_a_layer_in_a_vec_tells_so_too() {
     for _ in 0..3 {
         session!("secret-42").in_scope(|| info_span!("below").in_scope(|| {}));
     }
-    assert_eq!(diagnostics.said(), [NO_PROVIDER]);
+    assert_eq!(diagnostics.messages(), [NO_PROVIDER]);
 }
 
 #[test]
-fn without_the_provider_hidden_spans_do_not_keep_the_diagnostic_back() {
+fn without_the_provider_filtered_out_spans_do_not_delay_the_diagnostic() {
     let (provider, _exporter) = plain_provider();
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
     let otel = otel.with_filter(LevelFilter::INFO);
@@ -134,15 +134,15 @@ fn without_the_provider_hidden_spans_do_not_keep_the_diagnostic_back() {
     for _ in 0..3 {
         tracing::debug_span!("session", id = "hidden").in_scope(|| {});
     }
-    assert_eq!(diagnostics.said(), [""; 0]);
+    assert_eq!(diagnostics.messages(), [""; 0]);
     session!("chat-42").in_scope(|| {});
-    assert_eq!(diagnostics.said(), [NO_PROVIDER]);
+    assert_eq!(diagnostics.messages(), [NO_PROVIDER]);
 }
 
 /// Any span tells who makes it, and a session may be a value. Of spans that nobody exports, some are
 /// looked at.
 #[test]
-fn without_the_provider_hidden_spans_do_not_keep_the_search_going_forever() {
+fn without_the_provider_the_setup_check_of_filtered_out_spans_ends() {
     let value = || {
         let session = Session::new("chat-42").unwrap();
         session.in_scope(|| info_span!("in a value").in_scope(|| {}));
@@ -155,35 +155,35 @@ fn without_the_provider_hidden_spans_do_not_keep_the_search_going_forever() {
         for _ in 0..hidden {
             tracing::debug_span!("hidden").in_scope(|| {});
         }
-        assert_eq!(diagnostics.said(), [""; 0]);
+        assert_eq!(diagnostics.messages(), [""; 0]);
         value();
         let expected = if is_told { &[NO_PROVIDER][..] } else { &[] };
-        assert_eq!(diagnostics.said(), expected, "{hidden}");
+        assert_eq!(diagnostics.messages(), expected, "{hidden}");
         session!("chat-42").in_scope(|| {});
-        assert_eq!(diagnostics.said(), [NO_PROVIDER], "{hidden}");
+        assert_eq!(diagnostics.messages(), [NO_PROVIDER], "{hidden}");
     }
 }
 
 #[test]
-fn field_that_holds_no_id_is_told_of_while_the_span_is_open() {
-    fn said_while_open(layer: impl Layer<support::Base> + Send + Sync) {
+fn invalid_field_is_reported_while_the_span_is_open() {
+    fn messages_while_open(layer: impl Layer<support::Base> + Send + Sync) {
         let (_, diagnostics, _default) = install(layer);
         let span = info_span!("session", id = " ");
-        span.in_scope(|| assert_eq!(diagnostics.said().len(), 1));
+        span.in_scope(|| assert_eq!(diagnostics.messages().len(), 1));
         let span = info_span!("user", user.id = tracing::field::Empty);
         span.record("user.id", " ");
-        assert_eq!(diagnostics.said().len(), 2);
+        assert_eq!(diagnostics.messages().len(), 2);
         drop(info_span!("session", id = " "));
-        assert_eq!(diagnostics.said().len(), 3, "not entered");
+        assert_eq!(diagnostics.messages().len(), 3, "not entered");
     }
     let provider = SessionTracerProvider::new(SdkTracerProvider::default());
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
-    said_while_open(SessionLayer::new().wrap(otel));
-    said_while_open(SessionLayer::new());
+    messages_while_open(SessionLayer::new().wrap(otel));
+    messages_while_open(SessionLayer::new());
 }
 
 #[test]
-fn set_up_that_is_right_is_not_complained_of() {
+fn correct_setup_gets_no_diagnostic() {
     let (provider, _exporter) = plain_provider();
     let provider = SessionTracerProvider::new(provider);
     let otel = || tracing_opentelemetry::layer().with_tracer(provider.tracer("app"));
@@ -199,7 +199,7 @@ fn set_up_that_is_right_is_not_complained_of() {
             let _suppressed = opentelemetry::Context::enter_telemetry_suppressed_scope();
             session!("chat-43").in_scope(|| {});
         }
-        assert_eq!(diagnostics.said(), [""; 0]);
+        assert_eq!(diagnostics.messages(), [""; 0]);
     };
     let (_, diagnostics, _default) = install(SessionLayer::new().wrap(otel()));
     work(diagnostics);
@@ -250,9 +250,9 @@ fn no_value_of_an_id_is_in_a_diagnostic_an_error_or_a_debug_output() {
         format!("{:?}", Session::new(&too_long).unwrap_err()),
         in_extensions,
         format!("{:?} {:?}", opentelemetry::Context::current(), dispatch),
-        diagnostics.said().join("\n"),
+        diagnostics.messages().join("\n"),
     ];
-    assert_eq!(diagnostics.said().len(), 2);
+    assert_eq!(diagnostics.messages().len(), 2);
     assert!(outputs[1].starts_with("Session { id: Some(<hidden>), user_id: Some(<hidden>)"));
     for output in outputs {
         assert!(!output.contains("secret"), "{output}");
@@ -260,7 +260,7 @@ fn no_value_of_an_id_is_in_a_diagnostic_an_error_or_a_debug_output() {
 }
 
 #[test]
-fn attribute_named_like_one_of_ours_is_its_authors() {
+fn attribute_with_an_internal_name_belongs_to_its_author() {
     let (provider, exporter) = plain_provider();
     let tracer = SessionTracerProvider::new(provider).tracer("library");
     let name = String::from("tracing_session.handover");
@@ -277,7 +277,7 @@ fn attribute_named_like_one_of_ours_is_its_authors() {
 // D2
 
 #[test]
-fn without_a_subscriber_nothing_breaks_and_session_values_still_scope() {
+fn without_a_subscriber_nothing_breaks_and_session_values_still_apply() {
     let (provider, exporter) = plain_provider();
     let tracer = SessionTracerProvider::new(provider).tracer("library");
     session!("nobody listens").in_scope(|| assert_eq!(current_session(), None));
@@ -370,21 +370,21 @@ fn logs_only(layer: impl Layer<support::Base> + Send + Sync) {
     assert_eq!(inside.as_deref(), Some("chat-46"));
     assert!(set_session_id("chat-47").unwrap_err().is_no_span());
     is(None);
-    assert_eq!(diagnostics.said(), [""; 0]);
+    assert_eq!(diagnostics.messages(), [""; 0]);
 }
 
 #[test]
-fn without_an_opentelemetry_layer_the_current_session_is_known_on_every_thread() {
+fn current_session_works_on_every_thread_without_an_opentelemetry_layer() {
     logs_only(SessionLayer::new());
 }
 
 #[test]
-fn around_no_layer_the_current_session_is_known_on_every_thread() {
+fn current_session_works_on_every_thread_around_a_layer_that_is_none() {
     logs_only(SessionLayer::new().wrap(None::<support::Otel>));
 }
 
 #[test]
-fn without_an_opentelemetry_layer_spans_of_a_hidden_filter_are_not_bound() {
+fn setting_a_value_in_a_span_that_the_session_layers_filter_disables_is_an_error() {
     let (_, _, _default) = install(Layer::with_filter(SessionLayer::new(), LevelFilter::INFO));
     info_span!("root").in_scope(|| {
         let _hidden = tracing::debug_span!("task").entered();
@@ -395,7 +395,7 @@ fn without_an_opentelemetry_layer_spans_of_a_hidden_filter_are_not_bound() {
 
 /// What the public types print: enough to tell what they are, and no id.
 #[test]
-fn debug_forms_say_what_there_is_and_show_no_id() {
+fn debug_shows_which_ids_are_set_and_no_values() {
     let provider = SessionTracerProvider::new(plain_provider().0);
     let session = Session::new("secret-1")
         .unwrap()

@@ -10,7 +10,7 @@ use tracing_session::{SessionLayer, session};
 use tracing_subscriber::filter::LevelFilter;
 
 #[test]
-fn span_shows_its_kind_input_output_model_and_tokens_beside_its_session() {
+fn span_has_its_kind_input_output_model_and_tokens_and_its_session() {
     let app = App::new();
     session!("chat-42").in_scope(|| {
         let span = info_span!("complete");
@@ -33,7 +33,7 @@ fn span_shows_its_kind_input_output_model_and_tokens_beside_its_session() {
 }
 
 #[test]
-fn value_that_is_no_text_is_written_as_json() {
+fn value_that_is_not_text_is_written_as_json() {
     let app = App::new();
     info_span!("search").in_scope(|| {
         let span = Span::current();
@@ -50,7 +50,7 @@ fn value_that_is_no_text_is_written_as_json() {
 }
 
 #[test]
-fn started_span_takes_what_is_learnt_late() {
+fn attributes_can_be_set_on_a_started_span() {
     let app = App::new();
     let span = info_span!("stream");
     span.in_scope(|| info_span!("piece").in_scope(|| {}));

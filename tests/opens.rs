@@ -34,7 +34,7 @@ fn extracted(session: &str) -> Context {
 // A1
 
 #[test]
-fn span_named_session_with_an_id_opens_a_session() {
+fn span_named_session_with_an_id_sets_the_session() {
     let app = App::new();
     info_span!("session", id = "chat-42").in_scope(work);
     app.exports(
@@ -75,7 +75,7 @@ fn span_named_user_sets_no_user_unless_the_name_is_added() {
 }
 
 #[test]
-fn other_spans_with_an_id_and_session_spans_without_open_nothing() {
+fn other_spans_with_an_id_and_session_spans_without_an_id_set_nothing() {
     let app = App::new();
     info_span!("request", id = "r-1").in_scope(work);
     info_span!("session", other = 1).in_scope(work);
@@ -94,7 +94,7 @@ fn other_spans_with_an_id_and_session_spans_without_open_nothing() {
 // A2
 
 #[test]
-fn field_session_id_or_user_id_on_any_span_opens_a_scope() {
+fn field_session_id_or_user_id_on_any_span_sets_the_id() {
     let app = App::new();
     info_span!(
         "request",
@@ -113,7 +113,7 @@ fn field_session_id_or_user_id_on_any_span_opens_a_scope() {
 }
 
 #[test]
-fn instrumented_function_with_a_session_field_opens_a_scope() {
+fn instrumented_function_with_a_session_field_sets_the_session() {
     #[instrument(fields(session.id = %conversation, user.id), skip_all)]
     fn handle(conversation: &str) {
         work();
@@ -202,7 +202,7 @@ fn macros_take_a_target_a_parent_and_a_level() {
 }
 
 #[test]
-fn session_macro_accepts_a_late_user() {
+fn session_macro_accepts_a_user_that_is_recorded_later() {
     let app = App::new();
     let span = session!("chat-42");
     span.in_scope(|| info_span!("before").in_scope(|| {}));
@@ -219,7 +219,7 @@ fn session_macro_accepts_a_late_user() {
 // A5
 
 #[test]
-fn session_value_is_in_force_without_a_span() {
+fn session_value_applies_without_a_span() {
     let app = App::new();
     let session = Session::new("chat-42").unwrap().with_user("u-7").unwrap();
     session.in_scope(work);
@@ -240,7 +240,7 @@ fn session_value_is_in_force_without_a_span() {
 }
 
 #[test]
-fn session_value_may_be_a_user_alone() {
+fn session_value_may_set_only_a_user() {
     let app = App::new();
     Session::default().with_user("u-7").unwrap().in_scope(work);
     app.exports(
@@ -252,7 +252,7 @@ fn session_value_may_be_a_user_alone() {
 }
 
 #[tokio::test]
-async fn session_value_is_in_force_in_a_future() {
+async fn session_value_applies_in_a_future() {
     let app = App::new();
     let answer = async {
         work();
@@ -284,7 +284,7 @@ fn field_id_is_exported_as_the_session_id_and_not_as_id() {
 }
 
 #[test]
-fn field_id_recorded_late_is_exported_as_the_session_id_and_not_as_id() {
+fn field_id_recorded_later_is_exported_as_the_session_id_and_not_as_id() {
     let app = App::new();
     let before_it_starts = info_span!("session", id = Empty);
     before_it_starts.record("id", "chat-42");
@@ -303,7 +303,7 @@ fn field_id_recorded_late_is_exported_as_the_session_id_and_not_as_id() {
 }
 
 #[test]
-fn each_key_stands_once_on_the_span_that_opens_the_scope() {
+fn opener_exports_each_key_once() {
     let app = App::new();
     let span = info_span!("request", session.id = "chat-42", user.id = Empty);
     span.record("user.id", "u-7");
@@ -314,7 +314,7 @@ fn each_key_stands_once_on_the_span_that_opens_the_scope() {
 }
 
 #[test]
-fn last_field_counts_where_a_span_says_its_session_twice() {
+fn last_field_wins_if_a_span_sets_its_session_twice() {
     let app = App::new();
     info_span!("session", id = "by its name", session.id = "by its field").in_scope(work);
     app.exports(
@@ -391,7 +391,7 @@ fn default_session_comes_from_the_environment() {
 // Where other layers find it.
 
 #[test]
-fn session_stands_in_the_extensions_of_the_span_that_opens_it() {
+fn session_is_in_the_extensions_of_its_opener() {
     let _app = App::new();
     let span = info_span!("request", session.id = "chat-42", user.id = Empty);
     let read = || {
@@ -408,7 +408,7 @@ fn session_stands_in_the_extensions_of_the_span_that_opens_it() {
 }
 
 #[test]
-fn session_in_the_extensions_has_nothing_of_where_a_span_with_no_parent_was_made() {
+fn session_in_the_extensions_of_a_span_with_no_parent_inherits_nothing() {
     let _app = App::new();
     let _elsewhere = session!("chat-42").entered();
     let user = user!(parent: None, "u-7");
@@ -450,7 +450,7 @@ impl Tracer for VersionedTracer {
 }
 
 #[test]
-fn what_the_tracer_inside_puts_on_its_spans_stays() {
+fn attributes_of_the_inner_tracer_are_kept() {
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder()
         .with_simple_exporter(exporter.clone())
@@ -468,7 +468,7 @@ fn what_the_tracer_inside_puts_on_its_spans_stays() {
 }
 
 #[test]
-fn provider_gives_back_what_it_wraps() {
+fn provider_returns_the_inner_provider() {
     let provider = SessionTracerProvider::new(SdkTracerProvider::default());
     provider.force_flush().unwrap();
     provider.shutdown().unwrap();
@@ -486,7 +486,7 @@ fn provider_gives_back_what_it_wraps() {
 /// The layer keeps what a field is in the bits of a number.
 #[test]
 #[rustfmt::skip]
-fn span_of_more_fields_than_a_number_has_bits_says_its_session() {
+fn span_with_more_than_64_fields_sets_its_session() {
     macro_rules! wide {
         ($($last:tt)*) => {
             info_span!(

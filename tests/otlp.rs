@@ -131,7 +131,7 @@ fn guard_sends_the_last_spans_wherever_it_is_dropped() {
                 let (telemetry, diagnostics, _default) = build(pipeline.with_protocol(protocol));
                 answer();
                 drop(telemetry);
-                assert_eq!(diagnostics.said(), [""; 0], "{place}, {protocol:?}");
+                assert_eq!(diagnostics.messages(), [""; 0], "{place}, {protocol:?}");
             };
             run(&app);
             assert_eq!(receiver.spans(), [ANSWER], "{place}, {protocol:?}");
@@ -166,7 +166,7 @@ fn spans_that_do_not_arrive_are_an_error_of_shutdown_and_flush() {
 }
 
 #[test]
-fn guard_tells_the_subscriber_that_spans_did_not_arrive() {
+fn guard_warns_the_subscriber_that_spans_did_not_arrive() {
     let receiver = Receiver::start();
     let url = receiver.url();
     for (protocol, endpoint, expected) in [
@@ -189,13 +189,13 @@ fn guard_tells_the_subscriber_that_spans_did_not_arrive() {
         }
         answer();
         drop(telemetry);
-        assert_eq!(diagnostics.said(), [expected]);
+        assert_eq!(diagnostics.messages(), [expected]);
     }
 }
 
 #[test]
-fn guard_says_on_standard_error_that_spans_did_not_arrive_where_nobody_listens() {
-    if let Some(said) = support::said_alone(test_name!(), &[]) {
+fn guard_warns_on_standard_error_that_spans_did_not_arrive_without_a_subscriber() {
+    if let Some(said) = support::output_alone(test_name!(), &[]) {
         let line = format!("\ntracing-session: {NOT_REACHED}\n");
         assert_eq!(said.matches(&line).count(), 1, "{said}");
         return;
@@ -209,7 +209,7 @@ fn guard_says_on_standard_error_that_spans_did_not_arrive_where_nobody_listens()
 fn installed_subscriber_shows_why_spans_do_not_arrive() {
     for protocol in ["http/protobuf", "grpc"] {
         let variables = [("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)];
-        let Some(said) = support::said_alone(test_name!(), &variables) else {
+        let Some(said) = support::output_alone(test_name!(), &variables) else {
             let telemetry = pipeline("my-app").with_endpoint(DEAD).install().unwrap();
             answer();
             tracing::error!(code = 7, "of the application");
@@ -232,14 +232,14 @@ fn installed_subscriber_shows_why_spans_do_not_arrive() {
 
 /// Fewer than the spans after which the layer itself tells so.
 #[test]
-fn guard_tells_of_a_few_spans_with_another_field_in_a_process_without_a_session() {
+fn guard_warns_of_a_few_spans_with_another_field_in_a_process_without_a_session() {
     for (sets_session, expected) in [(false, 1), (true, 0)] {
         let variables: &[_] = if sets_session {
             &[("SETS_SESSION", "1")]
         } else {
             &[]
         };
-        let Some(said) = support::said_alone(test_name!(), variables) else {
+        let Some(said) = support::output_alone(test_name!(), variables) else {
             let receiver = Receiver::start();
             let telemetry = pipeline("my-app").with_endpoint(receiver.url()).install();
             info_span!("login", user_id = "secret-7").in_scope(|| {});
@@ -264,7 +264,7 @@ fn guard_gives_up_after_ten_seconds() {
     let started = Instant::now();
     drop(telemetry);
     assert!(started.elapsed() < Duration::from_secs(12));
-    assert_eq!(diagnostics.said().len(), 1);
+    assert_eq!(diagnostics.messages().len(), 1);
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn guard_is_silent_after_the_provider_was_shut_down() {
     answer();
     telemetry.provider().shutdown().unwrap();
     drop(telemetry);
-    assert_eq!(diagnostics.said(), [""; 0]);
+    assert_eq!(diagnostics.messages(), [""; 0]);
 }
 
 #[test]
@@ -310,7 +310,7 @@ fn path_is_appended_to_an_endpoint_that_does_not_have_it() {
 }
 
 #[test]
-fn layer_of_the_application_is_the_one_that_looks_for_sessions() {
+fn layer_of_the_application_reads_sessions() {
     let receiver = Receiver::start();
     let layer = SessionLayer::new().with_session_span("conversation");
     let pipeline = pipeline("my-app").with_endpoint(receiver.url());
@@ -323,7 +323,7 @@ fn layer_of_the_application_is_the_one_that_looks_for_sessions() {
 }
 
 #[test]
-fn dialect_and_privacy_decide_how_it_is_written() {
+fn dialect_and_privacy_apply() {
     let receiver = Receiver::start();
     // The one under the key of the other, to be seen here.
     let dialect = Dialect::new().with_user_key("session.id");
@@ -340,7 +340,7 @@ fn dialect_and_privacy_decide_how_it_is_written() {
 /// Neither is lost in silence: the receiver has no certificate.
 #[cfg(feature = "otlp-tls")]
 #[test]
-fn https_endpoint_that_cannot_be_reached_is_told() {
+fn unreachable_https_endpoint_is_reported() {
     let receiver = Receiver::start();
     for protocol in PROTOCOLS {
         let endpoint = receiver.url().replace("http:", "https:");
@@ -348,7 +348,12 @@ fn https_endpoint_that_cannot_be_reached_is_told() {
         let (telemetry, diagnostics, _default) = build(pipeline.with_protocol(protocol));
         answer();
         drop(telemetry);
-        assert_eq!(diagnostics.said().len(), 1, "{:?}", diagnostics.said());
+        assert_eq!(
+            diagnostics.messages().len(),
+            1,
+            "{:?}",
+            diagnostics.messages()
+        );
     }
     assert_eq!(receiver.spans(), [""; 0]);
 }
@@ -367,7 +372,7 @@ fn levels_below_info_are_not_exported() {
 }
 
 #[test]
-fn key_and_endpoint_are_not_shown() {
+fn debug_output_has_no_key_and_no_endpoint() {
     let pipeline = pipeline("my-app")
         .with_endpoint("http://name:secret@127.0.0.1:1")
         .with_header("x-key", "secret")
@@ -378,7 +383,7 @@ fn key_and_endpoint_are_not_shown() {
     assert!(!format!("{telemetry:?}").contains("secret"));
     let error = telemetry.shutdown().unwrap_err();
     assert!(!format!("{error:?} {:?}", error.source()).contains("secret"));
-    assert!(!diagnostics.said().concat().contains("secret"));
+    assert!(!diagnostics.messages().concat().contains("secret"));
     for invalid in ["x key", "x-key"] {
         let pipeline = tracing_session::otlp::pipeline("my-app");
         let built = pipeline.with_header(invalid, "secret\n").install();

@@ -266,7 +266,7 @@ fn each_leaves_nothing(app: &App) {
     global::set_text_map_propagator(SessionPropagator::new());
     ACTS.iter()
         .for_each(|(name, act)| leaves_nothing(name, act));
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
     let spans = app.spans();
     for (name, session) in [
         ("outside", None),
@@ -354,7 +354,7 @@ fn function_of_a_sampler_that_panics_keeps_nothing_and_is_told_of_once() {
                 .filter(|span| span.name == "child")
                 .all(|span| span.events.len() == 1)
         );
-        let said = app.diagnostics.said();
+        let said = app.diagnostics.messages();
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(
             said[0].contains("SessionSampler::always_keep panicked"),
@@ -378,7 +378,7 @@ fn function_of_a_sampler_that_panics_keeps_nothing_and_is_told_of_once() {
             session!("chat-42").in_scope(|| {});
         }
         assert_eq!(app.spans().len(), 2);
-        let said = app.diagnostics.said();
+        let said = app.diagnostics.messages();
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(
             said[0].contains("SessionSampler::never_keep panicked"),

@@ -90,7 +90,7 @@ fn all_obey_the_rules(filter: Filter, run: usize, meaningless: usize, spans: usi
     // perhaps.
     let ignored = "never replaces such a session";
     let expected = [ignored, "started with another"];
-    let said = app.diagnostics.said();
+    let said = app.diagnostics.messages();
     assert!(said.iter().any(|said| said.contains(ignored)), "{said:?}");
     let is_expected = |said: &String| expected.iter().any(|part| said.contains(part));
     let others: Vec<_> = said.iter().filter(|said| !is_expected(said)).collect();

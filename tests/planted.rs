@@ -1,7 +1,7 @@
 //! Mistakes that people make when they adopt the crate, each planted in a small application of its own process. What the
 //! application prints names the mistake, its place in the code, and the cure. A correct application prints nothing of that kind.
 
-use crate::support::{said_alone, session};
+use crate::support::{output_alone, session};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use tracing::{Instrument, Span, info_span, instrument};
@@ -232,7 +232,7 @@ fn mistake_is_named_with_its_place_and_the_cure() {
                 },
             ),
         ];
-        let Some(printed) = said_alone(test, &variables) else {
+        let Some(printed) = output_alone(test, &variables) else {
             if std::env::var("MISTAKE").unwrap() == *name {
                 application();
             }
@@ -267,7 +267,7 @@ async fn answer() {
 #[test]
 fn correct_application_gets_no_warning() {
     let variables = [("TRACING_SESSION_COVERAGE", "1"), ("RUST_LOG", "info")];
-    let Some(printed) = said_alone(test_name!(), &variables) else {
+    let Some(printed) = output_alone(test_name!(), &variables) else {
         return block_on(async {
             let inner = async { answer().instrument(info_span!("answer")).await };
             inner

@@ -167,7 +167,7 @@ fn sent(
     assert!(!bytes.is_empty(), "nothing was sent");
     Sent {
         bytes,
-        said: diagnostics.said(),
+        said: diagnostics.messages(),
     }
 }
 

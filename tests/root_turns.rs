@@ -364,7 +364,7 @@ fn concurrent_requests_have_a_turn_each() {
         let below: Vec<_> = below.map(|span| values(span, "session.id")).collect();
         assert_eq!(below, [values(turn, "session.id")]);
     }
-    assert!(app.diagnostics.said().is_empty());
+    assert!(app.diagnostics.messages().is_empty());
 }
 
 /// A filter that hides the turn: those below it are where they would have been.

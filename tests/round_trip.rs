@@ -45,7 +45,7 @@ fn baggage_carries_every_id() {
 }
 
 #[test]
-fn a_header_of_its_own_carries_every_id_that_is_ascii_and_no_other() {
+fn a_separate_header_carries_only_ascii_ids() {
     fn check<C: Carrier + Default>(propagator: &SessionPropagator, id: &str) {
         let sent = if id.is_ascii() { Some(id) } else { None };
         let carrier: C = send(propagator, &session(id));
@@ -118,7 +118,7 @@ fn baggage_carries_every_user_and_the_other_entries() {
 
 /// Whoever sends it.
 #[test]
-fn what_is_no_id_does_not_become_one() {
+fn invalid_id_does_not_become_valid() {
     let (in_baggage, plain, encoded) = (baggage(), plain_header(), encoded_header());
     let placeholders = prop::sample::select(&PLACEHOLDERS[..]).prop_map(str::to_owned);
     let texts = prop_oneof![99 => texts(0..=1100, |_| true), 1 => placeholders];

@@ -92,7 +92,11 @@ fn invalid_ratio_keeps_nothing_or_everything_with_one_warning() {
                  for one session in ten"
             )
         });
-        assert_eq!(app.diagnostics.said(), Vec::from_iter(reported), "{ratio}");
+        assert_eq!(
+            app.diagnostics.messages(),
+            Vec::from_iter(reported),
+            "{ratio}"
+        );
     }
 }
 

@@ -408,7 +408,7 @@ fn bodies_and_tasks_are_in_the_session() {
 
 /// So that a server writes its length, and no body where there is none.
 #[test]
-fn body_knows_its_length_as_the_one_inside_does() {
+fn body_has_the_length_of_the_inner_one() {
     let echo = service_fn(async |request: http::Request<ServerBody<String>>| {
         let body = request.into_body();
         Ok::<_, Infallible>(Response::new(body))
@@ -424,7 +424,7 @@ fn body_knows_its_length_as_the_one_inside_does() {
 }
 
 #[test]
-fn service_inside_is_waited_for_until_it_is_ready() {
+fn service_waits_until_the_inner_one_is_ready() {
     let (_app, runtime) = application();
     let work = service_fn(async |_: http::Request<ServerBody<String>>| {
         Ok::<_, Infallible>(Response::new(String::new()))
@@ -500,7 +500,7 @@ fn interleaved_requests_on_one_connection_do_not_mix() {
 }
 
 #[test]
-fn what_panics_leaves_nothing() {
+fn panic_leaves_no_session_behind() {
     let (app, runtime) = application();
     let handler = |request: hyper::Request<ServerBody<Incoming>>| {
         let at = request.uri().path().to_owned();
@@ -551,7 +551,7 @@ fn answered<T>(
 }
 
 #[test]
-fn without_a_propagator_one_diagnostic_says_what_to_write() {
+fn without_a_propagator_one_diagnostic_explains_it() {
     if !alone(test_name!(), &[]) {
         return;
     }
@@ -567,7 +567,7 @@ fn without_a_propagator_one_diagnostic_says_what_to_write() {
         let mut client = ServiceBuilder::new().layer(client()).service(service);
         drop(chat("outer").in_scope(|| client.call(request("/", &[]))));
     }
-    app.exports_after(
+    app.exports_with_diagnostics(
         "",
         &[
             "headers carry no trace and no session because no propagator is set: call \
@@ -577,7 +577,7 @@ fn without_a_propagator_one_diagnostic_says_what_to_write() {
 }
 
 #[test]
-fn headers_that_bring_no_id_are_ignored_and_told_of_once() {
+fn headers_with_an_invalid_id_are_ignored_with_one_warning() {
     if !alone(test_name!(), &[]) {
         return;
     }
@@ -600,7 +600,7 @@ fn headers_that_bring_no_id_are_ignored_and_told_of_once() {
             assert_eq!(text(answer.into_body()).await, "");
         }
     });
-    app.exports_after(
+    app.exports_with_diagnostics(
         "",
         &[
             "header `x-session` contains an id that is ignored: there are several ids, and they differ",

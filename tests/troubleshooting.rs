@@ -169,7 +169,7 @@ fn patient(name: &str, row: &str, test: impl FnOnce(&Row)) {
 
 /// In a process of its own, which prints what is said.
 fn printed(name: &str, row: &str, test: impl FnOnce()) {
-    match support::said_alone(name, &[("RUST_LOG", "info,[span]=debug")]) {
+    match support::output_alone(name, &[("RUST_LOG", "info,[span]=debug")]) {
         None => test(),
         Some(printed) => here(name, row, |row| row.says(&printed)),
     }
@@ -177,7 +177,7 @@ fn printed(name: &str, row: &str, test: impl FnOnce()) {
 
 /// The same with a level that most spans don't have.
 fn quiet(name: &str, row: &str, test: impl FnOnce()) {
-    match support::said_alone(name, &[("RUST_LOG", "warn")]) {
+    match support::output_alone(name, &[("RUST_LOG", "warn")]) {
         None => test(),
         Some(printed) => here(name, row, |row| row.says(&printed)),
     }
@@ -220,8 +220,8 @@ impl Mistaken {
         }
     }
 
-    fn said(&self) -> Vec<String> {
-        self.diagnostics.said()
+    fn messages(&self) -> Vec<String> {
+        self.diagnostics.messages()
     }
 
     fn spans(&self) -> Vec<SpanData> {

@@ -16,7 +16,7 @@ use tracing::info_span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{Session, session, user};
 
-/// What is said of a field that holds no id, in the file of the caller.
+/// The diagnostic about a field with an invalid id, in the file of the caller.
 #[track_caller]
 fn ignored(field: &str, span: &str, line: u32, why: &str) -> String {
     let file = Location::caller().file();
@@ -26,7 +26,7 @@ fn ignored(field: &str, span: &str, line: u32, why: &str) -> String {
 // C1
 
 #[test]
-fn inner_value_stands_before_the_outer_one_which_is_restored() {
+fn inner_value_overrides_the_outer_one_which_is_restored() {
     let app = App::new();
     session!("outer").in_scope(|| {
         info_span!("before").in_scope(|| {});
@@ -49,7 +49,7 @@ fn inner_value_stands_before_the_outer_one_which_is_restored() {
 }
 
 #[test]
-fn session_and_user_are_inherited_each_on_its_own() {
+fn session_and_user_are_inherited_separately() {
     let app = App::new();
     session!("chat-42").in_scope(|| {
         user!("u-7").in_scope(|| {
@@ -73,7 +73,7 @@ fn session_and_user_are_inherited_each_on_its_own() {
 // C2
 
 #[test]
-fn own_attribute_wins_on_its_span_whenever_it_was_set_and_is_not_doubled() {
+fn own_attribute_wins_on_its_span_at_any_time_and_is_not_duplicated() {
     let app = App::new();
     let tracer = app.provider.tracer("library");
     session!("chat-42").in_scope(|| {
@@ -106,7 +106,7 @@ fn own_attribute_wins_on_its_span_whenever_it_was_set_and_is_not_doubled() {
 }
 
 #[test]
-fn own_attribute_wins_on_the_span_that_opens_the_scope_too() {
+fn own_attribute_wins_on_the_opener_too() {
     let app = App::new();
     let before = info_span!("before", session.id = "chat-42");
     before.set_attribute("session.id", "own");
@@ -128,7 +128,7 @@ fn own_attribute_wins_on_the_span_that_opens_the_scope_too() {
 }
 
 #[test]
-fn own_attribute_that_repeats_the_inherited_value_stands_once() {
+fn own_attribute_with_the_inherited_value_is_exported_once() {
     let app = App::new();
     session!("chat-42").in_scope(|| {
         let span = info_span!("child");
@@ -143,7 +143,7 @@ fn own_attribute_that_repeats_the_inherited_value_stands_once() {
 }
 
 #[test]
-fn own_attribute_set_back_to_what_the_field_says_follows_the_field() {
+fn own_attribute_set_back_to_the_fields_value_follows_the_field() {
     let app = App::new();
     let request = info_span!("request", session.id = "first", user.id = "u-1");
     request.set_attribute("session.id", "own");
@@ -154,7 +154,7 @@ fn own_attribute_set_back_to_what_the_field_says_follows_the_field() {
 }
 
 #[test]
-fn own_attribute_that_repeats_the_inherited_value_stays_when_that_one_changes() {
+fn own_attribute_with_the_inherited_value_stays_when_the_inherited_value_changes() {
     let app = App::new();
     let line = line!() + 1;
     let request = info_span!("request", session.id = "first", user.id = "u-1");
@@ -167,7 +167,7 @@ fn own_attribute_that_repeats_the_inherited_value_stays_when_that_one_changes() 
             .record("user.id", "u-2");
     });
     drop(request);
-    app.exports_after(
+    app.exports_with_diagnostics(
         "
         request session.id=first user.id=u-1
           child session.id=first user.id=u-1

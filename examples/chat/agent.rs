@@ -1,5 +1,4 @@
-//! A turn: what is done to answer a question. It knows nothing of sessions, like the libraries that
-//! an application uses.
+//! Answers a question: one turn. This file contains no code for sessions, like the libraries of an application.
 //!
 //! ```text
 //! turn               AGENT      the question, the answer
@@ -30,10 +29,10 @@ enum Role {
     Assistant,
 }
 
-/// Answers the last of the messages.
+/// Answers the last message.
 pub(crate) async fn answer(messages: Vec<Message>) -> impl Stream<Item = String> {
     let question = messages.last().map_or("", |message| &message.content);
-    // A root span, and so a trace of its own: what Phoenix shows as a turn.
+    // A root span, so it starts a trace. Phoenix shows each trace as a turn.
     let turn = info_span!("turn");
     turn.set_span_kind(SpanKind::Agent);
     turn.set_input(question);
@@ -60,7 +59,7 @@ async fn select(question: &str) -> Vec<&'static str> {
     model::facts(question)
 }
 
-/// An answer on its way, with the spans that last as long as it does.
+/// A streamed answer, with the spans that end when it ends.
 struct Answer {
     words: BoxStream<'static, String>,
     said: String,
@@ -75,7 +74,7 @@ impl Answer {
         let complete = info_span!(parent: &turn, "complete");
         complete.set_span_kind(SpanKind::Llm);
         complete.set_model_name(model::NAME);
-        // As the other list: it cannot fail.
+        // This can't fail either, like the other list.
         let _ = complete.set_input_json(&messages);
         let read = messages.iter().map(|message| &*message.content);
         let read = read.chain(facts.iter().copied());
@@ -90,7 +89,7 @@ impl Answer {
     }
 
     async fn next(&mut self) -> Option<String> {
-        // What the model's client makes of spans is below the call.
+        // The spans of the model's client are descendants of the call.
         let word = self.words.next().instrument(self.complete.clone()).await;
         match &word {
             Some(word) => self.said.push_str(word),
@@ -100,15 +99,15 @@ impl Answer {
     }
 }
 
-/// The answer is dropped after its last word, or before, when the client has hung up. The spans end
-/// here in both cases, with what was said until then.
+/// The answer is dropped after its last word, or earlier if the client disconnects. In both cases, the spans end here,
+/// with the words so far.
 impl Drop for Answer {
     fn drop(&mut self) {
         let tokens = model::tokens(&self.said);
         self.complete.set_token_counts(self.prompt_tokens, tokens);
         self.complete.set_output(&*self.said);
         self.turn.set_output(&*self.said);
-        // The end that is exported is when a span was last left.
+        // The exported end time is the time when a span was last exited.
         self.turn.in_scope(|| {
             if !self.is_complete {
                 info!("the client has hung up");

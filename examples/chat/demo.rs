@@ -1,4 +1,4 @@
-//! A few users who chat at once, over HTTP, and whether their sessions arrive.
+//! A few users chat at once, over HTTP. Checks whether their sessions arrive.
 
 use crate::Outcome;
 use crate::receiver::Receiver;
@@ -25,10 +25,10 @@ const CONVERSATIONS: &[Conversation] = &[
     ("Zoë", "chat-3", &["Can I rent a bicycle?", HANGS_UP]),
 ];
 
-/// Who asks this does not wait for the end of the answer.
+/// The client of this question disconnects before the end of the answer.
 const HANGS_UP: &str = "How far does an electric one go?";
 
-/// A turn as the client saw it.
+/// A turn, as the client received it.
 struct Turn {
     user: &'static str,
     conversation: &'static str,
@@ -36,7 +36,7 @@ struct Turn {
     answer: String,
 }
 
-/// Whether what arrives is right.
+/// Whether the right spans arrive.
 pub(crate) async fn run(
     url: &str,
     telemetry: &Telemetry,
@@ -47,7 +47,7 @@ pub(crate) async fn run(
     let turns = try_join_all(CONVERSATIONS.iter().map(hold)).await?;
     let turns: Vec<_> = turns.into_iter().flatten().collect();
 
-    // That a client has hung up is noticed a moment later.
+    // The server notices only later that a client has disconnected.
     let until = Instant::now() + Duration::from_secs(10);
     loop {
         sleep(Duration::from_millis(100)).await;
@@ -113,7 +113,7 @@ async fn hold(client: &Client, url: &str, conversation: &Conversation) -> Outcom
 /// The spans of a turn, sorted.
 const SPANS: [&str; 4] = ["complete", "search", "select", "turn"];
 
-/// What is wrong.
+/// The errors.
 fn verify(turns: &[Turn], arrived: &[Span]) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut arrived_in_turns = 0;

@@ -1,4 +1,4 @@
-//! Who asks. A name in a cookie is enough here: put your own login in its place.
+//! The login. Here, a name in a cookie is enough: replace it with your own login.
 
 use axum::extract::FromRequestParts;
 use axum::http::header::{COOKIE, HeaderName, SET_COOKIE};
@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use tracing_session::Session;
 
-/// A parameter of handlers that answer only who has logged in.
+/// A parameter of handlers that require a login.
 pub(crate) struct User(pub(crate) String);
 
 impl<S: Sync> FromRequestParts<S> for User {
@@ -34,7 +34,7 @@ pub(crate) async fn name(User(name): User) -> String {
 type Cookie = (StatusCode, [(HeaderName, String); 1]);
 
 pub(crate) async fn log_in(name: String) -> Result<Cookie, (StatusCode, String)> {
-    // So that a name which is no user id is refused here, and not at the first question.
+    // Refuse a name that isn't a valid user id here, and not at the first question.
     Session::default()
         .with_user(&name)
         .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;

@@ -2,20 +2,18 @@
 //!
 //!     cargo run --example chat --features otlp
 //!
-//! and open <http://127.0.0.1:8008> (`CHAT_ADDR` changes the address). It needs no network: what
-//! stands in for a model is in `model.rs`. The spans go
+//! and open <http://127.0.0.1:8008> (`CHAT_ADDR` changes the address). It needs no network: `model.rs`
+//! replaces the model. It sends the spans
 //!
-//! - where `OTEL_EXPORTER_OTLP_ENDPOINT` says, or else
-//! - to a Phoenix at <http://127.0.0.1:6006>, if one runs: project `chat`, tab Sessions. Or else
-//! - to the receiver of the quickstart, and a table of what arrived is printed at the end (Ctrl-C).
+//! - to `OTEL_EXPORTER_OTLP_ENDPOINT`, if it is set;
+//! - otherwise to a Phoenix at <http://127.0.0.1:6006>, if one runs: project `chat`, tab Sessions;
+//! - otherwise to the receiver of the quickstart, and prints a table of the received spans at the end (Ctrl-C).
 //!
-//! (Where `HTTP_PROXY` is set, set `NO_PROXY=127.0.0.1` too.)
+//! (If `HTTP_PROXY` is set, set `NO_PROXY=127.0.0.1` too.)
 //!
-//! `--demo` holds a few conversations with its own server over HTTP, and fails if what arrives of
-//! them at the receiver is not right.
+//! `--demo` runs a few conversations with its own server over HTTP, and fails if the receiver gets wrong spans.
 //!
-//! The session is said in one place, `chat` below. What makes the spans, `agent.rs`, knows nothing
-//! of it.
+//! One function sets the session: `chat` below. `agent.rs`, which creates the spans, contains no code for sessions.
 
 mod agent;
 mod demo;
@@ -43,7 +41,7 @@ use tracing_session::{InSession, Session};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// What the page sends: the conversation so far, the new question last.
+/// The request of the page: the conversation so far, with the new question at the end.
 #[derive(Deserialize)]
 struct Ask {
     conversation: String,
@@ -55,17 +53,16 @@ async fn chat(
     User(user): User,
     Json(ask): Json<Ask>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, axum::Error>>>, (StatusCode, String)> {
-    // The id is the page's own. Where conversations are kept on the server, see here that it is one
-    // of this user's.
+    // The page generates the id. If your server stores conversations, check here that this one belongs to the user.
     let session = session_of(&ask.conversation, &user)
         .map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
     let words = agent::answer(ask.messages).flatten_stream();
     let events = words.map(|word| Event::default().json_data(word));
-    // Around the body, not around this function, which is long over when the body is made.
+    // Around the body and not around this function, which has returned when the body is polled.
     Ok(Sse::new(events.in_session(session)))
 }
 
-/// Everything that is said of the session.
+/// Sets all values of the session.
 fn session_of(conversation: &str, user: &str) -> Result<Session, tracing_session::Error> {
     Session::new(conversation)?
         .with_user(user)?
@@ -88,7 +85,7 @@ async fn main() -> Outcome<ExitCode> {
     let is_demo = env::args().any(|argument| argument == "--demo");
     let destination = telemetry::destination(is_demo).await?;
     println!("Spans go to {}.", destination.name);
-    // Everything there is to set up.
+    // The whole setup.
     let telemetry = destination.pipeline.install()?;
 
     let address = if is_demo {
@@ -113,7 +110,7 @@ async fn main() -> Outcome<ExitCode> {
     }
     let stop = async { drop(tokio::signal::ctrl_c().await) };
     server.with_graceful_shutdown(stop).await?;
-    // Sends the last spans, and tells if they do not arrive.
+    // Sends the last spans, and returns an error if they don't arrive.
     telemetry.shutdown()?;
     if let Some(receiver) = destination.receiver {
         report::print(&receiver.spans());

@@ -1,13 +1,13 @@
-//! What stands in for a model and a database: the answers of a shop for bicycles, word by word.
+//! Replaces a model and a database: the answers of a bicycle shop, word by word.
 
 use futures_util::{Stream, StreamExt, stream};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// It is none, but its price is known: Phoenix finds the cost of a call by the model's name.
+/// It isn't this model, but Phoenix looks up the price of a call with the model's name.
 pub(crate) const NAME: &str = "gpt-4o-mini";
 
-/// Words as they begin, and what is known of them.
+/// The beginnings of words, and the facts about them.
 const FACTS: &[(&[&str], &str)] = &[
     (
         &["open", "hour", "close", "sunday", "saturday"],
@@ -57,7 +57,7 @@ const FACTS: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// What is known of what a question asks for.
+/// The facts that a question asks for.
 pub(crate) fn facts(question: &str) -> Vec<&'static str> {
     let known = FACTS.iter().filter(|(words, _)| mentions(question, words));
     known.map(|(_, fact)| *fact).take(2).collect()
@@ -83,7 +83,7 @@ pub(crate) fn complete(question: &str, facts: &[&str]) -> impl Stream<Item = Str
     })
 }
 
-/// Four letters are about a token.
+/// About four letters are a token.
 pub(crate) fn tokens(text: &str) -> u64 {
     text.len().div_ceil(4) as u64
 }

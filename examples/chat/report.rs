@@ -1,4 +1,4 @@
-//! What arrived, by session.
+//! The received spans, by session.
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
@@ -38,7 +38,7 @@ pub(crate) fn print(arrived: &[Span]) {
     }
 }
 
-/// Every value that stands on the span under that key: one that stands there twice is seen.
+/// All values of the span under this key. A key that is exported twice shows.
 pub(crate) fn attribute(span: &Span, key: &str) -> String {
     let values = span.attributes.iter().filter(|it| it.key == key);
     let values = values.filter_map(|it| it.value.as_ref()?.value.as_ref());

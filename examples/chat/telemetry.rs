@@ -1,4 +1,4 @@
-//! Where the spans go.
+//! The destination of the spans.
 
 use crate::Outcome;
 use crate::receiver::Receiver;
@@ -9,7 +9,7 @@ use tracing_session::otlp::{Pipeline, Protocol, pipeline};
 pub(crate) struct Destination {
     pub(crate) name: String,
     pub(crate) pipeline: Pipeline,
-    /// Where it is our own.
+    /// Set if the destination is this example's own receiver.
     pub(crate) receiver: Option<Receiver>,
 }
 

@@ -1,4 +1,4 @@
-// What the samples of `src/guide/outliving.md` share. They `include!` it, so no comment here is an inner one.
+// Shared code of the samples in `src/guide/outliving.md`. They `include!` this file, so it has no inner comments.
 
 use opentelemetry::trace::{SpanId, TracerProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};

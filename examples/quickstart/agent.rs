@@ -1,5 +1,4 @@
-//! What is done in a turn. It knows nothing of sessions, like the libraries that an application
-//! uses.
+//! The work of a turn. This file contains no code for sessions, like the libraries of an application.
 
 use futures_util::{StreamExt, stream};
 use opentelemetry::global;
@@ -12,7 +11,7 @@ use tokio::time::sleep;
 use tracing::{Instrument, Span, instrument};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// A question, its answer, and what is done in between.
+/// A question, its answer, and the work in between.
 #[derive(Clone, Copy)]
 pub(crate) struct Turn {
     pub(crate) question: &'static str,
@@ -31,7 +30,7 @@ pub(crate) enum Step {
 
 pub(crate) type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
-/// Does `work`, with the current span as what backends show of the turn.
+/// Does `work`, and sets the input and output that backends show for the turn on the current span.
 pub(crate) async fn show(turn: Turn, work: impl Future<Output = Outcome>) {
     let root = Span::current();
     root.set_attribute("openinference.span.kind", "AGENT");
@@ -66,7 +65,7 @@ async fn fetch() {
     sleep(MOMENT).await;
 }
 
-/// The answer comes as a stream, with a span for each piece.
+/// Streams the answer, with a span for each piece.
 #[instrument(skip_all, fields(
     openinference.span.kind = "LLM",
     llm.model_name = "gpt-4o-mini",
@@ -85,7 +84,7 @@ async fn receive(_piece: &str) {
     sleep(MOMENT).await;
 }
 
-/// Runs in a task of its own.
+/// Runs in a separate task.
 #[instrument(skip_all, fields(openinference.span.kind = "TOOL", input.value = text))]
 async fn remember(text: &str) {
     sleep(MOMENT).await;
@@ -110,7 +109,7 @@ fn tokens(text: &str) -> i64 {
     pieces(text).count() as i64
 }
 
-/// Long enough for the conversations to run across each other.
+/// Long enough that the conversations interleave.
 pub(crate) const MOMENT: Duration = Duration::from_millis(1);
 
 impl Turn {
@@ -118,14 +117,14 @@ impl Turn {
         self.steps.iter().any(|step| matches!(step, Step::Refund))
     }
 
-    /// Those of what the model is asked, and of what it answers.
+    /// The tokens of the prompt and of the completion.
     pub(crate) fn tokens(&self) -> (i64, i64) {
         let asks = |step: &&Step| matches!(step, Step::AskModel);
         let times = self.steps.iter().filter(asks).count() as i64;
         (times * tokens(self.question), times * tokens(self.answer))
     }
 
-    /// The spans that [`work`] makes: for each the names on the way down to it.
+    /// The spans that [`work`] creates: the names on the path to each.
     pub(crate) fn spans(&self) -> impl Iterator<Item = Vec<&'static str>> {
         self.steps.iter().flat_map(|step| match step {
             Step::Search => vec![

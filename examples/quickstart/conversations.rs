@@ -1,6 +1,6 @@
-//! The conversations, and the ways to say whose they are.
+//! The conversations, and the ways to set their session and user.
 //!
-//! Every turn is a root span and so a trace of its own, which is what backends show as a turn.
+//! Every turn is a root span and so a separate trace, which backends show as a turn.
 
 use crate::agent::{MOMENT, Outcome, Step, Turn, show, work};
 use tokio::runtime::Handle;
@@ -18,7 +18,7 @@ pub(crate) struct Conversation {
     pub(crate) turns: &'static [Turn],
 }
 
-/// How the session is said.
+/// The way in which the session is set.
 #[derive(Clone, Copy)]
 enum Said {
     AsValue,
@@ -42,10 +42,10 @@ impl Conversation {
         let (id, user) = (session.id().unwrap_or_default(), session.user_id());
         let (tenant, tags) = (self.tenant(), self.tags());
         match self.said {
-            // A value, for as long as a future runs. It needs no span.
+            // A value around a future. It needs no span.
             Said::AsValue => answer(turn).in_session(session).await,
 
-            // The same in code that is not asynchronous, until the guard is dropped.
+            // The same in synchronous code, until the guard is dropped.
             Said::OnThread => {
                 let runtime = Handle::current();
                 let blocking = move || {
@@ -55,10 +55,10 @@ impl Conversation {
                 task::spawn_blocking(blocking).await?;
             }
 
-            // A span that says it. It is the turn's own, since each turn is to be a trace.
+            // A span that sets the session. It is the span of the turn, because each turn is a trace.
             Said::WithMacro => show(turn, work(turn)).instrument(session!(session)).await,
 
-            // Spans that an application may well have already.
+            // Spans that an application may already have.
             Said::BySpan => {
                 let span = info_span!(
                     "session", id = %id, user.id = user, metadata.tenant = tenant, tags = ?tags
@@ -67,8 +67,8 @@ impl Conversation {
             }
             Said::ByFields => chat_with_fields(id, user, tenant, &tags, turn).await,
 
-            // Known only in the handler, when the server has made a span for the request. Of the
-            // tenant it knows before.
+            // The session is known only in the handler, when the server has created the request's span. The tenant is
+            // known before.
             Said::FromInside => {
                 let known = Session::default().with_metadata("tenant", tenant)?;
                 let request = known.with_tags(&tags)?.in_scope(|| info_span!("request"));
@@ -84,7 +84,7 @@ async fn answer(turn: Turn) {
     show(turn, work(turn)).await;
 }
 
-/// The user is known after the login: in time for this span and for those that follow.
+/// The user is known after the login: early enough for this span and the spans after it.
 #[instrument(name = "chat", skip_all, fields(
     session.id = %id,
     user.id,
@@ -109,7 +109,7 @@ async fn chat(id: &str, user: Option<&str>, turn: Turn) -> Outcome {
     if let Some(user) = login(user).await {
         set_user_id(user)?;
     }
-    // The request's span is above this one. It takes part because we say so.
+    // The request's span is an ancestor of this one. `mark_trace` adds the session to it.
     mark_trace()?;
     work(turn).await
 }
@@ -120,7 +120,7 @@ async fn login(user: Option<&str>) -> Option<&str> {
     user
 }
 
-/// What is run.
+/// The conversations to run.
 pub(crate) fn list() -> Result<Vec<Conversation>, Error> {
     let list = [
         (acme()?.with_user("ada")?, Said::AsValue, WEATHER),
@@ -139,7 +139,7 @@ pub(crate) fn list() -> Result<Vec<Conversation>, Error> {
     Ok(list.map(conversation).into())
 }
 
-/// A conversation with a user of one tenant, and of another.
+/// Two conversations, with users of two tenants.
 fn acme() -> Result<Session, Error> {
     let session = Session::generate().with_metadata("tenant", "acme")?;
     session.with_tags(["web"])
@@ -195,9 +195,9 @@ const PARCEL: &[Turn] = &[
     },
 ];
 
-/// A span that should arrive.
+/// An expected span.
 pub(crate) struct Expected<'a> {
-    /// The names on the way down to it.
+    /// The names on the path to it.
     pub(crate) path: Vec<&'static str>,
     pub(crate) user: Option<&'a str>,
     pub(crate) failed: bool,
@@ -229,7 +229,7 @@ impl Conversation {
             user,
             failed: depth == 1 && turn.fails(),
         });
-        // It has ended when the user becomes known.
+        // It ends before the user is known.
         let login = logs_in.then(|| Expected {
             path: [above, &["login"]].concat(),
             user: None,

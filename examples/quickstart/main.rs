@@ -1,19 +1,18 @@
-//! Several conversations at once, and what arrives of them at an OTLP receiver.
+//! Several conversations at once, exported to an OTLP receiver.
 //!
 //!     cargo run --example quickstart
 //!
-//! needs nothing but Rust: the receiver runs inside. It compares what arrives with what it ran, and
-//! fails if a span is missing, is one too many, or carries another session or user than it should.
-//! (Where `HTTP_PROXY` is set, set `NO_PROXY=127.0.0.1` too.)
+//! needs only Rust: the receiver runs inside the program. It compares the received spans with the expected ones, and
+//! fails if a span is missing, isn't expected, or has a wrong session or user. (If `HTTP_PROXY` is set, set
+//! `NO_PROXY=127.0.0.1` too.)
 //!
-//! To send to a real backend instead, Phoenix for example:
+//! To send the spans to a real backend instead, such as Phoenix:
 //!
 //!     OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:6006 cargo run --example quickstart
 //!
-//! over HTTP, or with `OTEL_EXPORTER_OTLP_PROTOCOL=grpc` over gRPC. `--json` prints what it ran
-//! instead, a line for each conversation.
+//! uses HTTP, or gRPC with `OTEL_EXPORTER_OTLP_PROTOCOL=grpc`. `--json` prints a line for each conversation instead.
 //!
-//! The ways to say a session are in `conversations.rs`.
+//! The ways to set a session are in `conversations.rs`.
 
 mod agent;
 mod conversations;
@@ -36,29 +35,29 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
 
-/// Everything there is to set up.
+/// The whole setup.
 fn set_up(exporter: SpanExporter) -> SessionTracerProvider<SdkTracerProvider> {
     let resource = Resource::builder()
         .with_service_name("quickstart")
-        // What Phoenix calls a project.
+        // The project in Phoenix.
         .with_attribute(KeyValue::new("openinference.project.name", "quickstart"))
         .build();
     let sdk = SdkTracerProvider::builder()
         .with_resource(resource)
         .with_batch_exporter(exporter)
         .build();
-    // Writes the session on every span of every tracer that it gives out.
+    // Writes the session on every span of its tracers.
     let provider = SessionTracerProvider::new(sdk);
-    // So that libraries which know only OpenTelemetry are covered too.
+    // For libraries that use OpenTelemetry's API.
     global::set_tracer_provider(provider.clone());
 
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer("quickstart"));
     tracing_subscriber::registry()
-        // Without it an exporter over gRPC would export the TRACE spans of its own connection too.
+        // Without this, an exporter over gRPC would also export the TRACE spans of its own connection.
         .with(LevelFilter::INFO)
-        // Mistakes in the set-up are told as warnings.
+        // Prints the warnings about mistakes in the setup.
         .with(fmt::layer().with_writer(io::stderr))
-        // Finds the spans that set a session. It wraps the OpenTelemetry layer, and is no layer beside it.
+        // Finds the spans that set a session. It wraps the OpenTelemetry layer: don't add it as a separate layer.
         .with(SessionLayer::new().wrap(otel))
         .init();
     provider
@@ -74,7 +73,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     for held in join_all(conversations.iter().map(hold)).await {
         held??;
     }
-    // Sends what the batch processor still holds. `shutdown` does so too, but not say if it fails.
+    // Sends the spans that the batch processor still holds. `shutdown` does this too, but returns no error if it fails.
     provider.force_flush()?;
     provider.shutdown()?;
 
@@ -96,7 +95,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
 async fn destination() -> Result<(Option<Receiver>, SpanExporter), Box<dyn Error + Send + Sync>> {
     let is_set = |variable| env::var(variable).is_ok_and(|value| !value.is_empty());
     if is_set("OTEL_EXPORTER_OTLP_ENDPOINT") || is_set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") {
-        // The exporter takes the endpoint, the protocol and all else from the environment.
+        // The exporter reads the endpoint, the protocol and all other settings from the environment.
         return Ok((None, SpanExporter::builder().build()?));
     }
     let receiver = Receiver::start().await?;

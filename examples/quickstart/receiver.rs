@@ -1,4 +1,4 @@
-//! The other end: a backend that keeps what it is sent, over the real protocol.
+//! A backend that keeps the spans that it receives, over the real protocol.
 
 use axum::Router;
 use axum::body::Bytes;
@@ -13,7 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
 
-/// An OTLP receiver for traces: HTTP with protobuf, on a port of its own.
+/// An OTLP receiver for traces: HTTP with protobuf, on a free port.
 pub(crate) struct Receiver {
     address: SocketAddr,
     spans: Spans,
@@ -37,7 +37,7 @@ impl Receiver {
         format!("http://{}/v1/traces", self.address)
     }
 
-    /// What has arrived so far.
+    /// The spans that have arrived so far.
     pub(crate) fn spans(&self) -> Vec<Span> {
         self.spans
             .lock()
@@ -46,7 +46,7 @@ impl Receiver {
     }
 }
 
-/// The empty body of the answer is an `ExportTraceServiceResponse` that has nothing to complain of.
+/// The empty body of the answer is an `ExportTraceServiceResponse` without errors.
 async fn receive(State(spans): State<Spans>, body: Bytes) -> StatusCode {
     let Ok(request) = ExportTraceServiceRequest::decode(body) else {
         return StatusCode::BAD_REQUEST;

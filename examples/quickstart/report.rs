@@ -1,4 +1,4 @@
-//! What arrived: as a table, as a tree, and compared with what should have.
+//! The received spans: as a table, as a tree, and compared with the expected ones.
 
 use crate::agent::Turn;
 use crate::conversations::Conversation;
@@ -10,7 +10,7 @@ use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// What stands on a span, and where it stands in its trace.
+/// The values of a span, and its place in the trace.
 #[derive(PartialEq)]
 struct Marked {
     path: String,
@@ -41,7 +41,7 @@ impl fmt::Display for Marked {
 
 const NONE: &str = "-";
 
-/// Whether the spans arrived that should have, each with its session and user. Says what is wrong.
+/// Whether all expected spans arrived, each with its session and user. Prints the differences.
 pub(crate) fn verify(conversations: &[Conversation], arrived: &[Span]) -> bool {
     let mut unexpected: Vec<_> = arrived.iter().map(|span| marked(span, arrived)).collect();
     let mut missing = Vec::new();
@@ -99,7 +99,7 @@ fn is_child(span: &Span, parent: &Span) -> bool {
     span.parent_span_id == parent.span_id && span.trace_id == parent.trace_id
 }
 
-/// Every value that stands on the span under that key: one that stands there twice is seen.
+/// All values of the span under this key. A key that is exported twice shows.
 fn attribute(span: &Span, key: &str) -> String {
     let values = span.attributes.iter().filter(|it| it.key == key);
     let values: Vec<_> = values.map(|it| text(it.value.as_ref())).collect();
@@ -143,7 +143,7 @@ struct Row<'a> {
 }
 
 fn print_table(arrived: &[Span]) {
-    // A span that has lost its session is counted where the others of its turn are.
+    // A span without its session counts for the session of the other spans of its turn.
     let mut sessions = BTreeMap::new();
     for span in arrived {
         let session = attribute(span, "session.id");
@@ -197,7 +197,7 @@ fn print_tree(mut trace: Vec<&Span>) {
     print_below(&trace, &|span| span.parent_span_id.is_empty(), 0);
 }
 
-/// What ran.
+/// The conversations that ran.
 pub(crate) fn print_json(conversations: &[Conversation]) {
     for conversation in conversations {
         let turns = conversation.turns;

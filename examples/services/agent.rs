@@ -1,6 +1,6 @@
-//! The agent: a gRPC service with one method, and the client of it.
+//! The agent: a gRPC service with one method, and its client.
 //!
-//! Both ends are what `tonic-prost-build` would make of
+//! Service and client are the code that `tonic-prost-build` would generate for
 //!
 //! ```proto
 //! package services;
@@ -9,7 +9,7 @@
 //! }
 //! ```
 //!
-//! but written by hand, as that needs a `protoc`. For `prost` a `String` is a `StringValue`.
+//! but written by hand, because generating it needs `protoc`. For `prost`, a `String` is a `StringValue`.
 
 use crate::service::{Outcome, stopped};
 use crate::worker::{Job, Queue};
@@ -31,7 +31,7 @@ use tracing_session::propagation::tower::Client;
 const ANSWER: &str = "/services.Agent/Answer";
 type Codec = ProstCodec<String, String>;
 
-/// Cloned for each call: they share the connection.
+/// Cloned for each call. All clones share the connection.
 #[derive(Clone)]
 pub(crate) struct AgentClient(client::Grpc<Client<Channel>>);
 
@@ -39,7 +39,7 @@ impl AgentClient {
     pub(crate) fn new(agent: SocketAddr) -> Outcome<Self> {
         let channel = Endpoint::try_from(format!("http://{agent}"))?.connect_lazy();
         let channel = ServiceBuilder::new()
-            // What is in force here goes with every call.
+            // Injects the current context into every call.
             .layer(tracing_session::propagation::tower::client())
             .service(channel);
         Ok(Self(client::Grpc::new(channel)))
@@ -71,7 +71,7 @@ pub(crate) async fn serve(
     Ok(())
 }
 
-/// Every call of the method comes in here.
+/// Handles every call of the method.
 async fn call(
     State(queue): State<Queue>,
     request: axum::extract::Request,

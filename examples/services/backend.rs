@@ -1,4 +1,4 @@
-//! Where the spans of all services arrive.
+//! The backend that receives the spans of all services.
 
 use opentelemetry::trace::SpanId;
 use opentelemetry::{Key, KeyValue};
@@ -8,7 +8,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// One clone for each service: it learns from the provider whose it is.
+/// One clone for each service. The provider sets the name of the service.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Backend {
     service: String,
@@ -39,7 +39,7 @@ impl SpanExporter for Backend {
 }
 
 impl Backend {
-    /// Whether the spans of all three services are one trace, in that session.
+    /// Whether the spans of all three services are one trace in this session.
     pub(crate) fn print_and_verify(&self, session: &str) -> bool {
         let mut arrived = self
             .arrived
@@ -67,7 +67,7 @@ impl Backend {
     }
 }
 
-/// Prints a span and what is below it, and counts them.
+/// Prints a span and its descendants, and counts them.
 fn print_tree(top: &Arrived, all: &[Arrived], depth: usize) -> usize {
     let Arrived { service, span } = top;
     let name = format!("{}{}", "  ".repeat(depth), span.name);
@@ -82,7 +82,7 @@ fn print_tree(top: &Arrived, all: &[Arrived], depth: usize) -> usize {
     1 + counts.sum::<usize>()
 }
 
-/// Every value that stands on the span: one that stands there twice is seen.
+/// All values of the span. A key that is exported twice shows.
 fn session_of(span: &SpanData) -> String {
     let of_key = |it: &&KeyValue| it.key.as_str() == "session.id";
     let values = span.attributes.iter().filter(of_key);

@@ -1,4 +1,4 @@
-//! The gateway: HTTP on its front, gRPC at its back.
+//! The gateway: it serves HTTP and calls a gRPC service.
 
 use crate::agent::AgentClient;
 use crate::service::{Outcome, stopped};
@@ -18,7 +18,7 @@ pub(crate) async fn serve(
     let routes = Router::new()
         .route("/chat", post(chat))
         .with_state(AgentClient::new(agent)?)
-        // What a request says is in force for its handler.
+        // Makes the session in the request current for its handler.
         .layer(tracing_session::propagation::tower::server());
     let listener = tokio::net::TcpListener::from_std(listener)?;
     axum::serve(listener, routes)

@@ -2,15 +2,14 @@
 //!
 //!     cargo run --example services --features tower,reqwest
 //!
-//! A client asks the gateway (axum, over HTTP), which asks the agent (tonic, over gRPC), which leaves
-//! a job in a queue for the worker. Each service has a thread, a subscriber and a provider of its
-//! own, as it would in a process of its own. Of the session they share only what goes over the wire.
+//! A client calls the gateway (axum, over HTTP), which calls the agent (tonic, over gRPC), which adds a job to the
+//! queue of the worker. Each service has its own thread, subscriber and provider, like a separate process. The services
+//! share the session only through headers.
 //!
-//! It prints what arrived at the backend as a tree, and fails if that is not one trace in the
-//! client's session.
+//! It prints the received spans as a tree, and fails if they aren't one trace in the client's session.
 //!
-//! All that concerns the session: `set_up` in `service.rs`, a layer where each service is served or
-//! called, and two lines for the queue in `worker.rs`.
+//! The code for the session: `set_up` in `service.rs`, a layer on each server and client, and two lines for the queue
+//! in `worker.rs`.
 
 mod agent;
 mod backend;
@@ -27,8 +26,8 @@ use tracing_session::{InSession, Session, propagator_from_env};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Outcome<ExitCode> {
-    // In each process, once. OpenTelemetry's global propagator does nothing until it is set. After `install` of the
-    // one-call set-up, `with_session_propagation` does the same.
+    // Once in each process: OpenTelemetry's global propagator does nothing until you set it. In the one-call setup
+    // (`install`), `with_session_propagation` does the same.
     opentelemetry::global::set_text_map_propagator(propagator_from_env()?);
 
     let backend = Backend::default();
@@ -63,7 +62,7 @@ async fn main() -> Outcome<ExitCode> {
     })
 }
 
-/// The client has no spans, so the trace begins in the gateway.
+/// The client has no spans, so the trace starts in the gateway.
 async fn ask(gateway: SocketAddr, question: &'static str) -> Outcome<String> {
     let client = reqwest::Client::builder().no_proxy().build()?;
     let client = reqwest_middleware::ClientBuilder::new(client)

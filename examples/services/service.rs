@@ -1,4 +1,4 @@
-//! What a process would have of its own.
+//! The parts that a separate process would have.
 
 use crate::backend::Backend;
 use opentelemetry::trace::TracerProvider;
@@ -31,13 +31,13 @@ fn set_up(
     let otel = tracing_opentelemetry::layer().with_tracer(provider.tracer(name));
     let subscriber = tracing_subscriber::registry()
         .with(LevelFilter::INFO)
-        // Mistakes in the set-up are told as warnings.
+        // Prints the warnings about mistakes in the setup.
         .with(fmt::layer().with_writer(io::stderr))
         .with(SessionLayer::new().wrap(otel));
     (provider, Dispatch::new(subscriber))
 }
 
-/// Runs a service, on a thread in place of a process.
+/// Runs a service on a thread instead of in a process.
 pub(crate) fn start(
     name: &'static str,
     backend: &Backend,
@@ -45,7 +45,7 @@ pub(crate) fn start(
 ) -> JoinHandle<Outcome> {
     let (provider, dispatch) = set_up(name, backend.clone());
     thread::spawn(move || {
-        // A process would have called `init`.
+        // A process would call `init`.
         let _default = dispatcher::set_default(&dispatch);
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
@@ -56,14 +56,14 @@ pub(crate) fn start(
     })
 }
 
-/// A port of its own.
+/// A free port.
 pub(crate) fn listen() -> io::Result<TcpListener> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-/// Until whoever started the services wants them to stop.
+/// Waits until `main` stops the services.
 pub(crate) async fn stopped(mut until: watch::Receiver<()>) {
     let _is_dropped = until.changed().await;
 }

@@ -1,4 +1,4 @@
-//! The worker, and the queue that it takes its jobs from.
+//! The worker and its queue of jobs.
 
 use crate::service::Outcome;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tracing::instrument;
 use tracing_session::propagation::{WithPropagated, inject_context};
 
-/// It takes text, as a queue outside the process would.
+/// It stores text, like a queue outside the process.
 pub(crate) type Queue = UnboundedSender<String>;
 
 #[derive(Serialize, Deserialize)]
@@ -17,7 +17,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// A job that carries what is in force here.
+    /// Creates a job with the current context.
     pub(crate) fn new(text: String) -> Self {
         let mut headers = HashMap::new();
         inject_context(&mut headers);
@@ -29,7 +29,7 @@ impl Job {
     }
 }
 
-/// Works until nobody is left who could send a job.
+/// Works until all senders are dropped.
 pub(crate) async fn run(mut jobs: UnboundedReceiver<String>) -> Outcome {
     while let Some(job) = jobs.recv().await {
         let job: Job = serde_json::from_str(&job)?;

@@ -1,10 +1,10 @@
-//! What became of every span, and whether the promises hold.
+//! The result of every span, and whether the promises hold.
 //!
 //! ```text
-//! ended  =  given to the exporter  +  dropped, as the queue was full: by the word of the SDK
-//! given  =  arrived                +  failed: by the word of the exporter
-//! received by the collector  =  all that arrived  +  of what failed, that of which the answer was lost
-//! lost   =  ended - received  =  dropped  +  failed, and not received
+//! ended     =  exported + dropped because the queue was full (the SDK counts these)
+//! exported  =  succeeded + failed (the exporter reports these)
+//! received by the collector  =  succeeded + the failed ones of which only the answer was lost
+//! lost      =  ended - received  =  dropped + failed and not received
 //! ```
 
 use crate::MOODS;
@@ -37,7 +37,7 @@ pub(crate) struct Service {
     pub(crate) batches: Vec<Batch>,
 }
 
-/// What became of the spans of a service.
+/// The results of a service's spans.
 struct Spans {
     given: u64,
     arrived: u64,
@@ -124,7 +124,7 @@ impl Account {
         println!("\nin all, {}\n", self.seen());
     }
 
-    /// What does not hold.
+    /// The broken promises.
     pub(crate) fn broken_promises(&self, taken: &Taken) -> Vec<String> {
         let mut promises = Promises {
             of: "the collector",
@@ -190,7 +190,7 @@ impl Account {
         }
     }
 
-    /// Nothing is shown by faults that did not happen.
+    /// Faults that didn't happen prove nothing.
     fn has_seen_all(&self, promises: &mut Promises, taken: &Taken) {
         let seen = self.seen();
         let sum = |of: fn(&Figures) -> u64| self.services.iter().map(|it| of(&it.figures)).sum();

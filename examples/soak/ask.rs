@@ -1,4 +1,4 @@
-//! What a client asks for.
+//! A client's request.
 
 use crate::want::OF;
 use serde::{Deserialize, Serialize};
@@ -7,14 +7,14 @@ use tracing_session::{Error, Session, conversation::ConversationState};
 /// One turn of a conversation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Ask {
-    /// Decides whatever is left to chance in the service.
+    /// The seed of all random choices in the service.
     pub(crate) number: u64,
     pub(crate) session: String,
     pub(crate) user: String,
     pub(crate) way: Way,
     pub(crate) fault: Fault,
     pub(crate) words: u32,
-    /// What the turn before has given.
+    /// The result of the previous turn.
     pub(crate) state: Option<ConversationState>,
 }
 
@@ -26,7 +26,7 @@ impl Ask {
     }
 }
 
-/// How a handler says which session it is in.
+/// The way in which a handler sets its session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Way {
     /// Not at all.
@@ -44,9 +44,9 @@ pub(crate) enum Way {
     Late,
     /// `set_session_id`, `set_user_id` and `mark_trace`.
     Bound,
-    /// `session!` below a parent that is given, or set from outside.
+    /// `session!` with an explicit parent, or with `set_parent`.
     Parent,
-    /// Guards on whatever thread there is, never across an `.await`.
+    /// Guards on any thread, never across an `.await`.
     Guard,
     /// A session inside another.
     Nested,
@@ -56,16 +56,16 @@ pub(crate) enum Way {
     Turn,
     /// A header of the request, and `user!`.
     Header,
-    /// The same with what is no id.
+    /// The same with an invalid id.
     Hostile,
-    /// Spans that a filter hides.
+    /// Spans that a filter disables.
     Hidden,
     /// A header of a request that another service makes.
     Call,
 }
 
 impl Way {
-    /// Those that a client may ask every service for.
+    /// The ways that a client may use with every service.
     pub(crate) const ALL: [Self; 14] = {
         use Way::*;
         [
@@ -96,21 +96,21 @@ impl Way {
     }
 }
 
-/// What goes wrong.
+/// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Fault {
     Nothing,
-    /// The client goes away: before the answer, or in its midst.
+    /// The client disconnects before the answer, or while it streams.
     HangsUp,
     /// The service panics somewhere.
     Panics,
     /// A task is aborted somewhere.
     Aborts,
-    /// The body of the request is no question.
+    /// The body of the request isn't a question.
     BadState,
 }
 
-/// Numbers that are spread like random ones, and the same on every run (SplitMix64).
+/// Pseudo-random numbers, the same on every run (SplitMix64).
 pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {

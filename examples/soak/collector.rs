@@ -1,4 +1,4 @@
-//! The other end: an OTLP receiver on a socket, in good moods and bad ones.
+//! The collector: an OTLP receiver on a socket, which works or fails in several ways.
 
 use crate::Outcome;
 use crate::telemetry::{TIMEOUT, print_of};
@@ -25,31 +25,31 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// What it does with what it is sent.
+/// How it handles a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Mood {
     Well,
-    /// Takes it, and answers late.
+    /// Accepts it, and answers late.
     Slow,
-    /// Takes it, and answers when nobody waits any more.
+    /// Accepts it, and answers after the exporter's timeout.
     TooLate,
     /// 429, with a time to wait.
     Busy,
     /// 503.
     Unavailable,
-    /// Takes it, and closes the connection without an answer.
+    /// Accepts it, and closes the connection without an answer.
     CutsOff,
     /// Does not listen.
     Dead,
 }
 
-/// What it has taken.
+/// The spans that it has accepted.
 #[derive(Default)]
 pub(crate) struct Taken {
     /// How many spans, and how often, by the print of the batch.
     pub(crate) batches: HashMap<u64, (u64, u64)>,
     pub(crate) by_way: BTreeMap<String, Checked>,
-    /// The first of those that are wrong.
+    /// The first wrong spans.
     pub(crate) wrong: Vec<String>,
     /// Requests that it took, or did not, in each mood.
     pub(crate) requests: BTreeMap<Mood, u64>,
@@ -71,7 +71,7 @@ pub(crate) struct Collector {
 
 /// More than the exporter ever pauses.
 const MOST_PATIENCE: Duration = Duration::from_secs(5);
-/// More than anybody reads.
+/// Enough for a report.
 pub(crate) const MOST_EXAMPLES: usize = 10;
 
 impl Collector {
@@ -109,7 +109,7 @@ impl Collector {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Listens, and does not, as its mood is.
+    /// Listens or doesn't listen, depending on its mood.
     async fn run(self, listener: TcpListener) {
         let mut mood = self.mood.subscribe();
         let mut listener = Some(listener);
@@ -163,7 +163,7 @@ impl Collector {
         match mood {
             Mood::Slow => sleep(TIMEOUT / 2).await,
             Mood::TooLate => sleep(TIMEOUT * 3 / 2).await,
-            // Without an answer: the connection is closed.
+            // Close the connection without an answer.
             Mood::CutsOff => return Err("cut off".into()),
             _ => {}
         }
@@ -214,7 +214,7 @@ impl Taken {
     }
 }
 
-/// Every value that stands on the span under that key: one that stands there twice is seen.
+/// All values of the span under this key. A key that is exported twice shows.
 fn values(span: &Span, key: &str) -> Vec<String> {
     let values = span.attributes.iter().filter(|it| it.key == key);
     let text = |value: &Value| match value {

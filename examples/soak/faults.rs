@@ -1,4 +1,4 @@
-//! What goes wrong in a service, on purpose and not.
+//! Faults in a service, on purpose or not.
 
 use std::panic;
 use std::sync::Mutex;
@@ -11,14 +11,14 @@ static ABORTED: AtomicU64 = AtomicU64::new(0);
 static PANICS: AtomicU64 = AtomicU64::new(0);
 static ACCIDENTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// What a panic on purpose carries.
+/// The payload of a panic on purpose.
 struct OnPurpose;
 
 pub(crate) fn panic() {
     panic::panic_any(OnPurpose);
 }
 
-/// Aborts a task after a while, unless it has come to its end.
+/// Aborts a task after a while, unless it has ended.
 pub(crate) async fn abort(task: &JoinHandle<()>, after: Duration) {
     sleep(after).await;
     if !task.is_finished() {
@@ -31,13 +31,13 @@ pub(crate) fn aborted() -> u64 {
     ABORTED.load(Ordering::Relaxed)
 }
 
-/// How many panics were on purpose, and what the others said.
+/// The number of panics on purpose, and the messages of the others.
 pub(crate) fn panics() -> (u64, Vec<String>) {
     let accidents = ACCIDENTS.lock().map(|it| it.clone()).unwrap_or_default();
     (PANICS.load(Ordering::Relaxed), accidents)
 }
 
-/// Tells the two apart from here on.
+/// Distinguishes the two from now on.
 pub(crate) fn watch() {
     let usual = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {

@@ -19,14 +19,14 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing_session::conversation::ConversationState;
 
-/// At once. So many more are there in the first round, so that tables and buffers which are kept
-/// have their size by its end.
+/// The clients that run at once. The first round has [`TIMES_AT_FIRST`] as many, so that tables and buffers have reached
+/// their final size at its end.
 const CLIENTS: u64 = 32;
 const TIMES_AT_FIRST: u64 = 3;
-/// Nobody waits longer than this, whatever the collector does.
+/// The longest time that a client waits.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the clients saw.
+/// The results of the clients.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) conversations: u64,
@@ -130,7 +130,7 @@ impl Person {
 
     async fn converse(&mut self, stop: &watch::Receiver<bool>) {
         self.seen.conversations += 1;
-        // With what headers and JSON find hard.
+        // With characters that are difficult in headers and JSON.
         let session = format!("chat {:016x} ü+%41\"", self.dice.next());
         let user = format!("user-{:016x}", self.dice.next());
         let mut state = None;
@@ -171,7 +171,7 @@ impl Person {
         }
     }
 
-    /// Gives the state of the conversation, where it has moved.
+    /// Returns the state of the conversation, if a turn was finished.
     async fn ask(&mut self, ask: Ask) -> Option<ConversationState> {
         self.seen.requests += 1;
         let begun = Instant::now();

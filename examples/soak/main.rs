@@ -1,23 +1,22 @@
-//! A chat service under load, with everything going wrong that can, and an account of every span.
+//! A chat service under load and with faults, which accounts for every span.
 //!
 //!     cargo run --release --example soak --features otlp,tower -- --seconds 60
 //!
-//! Three processes: two services, which call each other, and this one, which has the clients and the
-//! collector. In one service the layer is put `around`, in the other one it is `filtered`. All that they
-//! say to each other goes over sockets.
+//! It runs three processes: two services, which call each other, and this one, with the clients and the collector. One
+//! service uses `wrap`, the other one `wrap_filtered`. The processes communicate over sockets only.
 //!
-//! - Every span says, by attributes of its own, which session and user it has to carry; the collector
-//!   compares. See `want.rs`, and `ways.rs` for all the ways in which a session is said.
-//! - The collector is slow, answers too late or not at all, with 429 or 503, dies, and comes back.
-//! - Clients hang up, tasks are aborted, handlers, tasks and threads panic; ids come in that are none.
-//! - Futures are dropped in the session of somebody else, a pool works for all sessions, spans are older than their session,
+//! - Every span has attributes with its expected session and user, and the collector compares. See `want.rs`, and `ways.rs`
+//!   for all the ways to set a session.
+//! - The collector is slow, answers too late or not at all, answers with 429 or 503, dies, and comes back.
+//! - Clients disconnect, tasks are aborted, and handlers, tasks and threads panic. Requests contain invalid ids.
+//! - Futures are dropped in the session of another user, a pool works for all sessions, spans are older than their session,
 //!   and layers are reloaded while spans are entered. See `pools.rs`.
-//! - Every span that has ended has to be accounted for: it has arrived, or did not fit into the
-//!   SDK's queue, or was in an export that failed. See `account.rs`.
-//! - Ids never come again, so that whatever grows with them shows. What memory is in use is counted
-//!   after each round, when there is nothing to do: at the end it may be no more than in the first half.
+//! - Every ended span has to be accounted for: it arrived, didn't fit into the SDK's queue, or was in a failed export. See
+//!   `account.rs`.
+//! - No id is used twice, so that memory that grows with the ids shows. The memory in use is measured after each round, when
+//!   the services are idle: at the end, it must not be more than in the first half.
 //!
-//! It fails, and says which, if a promise does not hold.
+//! It fails if a promise doesn't hold, and prints which.
 
 mod account;
 mod ask;
@@ -79,7 +78,7 @@ fn serve(kind: &str, collector: &str) -> Outcome<bool> {
     service::run(kind.ok_or(USAGE)?, collector).map(|()| true)
 }
 
-/// What the collector does in a round, and for how many parts of it at least.
+/// The collector's behaviour in a round, and for how many parts of the round at least.
 const MOODS: [(Mood, u32); 8] = [
     (Mood::Well, 8),
     (Mood::Slow, 3),
@@ -87,14 +86,14 @@ const MOODS: [(Mood, u32); 8] = [
     (Mood::Busy, 2),
     (Mood::Unavailable, 2),
     (Mood::TooLate, 2),
-    // Answers are under way when it dies.
+    // It dies while it answers.
     (Mood::Dead, 2),
     (Mood::Well, 4),
 ];
-/// Seconds. The first half of the rounds is to warm up.
+/// In seconds. The first half of the rounds is warm-up.
 const LONGEST_ROUND: u64 = 60;
 const FEWEST_ROUNDS: u64 = 4;
-/// For all that there is to do besides the load, before it is given up.
+/// The timeout for all work except the load.
 const GRACE: Duration = Duration::from_secs(30);
 
 /// Whether all promises hold.
@@ -148,7 +147,7 @@ async fn soak(seconds: u64) -> Outcome<bool> {
     Ok(broken.is_empty())
 }
 
-/// A service, from outside.
+/// A service, as this process sees it.
 struct Service {
     kind: Kind,
     address: SocketAddr,
@@ -204,7 +203,7 @@ impl Service {
         format!("the service {} is gone", self.kind.name()).into()
     }
 
-    /// What it says next, of batches apart.
+    /// Its next message, except for messages about batches.
     async fn hear(&mut self) -> Outcome<Say> {
         loop {
             match timeout(GRACE, self.says.recv()).await {
@@ -241,7 +240,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // Where it has stopped already, there is nothing to kill.
+        // Fails if it has already stopped.
         let _stopped = self.process.kill();
         let _stopped = self.process.wait();
     }

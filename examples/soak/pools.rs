@@ -1,5 +1,5 @@
-//! Work that leaves its place: futures that are cancelled somewhere else, a pool of workers with a session of its own, spans
-//! that are older than their session, and layers that are reloaded.
+//! Work that moves: futures that are cancelled in another session, a pool of workers with its own session, spans that
+//! are older than their session, and layers that are reloaded.
 
 use crate::ask::{Dice, Way};
 use crate::want::{Want, wanted};
@@ -34,13 +34,13 @@ fn here() -> Session {
     current_session().unwrap_or_else(Session::nothing)
 }
 
-/// Somebody else, in whose session other work is dropped or done.
+/// Another user, in whose session other work is dropped or done.
 fn somebody_else() -> Session {
     let session = Session::new("somebody-else").and_then(|it| it.with_user("somebody-else"));
     session.unwrap_or_default()
 }
 
-/// A future that is dropped before it is ready, in the session of somebody else.
+/// A future that is dropped before it is ready, in the session of another user.
 pub(crate) async fn cancelled(want: &Want, dice: &mut Dice) {
     let cleans_up = CleansUp(want.clone());
     let future = async move {
@@ -72,7 +72,7 @@ pub(crate) async fn older_span(want: &Want) {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A thread that is in a session of its own, and does the work of all others.
+/// A thread in its own session, which does the work of all other sessions.
 static WORKER: LazyLock<Sender<Job>> = LazyLock::new(|| {
     let (jobs, queue) = channel::<Job>();
     thread::spawn(move || {
@@ -82,7 +82,7 @@ static WORKER: LazyLock<Sender<Job>> = LazyLock::new(|| {
     jobs
 });
 
-/// Work that is done by a pool.
+/// Work in a pool.
 pub(crate) async fn pooled(want: &Want) {
     let (session, want) = (here(), want.clone());
     let (done, is_done) = oneshot::channel();

@@ -1,4 +1,4 @@
-//! What a service tells of itself: on its standard output, a line for each.
+//! The messages of a service: one line each, on its standard output.
 
 use crate::memory::Memory;
 use crate::{faults, telemetry, want};
@@ -20,7 +20,7 @@ pub(crate) enum Say {
 pub(crate) struct Batch {
     pub(crate) print: u64,
     pub(crate) spans: u64,
-    /// By the exporter's word.
+    /// As the exporter reports it.
     pub(crate) arrived: bool,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Figures {
     pub(crate) ended: u64,
     /// As they did not fit into the queue: known once the service is stopped.
     pub(crate) dropped: u64,
-    /// How often the SDK has said that an export failed.
+    /// How often the SDK has reported a failed export.
     pub(crate) failed_exports: u64,
     pub(crate) looks: u64,
     pub(crate) complaints: Vec<String>,
@@ -70,7 +70,7 @@ impl Figures {
 
 impl Say {
     pub(crate) fn aloud(&self) {
-        // Whoever started the service reads it; where nobody does any more, it ends.
+        // The parent process reads it. If the parent has closed the pipe, the service ends.
         if let Ok(mut line) = serde_json::to_vec(self) {
             line.push(b'\n');
             let _gone = io::stdout().lock().write_all(&line);

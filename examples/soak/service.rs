@@ -1,4 +1,4 @@
-//! A chat service, in a process of its own.
+//! A chat service, in a separate process.
 
 use crate::Outcome;
 use crate::ask::{Ask, Way};
@@ -28,7 +28,7 @@ use tokio::net::TcpListener;
 use tower::ServiceExt;
 use tracing::{Instrument, Span, info_span};
 
-/// The header in which a request says what its span has to carry.
+/// The header with the expected values of the request's span.
 pub(crate) const WANT: &str = "x-want";
 
 #[derive(Clone)]
@@ -56,7 +56,7 @@ impl App {
         }
     }
 
-    /// Has the other service do something in the session in force here, which goes along.
+    /// Calls the other service, with the current session in the headers.
     pub(crate) async fn call(&self, session: Option<&str>) {
         let Some(peer) = self.peer.get() else { return };
         let want = Want {
@@ -89,7 +89,7 @@ fn routes(app: App) -> Router {
         .layer(tracing_session::propagation::tower::server())
 }
 
-/// Makes the span of a request, as a middleware does that knows nothing of sessions.
+/// Creates the span of a request, like a middleware without any code for sessions.
 async fn in_a_span(mut request: Request, next: Next) -> Response {
     let want = request.headers().get(WANT).map(|it| it.as_bytes());
     let want = want.and_then(|want| serde_json::from_slice::<Want>(want).ok());
@@ -142,7 +142,7 @@ pub(crate) fn run(kind: Kind, collector: &str) -> Outcome {
         }
     }
     drop(runtime);
-    // It tells how many spans it has dropped.
+    // The SDK reports how many spans it has dropped.
     provider.shutdown()?;
     Say::Stopped(Figures::now()).aloud();
     Ok(())

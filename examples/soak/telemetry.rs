@@ -1,4 +1,4 @@
-//! The set-up of a service, as in the README, with an account of each span besides.
+//! The setup of a service, as in the README, with counters for each span.
 
 use crate::Outcome;
 use crate::report::{Batch, Say};
@@ -29,11 +29,11 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(crate) type Provider = SessionTracerProvider<SdkTracerProvider>;
 
-/// How the layer is put on.
+/// How the layer wraps the OpenTelemetry layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Around,
-    /// With a filter, under which hidden spans say their session too.
+    /// With a filter. Filtered-out spans set their session too.
     Filtered,
 }
 
@@ -90,7 +90,7 @@ pub(crate) fn set_up(kind: Kind, collector: &str) -> Outcome<Provider> {
 static STARTED: AtomicU64 = AtomicU64::new(0);
 static ENDED: AtomicU64 = AtomicU64::new(0);
 
-/// Spans that have started and ended, by the SDK's word.
+/// The started and ended spans, as counted by the SDK.
 pub(crate) fn spans() -> (u64, u64) {
     // In this order, so that what ends in between is not taken for one that was never started.
     let ended = ENDED.load(Ordering::SeqCst);
@@ -124,7 +124,7 @@ impl<P: SpanProcessor> SpanProcessor for Counted<P> {
     }
 }
 
-/// Tells of each batch whether it has arrived, by the exporter's word.
+/// Reports for each batch whether the exporter succeeded.
 #[derive(Debug)]
 struct Told<E>(E);
 
@@ -158,12 +158,12 @@ pub(crate) fn print_of(spans: impl Iterator<Item = SpanId>) -> u64 {
     spans.map(number).fold(0, u64::wrapping_add)
 }
 
-/// Listens to the warnings of the SDK, and to ours.
+/// Collects the warnings of the SDK and of this crate.
 struct Heard;
 
 #[derive(Default)]
 struct Words {
-    /// What the SDK has said, and how often.
+    /// The SDK's warnings, and how often each was emitted.
     sdk: BTreeMap<&'static str, u64>,
     dropped: u64,
     ours: Vec<String>,
@@ -175,7 +175,7 @@ static WORDS: Mutex<Words> = Mutex::new(Words {
     ours: Vec::new(),
 });
 
-/// How often the SDK has said this.
+/// How often the SDK has emitted this warning.
 pub(crate) fn said(name: &str) -> u64 {
     let words = WORDS.lock().ok();
     words
@@ -183,12 +183,12 @@ pub(crate) fn said(name: &str) -> u64 {
         .unwrap_or(0)
 }
 
-/// Spans that did not fit into the queue, by the SDK's word, which it gives when it is shut down.
+/// The spans that didn't fit into the queue. The SDK reports the number when it shuts down.
 pub(crate) fn dropped() -> u64 {
     WORDS.lock().map_or(0, |words| words.dropped)
 }
 
-/// What this crate has warned of.
+/// The warnings of this crate.
 pub(crate) fn warnings() -> Vec<String> {
     WORDS
         .lock()

@@ -1,5 +1,4 @@
-//! Which session a span has to be in: said on the span itself, by the code that makes it, so that
-//! the collector can compare.
+//! The expected session of each span, as attributes that the creating code sets, so that the collector can compare.
 
 use crate::ask::Way;
 use opentelemetry::KeyValue;
@@ -12,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tracing::Span;
 use tracing_session::{Session, current_session};
 
-/// The way in which the session is said, on every span that there is.
+/// The attribute with the way in which the session is set, on every span.
 pub(crate) const WAY: &str = "way";
 pub(crate) const WANTED_SESSION: &str = "want.session";
 pub(crate) const WANTED_USER: &str = "want.user";
@@ -21,7 +20,7 @@ pub(crate) const WANTED_METADATA: &str = "want.metadata";
 /// The metadata of a session: its own id again.
 pub(crate) const OF: &str = "of";
 
-/// What a span has to carry.
+/// The expected values of a span.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Want {
     pub(crate) way: Way,
@@ -31,7 +30,7 @@ pub(crate) struct Want {
     pub(crate) metadata: Option<String>,
 }
 
-/// Makes a span of `tracing` that says what it has to carry.
+/// Creates a span of `tracing` with its expected values.
 macro_rules! wanted {
     ($want:expr, $make:ident!($($args:tt)+)) => {
         $crate::want::made($make!(
@@ -45,11 +44,11 @@ macro_rules! wanted {
 }
 pub(crate) use wanted;
 
-/// Spans that were made, by their makers' count.
+/// The number of created spans, as counted by the code that creates them.
 static MADE: AtomicU64 = AtomicU64::new(0);
 static LOOKS: AtomicU64 = AtomicU64::new(0);
 static COMPLAINTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
-/// More than anybody reads.
+/// Enough for a report.
 const MOST_COMPLAINTS: usize = 20;
 
 pub(crate) fn made<T>(span: T) -> T {
@@ -61,7 +60,7 @@ pub(crate) fn spans_made() -> u64 {
     MADE.load(Ordering::Relaxed)
 }
 
-/// How often code has looked which session it is in, and where it saw another than it should.
+/// How often the code checked its current session, and where it found a wrong one.
 pub(crate) fn looks() -> (u64, Vec<String>) {
     let complaints = COMPLAINTS.lock().map(|it| it.clone()).unwrap_or_default();
     (LOOKS.load(Ordering::Relaxed), complaints)
@@ -76,7 +75,7 @@ impl Want {
         }
     }
 
-    /// The same way, and what this session says.
+    /// The same way, with the values of this session.
     pub(crate) fn of(&self, session: &Session) -> Self {
         Self {
             way: self.way,
@@ -98,7 +97,7 @@ impl Want {
         self.metadata.as_deref()
     }
 
-    /// Says it late, on a span that was made with nothing to carry.
+    /// Records the expected values later, on a span that was created without them.
     pub(crate) fn say_on(&self, span: &Span) {
         // An empty value is ignored.
         span.record(WANTED_SESSION, self.session());
@@ -130,7 +129,7 @@ impl Want {
         span.set_attributes(self.attributes());
     }
 
-    /// Compares with what is in force here.
+    /// Compares with the current session.
     pub(crate) fn is_seen(&self, place: &str) {
         LOOKS.fetch_add(1, Ordering::Relaxed);
         let seen = self.of(&current_session().unwrap_or_default());

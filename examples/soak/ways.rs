@@ -1,4 +1,4 @@
-//! Every way to say a session, and what the spans have to carry for it.
+//! Every way to set a session, and the values that the spans must have.
 
 use crate::ask::{Ask, Dice, Way};
 use crate::service::{App, Root};
@@ -22,7 +22,7 @@ use tracing_session::{
 pub(crate) type Answer = BoxStream<'static, Result<Bytes, Infallible>>;
 type Outcome<T = ()> = Result<T, tracing_session::Error>;
 
-/// It runs in the span of the request, and what it gives does not.
+/// It runs in the span of the request, but its result doesn't.
 pub(crate) async fn turn(ask: Ask, app: App, root: Root) -> Outcome<Answer> {
     let session = ask.session()?;
     let want = Want {
@@ -58,7 +58,7 @@ pub(crate) async fn turn(ask: Ask, app: App, root: Root) -> Outcome<Answer> {
             answer(want, ask, app, Some((conversation, turn)), |_| span).boxed()
         }
         Way::Header => {
-            // The session is in force already.
+            // The session is already current.
             let span = wanted!(want, user!(ask.user, metadata.of = ask.session));
             within(span, want, ask, app)
         }
@@ -79,7 +79,7 @@ pub(crate) async fn turn(ask: Ask, app: App, root: Root) -> Outcome<Answer> {
     })
 }
 
-/// In a span that is there already.
+/// In an existing span.
 fn within(span: Span, want: Want, ask: Ask, app: App) -> Answer {
     answer(want, ask, app, None, |_| span).boxed()
 }
@@ -128,7 +128,7 @@ async fn late(want: &Want, ask: &Ask) -> Span {
     span
 }
 
-/// Ends before anybody knows the session.
+/// Ends before the session is known.
 async fn log_in(want: &Want, ask: &Ask) {
     drop(wanted!(want.none(), info_span!("log in")));
     pause(&mut Dice(ask.number)).await;
@@ -230,7 +230,7 @@ fn next_turn(want: &Want, ask: &Ask, session: Session) -> (Conversation, Turn) {
     (conversation, turn)
 }
 
-/// Of a caller in another service.
+/// The parent in a caller's service.
 fn remote(number: u64) -> Context {
     let mut dice = Dice(number);
     let trace = u128::from(dice.next()) << 64 | u128::from(dice.next());

@@ -1,5 +1,5 @@
-//! What is done to answer, in whatever session it is: it is told what that has to be, and makes
-//! spans of every kind there is, in tasks and on threads.
+//! The work for an answer, in any session. It receives the expected session, and creates spans of every kind, in tasks
+//! and on threads.
 
 use crate::ask::{Ask, Dice, Fault};
 use crate::faults;
@@ -52,7 +52,7 @@ async fn work(want: &Want, ask: &Ask, app: &App) {
     }
 }
 
-/// As a library does that knows OpenTelemetry, and not `tracing`.
+/// Like a library that uses OpenTelemetry's API and not `tracing`.
 async fn query(want: &Want, dice: &mut Dice) {
     let query = want.plain_span("query");
     let rows = async {
@@ -124,7 +124,7 @@ async fn on_a_new_thread(session: Session, work: impl FnOnce() + Send + 'static)
     let _panicked = is_done.await;
 }
 
-/// An answer on its way, with the spans that last as long as it does.
+/// A streamed answer, with the spans that end when it ends.
 struct Talk {
     want: Want,
     words: u32,
@@ -135,7 +135,7 @@ struct Talk {
     _answer: Span,
 }
 
-/// The answer, word by word, in a span that is made when the first one is asked for.
+/// The answer, word by word, in a span that is created when the first word is polled.
 pub(crate) fn answer(
     want: Want,
     ask: Ask,

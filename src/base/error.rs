@@ -5,9 +5,9 @@ use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
-/// An invalid id or value, a call without a span to set a value on, or an invalid setting.
+/// An invalid id, value or setting, or a call that can't set a value on the current span.
 ///
-/// The text says what to change and never contains an id: ids are personal data.
+/// The text tells you how to fix the mistake. It never contains an id, because ids are personal data.
 ///
 /// ```
 /// use tracing_session::Session;
@@ -19,14 +19,14 @@ use std::sync::Arc;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Error {
     kind: ErrorKind,
-    /// The value that was refused: an id, a tag, a key.
+    /// The kind of the invalid value: an id, a tag, a key.
     noun: &'static str,
     /// The environment variable or the name that the error is about, each with a colon. Never an id.
     subject: String,
     cause: Option<Cause>,
 }
 
-/// Declares [`ErrorKind`] from a table: the kinds with their texts, and the method that tells each group of them.
+/// Declares [`ErrorKind`] from a table: the kinds with their texts, and a method for each group of kinds.
 macro_rules! error_kinds {
     ($(
         $(#[$attribute:meta])*
@@ -58,15 +58,17 @@ macro_rules! error_kinds {
 }
 
 error_kinds! {
-    /// The id is blank, longer than 1,024 bytes, not UTF-8, or has a control character or another invisible one (see
-    /// [`Session::new`](crate::Session::new)); or a tag or a key is, which obey the same rule.
+    /// Whether an id is invalid: blank, longer than 1,024 bytes, not UTF-8, or with a control character.
+    ///
+    /// [`Session::new`](crate::Session::new) has the rules. It also returns true for placeholders such as `null`, and
+    /// for invalid tags and keys.
     ///
     /// ```
     /// # use tracing_session::Session;
     /// assert!(Session::new("  ").unwrap_err().is_invalid_id());
     /// ```
     pub is_invalid_id {
-        // `Display` writes the name of the value before these texts.
+        // `Display` writes the kind of the value before these texts.
         Blank => "is blank",
         Placeholder =>
             "is a placeholder such as None or null: set the value when it is known (declare a span field Empty, and \
@@ -75,7 +77,8 @@ error_kinds! {
         ControlCharacter => "has a control character",
         NotUnicode => "is not valid UTF-8",
     }
-    /// There is no current span that a value can be set on.
+    /// Whether a value can't be set on the current span.
+    /// [`Session::set_on_current_span`](crate::Session::set_on_current_span) lists the reasons.
     ///
     /// ```
     /// let error = tracing_session::set_session_id("chat-42").unwrap_err();
@@ -100,7 +103,7 @@ error_kinds! {
             "a sampler or span processor called this while a span was starting, so nothing can be set on that span \
              yet: attach a Session around the code that creates the span, or set the value later",
     }
-    /// The state of a conversation, or the id of a trace or span, is invalid, so nothing can continue from it.
+    /// Whether a conversation can't continue, because its state, or the id of a trace or span, is invalid.
     ///
     /// ```
     /// # use tracing_session::conversation::link_context;
@@ -118,7 +121,7 @@ error_kinds! {
             "the conversation state has version {version}, but this release reads only version 1: start a new \
              conversation",
     }
-    /// A value can't be serialised as JSON, or has to be a JSON object and isn't one.
+    /// Whether a value can't be serialised as JSON, or isn't a JSON object but must be one.
     ///
     /// ```
     /// # use tracing_session::Session;
@@ -129,7 +132,7 @@ error_kinds! {
         Serialize => "the value cannot be serialised as JSON",
         NotAnObject => "the value is not a JSON object: pass a map or a struct",
     }
-    /// The environment names a propagator that doesn't exist.
+    /// Whether the environment names an unknown propagator.
     ///
     /// ```
     /// # use tracing_session::Session;
@@ -138,8 +141,9 @@ error_kinds! {
     pub is_unknown_propagator {
         Propagator(valid: &'static str) => "no such propagator (valid: {valid})",
     }
-    /// The code or the environment has an invalid setting, such as a protocol, an endpoint or a header. The error names
-    /// the setting and the valid values.
+    /// Whether a setting in the code or the environment is invalid, such as a protocol, an endpoint or a header.
+    ///
+    /// The error names the setting and the valid values.
     ///
     /// ```
     /// let pipeline = tracing_session::otlp::pipeline("my-app").with_endpoint("localhost");
@@ -155,7 +159,7 @@ error_kinds! {
         Header => "the name or the value of this header is invalid",
         Exporter => "the exporter cannot be created",
     }
-    /// There is a global subscriber already.
+    /// Whether the process already has a global subscriber.
     ///
     /// ```no_run
     /// # use tracing_session::otlp::pipeline;
@@ -169,7 +173,7 @@ error_kinds! {
             "there is a global subscriber already: call install() instead of init(), or add the layer that build() \
              returns to your subscriber",
     }
-    /// Spans could not be exported. The [source](std::error::Error::source) says why.
+    /// Whether some spans weren't exported. The [source](std::error::Error::source) contains the reason.
     ///
     /// ```no_run
     /// let telemetry = tracing_session::otlp::pipeline("my-app").install()?;
@@ -216,7 +220,7 @@ impl PartialEq for Cause {
 impl Eq for Cause {}
 
 impl Error {
-    /// The error for a value that is no id, such as a tag.
+    /// Creates an error about a value other than an id, such as a tag.
     pub(crate) fn of(noun: &'static str, kind: ErrorKind) -> Self {
         Self {
             kind,
@@ -281,7 +285,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// The text, because Rust prints `Debug` where `main` returns an error.
+/// Shows the text, because Rust prints `Debug` if `main` returns an error.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Error").field(&self.full_text()).finish()

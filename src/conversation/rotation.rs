@@ -1,4 +1,4 @@
-//! Sessions that end after a time.
+//! Sessions that end after an idle time or at a maximum age.
 
 use crate::base::sync::Mutex;
 use crate::session::keys::PREVIOUS_SESSION_ID;
@@ -7,12 +7,13 @@ use opentelemetry::KeyValue;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-/// Sessions that follow one another: a new one begins after an idle time, or at a maximum age.
+/// Starts a new session after an idle time, or when the session reaches a maximum age.
 ///
-/// For applications that keep no sessions themselves, such as a command-line agent or a desktop application. Each new
-/// session has the attribute `session.previous_id` of OpenTelemetry's semantic conventions, the id of the session before.
+/// Use it in applications that have no sessions of their own, such as a command-line agent or a desktop application. Each new
+/// session has the attribute `session.previous_id` (OpenTelemetry's semantic conventions) with the id of the previous
+/// session.
 ///
-/// Times are measured with the system's monotonic clock. On some systems it stops while the machine sleeps.
+/// The system's monotonic clock measures the time. On some systems, this clock stops while the machine sleeps.
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,8 +41,8 @@ struct Current {
 }
 
 impl SessionRotation {
-    /// Begins with this session. A session without an id gets [a new one](Session::generate). Later sessions have its other
-    /// values. Default: no session ends.
+    /// Starts with this session. A session without an id gets a [new id](Session::generate). Later sessions have the same
+    /// other values. By default, no session ends.
     ///
     /// ```
     /// use tracing_session::{Session, conversation::SessionRotation};
@@ -64,7 +65,7 @@ impl SessionRotation {
         }
     }
 
-    /// Ends a session that wasn't [asked for](Self::session) during this time.
+    /// Ends a session if [`session`](Self::session) isn't called for this time. Default: never.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -78,7 +79,7 @@ impl SessionRotation {
         self
     }
 
-    /// Ends a session at this age, also if it is in use.
+    /// Ends a session at this age, even if it is in use. Default: never.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -92,7 +93,7 @@ impl SessionRotation {
         self
     }
 
-    /// The session that applies now. Call it once for each request or turn: each call counts as a use.
+    /// Returns the current session. Call it once for each request or turn, because each call counts as a use.
     ///
     /// ```
     /// # use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What outlives a turn: the state of a conversation between requests, and spans known by their ids alone.
+//! The state of a conversation between requests, and contexts of spans of which only the ids are known.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::conversation::Conversation;
@@ -11,24 +11,23 @@ use serde_json::Value as Json;
 use std::fmt;
 use std::str::FromStr;
 
-/// The state of a conversation between requests: the ids of its session, its last turn, and how its turns are
-/// traced. [`Conversation::state`](crate::Conversation::state) returns it, and
-/// [`Conversation::resume`](crate::Conversation::resume) continues from it.
+/// The state of a conversation between requests: the session id, the last turn, and whether all turns are in one trace.
 ///
-/// It contains no user and no metadata: the next request [sets them again](crate::Conversation::with_session).
+/// [`Conversation::state`](crate::Conversation::state) returns it, and [`Conversation::resume`](crate::Conversation::resume)
+/// continues from it. It contains no user and no metadata: [set them again](crate::Conversation::with_session) in the next
+/// request.
 ///
 /// It implements `Serialize` and `Deserialize`, for JSON and other self-describing formats. Its `version` is 1.
 ///
-/// A client can change a state that you gave to it. Deserializing checks the form of each id and nothing else,
-/// so check that the [session](Self::session_id) belongs to the caller, as with a header. In [one
-/// trace](crate::Conversation::in_one_trace), the state also decides whether the trace is sampled, because a
-/// parent-based sampler follows it.
+/// A client can change a state that you send to it. Deserializing checks only the form of each id, so check that the
+/// [session](Self::session_id) belongs to the caller, as you do with a header. In [one
+/// trace](crate::Conversation::in_one_trace), the state also decides whether the trace is sampled, because a parent-based
+/// sampler follows it.
 ///
 /// # Errors
 ///
-/// Deserializing fails if the state is malformed, has another version, or contains an id that [`Session::new`]
-/// refuses or that is a placeholder such as `undefined`. The error names the field and contains no value. Unknown
-/// fields are ignored.
+/// Deserializing fails if the state is malformed, has another version, or contains an id that [`Session::new`] refuses, or a
+/// placeholder such as `undefined`. The error names the field and contains no value. Unknown fields are ignored.
 ///
 /// ```
 /// use tracing_session::conversation::ConversationState;
@@ -45,7 +44,7 @@ use std::str::FromStr;
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Json", into = "Json")]
 pub struct ConversationState {
-    /// The id alone.
+    /// Only the id.
     pub(crate) session: Session,
     pub(crate) previous_id: Option<Id>,
     pub(crate) in_one_trace: bool,
@@ -78,11 +77,10 @@ impl fmt::Debug for ConversationState {
 }
 
 const VERSION: u64 = 1;
-/// The length of a `tracestate` that W3C requires everybody to propagate.
+/// W3C requires every service to propagate a `tracestate` of this length.
 const MAX_TRACE_STATE_BYTES: usize = 512;
 
-/// A span of the conversation, as the next request continues from it. A `tracestate` that would be refused
-/// when the state comes back is left out.
+/// The span context that the next request continues from. It omits a `tracestate` that deserializing would refuse.
 pub(crate) fn resumable(context: &SpanContext, span: SpanId) -> SpanContext {
     let state = context.trace_state();
     let state = match state.header().len() <= MAX_TRACE_STATE_BYTES {
@@ -116,7 +114,7 @@ impl From<ConversationState> for Json {
     }
 }
 
-/// Errors name the field. Those of `serde` would contain the value too.
+/// Not derived, because `serde`'s errors contain the value. These errors name the field only.
 impl TryFrom<Json> for ConversationState {
     type Error = Error;
 
@@ -156,7 +154,7 @@ impl TryFrom<Json> for ConversationState {
 struct Stored(Json);
 
 impl Stored {
-    /// The value of a field, or `None` where there is none.
+    /// The value of a field, or `None` if the field is missing.
     fn read<'a, T: Deserialize<'a>>(&'a self, field: &'static str) -> Result<Option<T>, Error> {
         Option::deserialize(&self.0[field]).map_err(|_| malformed(field))
     }
@@ -175,17 +173,17 @@ fn malformed(field: &'static str) -> Error {
     Error::from(ErrorKind::MalformedState).about(field)
 }
 
-/// The context of a span whose ids you know, to [link] another span to it.
+/// Creates the context of a span whose ids you know, so that you can [link] another span to it.
 ///
-/// The trace id has 32 hexadecimal digits and the span id 16, as OpenTelemetry displays them. Ids of Tracia are
-/// accepted too: `tr_` or `sp_` and 16 digits. A trace id of 16 digits is filled with zeros
-/// on the left, as in B3. The span counts as sampled.
+/// The trace id has 32 hexadecimal digits and the span id 16, as OpenTelemetry displays them. Tracia's ids are valid too:
+/// `tr_` or `sp_` and 16 digits. A trace id of 16 digits is padded with zeros on the left, as in B3. The span counts as
+/// sampled.
 ///
 /// A [`Conversation`](crate::Conversation) links its turns itself.
 ///
 /// # Errors
 ///
-/// When an id is not one: [`Error::is_invalid_state`].
+/// Returns an error if an id is invalid: [`Error::is_invalid_state`].
 ///
 /// ```
 /// use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -204,14 +202,14 @@ pub fn link_context(trace_id: &str, span_id: &str) -> Result<SpanContext, Error>
     Ok(sampled(self::trace_id(trace_id)?, self::span_id(span_id)?))
 }
 
-/// A `Context` with a span whose ids you know, to make it the [parent] of another span. The current session
-/// still applies.
+/// Creates a `Context` with a span whose ids you know, so that you can make it the [parent] of another span. The `Context`
+/// keeps the current session.
 ///
-/// The ids have the form of [`link_context`]'s.
+/// The ids have the same forms as in [`link_context`].
 ///
 /// # Errors
 ///
-/// When an id is not one: [`Error::is_invalid_state`].
+/// Returns an error if an id is invalid: [`Error::is_invalid_state`].
 ///
 /// ```
 /// use tracing_opentelemetry::OpenTelemetrySpanExt;

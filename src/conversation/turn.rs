@@ -1,11 +1,11 @@
-//! A turn of a conversation, and what its span may be made from.
+//! A turn of a conversation, and the argument that creates its span.
 
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
 use std::sync::{Arc, Mutex, PoisonError};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// The turn that was finished last.
+/// The last finished turn.
 #[derive(Debug, Default)]
 pub(crate) struct Last(Mutex<Option<SpanContext>>);
 
@@ -76,15 +76,15 @@ mod sealed {
 
 /// An unfinished turn of a [`Conversation`](crate::Conversation).
 ///
-/// Dropping a turn without [`finish`](Self::finish) discards it: the next turn follows the turn before. Keep
-/// the turn of a streamed answer until the stream has ended.
+/// Dropping a turn without [`finish`](Self::finish) discards it: the next turn follows the previous one. Keep the turn of a
+/// streamed answer until the stream has ended.
 ///
 /// ```
 /// # use tracing_session::{Conversation, Session, conversation::Turn};
 /// # fn answer() -> Result<(), std::io::Error> { Ok(()) }
 /// fn take(chat: &mut Conversation) -> Result<(), std::io::Error> {
 ///     let turn: Turn = chat.turn("weather");
-///     turn.span().in_scope(answer)?; // an error leaves the conversation where it was
+///     turn.span().in_scope(answer)?; // after an error, the next turn follows the previous one
 ///     turn.finish();
 ///     Ok(())
 /// }
@@ -99,9 +99,10 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// The span of the turn. Run the turn's work in it: with `in_scope`, or a future with
-    /// [`Instrument`](tracing::Instrument). A span that stays entered across an `await` is entered for other
-    /// tasks too.
+    /// Returns the span of the turn. Run the turn's work in it: with `in_scope`, or a future with
+    /// [`Instrument`](tracing::Instrument).
+    ///
+    /// Don't keep it entered across an `await`, because other tasks would run in it too.
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};
@@ -115,8 +116,9 @@ impl Turn {
         self.span.clone()
     }
 
-    /// The id of the span. `None` without an OpenTelemetry layer, or if a filter disables the span. An
-    /// unsampled span has an id.
+    /// Returns the id of the span, also if the span isn't sampled.
+    ///
+    /// Returns `None` without an OpenTelemetry layer, or if a filter disables the span.
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};
@@ -127,7 +129,7 @@ impl Turn {
         self.context.is_valid().then(|| self.context.span_id())
     }
 
-    /// The id of the turn's trace. `None` in the same cases as [`span_id`](Self::span_id).
+    /// Returns the id of the turn's trace, or `None` in the same cases as [`span_id`](Self::span_id).
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};
@@ -138,11 +140,12 @@ impl Turn {
         self.context.is_valid().then(|| self.context.trace_id())
     }
 
-    /// Finishes the turn: its span ends and is exported now, and turns that start from now on follow it.
+    /// Finishes the turn: ends and exports its span, and makes the next turns follow it.
     ///
     /// The span ends even if a library holds a clone of it, such as a connection that was opened in the turn. Spans that
     /// start under it later are still in the session. Fields recorded on it later are lost. If the OpenTelemetry layer is
-    /// inside `reload::Layer`, the crate can't reach the span: it ends with its last clone, and the next turn isn't linked to it.
+    /// inside `reload::Layer`, the crate can't reach the span: it ends with its last clone, and the next turn isn't linked to
+    /// it.
     ///
     /// ```
     /// # use tracing_session::{Conversation, Session};
@@ -162,7 +165,7 @@ impl Turn {
     }
 }
 
-/// The id of the parent that a span needs to be in `trace`, where no span is known: the same one in every process.
+/// The parent's id for a span in `trace` if no span of the trace is known. It is the same in every process.
 pub(crate) fn stand_in(trace: TraceId) -> SpanId {
     let [high, low] = [64, 0].map(|shift| (u128::from_be_bytes(trace.to_bytes()) >> shift) as u64);
     SpanId::from(if low == 0 { high } else { low })

@@ -1,4 +1,4 @@
-//! Attaching a session: for a block, a closure, a future or a stream.
+//! Attaching a session for a block, a closure, a future or a stream.
 
 use crate::current::future::{Place, WithSession};
 use crate::scope::Scope;
@@ -8,12 +8,12 @@ use crate::scope::tracking::SpanKey;
 use crate::session::Session;
 
 impl Session {
-    /// Makes this the current session on this thread until the guard is dropped.
+    /// Makes this the current session of this thread until the guard is dropped.
     ///
-    /// Each value of this session overrides the outer session's. Values that this one doesn't have are inherited.
+    /// The values of this session override those of an outer session. Missing values are inherited.
     ///
-    /// In asynchronous code use [`InSession::in_session`]: a guard that is held across an `.await` would apply to other
-    /// tasks, so it isn't `Send`.
+    /// In asynchronous code, use [`InSession::in_session`]. The guard isn't `Send`, because a guard that you hold
+    /// across an `.await` would apply to other tasks on the thread.
     ///
     /// Cost: about 0.5 µs.
     ///
@@ -33,7 +33,7 @@ impl Session {
         }
     }
 
-    /// Runs `f` with this as the current session.
+    /// Runs a closure in this session.
     ///
     /// ```
     /// use tracing_session::{Session, current_session_id};
@@ -42,6 +42,7 @@ impl Session {
     /// assert_eq!(inside.as_deref(), Some("chat-42"));
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
+    #[doc(alias = "using_session", alias = "propagate_attributes")]
     pub fn in_scope<T>(&self, f: impl FnOnce() -> T) -> T {
         let _attached = self.attach();
         f()
@@ -62,7 +63,7 @@ pub struct SessionGuard {
     pub(crate) _attached: Attached,
 }
 
-/// Runs a future or a stream in a session.
+/// Runs a future or stream in a session, or outside any session.
 ///
 /// ```
 /// use tracing_session::{InSession, Session, current_session_id};
@@ -72,32 +73,31 @@ pub struct SessionGuard {
 /// assert_eq!(answer.in_session(Session::new("chat-42")?).await.as_deref(), Some("chat-42"));
 /// # Ok(()) }
 /// ```
+#[doc(alias = "using_session", alias = "propagate_attributes")]
 pub trait InSession: Sized {
-    /// Wraps the future or stream, so that `session` is current whenever it is polled. It takes a [`Session`] or a
-    /// `&Session`.
+    /// Wraps a future or stream, and makes `session` current whenever it is polled.
     ///
-    /// The session moves with the future: into a spawned task, to another thread. It is current too while the future is
-    /// dropped, for the destructors of a future that was cancelled.
-    ///
-    /// # Spans that were created before
-    ///
-    /// A span that was created in no session, as in `future.instrument(span).in_session(session)`, is in the session too,
-    /// with all spans inside. This applies to spans that are entered directly inside the future, not below another span of it.
-    ///
-    /// The span keeps nothing: entered outside the future, it is in no session, and its own
-    /// [`Context`](tracing_opentelemetry::OpenTelemetrySpanExt::context) contains none, so inject the current `Context` into
-    /// headers. What [`set_user_id`](crate::set_user_id) and its like set inside applies in this future only.
-    ///
-    /// The span is exported with the session in which it starts, when it is first entered. If it is entered in another
-    /// session later, it is exported without any. If it had started before, because it was entered outside, or got a child
-    /// with `parent: &span`, or was asked for its `Context`, it is exported as it was, and only the spans inside are in
-    /// the session.
-    ///
-    /// A span that was created in another session keeps that one, unless it was created in the very place where the future
-    /// is polled: then it moves into the future's session. A span of another user, and a span whose parent was given
-    /// (`parent:`) where a session applied, stay as they are.
+    /// `session` is a [`Session`] or a `&Session`. It moves with the future into spawned tasks and to other threads. It
+    /// is also current while the future is dropped, so the destructors of a cancelled future run in the session.
     ///
     /// Cost: about 0.5 µs for each poll.
+    ///
+    /// # Spans that are older than the session
+    ///
+    /// `future.instrument(span).in_session(session)` creates the span first. If you created the span in no session, the
+    /// session still applies inside it, and new spans inside inherit the session. This works for spans that the future
+    /// enters directly, not inside another span of the future.
+    ///
+    /// - The span itself is exported with the session only if it starts in the future, when it is first entered. It has
+    ///   started earlier if you entered it outside, created a child with `parent: &span`, or got its `Context`.
+    /// - A span that is entered in two sessions is exported with neither.
+    /// - Outside the future, the span is in no session. [`set_user_id`](crate::set_user_id) and similar functions apply
+    ///   in this future only. The span's own [`Context`](tracing_opentelemetry::OpenTelemetrySpanExt::context) has no
+    ///   session, so inject the current `Context` into headers.
+    ///
+    /// A span that you created in another session keeps that session, with one exception: if the future is polled
+    /// inside that session, the span moves into the future's session. Spans of another user don't move, nor do spans
+    /// that you created with an explicit `parent:` in a session.
     ///
     /// ```
     /// # use tracing_session::{InSession, Session};
@@ -110,21 +110,19 @@ pub trait InSession: Sized {
         WithSession::new(self, Place::in_session(session.into_session()))
     }
 
-    /// Wraps the future or stream, so that it runs in no session and no span, wherever it is polled or dropped.
+    /// Wraps a future or stream, and runs it in no session and no span, wherever it is polled or dropped.
     ///
-    /// For work that outlives the request which starts it: a connection of a pool, a queue worker, a timer, a cache that
-    /// loads a value for everybody. Otherwise the session and the trace of the first request apply to all later
-    /// ones. Inside,
+    /// Use it for work that outlives the request that starts it, such as a pooled connection, a queue worker, a timer,
+    /// or a shared cache. Otherwise the session and trace of the first request apply to all later requests. Inside,
     ///
-    /// - no session applies but the [default session](Session::set_global_default);
+    /// - no session applies except the [default session](Session::set_global_default);
     /// - new spans are roots of new traces;
     /// - [`Span::current`](tracing::Span::current) is the disabled span, so tasks that a library spawns with
-    ///   `in_current_span()` are in no session either.
+    ///   `in_current_span()` are in no session either. This needs a subscriber that is built on
+    ///   [`Registry`](tracing_subscriber::Registry).
     ///
-    /// A subscriber that isn't built on [`Registry`](tracing_subscriber::Registry) keeps its current span.
-    ///
-    /// Use [`detached`](crate::current::detached) for a closure. A library that takes an executor, such as `hyper-util`,
-    /// spawns its tasks in the executor's `execute`: write `tokio::spawn(future.detached())` there.
+    /// For a closure, use [`detached`]. If a library spawns tasks with your executor, as `hyper-util` does, write
+    /// `tokio::spawn(future.detached())` in the executor's `execute`.
     ///
     /// Cost: about 50 ns for each poll, and 30 ns for each span that is entered where the future is polled.
     ///
@@ -147,7 +145,7 @@ pub trait InSession: Sized {
 
 impl<T> InSession for T {}
 
-/// Runs `f` in no session and no span: see [`InSession::detached`].
+/// Runs a closure in no session and no span: see [`InSession::detached`].
 ///
 /// ```
 /// use tracing_session::{Session, current::detached, current_session_id};
@@ -164,7 +162,7 @@ pub fn detached<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// What [`InSession::in_session`] takes: a [`Session`] or a reference to one.
+/// A [`Session`] or a reference to one, for [`InSession::in_session`].
 ///
 /// The trait is sealed.
 ///
@@ -182,7 +180,7 @@ pub fn detached<T>(f: impl FnOnce() -> T) -> T {
     note = "the current session is an `Option`: `current_session().unwrap_or_else(Session::nothing)`"
 )]
 pub trait IntoSession: sealed::Sealed {
-    /// The session itself, or a clone of it.
+    /// Returns the session, or a clone of it.
     ///
     /// ```
     /// use tracing_session::{Session, current::IntoSession};

@@ -1,4 +1,4 @@
-//! A future or stream in a session: what is current while it is polled or dropped.
+//! Futures and streams in a session, and the `Context` that is current while they are polled or dropped.
 
 use crate::scope::Scope;
 use crate::scope::context::{self, CurrentScope, Poll};
@@ -15,8 +15,13 @@ use std::sync::Arc;
 use std::task;
 
 pin_project! {
-    /// A future or stream in a session: see [`InSession::in_session`]. Or in the context in headers: see
-    /// [`WithPropagated::with_propagated`](crate::propagation::WithPropagated::with_propagated).
+    /// A future or stream that runs in a session, in a context from headers, or detached.
+    ///
+    /// See [`InSession::in_session`], [`WithPropagated::with_propagated`] and [`InSession::detached`].
+    ///
+    /// [`InSession::in_session`]: crate::InSession::in_session
+    /// [`InSession::detached`]: crate::InSession::detached
+    /// [`WithPropagated::with_propagated`]: crate::propagation::WithPropagated::with_propagated
     ///
     /// ```
     /// use tracing_session::{InSession, Session, current::WithSession};
@@ -47,7 +52,7 @@ pin_project! {
     }
 }
 
-/// What is set in a clone of a future doesn't apply in the future.
+/// Sessions that are set in a clone don't apply in the original future.
 impl<T: Clone> Clone for WithSession<T> {
     fn clone(&self) -> Self {
         Self {
@@ -67,7 +72,7 @@ impl<T> WithSession<T> {
         }
     }
 
-    /// A future in a `Context` that was extracted from headers, on top of the current one.
+    /// Wraps a future in a `Context` that was extracted from headers, on top of the current one.
     pub(crate) fn in_context(inner: T, cx: &Context) -> Self {
         Self::new(
             inner,
@@ -75,7 +80,7 @@ impl<T> WithSession<T> {
         )
     }
 
-    /// Another future in the same place.
+    /// Wraps another future with the same session or context.
     #[cfg(feature = "tower")]
     pub(crate) fn with<U>(self: Pin<&mut Self>, inner: U) -> WithSession<U> {
         WithSession::new(inner, self.project().place.clone())
@@ -101,11 +106,12 @@ impl<T> WithSession<T> {
 /// Where a future runs.
 #[derive(Clone, Debug)]
 pub(super) enum Place {
-    /// In this session, inside the one that is current where the future is polled.
+    /// In this session, inside the current session at the poll.
     Session {
         session: Session,
         future: FutureId,
-        /// The scope of the last poll, and the scope outside: the next poll is usually in the same one.
+        /// The scopes of the last poll, outside and inside. They are reused if the next poll has the same scope
+        /// outside.
         polled: Option<(Option<Arc<Scope>>, Arc<Scope>)>,
     },
     /// In this `Context`, wherever the future is polled.
@@ -123,7 +129,7 @@ impl Place {
         }
     }
 
-    /// The same place for another future.
+    /// The place for a clone of the future.
     fn for_clone(&self) -> Self {
         match self.clone() {
             Self::Context(cx) => Self::Context(context::for_clone(&cx)),
@@ -173,9 +179,9 @@ impl Place {
         Polling::new(attached, last_span)
     }
 
-    /// Attaches the session of the last poll while the future is dropped, wherever that is. If that place is in another
-    /// session, or has another user, nothing of it applies: neither values nor the parent span. A span that was created in
-    /// that very place moves into the future's session too, as if the future were polled there.
+    /// Attaches the session of the last poll while the future is dropped, which may happen anywhere. If another session
+    /// or user is current there, the future inherits neither its values nor its span. The future adopts spans that were
+    /// created in the current scope, as it does in a poll.
     fn attach_to_drop<'a>(&self, last_span: &'a mut SpanKey) -> Polling<'a> {
         let (session, future, polled) = match self {
             Self::Context(cx) => return Polling::new(thread::attach(cx.clone()), last_span),
@@ -219,14 +225,14 @@ impl<T: Future> Future for WithSession<T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> task::Poll<Self::Output> {
         let mut this = self.project();
-        // Polled after it was ready, which the contract of futures forbids.
+        // The contract of futures forbids polling after `Ready`.
         let Some(inner) = this.inner.as_mut().as_pin_mut() else {
             return task::Poll::Pending;
         };
         let _attached = this.place.attach_to_poll(this.last_span);
         let output = inner.poll(cx);
         if output.is_ready() {
-            // Dropped in the session, so that no session has to be attached for it later.
+            // Drop it here, because its session is attached already.
             this.inner.set(None);
         }
         output

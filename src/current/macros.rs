@@ -2,14 +2,16 @@
 
 /// Creates a span that sets a session: the span and its descendants are exported with `session.id`.
 ///
-/// The id may be anything that implements `Display`, or a whole [`Session`](crate::Session). Without an id, the
-/// macro generates one. Further fields follow as in `tracing`'s own macros. Before the id there may be `target:`,
-/// `parent:` and `level:` (default: `INFO`), in this order. The span is named `session`, and you can record its fields
-/// `session.id` and `user.id` later. A span that started with an id keeps it, and its descendants get the recorded one.
+/// The id may have any type that implements `Display`, or be a whole [`Session`](crate::Session). Without an id, the
+/// macro generates one. Add fields after the id, as in the macros of `tracing`. Before the id you can write `target:`,
+/// `parent:` and `level:` (default: `INFO`), in this order.
 ///
-/// Cost: see [`SessionLayer`](crate::SessionLayer).
+/// The span is named `session`. You can record its fields `session.id` and `user.id` later. If it started with an id,
+/// it is exported with this one, and its descendants get the recorded id.
 ///
-/// If a field beside a `Session` awaits, the future isn't `Send`: await before you call the macro.
+/// If a field contains an `.await` beside a `Session`, the future isn't `Send`: await before you call the macro.
+///
+/// Cost: about 0.5 µs more than another span.
 ///
 /// ```
 /// use tracing::{Instrument, Level};
@@ -28,15 +30,15 @@
 /// let span = session!(target: "chat", parent: &request, level: Level::DEBUG, 42_u64, channel = "web");
 /// # Ok(()) }
 /// ```
+#[doc(alias = "using_session")]
 #[macro_export]
 macro_rules! session {
     ($($arguments:tt)*) => { $crate::__create_span!(session [] $($arguments)*) };
 }
 
-/// Creates a span that sets a user: the span and its descendants are exported with `user.id`, and they
-/// still inherit the session.
+/// Creates a span that sets a user: the span and its descendants are exported with `user.id`, and inherit the session.
 ///
-/// The id may be anything that implements `Display`. Fields, `target:`, `parent:` and `level:` are the same as for
+/// The id may have any type that implements `Display`. Fields, `target:`, `parent:` and `level:` are the same as in
 /// [`session!`](crate::session!). The span is named `user`.
 ///
 /// ```
@@ -45,13 +47,14 @@ macro_rules! session {
 /// let _session = session!("chat-42").entered();
 /// user!("u-7", plan = "pro").in_scope(|| { /* in the session, and with the user */ });
 /// ```
+#[doc(alias = "using_user")]
 #[macro_export]
 macro_rules! user {
     ($($arguments:tt)*) => { $crate::__create_span!(user [] $($arguments)*) };
 }
 
-/// Takes the options off the front, then creates the span. The field `tracing_session` tells the layer that a
-/// macro created it: see `fields::MACRO_FIELD`.
+/// Collects the options before the id, then creates the span. The field `tracing_session` identifies spans of the
+/// macros: see `fields::MACRO_FIELD`.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __create_span {
@@ -70,7 +73,8 @@ macro_rules! __create_span {
     (@session [$($options:tt)*]) => {
         $crate::__create_span!(@session [$($options)*] $crate::Session::generate())
     };
-    // Mistakes: no expression starts with a sigil, an assignment has no value, and options have been taken off.
+    // Mistakes: an expression doesn't start with a sigil, an assignment isn't an id, and all valid options are
+    // collected above.
     (@$kind:ident [$($options:tt)*] % $($rest:tt)*) => {
         $crate::__create_span!(@sigil $kind $($rest)*)
     };
@@ -201,7 +205,7 @@ pub mod __private {
         (id, session.user_id(), Passing(openers::pass(session)))
     });
 
-    /// While it lives, the values of a `Session` that no field can contain reach the span that is created.
+    /// Passes the values of a `Session` that no field can contain to the created span, until it is dropped.
     ///
     /// ```compile_fail,E0277
     /// # use tracing_session::{Session, session};
@@ -212,7 +216,7 @@ pub mod __private {
     #[must_use]
     pub struct Passing(#[expect(dead_code, reason = "it detaches when it is dropped")] Attached);
 
-    /// `Display`, with an error message of its own.
+    /// `Display` with a better error message.
     #[diagnostic::on_unimplemented(
         message = "`{Self}` is not an id: pass a value that implements `Display`, for example a `&str`",
         note = "an id in an `Option` or a `Result` has to be unwrapped first: `session!(Session::new(id)?)`, for example",

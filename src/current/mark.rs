@@ -12,19 +12,20 @@ use std::cell::Cell;
 use std::rc::Rc;
 use tracing::Dispatch;
 
-/// Stops at a span that an earlier call has marked with this session together with its ancestors. Otherwise each call would cost more
-/// than the one before, in a trace in which each level calls `mark_trace`.
+/// Marks the current span and its ancestors. Stops at a span that an earlier call marked with this session, ancestors
+/// included: if each level of a trace calls `mark_trace`, every call would otherwise cost more than the last.
 pub(super) fn mark_trace(session: &Session, dispatch: &Dispatch) -> Result<(), Error> {
     let flag = Rc::new(Cell::new(false));
     let mark = |cx: &Context| bridge::send(cx, SpanCommand::Mark(session.clone(), flag.clone()));
     let here = thread::current();
-    // Its ancestors aren't known if it isn't a span of `tracing`.
+    // If it isn't a span of `tracing`, its ancestors are unknown.
     let mut is_marked = mark(&here);
     let mut next = dispatch.current_span().id().cloned();
     let Some(state) = LayerState::of(dispatch).filter(|_| next.is_some()) else {
         return ensure(is_marked, ErrorKind::NoSpan);
     };
-    // Outside any OpenTelemetry span there is no trace, unless the OpenTelemetry layer activates none.
+    // Without a current OpenTelemetry span there is no trace, unless context activation of the OpenTelemetry layer is
+    // off.
     let here = here.span().span_context().clone();
     let has_trace = here.is_valid() || state.setup.wrapped.is_activation_on();
     let mut trace = has_trace.then(|| here.trace_id());

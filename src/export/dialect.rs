@@ -7,17 +7,13 @@ use crate::session::keys::{self, METADATA, NameOf, SESSION_ID, TAGS, USER_ID};
 use opentelemetry::Value;
 use std::borrow::Cow;
 
-/// The keys under which one backend reads session, user, metadata and tags.
+/// The attribute keys under which one backend reads session, user, metadata and tags.
 ///
-/// Spans carry the keys of [`OPENINFERENCE`](Self::OPENINFERENCE), the default. A
-/// [`SessionExporter`](crate::SessionExporter) maps them to another dialect. Join dialects with
-/// [`and`](Self::and) to export the keys of several. Prompt templates and the session's attributes have
-/// the same keys in all dialects.
+/// Spans have the keys of [`OPENINFERENCE`](Self::OPENINFERENCE), the default. A [`SessionExporter`](crate::SessionExporter)
+/// maps them to another dialect. To export the keys of several dialects, join them with [`and`](Self::and). Prompt templates
+/// and the session's own attributes have the same keys in all dialects.
 ///
-/// [`Dialect::new`] has no keys: a session is exported only after you add some.
-///
-/// Cost: nothing while spans are made. See [`SessionExporter`](crate::SessionExporter) for the cost when
-/// they are exported.
+/// Cost: nothing when spans start. For the cost of exporting, see [`SessionExporter`](crate::SessionExporter).
 ///
 /// ```
 /// # use opentelemetry_sdk::trace::InMemorySpanExporter;
@@ -46,14 +42,15 @@ pub(crate) struct Rule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Limit {
     characters: usize,
-    /// What it does with a longer value.
+    /// The backend's reaction to a longer value.
     reaction: &'static str,
 }
 
-/// The rules for each value, in the order of [`Content`]: for those of sessions, and for those of spans' authors.
+/// The rules for each value, in the order of [`Content`]: first for values of the session, then for values that the span's
+/// author sets.
 pub(crate) type RulesByValue = [[Vec<Rule>; 2]; 4];
 
-/// The value that a key has, and its form.
+/// The value under a key, and its form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     SessionId,
@@ -68,13 +65,13 @@ pub(crate) enum Content {
     JoinedTags,
 }
 
-/// Whose values the backend reads under a key.
+/// The level at which the backend reads a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
     Any,
-    /// Those of the whole trace: only values that the session sets.
+    /// The whole trace: only values that the session sets.
     Trace,
-    /// Those of one span: only values that its author sets.
+    /// One span: only values that the span's author sets.
     Span,
 }
 
@@ -132,17 +129,17 @@ impl Rule {
 }
 
 impl Default for Dialect {
-    /// [`Dialect::OPENINFERENCE`]. [`Dialect::new`] is the one without a key.
+    /// Returns [`Dialect::OPENINFERENCE`]. [`Dialect::new`] has no keys.
     fn default() -> Self {
         Self::OPENINFERENCE
     }
 }
 
 impl Dialect {
-    /// OpenInference: Phoenix, and most of the others besides their own. `session.id`, `user.id`,
-    /// `metadata`, `tag.tags`.
+    /// OpenInference: `session.id`, `user.id`, `metadata`, `tag.tags`.
     ///
-    /// Source: OpenInference's semantic conventions, "Context Attributes".
+    /// Phoenix reads these keys, and so do most of the other backends, in addition to their own keys. Source:
+    /// OpenInference's semantic conventions, "Context Attributes".
     ///
     /// ```
     /// # use tracing_session::Dialect;
@@ -167,7 +164,7 @@ impl Dialect {
     /// `langfuse.trace.tags`. Your own metadata and tags on a span become
     /// `langfuse.observation.metadata.<key>` and `langfuse.observation.metadata.tags`.
     ///
-    /// Langfuse drops session and user ids of more than 200 characters. A warning says so.
+    /// Langfuse drops session and user ids of more than 200 characters. The crate warns about them.
     ///
     /// ```
     /// # use tracing_session::Dialect;
@@ -179,7 +176,7 @@ impl Dialect {
         rule(Trace, MetadataEntry, "langfuse.trace.metadata."),
         rule(Trace, Tags, "langfuse.trace.tags"),
         rule(Span, MetadataEntry, "langfuse.observation.metadata."),
-        // Only traces have tags there. `tag.tags` would become the trace's.
+        // In Langfuse, only traces have tags. It would add `tag.tags` to the trace.
         rule(Span, Tags, "langfuse.observation.metadata.tags"),
     ]);
 
@@ -197,9 +194,8 @@ impl Dialect {
         rule(Any, JoinedTags, "langsmith.span.tags"),
     ]);
 
-    /// MLflow: OpenInference's `session.id` and `user.id`, and `mlflow.traceTag.<key>` for metadata,
-    /// which it reads on the root span. MLflow refuses ids of more than 250 characters, and the spans
-    /// that have one. A warning says so.
+    /// MLflow: OpenInference's `session.id` and `user.id`, and `mlflow.traceTag.<key>` for metadata, which MLflow reads on
+    /// the root span. MLflow drops each span with an id of more than 250 characters. The crate warns about such ids.
     ///
     /// ```
     /// # use tracing_session::Dialect;
@@ -224,11 +220,11 @@ impl Dialect {
             "traceloop.association.properties.session_id",
         ),
         rule(Any, UserId, "traceloop.association.properties.user_id"),
-        // They are associated with the trace.
+        // Traceloop applies these properties to the whole trace.
         rule(Trace, MetadataEntry, "traceloop.association.properties."),
     ]);
 
-    /// PostHog: `$ai_session_id` and `posthog.distinct_id`, and for its tracing `sessionId` and
+    /// PostHog: `$ai_session_id` and `posthog.distinct_id`, and for PostHog's tracing `sessionId` and
     /// `posthogDistinctId`.
     ///
     /// ```
@@ -281,7 +277,7 @@ impl Dialect {
         }
     }
 
-    /// A dialect without a key, to which you add your own.
+    /// Creates a dialect without keys, to which you add your own. Without any key, no session is exported.
     ///
     /// ```
     /// use tracing_session::Dialect;
@@ -296,7 +292,7 @@ impl Dialect {
         Self::of(&[])
     }
 
-    /// Adds the keys of `other`. If both have a key, it keeps the meaning that it has in this dialect.
+    /// Adds the keys of `other`. If both dialects have a key, the key keeps its meaning in `self`.
     ///
     /// ```
     /// # use tracing_session::Dialect;
@@ -312,6 +308,7 @@ impl Dialect {
     /// # use tracing_session::Dialect;
     /// let azure = Dialect::OPENINFERENCE.with_session_key("microsoft.session.id");
     /// ```
+    #[doc(alias = "conversation", alias = "thread_id")]
     pub fn with_session_key(self, key: &'static str) -> Self {
         self.with(rule(Any, SessionId, key))
     }
@@ -336,9 +333,8 @@ impl Dialect {
         self.with(rule(Any, Metadata, key))
     }
 
-    /// Adds a prefix for single metadata entries: each entry is exported under the prefix and its own key.
-    /// Strings, numbers and booleans stay as they are, and lists and objects are exported as the text of their
-    /// JSON. Nulls are left out.
+    /// Adds a prefix for metadata entries: each entry is exported under the prefix and its own key. Strings, numbers and
+    /// booleans keep their types. Lists and objects are exported as JSON text. Nulls are omitted.
     ///
     /// ```
     /// # use tracing_session::Dialect;
@@ -359,7 +355,7 @@ impl Dialect {
     }
 
     fn with(mut self, added: Rule) -> Self {
-        // No key is written twice.
+        // Each key is written once.
         match self.rules.iter().position(|rule| rule.key == added.key) {
             Some(at) if added.limit.is_some() => self.rules.to_mut()[at].limit = added.limit,
             Some(_) => {}

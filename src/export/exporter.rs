@@ -1,4 +1,4 @@
-//! `SessionExporter`: sends spans to one backend, with the keys of its dialect.
+//! `SessionExporter` sends spans to one backend, with the keys of the backend's dialect.
 
 use crate::base::diagnostic;
 use crate::base::diagnostic::Message;
@@ -18,38 +18,34 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Wraps a span exporter, so that its backend gets the keys that it reads.
+/// Wraps a span exporter, and exports session attributes under the keys of a [`Dialect`].
 ///
-/// Spans carry OpenInference's attributes: `session.id`, `user.id`, `metadata` and `tag.tags`. This
-/// exporter maps them to the keys of a [`Dialect`] just before they are sent. Each exporter of a tracer
-/// provider can have its own dialect.
+/// Spans have OpenInference's attributes: `session.id`, `user.id`, `metadata` and `tag.tags`. The exporter maps them to the
+/// dialect before it sends the span. Each exporter of a tracer provider can have its own dialect.
 ///
 /// # Which attributes it maps
 ///
-/// It maps the attributes of the finished span, whether the session or the span's author set them:
+/// It maps the attributes of the finished span, whether the session or you set them:
 ///
-/// - If the dialect doesn't have OpenInference's key, the exporter replaces the attribute. Otherwise it
-///   adds the other keys. With [`Dialect::GEN_AI`], your own `session.id` is exported as
-///   `gen_ai.conversation.id`.
-/// - If the dialect has no key for a value, the exporter removes the session's value. Your own
-///   attribute stays as it is.
-/// - If the span has an attribute with a key of the dialect already, that attribute stays, and
-///   `session.id` keeps its value. An attribute that holds no id, such as a blank one, is replaced.
-/// - Some keys belong to the whole trace, such as `langfuse.trace.metadata.<key>`. Your own metadata and
-///   tags on a span are never exported under them. For Langfuse they become
-///   `langfuse.observation.metadata.<key>`; elsewhere they keep OpenInference's keys.
-/// - A hashed user, which is `user.hash` on the span, is exported under the dialect's keys for the user.
-///   `user.hash` stays where the dialect has `user.id`.
-/// - A metadata value gets its JSON type: strings, numbers and booleans stay as they are, and lists and
-///   objects are exported as JSON. Nulls are left out.
+/// - If the dialect has OpenInference's key, the exporter adds the dialect's other keys. Otherwise, it replaces the key:
+///   with [`Dialect::GEN_AI`], `session.id` is exported as `gen_ai.conversation.id`.
+/// - If the dialect has no key for a value, the exporter removes the session's value. Your own attribute stays.
+/// - If the span already has an attribute with a key of the dialect, that attribute stays, and `session.id` keeps its
+///   value. The exporter replaces the attribute only if its value isn't a valid id, such as a blank text.
+/// - Some keys belong to the whole trace, such as `langfuse.trace.metadata.<key>`. Your own metadata and tags on a span are
+///   never exported under these keys. Langfuse's dialect exports them as `langfuse.observation.metadata.<key>`; in other
+///   dialects, they keep OpenInference's keys.
+/// - A hashed user (`user.hash` on the span) is exported under the dialect's keys for the user. If the dialect has
+///   `user.id`, `user.hash` stays.
+/// - Metadata has JSON types: strings, numbers and booleans keep their types. Lists and objects are exported as JSON text.
+///   Nulls are omitted.
 ///
 /// All other attributes keep their order, type and value, and so do events and links.
 ///
 /// # Cost
 ///
-/// The work runs on the thread that exports: with a batch exporter, in the background. It takes up to
-/// about 1 µs per span with two dialects. The exporter keeps the parsed metadata of the last 128
-/// sessions or more, so it parses metadata once per session.
+/// Up to about 1 µs per span with two dialects, on the thread that exports: with a batch exporter, in the background. The
+/// exporter parses metadata once per session, and caches at least the last 128 results.
 ///
 /// ```
 /// use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
@@ -101,12 +97,11 @@ impl<E> SessionExporter<E> {
         self
     }
 
-    /// Leaves attributes named `session` and `user` as they are. Default: on spans with a session or user they are
+    /// Exports attributes named `session` and `user` under these names. Default: on spans with a session or user, they are
     /// exported as `session.name` and `user.name`.
     ///
-    /// Phoenix stores attributes nested by the dots in their keys, where `session` and `session.id`
-    /// can't both exist: it loses the session. An attribute stays if the span has one with the new name
-    /// already.
+    /// Phoenix nests attributes at the dots in their keys. There, `session` and `session.id` can't both exist, and Phoenix
+    /// loses the session. If the span already has an attribute with the new name, the exporter doesn't rename.
     ///
     /// The tracer provider renames such attributes too: see
     /// [`SessionTracerProvider::without_renaming_plain_attributes`](crate::SessionTracerProvider::without_renaming_plain_attributes).
@@ -130,7 +125,7 @@ impl<E: SpanExporter> SpanExporter for SessionExporter<E> {
                 rename_plain(&mut span.attributes);
             }
             if let Some(warning) = self.translator.translate(&mut span.attributes) {
-                // No lock of ours is held.
+                // This crate holds no lock here.
                 diagnostic::emit(&warning);
             }
         }
@@ -159,8 +154,8 @@ pub(crate) struct Translator {
     rules: RulesByValue,
     /// False if every attribute stays as it is.
     pub(crate) changes: bool,
-    /// Parsed metadata by its text: of sessions, and of spans' authors. Authors may set another text on each
-    /// span, which must not displace the sessions'.
+    /// Parsed metadata by its text: of sessions, and of spans' authors. Separate caches, because an author may set a new text
+    /// on each span, which would displace the texts of sessions.
     entries: Mutex<[Generations; 2]>,
 }
 
@@ -181,9 +176,9 @@ impl Translator {
             return None;
         }
         let mut warning = None;
-        // Nearly no key that the dialect adds is on the span already, and the filter is cheaper than a search.
+        // Spans rarely have a key that the dialect adds, and the filter is cheaper than a search.
         let mut filter = KeyFilter::default();
-        // Ids come first: in some dialects a metadata entry can have the key of an id, and no key is written twice.
+        // Ids first: in some dialects a metadata entry can have the key of an id, and each key is written once.
         let mut sources = [None; 4];
         for (at, attribute) in attributes.iter().enumerate() {
             let key = attribute.key.as_str();
@@ -191,7 +186,7 @@ impl Translator {
             let (content, key) = match key {
                 SESSION_ID => (Content::SessionId, ours::SESSION_ID),
                 USER_ID => (Content::UserId, ours::USER_ID),
-                // Beside the user's id, a hash is an attribute like any other.
+                // If the span also has a user id, the hash is an ordinary attribute.
                 USER_HASH if matches!(sources[Content::UserId as usize], Some((_, USER_ID, _))) => {
                     continue;
                 }
@@ -200,7 +195,7 @@ impl Translator {
                 TAGS => (Content::Tags, ours::TAGS),
                 _ => continue,
             };
-            // The last value of an attribute that was set again.
+            // If an attribute was set again, use the last value.
             sources[content as usize] = Some((content, key, at));
         }
         let (mut added, mut removed) = (Vec::with_capacity(8), Vec::new());
@@ -216,10 +211,10 @@ impl Translator {
                 let may_exist = filter.insert(attribute.key.as_str());
                 let mut own = attributes.iter_mut().take_while(|_| may_exist);
                 match own.find(|own| own.key == attribute.key) {
-                    // In the place of the attribute itself, if that one goes.
+                    // Replaces the attribute in its place, if the attribute doesn't stay.
                     None if !stays && !is_added => attributes[at] = attribute,
                     None => attributes.push(attribute),
-                    // A value that is no id counts as not set.
+                    // A value that isn't an id counts as not set.
                     Some(own) if is_id && !has_id(&own.value.as_str()) => {
                         own.value = attribute.value;
                     }
@@ -228,7 +223,7 @@ impl Translator {
                 }
                 is_added = true;
             }
-            // Removed, the author's own value would be lost where the dialect has no key for it.
+            // Don't remove the author's own value if the dialect has no key for it.
             if !stays && (is_added || !is_authors) {
                 removed.push(key);
             }
@@ -249,10 +244,10 @@ impl Translator {
         };
         for rule in &self.rules[of as usize][usize::from(is_authors)] {
             match rule.content {
-                // The dialect has a key for the hash too, if it has one for the user.
+                // A dialect with a key for the user has one for the hash too.
                 Content::UserId if rule.key == USER_ID => stays = true,
                 _ if rule.key == key.as_str() => stays = true,
-                // The entries are made for all prefixes at once.
+                // `entries` returns the entries for all prefixes.
                 Content::MetadataEntry if has_entries => {}
                 Content::MetadataEntry => {
                     has_entries = true;
@@ -279,13 +274,13 @@ impl Translator {
         if let Some(entries) = lock()[of].get(text) {
             return Some(entries);
         }
-        // Parsed without the lock.
+        // Parse without the lock.
         let object: Map<String, Json> = serde_json::from_str(text).ok()?;
         let rules = self.rules[Content::Metadata as usize][of].iter();
         let mut entries = Vec::new();
         for rule in rules.filter(|rule| rule.content == Content::MetadataEntry) {
             for (name, value) in &object {
-                // Every span shares both.
+                // All spans share both texts.
                 let key: Arc<str> = format!("{}{name}", rule.key).into();
                 entries.extend(entry(value).map(|value| KeyValue::new(key, value)));
             }
@@ -316,7 +311,7 @@ fn entry(value: &Json) -> Option<Value> {
     Some(Value::String(text.into()))
 }
 
-/// The last texts that were asked for: at least [`MOST`](Self::MOST), and at most twice as many.
+/// The most recently used texts: at least [`MOST`](Self::MOST), and at most twice as many.
 #[derive(Default)]
 struct Generations {
     young: Entries,
@@ -383,7 +378,7 @@ mod tests {
         let all = || (0..100).map(|n| translator.entries(&text(n), false).unwrap());
         let first: Vec<_> = all().collect();
         for round in 1..20 {
-            // Sessions that come and go in between, and authors' own metadata, another on each span.
+            // Other sessions in between, and authors' own metadata, different on each span.
             for n in 0..20 {
                 translator.entries(&text(round * 1_000 + n), false);
             }

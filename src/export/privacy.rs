@@ -1,4 +1,4 @@
-//! `Privacy`: which ids and metadata are redacted, and how.
+//! `Privacy` selects the ids and metadata to redact, and the policy for each.
 
 #[cfg(feature = "hash")]
 use crate::base::error::{Error, ErrorKind};
@@ -8,11 +8,10 @@ use crate::session::{Id, IdKind};
 use std::fmt;
 use std::sync::Arc;
 
-/// Which session ids, user ids and metadata are exported unchanged, hashed, or not at all.
+/// Redacts session ids, user ids and metadata: hashes or omits them.
 ///
-/// Pass it to [`SessionTracerProvider::with_privacy`]. The provider then redacts every span it makes,
-/// whether the span comes from `tracing` or from OpenTelemetry's own API, so every exporter of the
-/// provider receives redacted values.
+/// Pass it to [`SessionTracerProvider::with_privacy`]. The provider then redacts all spans of `tracing` and of
+/// OpenTelemetry's own API, so every exporter of the provider receives redacted values.
 ///
 /// # Which values are redacted
 ///
@@ -31,10 +30,9 @@ use std::sync::Arc;
 ///   [`with_user_key`](Self::with_user_key);
 /// - metadata with the keys that you pass to [`with_metadata`](Self::with_metadata).
 ///
-/// The provider redacts a value before the sampler, the span processors and the exporters receive it. It
-/// trims the text and removes the quotes and the `Some(..)` that `?value` adds, so an id has the same hash however it
-/// was recorded. Numbers and booleans are hashed as text. A value that is a list is omitted. A blank value is
-/// left unchanged where the policy is a hash.
+/// The provider redacts a value before the sampler, the span processors and the exporters receive it. It trims the text and
+/// removes the quotes and the `Some(..)` that `?value` adds, so an id always has the same hash. It hashes numbers and
+/// booleans as text, and omits lists. If the policy is a hash, blank values stay unchanged.
 ///
 /// # Which values are not redacted
 ///
@@ -45,8 +43,7 @@ use std::sync::Arc;
 /// - The field `id` of an event.
 /// - Span names, event names and status descriptions. `tracing-opentelemetry` uses the message of an
 ///   event as the name of the span event.
-/// - Attributes that a sampler or a span processor adds itself, and the session in the `Context` that it
-///   receives.
+/// - Attributes that a sampler or a span processor adds, and the session in the `Context` that they receive.
 ///
 /// # Headers and logs
 ///
@@ -80,7 +77,7 @@ pub struct Privacy {
 }
 
 impl Privacy {
-    /// Redacts nothing.
+    /// Creates a `Privacy` that redacts nothing.
     ///
     /// ```
     /// # use tracing_session::Privacy;
@@ -90,10 +87,10 @@ impl Privacy {
         Self::default()
     }
 
-    /// The policy for user ids. Default: [`IdPolicy::plain`].
+    /// Sets the policy for user ids. Default: [`IdPolicy::plain`].
     ///
-    /// A hashed `user.id` is exported as `user.hash`, as OpenTelemetry's conventions name it. Every other
-    /// user key keeps its name and gets the hash as its value.
+    /// A hashed `user.id` is exported as `user.hash`, as OpenTelemetry's conventions name it. Every other user key keeps its
+    /// name and gets the hash as its value.
     ///
     /// ```
     /// # use tracing_session::{Privacy, export::IdPolicy};
@@ -104,7 +101,7 @@ impl Privacy {
         Self { user_ids, ..self }
     }
 
-    /// The policy for session ids. Default: [`IdPolicy::plain`].
+    /// Sets the policy for session ids. Default: [`IdPolicy::plain`].
     ///
     /// A hash replaces the id under the same key, so backends still group the spans of a conversation.
     ///
@@ -117,7 +114,7 @@ impl Privacy {
         self
     }
 
-    /// Adds a key of attributes that contain a session id, to which the policy for session ids applies.
+    /// Adds an attribute key that contains a session id. The policy for session ids applies to it.
     ///
     /// ```
     /// # use tracing_session::{Privacy, export::IdPolicy};
@@ -130,7 +127,7 @@ impl Privacy {
         self
     }
 
-    /// Adds a key of attributes that contain a user id, to which the policy for user ids applies.
+    /// Adds an attribute key that contains a user id. The policy for user ids applies to it.
     ///
     /// ```
     /// # use tracing_session::{Privacy, export::IdPolicy};
@@ -143,12 +140,11 @@ impl Privacy {
         self
     }
 
-    /// The policy for metadata with these keys. Default: [`IdPolicy::plain`].
+    /// Sets the policy for metadata with these keys. Default: [`IdPolicy::plain`].
     ///
-    /// It applies to the metadata of a session, to attributes such as `metadata.email` and
-    /// `langfuse.trace.metadata.email`, and to entries of the JSON object under the key `metadata`. A text
-    /// is hashed without its quotes, and any other value as JSON. An attribute that is a list is omitted, and
-    /// so is an object that is not valid JSON.
+    /// The policy applies to the metadata of a session, to attributes such as `metadata.email` and
+    /// `langfuse.trace.metadata.email`, and to entries of the JSON object under the key `metadata`. Texts are hashed without
+    /// their quotes, and other values as JSON. Attributes with a list, and objects that aren't valid JSON, are omitted.
     ///
     /// ```
     /// # use tracing_session::{Privacy, export::IdPolicy};
@@ -160,7 +156,7 @@ impl Privacy {
         policy: IdPolicy,
     ) -> Self {
         let keys = keys.into_iter().map(|key| (key.into(), policy.clone()));
-        // The last policy for a key is the first that is found.
+        // The last policy for a key wins, because the search starts at the front.
         self.metadata.splice(0..0, keys);
         self
     }
@@ -181,9 +177,9 @@ impl Privacy {
     }
 }
 
-/// What is exported in place of an id: the id, its hash, or nothing.
+/// The policy for an id: export it unchanged, as a hash, or not at all.
 ///
-/// A hash needs a secret key. Without one, everybody who has a list of ids could compute their hashes.
+/// A hash needs a secret key. Without a key, everyone with a list of ids could compute their hashes.
 ///
 /// ```
 /// use tracing_session::{Privacy, export::IdPolicy};
@@ -226,13 +222,12 @@ impl IdPolicy {
 
     /// Replaces the id with its HMAC-SHA-256 under this key, in 64 hexadecimal digits.
     ///
-    /// The same id and key give the same hash in every process and language:
-    /// `printf u-7 | openssl dgst -sha256 -hmac "$KEY"`.
+    /// The same id and key give the same hash in every process and language: `printf u-7 | openssl dgst -sha256 -hmac
+    /// "$KEY"`.
     ///
-    /// Cost: about 0.3 µs once per id, where the processor has instructions for SHA-256, and about 2 µs elsewhere.
-    /// The session keeps the hash, so each further span costs about 40 ns. If you hash the same ids in several places, such as
-    /// a tracer provider and a propagator, clone one `IdPolicy`: the session keeps the hash of one
-    /// `IdPolicy` and its clones only.
+    /// Cost: about 0.3 µs once per id, or about 2 µs on a processor without instructions for SHA-256. Each further span costs
+    /// about 40 ns, because the session caches the hash for one `IdPolicy` and its clones. To hash the same ids in several
+    /// places, such as a tracer provider and a propagator, clone one `IdPolicy`.
     ///
     /// # Errors
     ///
@@ -257,7 +252,7 @@ impl IdPolicy {
         }
     }
 
-    /// [`hashed`](Self::hashed) with the bytes of an environment variable as the key.
+    /// Does the same as [`hashed`](Self::hashed), with the bytes of an environment variable as the key.
     ///
     /// # Errors
     ///
@@ -310,7 +305,7 @@ impl IdPolicy {
     }
 }
 
-/// Without the key.
+/// Omits the key.
 impl fmt::Debug for IdPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {

@@ -1,15 +1,14 @@
-//! The session in what `tracing_subscriber::fmt` prints, as text and as JSON.
+//! Adds the session to the lines that `tracing_subscriber::fmt` prints, as text or as JSON.
 //!
-//! For people who log to the console or to a file: [`with_session`] wraps the formatter of a `fmt` layer, and adds the
-//! current session to each line.
+//! [`with_session`] wraps the formatter of a `fmt` layer, and adds the current session to each line:
 //!
 //! ```text
 //! 2026-01-31T12:00:00.000000Z  INFO chat: answered tokens=12 session.id="chat-42" user.id="u-7"
 //! {"session.id":"chat-42","user.id":"u-7","timestamp":"2026-01-31T12:00:00.000000Z","level":"INFO",..}
 //! ```
 //!
-//! `json-subscriber` has formatters of its own; there
-//! `add_dynamic_field("session.id", |_, _| current_session_id())` does it, as in
+//! `json-subscriber` doesn't use these formatters. With it, call
+//! `add_dynamic_field("session.id", |_, _| current_session_id())`, as in
 //! [`examples/logs`](https://docs.rs/crate/tracing-session/latest/source/examples/logs.rs).
 
 use crate::base::setup;
@@ -30,29 +29,29 @@ use tracing_subscriber::fmt::format::{Compact, Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Wraps the formatter of a `fmt` layer, and adds the session to each line. Pass it to `map_event_format`, after all
+/// Wraps the formatter of a `fmt` layer, and adds the current session to each line. Pass it to `map_event_format`, after all
 /// other settings of the format.
 ///
-/// As text (`Full`, `Compact`), the ids are at the end of the line, like fields. With `pretty()` they have a line of
-/// their own. As JSON, they are the first members of the object. They are the ids of
-/// [`current_session`](crate::current_session) where the event is written, with or without an OpenTelemetry layer. An
-/// explicit `parent:` doesn't change that: the lines of `with_span_events` carry the session that is current where the span
-/// is created, entered, left or closed. Fields of spans need a [`SessionLayer`] on the subscriber;
-/// [`Session`](crate::Session) values don't.
+/// - As text (`Full`, `Compact`), the ids are at the end of the line, like fields.
+/// - With `pretty()`, the ids are on a separate line.
+/// - As JSON, the ids are the first members of the object.
 ///
-/// If an event has its own field `session.id` or `user.id`, the line has only that one.
+/// The ids are those of [`current_session`](crate::current_session) when the event is emitted, with or without an
+/// OpenTelemetry layer, and even if the event has an explicit `parent:`. Lines of `with_span_events` contain the session that
+/// is current when the span is created, entered, left or closed. Fields of spans need a [`SessionLayer`] on the subscriber,
+/// but [`Session`](crate::Session) values don't.
 ///
-/// Lines don't contain metadata, tags and other values. For those, use log records: see [`SessionLogProcessor`].
+/// If an event has its own field `session.id` or `user.id`, the line contains only that one. Lines don't contain metadata,
+/// tags and other values; use log records for those: see [`SessionLogProcessor`].
 ///
-/// The [default session](crate::Session::set_global_default) belongs to the process, so lines of every
-/// subscriber carry it.
+/// The [default session](crate::Session::set_global_default) belongs to the process, so lines of every subscriber contain it.
 ///
-/// It accepts the formats of `tracing-subscriber`. Your own formatter can call `current_session`. Set colours on the
-/// layer (`with_ansi`). On lines in a session, escape sequences in values are always made harmless, even if the layer
-/// turns that off.
+/// `with_session` accepts the formats of `tracing-subscriber`. In your own formatter, call `current_session`. Set colours on
+/// the layer (`with_ansi`). On lines in a session, escape sequences in values are always escaped, even if the layer turns
+/// that off.
 ///
-/// Cost: on a line of JSON, about half of what the same fields cost when you write them by hand (`session.id = %id`);
-/// on a line of text, about three quarters. A line outside any session costs about 1 % more.
+/// Cost: a JSON line takes about half of the time of the same fields written by hand (`session.id = %id`), and a text line
+/// about three quarters. A line outside any session takes about 1 % more.
 ///
 /// [`SessionLayer`]: crate::SessionLayer
 /// [`SessionLogProcessor`]: https://docs.rs/tracing-session/latest/tracing_session/struct.SessionLogProcessor.html
@@ -78,7 +77,7 @@ pub fn with_session<F: Clone + 'static, T: Clone>(format: Format<F, T>) -> Sessi
     }
 }
 
-/// A formatter with the session: see [`with_session`].
+/// The formatter that [`with_session`] returns.
 ///
 /// ```
 /// use tracing_session::fmt::{SessionFormat, with_session};
@@ -92,7 +91,7 @@ pub fn with_session<F: Clone + 'static, T: Clone>(format: Format<F, T>) -> Sessi
 #[must_use = "a format does nothing until a layer has it: `fmt::layer().map_event_format(with_session)`"]
 pub struct SessionFormat<F, T> {
     plain: Format<F, T>,
-    /// The same with colours. `plain` doesn't know that the writer has colours, because it writes into a buffer.
+    /// The same format with colours. `plain` can't detect colours, because it writes into a buffer.
     colored: Format<F, T>,
     is_one_line: bool,
     redaction: Option<Arc<Redaction>>,
@@ -101,10 +100,10 @@ pub struct SessionFormat<F, T> {
 impl<F, T> SessionFormat<F, T> {
     /// Redacts the ids that [`with_session`] adds. Default: none.
     ///
-    /// It doesn't redact the fields of events and spans. The formatters of `tracing-subscriber` print the
-    /// fields of all spans that an event is in, so the id in `session!(id)` is on the line anyway. To keep ids
-    /// out of the lines, set them with [`Session`](crate::Session) values, or don't print the spans (for
-    /// JSON: `with_current_span(false)`, `with_span_list(false)`).
+    /// It doesn't redact the fields of events and spans. The formatters of `tracing-subscriber` print the fields of all spans
+    /// around an event, so the line contains the id of `session!(id)`. To keep ids out of the lines, set them with
+    /// [`Session`](crate::Session) values, or don't print the spans (for JSON: `with_current_span(false)`,
+    /// `with_span_list(false)`).
     ///
     /// ```
     /// use tracing_session::fmt::with_session;
@@ -112,12 +111,12 @@ impl<F, T> SessionFormat<F, T> {
     /// use tracing_subscriber::fmt;
     /// # use tracing_subscriber::prelude::*;
     ///
-    /// let nobody = Privacy::new().with_user_ids(IdPolicy::omitted());
+    /// let privacy = Privacy::new().with_user_ids(IdPolicy::omitted());
     /// let layer = fmt::layer()
     ///     .json()
     ///     .with_span_list(false)
     ///     .with_current_span(false)
-    ///     .map_event_format(|format| with_session(format).with_privacy(nobody));
+    ///     .map_event_format(|format| with_session(format).with_privacy(privacy));
     /// # let subscriber = tracing_subscriber::registry().with(layer);
     /// ```
     pub fn with_privacy(mut self, privacy: Privacy) -> Self {
@@ -149,7 +148,7 @@ where
             .format_event(ctx, Writer::new(&mut line), event)
             .and_then(|()| self.write_line(&scope, event, &mut line, writer));
         line.clear();
-        // A very long line shall not stay allocated.
+        // Free the memory of a very long line.
         if line.capacity() <= LONGEST_KEPT {
             // Fails only while the thread exits.
             let _dropped = LINE.try_with(|it| it.set(line));
@@ -234,7 +233,7 @@ impl Style {
             }
             (Self::Pretty, true) => (", \x1b[1m", "\x1b[0m: \""),
         };
-        // In an event without fields, the formatter has written the space already.
+        // If the event has no fields, the formatter has already written the space.
         if matches!(self, Self::Line) && !line.ends_with(' ') {
             line.push(' ');
         }

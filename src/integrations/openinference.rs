@@ -1,13 +1,13 @@
-//! Attributes of a span that Phoenix and similar backends show: its kind, input, output, model and tokens.
+//! Sets span attributes that Phoenix and similar backends show: kind, input, output, model and tokens.
 //!
 //! The keys are those of OpenInference's semantic conventions (`spec/semantic_conventions.md` in the repository
-//! `Arize-ai/openinference`). These are the few that a page of sessions shows. This crate doesn't instrument
-//! calls to models: with [`OpenInferenceSpanExt`] you set the attributes on your own spans.
+//! `Arize-ai/openinference`). This module has only the keys that a page of sessions shows. It doesn't instrument model
+//! calls: with [`OpenInferenceSpanExt`], you set the attributes on your own spans.
 //!
 //! Phoenix reads the first input and last output of a session, and the input and output of a turn, from root
-//! spans only. It counts tokens on spans of the kind [`SpanKind::Llm`] only. It computes the cost with its
-//! table of prices, which needs token counts and the name of a model in the table, such as `gpt-4o-mini`. If
-//! several providers have a model with that name, an attribute `llm.provider` chooses between them.
+//! spans only. It counts tokens on spans of the kind [`SpanKind::Llm`] only. It computes the cost from the token counts
+//! and a model name in its price table, such as `gpt-4o-mini`. If several providers have a model with that name, set the
+//! attribute `llm.provider` too.
 //!
 //! ```
 //! use tracing::info_span;
@@ -17,7 +17,7 @@
 //! span.set_span_kind(SpanKind::Llm);
 //! span.set_model_name("gpt-4o-mini");
 //! span.set_input("What is the weather like?");
-//! // Once the answer is there:
+//! // When you have the answer:
 //! span.set_output("Sunny and 24 degrees.");
 //! span.set_token_counts(12, 6);
 //! ```
@@ -69,7 +69,7 @@ pub const OUTPUT_MIME_TYPE: &str = "output.mime_type";
 /// ```
 pub const LLM_MODEL_NAME: &str = "llm.model_name";
 
-/// The key of the number of tokens that the model read.
+/// The key of the number of tokens in the prompt.
 ///
 /// ```
 /// use tracing_session::openinference::LLM_TOKEN_COUNT_PROMPT;
@@ -77,7 +77,7 @@ pub const LLM_MODEL_NAME: &str = "llm.model_name";
 /// ```
 pub const LLM_TOKEN_COUNT_PROMPT: &str = "llm.token_count.prompt";
 
-/// The key of the number of tokens that the model wrote.
+/// The key of the number of tokens in the completion.
 ///
 /// ```
 /// use tracing_session::openinference::LLM_TOKEN_COUNT_COMPLETION;
@@ -85,7 +85,7 @@ pub const LLM_TOKEN_COUNT_PROMPT: &str = "llm.token_count.prompt";
 /// ```
 pub const LLM_TOKEN_COUNT_COMPLETION: &str = "llm.token_count.completion";
 
-/// The key of the sum of both.
+/// The key of the total number of tokens.
 ///
 /// ```
 /// use tracing_session::openinference::LLM_TOKEN_COUNT_TOTAL;
@@ -93,42 +93,42 @@ pub const LLM_TOKEN_COUNT_COMPLETION: &str = "llm.token_count.completion";
 /// ```
 pub const LLM_TOKEN_COUNT_TOTAL: &str = "llm.token_count.total";
 
-/// The kind of work that a span stands for. Backends draw each kind differently.
+/// The kind of work that a span represents. Backends draw each kind differently.
 ///
 /// ```
 /// use tracing::info_span;
 /// use tracing_session::openinference::SpanKind;
 ///
-/// // As a field, where the kind is known when the span is made:
+/// // As a field, if you know the kind when you create the span:
 /// let span = info_span!("search", openinference.span.kind = SpanKind::Retriever.as_str());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SpanKind {
-    /// A call of a large language model. Its tokens count.
+    /// A call of a large language model. Backends count tokens on this kind only.
     Llm,
-    /// A call of a model that makes embeddings.
+    /// A call of an embedding model.
     Embedding,
-    /// The start of an application's work, or what links its steps.
+    /// The start of an application's work, or a link between its steps.
     Chain,
     /// A search for documents.
     Retriever,
-    /// The sorting of documents by how well they fit.
+    /// A call that sorts documents by relevance.
     Reranker,
-    /// A function that a model or an agent asked for.
+    /// A function that a model or an agent calls.
     Tool,
     /// A piece of reasoning that calls models and tools.
     Agent,
-    /// A check that keeps bad input or output away.
+    /// A check that blocks bad input or output.
     Guardrail,
-    /// A judgement of what a model has said.
+    /// An evaluation of a model's output.
     Evaluator,
-    /// The making of a prompt from a template.
+    /// The creation of a prompt from a template.
     Prompt,
 }
 
 impl SpanKind {
-    /// The kind as it is exported.
+    /// Returns the kind as it is exported.
     ///
     /// ```
     /// use tracing_session::openinference::SpanKind;
@@ -153,12 +153,13 @@ impl SpanKind {
 
 /// Sets OpenInference's attributes on a [`tracing::Span`]. The span need not declare them as fields.
 ///
-/// You can set them as long as you have a handle of the span. Without the OpenTelemetry layer, and on a
-/// disabled or filtered-out span, nothing happens. Set each attribute once: OpenTelemetry's SDK appends and
-/// doesn't replace, so a second value is exported beside the first.
+/// You can set them as long as you have a handle of the span. Without the OpenTelemetry layer, and on a disabled or
+/// filtered-out span, nothing happens. Set each attribute once: OpenTelemetry's SDK doesn't replace attributes, so it would
+/// export both values.
 ///
-/// The values are not redacted. Cost: one `set_attribute` per attribute, two for an input or output, and a copy
-/// of a text that isn't a `String`.
+/// [`Privacy`](crate::Privacy) doesn't redact the values.
+///
+/// Cost: one `set_attribute` per attribute, two for an input or output, and a copy of a text that isn't a `String`.
 ///
 /// ```
 /// use tracing::{Span, instrument};
@@ -195,8 +196,8 @@ pub trait OpenInferenceSpanExt: sealed::Sealed {
     ///
     /// # Errors
     ///
-    /// When `value` cannot be serialised: a map whose keys are not text, or what its `Serialize`
-    /// refuses. Nothing is set then. A disabled span does not try.
+    /// Returns an error and sets nothing if `value` can't be serialised, for example if it is a map whose keys aren't texts.
+    /// On a disabled span, it doesn't serialise `value`, and returns `Ok`.
     ///
     /// ```
     /// # use tracing_session::openinference::OpenInferenceSpanExt;
@@ -217,7 +218,7 @@ pub trait OpenInferenceSpanExt: sealed::Sealed {
     ///
     /// # Errors
     ///
-    /// As [`set_input_json`](Self::set_input_json).
+    /// Returns an error in the same cases as [`set_input_json`](Self::set_input_json).
     ///
     /// ```
     /// # use tracing_session::openinference::OpenInferenceSpanExt;
@@ -226,7 +227,7 @@ pub trait OpenInferenceSpanExt: sealed::Sealed {
     /// ```
     fn set_output_json(&self, value: &impl Serialize) -> Result<(), Error>;
 
-    /// Sets the model's name, as its provider calls it. Prices are found by it.
+    /// Sets the model's name, as its provider calls it. Backends look up prices with this name.
     ///
     /// ```
     /// # use tracing_session::openinference::OpenInferenceSpanExt;
@@ -234,9 +235,9 @@ pub trait OpenInferenceSpanExt: sealed::Sealed {
     /// ```
     fn set_model_name(&self, name: impl Into<String>);
 
-    /// Sets the numbers of tokens that the model read and wrote, and their sum.
+    /// Sets the number of tokens in the prompt and in the completion, and their sum.
     ///
-    /// A number above `i64::MAX`, which is what an attribute holds, becomes `i64::MAX`.
+    /// A number above `i64::MAX`, the largest number in an attribute, becomes `i64::MAX`.
     ///
     /// ```
     /// # use tracing_session::openinference::OpenInferenceSpanExt;
@@ -306,7 +307,7 @@ fn set_json(span: &Span, [key, mime_type]: Keys, value: &impl Serialize) -> Resu
     Ok(())
 }
 
-/// Sealed, so that a new method is no breaking change.
+/// Sealed, so that a new method isn't a breaking change.
 mod sealed {
     pub trait Sealed {}
 

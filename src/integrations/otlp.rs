@@ -22,29 +22,28 @@
 //! # Environment variables
 //!
 //! Settings in code override the environment, and the environment overrides the defaults. A blank variable counts as
-//! not set. The last column tells what an invalid value does: an error is returned by `install` or `build`.
+//! not set. If a value is invalid, the setup ignores it, emits a warning, or returns an error from `install` or `build`.
 //!
-//! | variable | default | if not valid |
+//! | variable | default | if invalid |
 //! | --- | --- | --- |
 //! | `OTEL_EXPORTER_OTLP_PROTOCOL`, `.._TRACES_PROTOCOL`: `http/protobuf`, `grpc` | `http/protobuf` | error |
 //! | `OTEL_EXPORTER_OTLP_ENDPOINT`: over HTTP, `/v1/traces` is appended | `http://localhost:4318`, gRPC: `http://localhost:4317` | error |
 //! | `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`: nothing is appended | | error |
-//! | `OTEL_EXPORTER_OTLP_INSECURE`, `.._TRACES_INSECURE`: no TLS over gRPC, where the endpoint has no scheme | `false` | ignored |
+//! | `OTEL_EXPORTER_OTLP_INSECURE`, `.._TRACES_INSECURE`: `true` turns TLS off for a gRPC endpoint without a scheme | `false` | ignored |
 //! | `OTEL_EXPORTER_OTLP_HEADERS`, `.._TRACES_HEADERS`: `name=value,..`, values percent-encoded | none | ignored |
 //! | `OTEL_EXPORTER_OTLP_TIMEOUT`, `.._TRACES_TIMEOUT`: milliseconds | 10000 | error |
 //! | `OTEL_EXPORTER_OTLP_COMPRESSION`, `.._TRACES_COMPRESSION`: needs a feature of `opentelemetry-otlp`, `gzip-http`, `gzip-tonic`, .. | none | warning |
-//! | `OTEL_SERVICE_NAME`: where the code gives a blank one | `unknown_service:..` | |
-//! | `OTEL_RESOURCE_ATTRIBUTES`: also `openinference.project.name` | none | ignored |
+//! | `OTEL_SERVICE_NAME`: used if the name in the code is blank | `unknown_service:..` | |
+//! | `OTEL_RESOURCE_ATTRIBUTES`: can contain `openinference.project.name` | none | ignored |
 //! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | `parentbased_always_on` | warning |
 //! | `OTEL_BSP_SCHEDULE_DELAY`, `_MAX_QUEUE_SIZE`, `_MAX_EXPORT_BATCH_SIZE` | 5000 ms, 2048, 512 | ignored; a queue for more than 1,000,000 spans is an error |
 //! | `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT`, `_EVENT_`, `_LINK_` | 128 | ignored |
-//! | `OTEL_TRACES_EXPORTER`: `otlp`, or `none`, when spans are made and go nowhere | `otlp` | error |
-//! | `OTEL_SDK_DISABLED`: `true`, when no spans are made; sessions still propagate | `false` | ignored |
-//! | `OTEL_PROPAGATORS`, `MIRASCOPE_PROPAGATOR`: see [`propagator_from_env`](crate::propagator_from_env), `install` alone | `tracecontext,baggage` | error |
-//! | `RUST_LOG`: which spans are exported and which events are printed, `install` alone | `info` | warning |
+//! | `OTEL_TRACES_EXPORTER`: `otlp`, or `none`, which creates spans and doesn't export them | `otlp` | error |
+//! | `OTEL_SDK_DISABLED`: `true` creates no spans; sessions still propagate | `false` | ignored |
+//! | `OTEL_PROPAGATORS`, `MIRASCOPE_PROPAGATOR`: see [`propagator_from_env`](crate::propagator_from_env), only for `install` | `tracecontext,baggage` | error |
+//! | `RUST_LOG`: selects the exported spans and the printed events, only for `install` | `info` | warning |
 //!
-//! Not read are `OTEL_BSP_EXPORT_TIMEOUT`, `OTEL_LOG_LEVEL`, and the variables that name
-//! certificates.
+//! The setup doesn't read `OTEL_BSP_EXPORT_TIMEOUT`, `OTEL_LOG_LEVEL`, and the variables for certificates.
 
 mod exporter;
 mod settings;
@@ -98,7 +97,7 @@ pub fn pipeline(service_name: impl Into<String>) -> Pipeline {
     }
 }
 
-/// The setup that [`pipeline`] begins, until you [install](Self::install) or [build](Self::build) it.
+/// The setup that [`pipeline`] begins. Finish it with [`install`](Self::install) or [`build`](Self::build).
 ///
 /// ```no_run
 /// use tracing_session::otlp::pipeline;
@@ -125,8 +124,8 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// The project that Phoenix shows the spans in: the resource attribute
-    /// `openinference.project.name`. Default: none, which Phoenix calls `default`.
+    /// Sets the project in which Phoenix shows the spans: the resource attribute `openinference.project.name`. Default: none,
+    /// which Phoenix shows as `default`.
     ///
     /// ```
     /// # use tracing_session::otlp::pipeline;
@@ -137,10 +136,10 @@ impl Pipeline {
         self
     }
 
-    /// Where spans are sent. Default: a port of this machine, 4318 over HTTP and 4317 over gRPC.
+    /// Sets the endpoint that receives the spans. Default: port 4318 (HTTP) or 4317 (gRPC) of this machine.
     ///
-    /// Over HTTP `/v1/traces` is appended, unless it is there. An `https` endpoint needs the feature
-    /// `otlp-tls`; without it there is an error.
+    /// Over HTTP, the setup appends `/v1/traces` unless the URL ends with it. An `https` endpoint needs the feature
+    /// `otlp-tls`; without it, `install` and `build` return an error.
     ///
     /// ```
     /// # use tracing_session::otlp::pipeline;
@@ -151,7 +150,7 @@ impl Pipeline {
         self
     }
 
-    /// How spans are sent. Default: [`Protocol::HttpProtobuf`].
+    /// Sets the protocol. Default: [`Protocol::HttpProtobuf`].
     ///
     /// ```
     /// # use tracing_session::otlp::{Protocol, pipeline};
@@ -186,8 +185,8 @@ impl Pipeline {
         self
     }
 
-    /// Sets an API key, sent as the header `authorization: Bearer <key>`, as Phoenix expects. A blank key isn't sent.
-    /// Default: none.
+    /// Sets an API key, which is sent as the header `authorization: Bearer <key>`, as Phoenix expects. A blank key isn't
+    /// sent. Default: none.
     ///
     /// ```
     /// # use tracing_session::otlp::pipeline;
@@ -200,7 +199,7 @@ impl Pipeline {
         }
     }
 
-    /// Sets the layer that finds sessions. Default: [`SessionLayer::new`].
+    /// Sets the layer that reads sessions from spans. Default: [`SessionLayer::new`].
     ///
     /// ```
     /// use tracing_session::otlp::pipeline;
@@ -213,9 +212,7 @@ impl Pipeline {
         Self { layer, ..self }
     }
 
-    /// Sets the keys that are exported. Default: [`Dialect::OPENINFERENCE`], which Phoenix reads.
-    ///
-    /// The set-up wraps its exporter in a [`SessionExporter`].
+    /// Sets the keys that are exported, with a [`SessionExporter`]. Default: [`Dialect::OPENINFERENCE`], which Phoenix reads.
     ///
     /// ```
     /// # use tracing_session::otlp::pipeline;
@@ -227,7 +224,7 @@ impl Pipeline {
         Self { dialect, ..self }
     }
 
-    /// The ids and metadata that are redacted on the spans. Default: none.
+    /// Redacts ids and metadata on the spans. Default: none.
     ///
     /// ```
     /// # use tracing_session::otlp::pipeline;
@@ -240,8 +237,9 @@ impl Pipeline {
         Self { privacy, ..self }
     }
 
-    /// Sets the sampler. The one in the example samples traces by their ids. To sample whole sessions, use [`SessionSampler`].
-    /// Default: the sampler that `OTEL_TRACES_SAMPLER` names, or else one that samples all traces.
+    /// Sets the sampler. Default: the sampler that `OTEL_TRACES_SAMPLER` names, or else one that samples all traces.
+    ///
+    /// The sampler in the example decides by trace id. To sample whole sessions, use [`SessionSampler`].
     ///
     /// [`SessionSampler`]: https://docs.rs/tracing-session/latest/tracing_session/struct.SessionSampler.html
     ///
@@ -256,11 +254,11 @@ impl Pipeline {
         self
     }
 
-    /// Sends the session id to other services: the global propagator that [`install`](Self::install) sets injects it into
-    /// outgoing headers. Default: that propagator sends the trace and other baggage, but no session and no user.
+    /// Injects the session id into outgoing headers. Default: off.
     ///
-    /// Every client that uses the global propagator sends the id to each host that it calls, such as a model vendor's.
-    /// The propagator extracts the session from incoming headers with and without this setting.
+    /// Every client that uses the global propagator then sends the id to each host that it calls, such as a model vendor's.
+    /// Without this setting, the propagator that [`install`](Self::install) sets sends the trace and other baggage, but no
+    /// session and no user. It extracts the session from incoming headers in both cases.
     ///
     /// ```
     /// # use tracing_session::otlp::pipeline;
@@ -271,20 +269,21 @@ impl Pipeline {
         self
     }
 
-    /// Sets everything up for the whole process: a subscriber that exports spans and prints events to standard error,
-    /// OpenTelemetry's tracer provider, and its propagator.
+    /// Sets up the whole process: a subscriber that exports spans and prints events to standard error, and OpenTelemetry's
+    /// global tracer provider and propagator.
     ///
     /// It exports spans and prints events of the level INFO and above, unless `RUST_LOG` contains other directives, such as
-    /// `info,my_app=debug`. It also exports the turns of a [`Conversation`](crate::Conversation), unless `RUST_LOG` sets
-    /// a lower level for everything, such as `warn`, or for `tracing_session`. It doesn't print spans, and prints events
-    /// without the time. For another format use [`build`](Self::build). The propagator sends no session unless you call
-    /// [`with_session_propagation`](Self::with_session_propagation).
+    /// `info,my_app=debug`. It also exports the turns of a [`Conversation`](crate::Conversation), unless `RUST_LOG` sets a
+    /// level below INFO for everything, such as `warn`, or for `tracing_session`.
+    ///
+    /// It doesn't print spans, and prints events without the time. For another format, use [`build`](Self::build). The
+    /// propagator sends no session unless you call [`with_session_propagation`](Self::with_session_propagation).
     ///
     /// # Errors
     ///
-    /// If a setting is invalid ([`Error::is_invalid_setting`], [`Error::is_unknown_propagator`]), or if there is a global
-    /// subscriber already ([`Error::is_subscriber_set`]). Then nothing is set up. An unreachable endpoint is no error,
-    /// because the backend may start later.
+    /// Returns an error and sets nothing if a setting is invalid ([`Error::is_invalid_setting`],
+    /// [`Error::is_unknown_propagator`]), or if there is a global subscriber already ([`Error::is_subscriber_set`]). An
+    /// unreachable endpoint is no error, because the backend may start later.
     ///
     /// ```no_run
     /// let _telemetry = tracing_session::otlp::pipeline("my-app").install()?;
@@ -320,14 +319,14 @@ impl Pipeline {
         Ok(telemetry)
     }
 
-    /// Returns the layer for your own subscriber. It sets nothing global.
+    /// Returns a layer for your own subscriber. It sets nothing global.
     ///
     /// The layer is an OpenTelemetry layer inside a [`SessionLayer`]. It has no filter, so it exports spans of every level
-    /// unless you add one.
+    /// unless you add a filter.
     ///
     /// # Errors
     ///
-    /// If a setting is invalid: [`Error::is_invalid_setting`].
+    /// Returns an error if a setting is invalid: [`Error::is_invalid_setting`].
     ///
     /// ```no_run
     /// use opentelemetry::global;
@@ -388,7 +387,7 @@ impl Pipeline {
     }
 }
 
-/// Without the headers and the endpoint, because both may contain a key.
+/// Omits the headers and the endpoint, because both may contain a key.
 impl fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pipeline")

@@ -1,5 +1,5 @@
-//! Head sampling by session, with OpenTelemetry's consistent probability sampling: a span is sampled if its randomness
-//! isn't below the threshold, and both go into the `tracestate`.
+//! Head sampling by session, with OpenTelemetry's consistent probability sampling: a span is sampled if its randomness isn't
+//! below the threshold. The `tracestate` contains both.
 
 use crate::base::diagnostic;
 use crate::scope::Scope;
@@ -12,11 +12,10 @@ use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
-/// Keeps a share of all sessions: a conversation is kept whole or dropped whole.
+/// Samples a share of all sessions, each session as a whole.
 ///
-/// The decision is a [function](#how-the-sampler-decides) of the session id alone. So all services, in every language and after
-/// every restart, make the same decision without coordination. A sampler with a lower ratio keeps a subset of the
-/// sessions that a sampler with a higher ratio keeps.
+/// The decision is a [function](#how-the-sampler-decides) of the session id alone, so all services make the same decision, in
+/// every language and after every restart. A lower ratio samples a subset of the sessions of a higher ratio.
 ///
 /// ```
 /// use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
@@ -33,15 +32,15 @@ use std::sync::Arc;
 ///
 /// # Roots decide
 ///
-/// Under [`Sampler::parent_based`] the sampler decides on roots, and the rest of a trace follows its
-/// root, in this process and in others. By itself it decides on each span: then a service keeps its
-/// part of a session even where the root of the trace was dropped, or the other way about.
+/// Inside [`Sampler::parent_based`], the sampler decides on root spans, and all other spans of the trace follow the root, in
+/// this process and in others. Without it, the sampler decides on each span, so a service can sample its spans of a trace
+/// whose root was dropped, and drop its spans of a trace whose root was sampled.
 ///
-/// Don't use `Sampler::ParentBased(Box::new(..))`: in opentelemetry_sdk 0.33 it uses the decision of its root sampler but
-/// loses the `tracestate`, so samplers further down can't make the same decision.
+/// Don't use `Sampler::ParentBased(Box::new(..))`: in opentelemetry_sdk 0.33, it loses the `tracestate` of its root sampler,
+/// so downstream samplers can't make the same decision.
 ///
-/// If a browser or a gateway starts the trace, its sampler decides. If that sampler decides by trace id, it splits
-/// sessions. To override the caller's decision, let the session decide again in each service:
+/// If a browser or a gateway starts the trace, its sampler decides. If that sampler decides by trace id, it splits sessions.
+/// To override it, let the session decide again in each service:
 ///
 /// ```
 /// # use opentelemetry_sdk::trace::Sampler;
@@ -57,41 +56,42 @@ use std::sync::Arc;
 ///
 /// # Which session
 ///
-/// The sampler reads the session from the `Context` that the span starts under. It may come from a `Session` value, an
-/// ancestor, incoming headers, the default session, or the fields of the span itself ([`session!`](crate::session!), a
-/// field `session.id`), if they have a value when the span starts. An unsampled span still passes its session on.
+/// The sampler reads the session from the parent `Context` and from the span's own fields ([`session!`](crate::session!), a
+/// field `session.id`), if the fields have a value when the span starts. The session in the `Context` may come from a
+/// `Session` value, an ancestor, incoming headers, or the default session. Children of an unsampled span still inherit its
+/// session.
 ///
-/// **An id that is learnt after the root has started is too late**, whether
-/// [`set_session_id`](crate::set_session_id) or [`Session::set_on_current_span`] sets it, a field is recorded later, or you set an
-/// attribute `session.id` with OpenTelemetry's API. The sampler has decided on such a root as on one outside any session, so its
-/// trace may be dropped although other traces of the session are kept. So make the id known before:
+/// **Set the id before the root starts.** The sampler can't see an id that you set later, with
+/// [`set_session_id`](crate::set_session_id), [`Session::set_on_current_span`], a field that is recorded later, or an
+/// attribute `session.id` from OpenTelemetry's API. It decides on such a root as outside any session, so the trace may be
+/// dropped although other traces of the session are sampled.
 ///
-/// - If it arrives with a request, extract it before the root is created, with
+/// - If a request's headers contain the id, extract it before the root is created, with
 ///   [`propagated_context`](crate::propagation::propagated_context), or with [`tower::server`] outside the layer that creates the span.
-/// - If it is in a path or a body, read it, and start the root [`in_session`](crate::InSession::in_session).
-/// - If your code generates it, make the span that sets it the root, or start the root inside the [`Session`].
+/// - If the id is in a path or a body, read it first, and then start the root [`in_session`](crate::InSession::in_session).
+/// - If your code generates the id, set it with a field of the root, or start the root inside the [`Session`].
 ///
-/// For all other cases use a tail sampler: `docs/scaling.md` has Collector configurations that decide again when the
-/// whole trace is known.
+/// In all other cases, use a tail sampler: `docs/scaling.md` has Collector configurations that decide again when the whole
+/// trace is known.
 ///
 /// [`Sampler::parent_based`]: opentelemetry_sdk::trace::Sampler::parent_based
 /// [`tower::server`]: https://docs.rs/tracing-session/latest/tracing_session/propagation/tower/fn.server.html
 ///
-/// # What is written
+/// # `tracestate`
 ///
-/// The sampler writes OpenTelemetry's [consistent probability sampling] into the span's `tracestate`, as
-/// `ot=rv:<randomness>;th:<threshold>`. With it, samplers further down can make the same decision without knowing the
-/// session. A dropped span has no `th`. Other members of the `tracestate` and other parts of `ot` stay. If `ot` would be
-/// longer than 256 characters, it keeps its `rv` and gets no `th`.
+/// The sampler writes its decision into the span's `tracestate`, in the format of OpenTelemetry's [consistent probability
+/// sampling]: `ot=rv:<randomness>;th:<threshold>`. With it, downstream samplers make the same decision without the session. A
+/// dropped span has no `th`. Other members of the `tracestate` and other parts of `ot` stay. If `ot` would be longer than 256
+/// characters, it keeps its `rv` and gets no `th`.
 ///
-/// If the parent's `tracestate` has an `rv` already, that `rv` stays, because OpenTelemetry forbids changing it. It is
-/// the session's if a `SessionSampler` decided on the root. If it is another one, the session still decides, and `th` is
-/// missing because it would contradict the `rv`. Outside a session, this `rv` decides.
+/// If the parent's `tracestate` already has an `rv`, that `rv` stays, because OpenTelemetry forbids changing it. If it isn't
+/// the session's, because no `SessionSampler` decided on the root, the session still decides, and the sampler writes no `th`,
+/// which would contradict the `rv`. Outside any session, this `rv` decides.
 ///
-/// The sampler hashes the original id, even if [`Privacy`](crate::Privacy) redacts it on the spans. So `rv` is 56 bits
-/// of an unsalted hash of the session id, and goes wherever the trace goes, also to hosts that must not get the id.
-/// With it, a receiver can tell which requests belong to one session, and can confirm a guessed id. It can't recover an
-/// id that can't be guessed, such as that of [`Session::generate`].
+/// `rv` is 56 bits of an unsalted hash of the original session id, even if [`Privacy`](crate::Privacy) redacts the id on the
+/// spans. Every service that receives the trace receives it. With `rv`, a receiver can tell which requests belong to one
+/// session, and can confirm a guessed id. It can't recover an id that can't be guessed, such as an id of
+/// [`Session::generate`].
 ///
 /// [consistent probability sampling]: https://opentelemetry.io/docs/specs/otel/trace/tracestate-probability-sampling/
 ///
@@ -115,10 +115,10 @@ pub struct SessionSampler {
 type Chooses = dyn Fn(&Session) -> bool + Send + Sync;
 
 impl SessionSampler {
-    /// Keeps this share of all sessions, from 0 (none) to 1 (all).
+    /// Creates a sampler for this share of all sessions, from 0 (none) to 1 (all).
     ///
-    /// A ratio below 0 or NaN counts as 0, and one above 1 counts as 1. A warning says so when this thread next creates a
-    /// span. The smallest share above 0 is 2⁻⁵⁶.
+    /// A ratio below 0 or NaN counts as 0, and a ratio above 1 counts as 1. The crate warns about it when this thread next
+    /// creates a span. The smallest share above 0 is 2⁻⁵⁶.
     ///
     /// ```
     /// use tracing_session::SessionSampler;
@@ -137,20 +137,20 @@ impl SessionSampler {
         }
     }
 
-    /// Sets the sampler for spans outside any session. Default: the same ratio by trace id, as in OpenTelemetry's
-    /// consistent sampling.
+    /// Sets the sampler for spans outside any session. Default: the same ratio by trace id, with OpenTelemetry's consistent
+    /// sampling.
     ///
-    /// Its result is used unchanged. The SDK's `TraceIdRatioBased` writes no `th`, so a Collector that equalises samples
-    /// its spans a second time. The default writes a `th`.
+    /// The result of the fallback is used unchanged. The SDK's `TraceIdRatioBased` writes no `th`, so a Collector that
+    /// equalises ratios samples its spans a second time. The default writes a `th`.
     ///
-    /// `Sampler::AlwaysOn` leaves the spans of sessions that become known too late to a Collector, which can
-    /// still keep or drop such sessions whole: see `docs/scaling.md`.
+    /// With `Sampler::AlwaysOn`, traces whose session is set after the root has started reach your Collector, which can still
+    /// sample or drop such sessions as a whole: see `docs/scaling.md`.
     ///
     /// ```
     /// use opentelemetry_sdk::trace::Sampler;
     /// use tracing_session::SessionSampler;
     ///
-    /// // Nothing but conversations.
+    /// // Samples no spans outside sessions.
     /// let sampler = SessionSampler::new(0.1).with_fallback(Sampler::AlwaysOff);
     /// ```
     pub fn with_fallback(mut self, fallback: impl Into<Box<dyn ShouldSample>>) -> Self {
@@ -158,16 +158,16 @@ impl SessionSampler {
         self
     }
 
-    /// Keeps all sessions for which `keeps` returns true, regardless of the ratio: for example those of a user with a
+    /// Samples all sessions for which `keeps` returns true, regardless of the ratio. Use it for example for a user with a
     /// problem. A second call replaces the first function.
     ///
-    /// The sampler calls it for each span that it decides on in a session, with a [`Session`] of all current values. So it
-    /// has to be fast. It only sees values that are known when the root starts: it can't keep a session for a user that is
-    /// recorded later. If it panics, it keeps nothing, and one warning says so.
+    /// The sampler calls `keeps` for each span in a session on which it decides, with a [`Session`] of all current values. So
+    /// `keeps` must be fast. It sees only values that are set when the root starts, and no user that is recorded later. If it
+    /// panics, the ratio decides, and the crate warns once.
     ///
-    /// Such spans have `th:0`, which means that each represents only itself, and the `rv` of their session. A Collector
-    /// that samples at a lower ratio uses that `rv`, and may drop them. To keep them, add a policy for the same user or
-    /// session to its tail sampler.
+    /// Such spans have `th:0`, so each of them represents only itself, and the `rv` of their session. A Collector that
+    /// samples at a lower ratio uses that `rv`, and may drop them. To prevent that, add a policy for the same user or session
+    /// to its tail sampler.
     ///
     /// ```
     /// use tracing_session::SessionSampler;
@@ -180,9 +180,10 @@ impl SessionSampler {
         self
     }
 
-    /// Drops all sessions for which `drops` returns true, regardless of the ratio: for example those of a health check, or of a
-    /// user who doesn't want to be traced. A second call replaces the first function. It wins over
-    /// [`always_keep`](Self::always_keep), and the same rules hold for it: if it panics, it drops nothing.
+    /// Drops all sessions for which `drops` returns true, regardless of the ratio. Use it for example for health checks, or
+    /// for a user who doesn't want to be traced. A second call replaces the first function.
+    ///
+    /// It wins over [`always_keep`](Self::always_keep). The same rules apply to `drops`; if it panics, it counts as false.
     ///
     /// ```
     /// use tracing_session::SessionSampler;
@@ -196,7 +197,7 @@ impl SessionSampler {
     }
 }
 
-/// Whether a function chooses the session of `scope`. `method` is the name of the method that it was given to.
+/// Whether a function chooses the session of `scope`. `method` is the name of the method that set the function.
 fn chooses(function: &Option<Arc<Chooses>>, method: &str, scope: Option<&Scope>) -> bool {
     let (Some(function), Some(scope)) = (function, scope) else {
         return false;
@@ -244,7 +245,7 @@ impl ShouldSample for SessionSampler {
             _ => self.threshold,
         };
         let sampled = deciding.unwrap_or_else(|| randomness(&trace_id.to_bytes())) >= threshold;
-        // A threshold beside another randomness would claim that this one decided.
+        // A threshold beside the other randomness would claim that the other randomness decided.
         let has_threshold = sampled && (always || deciding == written);
         SamplingResult {
             decision: match sampled {
@@ -257,7 +258,7 @@ impl ShouldSample for SessionSampler {
     }
 }
 
-/// Without the functions.
+/// Omits the functions.
 impl fmt::Debug for SessionSampler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ratio = (VALUES - self.threshold) as f64 / VALUES as f64;
@@ -268,7 +269,7 @@ impl fmt::Debug for SessionSampler {
     }
 }
 
-/// The member of a `tracestate` that is OpenTelemetry's.
+/// OpenTelemetry's member of a `tracestate`.
 const MEMBER: &str = "ot";
 const MAX_MEMBER_BYTES: usize = 256;
 
@@ -290,6 +291,7 @@ fn randomness(bytes: &[u8]) -> u64 {
     let last = bytes.last_chunk().copied().unwrap_or_default();
     u64::from_be_bytes(last) % VALUES
 }
+
 /// The randomness in a `tracestate`: 14 hexadecimal digits.
 fn state_randomness(state: &TraceState) -> Option<u64> {
     let is_valid = |(key, value): &(&str, &str)| *key == "rv" && value.len() == 14;
@@ -297,7 +299,7 @@ fn state_randomness(state: &TraceState) -> Option<u64> {
     values.find_map(|(_, value)| u64::from_str_radix(value, 16).ok())
 }
 
-/// The 14 hexadecimal digits. By hand, because `format!` takes several hundred instructions more.
+/// The 14 hexadecimal digits. Without `format!`, which takes several hundred instructions more.
 fn digits(value: u64) -> String {
     let digit = |at| b"0123456789abcdef"[(value >> (52 - 4 * at)) as usize & 0xf];
     String::from_utf8((0..14).map(digit).collect()).unwrap_or_default()
@@ -337,7 +339,7 @@ fn with_decision(state: &TraceState, rv: Option<u64>, th: Option<u64>) -> TraceS
     others.for_each(|(key, value)| push(key, value));
     match before {
         _ if member.len() > MAX_MEMBER_BYTES => {
-            // Only the randomness that was there before, so the member doesn't get longer.
+            // Write only the previous randomness, so that the member doesn't get longer.
             return with_decision(state, state_randomness(state), None);
         }
         None if member.is_empty() => Ok(state.clone()),

@@ -1,4 +1,4 @@
-//! Tests of your own spans: which of them are in their session, and why the others aren't (feature `testing`).
+//! Assertions that your own spans are in their session (feature `testing`).
 //!
 //! ```
 //! use tracing::{Instrument, info_span, instrument};
@@ -19,10 +19,10 @@
 //! }
 //! ```
 //!
-//! If a span is in no session or in another one, the assertion panics with the tree of all spans. The missing ones are marked,
-//! with the place in the code and the likely reason.
+//! If a span is in no session or in another one, the assertion panics with the tree of all spans. The tree marks each such
+//! span, with the place in the code and the likely reason.
 //!
-//! [`Capture`] has the settings: your own subscriber, or this thread alone.
+//! With [`Capture`], you can use your own subscriber, or capture only this thread.
 
 mod captured;
 
@@ -74,13 +74,13 @@ pub async fn capture<F: Future>(future: F) -> Captured<F::Output> {
     Capture::new().run(future).await
 }
 
-/// Captures spans: those of a closure or future, and of the tasks and blocking closures of its `tokio` runtime.
+/// Captures the spans of a closure or future, and of the tasks and blocking closures of its `tokio` runtime.
 ///
-/// Spans are captured until the closure returns, or the future is ready. They don't reach other subscribers. Captures that run at
-/// the same time, in tests beside each other, don't see the spans of one another. There is one exception: two captures in
-/// one `tokio` runtime both get the spans of tasks that inherited nothing from either.
+/// It captures until the closure returns, or the future is ready. The captured spans don't reach other subscribers. Captures
+/// that run at the same time, such as those of parallel tests, don't capture each other's spans. There is one exception: two
+/// captures in one `tokio` runtime both capture the spans of tasks that inherited nothing from either.
 ///
-/// By default the subscriber has a [`SessionLayer`] and receives spans of the level INFO and above.
+/// By default, the subscriber has a [`SessionLayer`] and receives spans of the level INFO and above.
 ///
 /// ```
 /// use tracing::info_span;
@@ -102,7 +102,7 @@ pub struct Capture {
     state: Arc<State>,
 }
 
-/// The OpenTelemetry layer of a capture, inside a [`SessionLayer`]: see [`Capture::with_subscriber`].
+/// The OpenTelemetry layer that [`Capture::with_subscriber`] passes to your function.
 pub type CaptureLayer<S> = OpenTelemetryLayer<S, SessionTracer<SdkTracer>>;
 
 impl Default for Capture {
@@ -127,9 +127,10 @@ impl Capture {
         }
     }
 
-    /// Uses your own subscriber, for this thread or future alone. `make` gets an OpenTelemetry layer to wrap.
+    /// Uses your own subscriber for this thread or future. `make` receives an OpenTelemetry layer, which you wrap in a
+    /// [`SessionLayer`].
     ///
-    /// Spans on other threads are captured by the default subscriber.
+    /// On other threads, the default subscriber captures the spans.
     ///
     /// ```
     /// use tracing::info_span;
@@ -153,9 +154,9 @@ impl Capture {
         }
     }
 
-    /// Captures the spans of this thread alone, and leaves the subscriber of the process as it is.
+    /// Captures only the spans of this thread, and sets no subscriber for the process.
     ///
-    /// By default [`run`](Self::run) sets a subscriber for the process if there is none, so that it captures spans on other
+    /// By default, [`run`](Self::run) sets a subscriber for the process if there is none, so that it captures spans on other
     /// threads of the runtime too. Then `init()` of your own subscriber panics.
     ///
     /// ```
@@ -263,7 +264,7 @@ impl<F: Future> Future for Captures<'_, F> {
     }
 }
 
-/// What a capture and its spans share.
+/// The state that a capture and its spans share.
 #[derive(Default)]
 struct State {
     /// The runtime of the future, while it runs.
@@ -277,7 +278,7 @@ struct CaptureEntry(Arc<State>);
 /// The captures that run in a runtime.
 static RUNNING: Mutex<Vec<Weak<State>>> = Mutex::new(Vec::new());
 
-/// The subscriber of all captures that bring none.
+/// The subscriber of all captures without their own.
 static SHARED: LazyLock<Dispatch> = LazyLock::new(|| {
     let otel: CaptureLayer<Layered<LevelFilter, Registry>> = otel_layer(None);
     let registry = tracing_subscriber::registry().with(LevelFilter::INFO);
@@ -297,7 +298,7 @@ where
     tracing_opentelemetry::layer().with_tracer(provider.tracer("test"))
 }
 
-/// Gives each span to its captures: the one in its `Context`, or else those of its runtime.
+/// Adds each span to its captures: to the capture in its `Context`, or else to the captures of its runtime.
 #[derive(Default)]
 struct Collector {
     /// The capture of all spans.
@@ -361,7 +362,7 @@ impl SpanProcessor for Collector {
     }
 }
 
-/// Without the spans: an id may be among their attributes.
+/// Omits the spans, because their attributes may contain an id.
 impl fmt::Debug for Collector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Collector").finish_non_exhaustive()

@@ -1,4 +1,4 @@
-//! Spans that a future adopts when they are entered, because they were created in no session: see `scope/polled.rs`.
+//! Adopted spans: spans that were created in no session and are entered in a future with one. See `scope/polled.rs`.
 
 use crate::base::diagnostic;
 use crate::base::error::ErrorKind;
@@ -23,14 +23,15 @@ struct AdoptedSpan {
     guard: TrackedGuard,
 }
 
-/// In the extensions of a span whose parent was given (`parent:`) where a session or user applied. If it was a session, no future
-/// adopts the span. If it was a user alone, only a future with a session does.
+/// In the extensions of a span that was created with an explicit `parent:` where a session or user applied. If a
+/// session applied, no future adopts the span. If only a user applied, only a future with a session does.
 struct Apart {
     from_session: bool,
 }
 
 impl LayerState {
-    /// Remembers a new span with a given parent, or with `parent: None`, if a session or user applies where it is created.
+    /// Adds [`Apart`] to a new span with an explicit parent or `parent: None`, if a session or user applies where it is
+    /// created.
     #[cold]
     pub(crate) fn keep_apart<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
     where
@@ -46,7 +47,7 @@ impl LayerState {
         }
     }
 
-    /// Whether a span that is entered now may be tracked, or may be adopted by a future.
+    /// Whether the span that is being entered may be tracked or adopted.
     #[inline(never)]
     pub(crate) fn may_need_care(&self, id: &Id) -> bool {
         thread::note_enter(id);
@@ -54,14 +55,15 @@ impl LayerState {
         tracking::may_track(key) || (polled::may_adopt() && !polled::entered_again(key))
     }
 
-    /// A span is exited. Not inlined: it would cost spans of applications that poll no future in a session.
+    /// Handles the exit of a span. Not inlined, because that would slow down applications that poll no future in a
+    /// session.
     #[inline(never)]
     pub(crate) fn exited(&self, id: &Id) {
         polled::exited(self.key(id));
         thread::note_exit(id);
     }
 
-    /// The future that may adopt a span which is entered now.
+    /// The future that may adopt the span that is being entered.
     pub(crate) fn adopting_future<S>(&self, id: &Id, ctx: &Context<'_, S>) -> Option<PolledScope>
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
@@ -72,7 +74,7 @@ impl LayerState {
         (!is_apart).then_some(future)
     }
 
-    /// Adopts a span that the OpenTelemetry layer has just entered. `is_starting`: it started then.
+    /// Adopts a span that the OpenTelemetry layer has just entered. `is_starting`: this enter started it.
     pub(crate) fn adopt_entered<S>(
         &self,
         id: &Id,
@@ -93,14 +95,14 @@ impl LayerState {
         }
         let cx = thread::current();
         let is_hidden = || context::poll_of(&cx).is_some() && self.otel_context(id).is_none();
-        // Inside a filtered-out span of no session, the place where it is entered is current.
+        // Inside a filtered-out span of no session, the current scope is the one outside, not the span's own.
         let own = Scope::of(&cx).filter(|_| !is_hidden());
         let this = &future.poll.future;
         let is_same = |it: Adoption| Arc::ptr_eq(&it.scope, &future.scope);
         let is_known = tracking::adoption(key, this).is_some_and(is_same);
         let inside = self.adopt(id, ctx, future, own.as_ref(), is_starting);
         if is_starting {
-            // Other threads may have entered the span before this one could say that it has started.
+            // Other threads may have entered the span before this thread recorded that it has started.
             for other in tracking::other_adoptions(key, this) {
                 bridge::send(&cx, SpanCommand::EnterIn(other.inside.to_session()));
             }
@@ -118,7 +120,7 @@ impl LayerState {
         self.push_adopted(id, inside.map(|inside| (future, inside)));
     }
 
-    /// Remembers the enter of an adopted span, also an enter outside the future: each exit ends the last enter.
+    /// Pushes the enter of an adopted span, also outside the future, because each exit pops the last enter.
     pub(crate) fn push_adopted(&self, id: &Id, inside: Option<(&PolledScope, Arc<Scope>)>) {
         if inside.is_some() || tracking::is_tracked(self.key(id)) {
             let attached = inside
@@ -141,7 +143,7 @@ impl LayerState {
         S: Subscriber + for<'span> LookupSpan<'span>,
     {
         let key = self.key(id);
-        // The future keeps a span that it has adopted, whatever is recorded or set on the span.
+        // A future keeps the spans that it has adopted, even if values are recorded or set on them.
         let this = &future.poll.future;
         let last = tracking::adoption(key, this);
         if let Some(last) = last
@@ -173,7 +175,7 @@ impl LayerState {
         let inside = adoption.inside.clone();
         let guard = tracking::adopt(key, this, adoption, is_starting);
         let mut extensions = span.extensions_mut();
-        // A layer that was replaced since has another key.
+        // The guard may be of a layer that was replaced, which has another key.
         match extensions.get_mut::<AdoptedSpan>() {
             Some(it) if it.guard.is_of(key) => guard.forget(),
             _ => {
@@ -192,8 +194,8 @@ impl LayerState {
             .map(|_| here.to_session())
     }
 
-    /// A span was entered outside the future in which it started, in the session `other`. Without one, the spans inside are
-    /// in no session: a diagnostic says so.
+    /// A span was entered outside the future in which it started, in the session `other`. If there is none, emits a
+    /// diagnostic: the spans inside are in no session.
     #[cold]
     pub(crate) fn leave_future<S>(&self, id: &Id, ctx: &Context<'_, S>, other: Option<Session>)
     where
@@ -211,20 +213,21 @@ impl LayerState {
         }
     }
 
-    /// The `Context` inside the given parent of a new span, if the parent is adopted and entered on this thread.
+    /// The `Context` inside the explicit parent of a new span, if the parent is adopted and entered on this thread.
     pub(crate) fn inside_adopted_parent(&self, attrs: &Attributes<'_>) -> Option<OtelContext> {
         let parent = attrs.parent()?;
         let inside = thread::adopted_scope(self.key(parent))?;
         if tracked::ensure_innermost(self.key(parent)).is_ok() {
             return Some(thread::current());
         }
-        // A filtered-out parent has no `Context`, and `reload::Layer` answers no downcast to the layer that has it.
+        // A filtered-out parent has no `Context`, and a parent behind `reload::Layer` has one that no downcast reaches.
         let parent = self.otel_context(parent);
         Some(inside.entered(&parent.unwrap_or_else(thread::current)))
     }
 
-    /// Sets a session inside the current span, if it is adopted: until the span is exited, and again whenever the same
-    /// future enters it. `Ok(false)` if it isn't. An error if another `Context` is attached inside.
+    /// Sets a session inside the current span, if the span is adopted. It applies until the span is exited, and again
+    /// whenever the same future enters the span. `Ok(false)`: the span isn't adopted. An error if another `Context` is
+    /// attached inside.
     pub(crate) fn set_in_adopted(&self, id: &Id, session: &Session) -> Result<bool, ErrorKind> {
         let key = self.key(id);
         let is_attached = thread::innermost(key).is_some_and(|(_, is_attached)| is_attached);
@@ -247,7 +250,7 @@ impl LayerState {
             set,
             ..adoption
         };
-        // The span has the guard already.
+        // The span's extensions have the guard already.
         tracking::adopt(key, &here.poll.future, adoption, false).forget();
         let attach = || here.attach_inside(inside.clone());
         tracked::replace_attached(key, Some(inside.clone()), attach);

@@ -19,14 +19,14 @@ use tracing::Metadata;
 use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
 
-/// The empty field that identifies the spans of `session!` and `user!`, whatever names the layer is configured with.
+/// The empty field that identifies the spans of `session!` and `user!`, independent of the configured names.
 pub(crate) const MACRO_FIELD: &str = "tracing_session";
 
-/// The name that makes a span an opener by default, with a field `id`. It is the one *implicit* way to set
-/// a session, because other code may use the name for something else.
+/// The name that makes a span with a field `id` an opener by default. It sets a session only *implicitly*, because
+/// other code may use the name with another meaning.
 const IMPLICIT_NAME: &str = "session";
 
-/// Fields that often contain the id of a session or of a user. They set nothing unless the application adds their names.
+/// Fields that often contain the id of a session or user. They set nothing unless the application adds them.
 const USUAL_NAMES: [(&str, &str); 4] = [
     ("conversation_id", "session"),
     ("session_id", "session"),
@@ -34,7 +34,7 @@ const USUAL_NAMES: [(&str, &str); 4] = [
     ("user_id", "user"),
 ];
 
-/// The spans with a field of [`USUAL_NAMES`] that are made before the hint.
+/// The number of spans with a field of [`USUAL_NAMES`] before the hint.
 const UNSET_SPANS: u32 = 8;
 
 /// The names of spans and fields that set a session or a user.
@@ -49,10 +49,11 @@ pub(crate) struct Names {
     filter: Option<Filter>,
     /// Excludes most fields that set no id.
     key_filter: KeyFilter,
-    /// What was found out of callsites whose fields have such names, by the line of the callsite: the first one of each slot.
-    /// `None` in a slot: the callsite's spans are no openers.
+    /// A cache of callsites whose fields have such names: one for each slot, which is the callsite's line modulo the
+    /// length. `None` in a slot: the callsite's spans aren't openers.
     known: [OnceLock<(Identifier, Option<OpenerCallsite>)>; KNOWN],
-    /// The spans with a field of [`USUAL_NAMES`], while no session was set in this process, and the hint about the first one.
+    /// Counts the spans with a field of [`USUAL_NAMES`] until a session is set in this process, and the hint about the
+    /// first one.
     unset_spans: AtomicU32,
     hint: OnceLock<Message>,
 }
@@ -64,7 +65,7 @@ const KNOWN: usize = 64;
 pub(crate) struct OpenerCallsite {
     callsite: Identifier,
     pub(crate) fields: OpenerFields,
-    /// What each field sets.
+    /// The kind of value that each field sets.
     kinds: Box<[Option<FieldKind>]>,
 }
 
@@ -117,14 +118,14 @@ impl Names {
         self.filter = Some(filter);
     }
 
-    /// Whether spans of this callsite may be openers: a cheap check that excludes nearly all others.
+    /// A cheap pre-check: false for nearly every callsite whose spans aren't openers.
     #[inline]
     pub(crate) fn may_be_opener(&self, span: &Metadata<'_>) -> bool {
         let mut fields = span.fields().iter();
         fields.any(|field| self.key_filter.may_match(field.name()))
     }
 
-    /// The callsite of these spans, if they are openers.
+    /// Finds the callsite of a span, if its spans are openers.
     pub(crate) fn opener_callsite(&self, span: &Metadata<'_>) -> Option<Cow<'_, OpenerCallsite>> {
         let slot = span.line().unwrap_or(0) as usize % KNOWN;
         let find = || (span.callsite(), self.find_opener_callsite(span));
@@ -173,7 +174,8 @@ impl Names {
         })
     }
 
-    /// Notes a span that sets nothing, in a process that has set no session yet.
+    /// Counts a span that sets nothing, in a process that has set no session yet. Defers the hint after several such
+    /// spans.
     #[cold]
     pub(crate) fn note_unset(&self, span: &'static Metadata<'static>) {
         let has = |(name, _): &&(&str, &str)| span.fields().field(*name).is_some();
@@ -186,7 +188,7 @@ impl Names {
         }
     }
 
-    /// The hint about a process with few spans, which ends now.
+    /// The hint, for a process that ends before it has made enough spans.
     #[cfg(feature = "otlp")]
     pub(crate) fn last_hint(&self) -> Option<&Message> {
         let is_early = self.unset_spans.load(Ordering::Relaxed) < UNSET_SPANS;
@@ -215,7 +217,7 @@ impl Names {
     }
 }
 
-/// The kind of id that a name was added for. A name that was added for both kinds sets a session.
+/// The kind of id that an added name sets. A name that was added for both kinds sets a session.
 fn kind_of(names: &List, name: &str) -> Option<IdKind> {
     let kind = |(added, kind): &(Cow<'static, str>, IdKind)| (added == name).then_some(*kind);
     names.iter().find_map(kind)
@@ -239,16 +241,16 @@ pub(crate) struct FieldVisitor<'a, F> {
     pub(crate) on_mistake: F,
 }
 
-/// A mistake in the value of a field.
+/// A mistake in a field's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum FieldMistake {
-    /// It is no valid id, or no valid tags.
+    /// The id or the tags are invalid.
     Invalid(ErrorKind),
     /// The id contains the name of a type.
     NamesType,
 }
 
-/// What a field of an opener sets.
+/// The kind of value that a field of an opener sets.
 #[derive(Clone, Copy)]
 enum FieldKind {
     Id(IdKind),
@@ -260,7 +262,7 @@ enum FieldKind {
 impl<F: FnMut(&Field, FieldMistake)> FieldVisitor<'_, F> {
     #[inline]
     fn kind(&self, field: &Field) -> Option<FieldKind> {
-        // A bridge to another system may record fields of another callsite.
+        // A bridge to another tracing system may record fields of another callsite.
         let is_of_span = field.callsite() == self.callsite.callsite;
         *self
             .callsite
@@ -305,7 +307,7 @@ impl<F: FnMut(&Field, FieldMistake)> FieldVisitor<'_, F> {
         }
     }
 
-    /// Metadata keeps its type. All other fields are read as the text that the value displays as.
+    /// Metadata keeps its type. All other fields use the value's `Display` text.
     fn set_value(&mut self, field: &Field, value: impl Into<Json> + ToString) {
         match self.kind(field) {
             Some(FieldKind::Metadata(key)) => {
@@ -340,13 +342,13 @@ impl<F: FnMut(&Field, FieldMistake)> Visit for FieldVisitor<'_, F> {
         self.set_value(field, value);
     }
 
-    /// All other types: longer integers, `%value`, and `?value`, whose text is a `Debug` form.
+    /// All other types: longer integers, `%value`, and `?value` with its `Debug` text.
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         let Some(kind) = self.kind(field) else { return };
         let text = format!("{value:?}");
         let plain = plain_text(&text);
         match (&kind, &plain) {
-            // An `Option`: as if the field weren't recorded.
+            // A `None` counts as not recorded.
             (_, Cow::Borrowed("None")) => return,
             (FieldKind::Id(_), Cow::Borrowed(text)) if is_struct(text) => {
                 (self.on_mistake)(field, FieldMistake::NamesType);

@@ -1,4 +1,4 @@
-//! `wrap_filtered`: a filter for the OpenTelemetry layer, and openers that it disables.
+//! `wrap_filtered`: filters the OpenTelemetry layer, and still lets filtered-out openers set a session.
 
 /// The callbacks that a layer with the fields `inner` and `state` forwards unchanged.
 macro_rules! forward_to_inner {
@@ -34,10 +34,9 @@ macro_rules! forward_to_inner {
             self.inner.on_id_change(old, new, ctx);
         }
 
-        // `Layered` and `Filtered` look for markers of the layers inside, so a layer that hid them would change the
-        // filters of the whole subscriber.
-        // SAFETY: the pointers are to `self`, to its state, or valid as long as `inner` is by its own contract. All
-        // three live as long as `self`.
+        // `Layered` and `Filtered` search the inner layers for markers. Without this method the markers would be
+        // missing, and the filters of the whole subscriber would change. SAFETY: the pointers are to `self`, to its
+        // state, or valid as long as `inner` is by its own contract. All three live as long as `self`.
         #[allow(unsafe_code)]
         unsafe fn downcast_raw(&self, id: std::any::TypeId) -> Option<*const ()> {
             let found = self.state.find(id, self);
@@ -61,8 +60,8 @@ use tracing_subscriber::registry::LookupSpan;
 
 /// See [`SessionLayer::wrap_filtered`](crate::SessionLayer::wrap_filtered).
 ///
-/// The layer inside has two halves. The first one is the OpenTelemetry layer with the given filter. The second one is empty,
-/// and exists for its filter: it enables openers that the given filter disables.
+/// The inner layer has two halves. The first one is the OpenTelemetry layer with the given filter. The second one is
+/// empty and exists only for its filter, which enables openers that the given filter disables.
 pub(crate) fn wrap_filtered<S, L, F>(state: Arc<LayerState>, otel: L, filter: F) -> impl Layer<S>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
@@ -83,7 +82,7 @@ where
         state: state.clone(),
     };
     WrappedLayer {
-        // The half that is joined last is called last.
+        // `and_then` calls the second half last.
         inner: exported.with_filter(given).and_then(openers),
         state,
         is_filtered: true,
@@ -93,7 +92,7 @@ where
 /// The filter that `wrap_filtered` is called with. Both halves share it.
 type GivenFilter<S> = Arc<dyn Filter<S> + Send + Sync>;
 
-/// Enables openers that the given filter disables, up to a level, and otherwise no more than the given filter.
+/// Enables openers that the given filter disables, up to a level, and no other spans or events.
 struct OpenerFilter<S> {
     state: Arc<LayerState>,
     given: GivenFilter<S>,
@@ -115,8 +114,8 @@ impl<S> Filter<S> for OpenerFilter<S> {
         self.enables(metadata)
     }
 
-    /// For all other callsites the answer of the given filter, so that the common answer of both is cached as without
-    /// this filter.
+    /// For all other callsites, returns the interest of the given filter, so that `tracing` caches the combined
+    /// interest as if this filter weren't there.
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
         if self.enables(metadata) {
             Interest::always()
@@ -132,7 +131,7 @@ impl<S> Filter<S> for OpenerFilter<S> {
     }
 }
 
-/// Tells the layer outside whether the given filter has enabled a new span.
+/// Reports to the wrapper whether the given filter has enabled a new span.
 struct Received {
     is_enabled: bool,
 }
@@ -143,8 +142,8 @@ impl<S: Subscriber> Layer<S> for Received {
     }
 }
 
-/// The second half of `wrap_filtered`. It skips the callbacks for which the filtered layer inside would look each span up in
-/// the registry, to see whether its filter enabled the span.
+/// The second half of `wrap_filtered`. It doesn't forward callbacks such as `on_enter`, because for each one the
+/// filtered layer would look up the span in the registry, to find out whether its filter enabled the span.
 struct OpenerHalf<L> {
     inner: L,
     state: Arc<LayerState>,

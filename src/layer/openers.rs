@@ -1,4 +1,4 @@
-//! Openers: the spans whose fields set a session or user, and the scopes that they open.
+//! Openers, the spans whose fields set a session or user, and their scopes.
 
 use crate::base::diagnostic;
 use crate::base::diagnostic::Once;
@@ -22,15 +22,15 @@ use tracing::span::{Attributes, Record};
 #[derive(Debug)]
 pub(crate) struct Openers {
     pub(crate) names: Names,
-    /// `wrap_filtered` enables openers up to this level, or up to the level of its filter.
+    /// `wrap_filtered` enables openers up to this level or the level of its filter, whichever is more verbose.
     pub(crate) level: LevelFilter,
     /// A span whose fields set a session id starts a trace.
     pub(crate) root_turns: bool,
     /// Session spans are in no trace: they only set the session.
     pub(crate) unexported_session_spans: bool,
-    /// The fields whose values were reported.
+    /// The fields whose mistakes were reported.
     reported: Once<(Identifier, usize, FieldMistake)>,
-    /// The callsites of implicit openers that were reported because they are ignored.
+    /// The callsites of ignored implicit openers that were reported.
     reported_implicit: Once<Identifier>,
 }
 
@@ -48,8 +48,8 @@ impl Default for Openers {
 }
 
 impl Openers {
-    /// The values that the fields of a new span set, with those of the session passed to the macro that creates it. And
-    /// the `Context` that this macro was called in.
+    /// Reads the values that the fields of a new span set. If a macro with a `Session` creates the span, adds the
+    /// values of this session, and returns the `Context` that the macro was called in.
     pub(crate) fn read(
         &self,
         callsite: &OpenerCallsite,
@@ -77,8 +77,8 @@ impl Openers {
         (session, Some(outer))
     }
 
-    /// The scope that a new span opens inside `outer`, whose fields set `set`. `None`: the span is an opener only by
-    /// its name, and the session was set explicitly.
+    /// Opens the scope of a new span inside `outer`. `set`: the values of its fields. `None`: the span is an opener
+    /// only because of its default name, and the session was set explicitly.
     pub(crate) fn open(
         &self,
         fields: OpenerFields,
@@ -158,11 +158,10 @@ impl Openers {
     }
 }
 
-/// The session passed to `session!`, while the macro creates its span: fields can contain its ids, and nothing else
-/// of it.
+/// The session passed to `session!`, while the macro creates its span. The span's fields contain only its ids.
 ///
-/// It travels in the current `Context`. A field of the macro may create spans of its own, or await while other tasks
-/// call the macro on this thread: so a span takes the session that has its ids.
+/// It is in the current `Context`. A field of the macro may create other spans, or await while other tasks call the
+/// macro on this thread. So a span uses the session with the span's ids.
 #[derive(Clone)]
 struct MacroSession {
     session: Session,
@@ -170,7 +169,7 @@ struct MacroSession {
     outer: OtelContext,
 }
 
-/// Passes `session` to the span that is created until the guard is dropped.
+/// Passes `session` to the span that the macro creates, until the guard is dropped.
 pub(crate) fn pass(session: &Session) -> Attached {
     thread::attach_changed(|cx| {
         cx.with_value(MacroSession {
@@ -180,7 +179,8 @@ pub(crate) fn pass(session: &Session) -> Attached {
     })
 }
 
-/// The session passed to the macro whose fields set `set`, and the `Context` that the macro was called in.
+/// Finds the session that was passed to the macro, and the `Context` that the macro was called in. `set`: the values of
+/// the span's fields.
 fn passed_to(set: &Session) -> Option<(Session, OtelContext)> {
     let all = thread::map_current(|cx| {
         let innermost = cx.get::<MacroSession>()?;
@@ -194,7 +194,7 @@ fn passed_to(set: &Session) -> Option<(Session, OtelContext)> {
     Some((found.session.clone(), found.outer.clone()))
 }
 
-/// Ambiguous sessions could belong to other tasks: then none.
+/// Returns the session if all are equal. Different ones may belong to other tasks, so use none of them.
 fn only<'a>(mut passed: impl Iterator<Item = &'a MacroSession>) -> Option<&'a MacroSession> {
     let first = passed.next()?;
     passed

@@ -1,8 +1,8 @@
-//! The spans of `tracing`, as the layers see them: the session in their extensions, the state that layers share, and
-//! access to spans with a dispatcher alone.
+//! The spans of `tracing` in the layers: the session in their extensions, the state that layers share, and access to
+//! spans through a dispatcher.
 //!
-//! Locks: never hold the extensions of two spans, and none while foreign code runs (a field's `Debug`, the start of an
-//! OpenTelemetry span): the OpenTelemetry layer locks extensions in its own order.
+//! Locks: never lock the extensions of two spans at once, and lock none while foreign code runs (a field's `Debug`, the
+//! start of an OpenTelemetry span). The OpenTelemetry layer locks extensions in another order, so both could deadlock.
 
 #[cfg(feature = "otlp")]
 use crate::base::diagnostic::Message;
@@ -27,10 +27,10 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-/// The session of a span whose fields set a session or user. It is in the span's extensions, for other layers.
+/// The session of a span, which other layers can read from the span's extensions.
 ///
-/// Layers that you add after the [`SessionLayer`](crate::SessionLayer) can read it. A span that the OpenTelemetry layer
-/// doesn't receive has it too if it is in a session, with the session that it inherits.
+/// The spans whose fields set a session or user have this extension. So do spans in a session that the OpenTelemetry
+/// layer doesn't receive. Add your layer to the subscriber after the [`SessionLayer`](crate::SessionLayer).
 ///
 /// ```
 /// use tracing::span::{Attributes, Id};
@@ -55,11 +55,11 @@ use tracing_subscriber::registry::LookupSpan;
 /// ```
 pub struct SessionExtension {
     pub(crate) scope: Arc<Scope>,
-    /// The scope that the span's own fields opened, where fields are recorded.
+    /// The scope that the span's own fields opened. Fields that are recorded later change it.
     pub(crate) opened: Option<Arc<Scope>>,
     /// The tracer below the OpenTelemetry layer has the ticket of the span.
     pub(crate) pending: Option<PendingGuard>,
-    /// The layer itself attaches the scope when the span is entered.
+    /// The span is tracked: the layer attaches the scope when the span is entered.
     pub(crate) _tracked: Option<TrackedGuard>,
 }
 
@@ -72,9 +72,9 @@ impl Drop for SessionExtension {
 }
 
 impl SessionExtension {
-    /// The values that the span's fields have set by now, and the values that it inherited when it was created.
+    /// Returns the values that the span's fields have set so far, and the values that the span inherited.
     ///
-    /// It doesn't contain values that [`set_session_id`](crate::set_session_id) or `set_parent` set later. Inside the
+    /// Values that [`set_session_id`](crate::set_session_id) or `set_parent` set later aren't included. Inside the
     /// span, use [`current_session`](crate::current_session).
     ///
     /// ```
@@ -92,7 +92,7 @@ impl SessionExtension {
         self.pending.as_ref().is_some_and(PendingGuard::is_pending)
     }
 
-    /// The session of a span that the OpenTelemetry layer doesn't know.
+    /// The extension of a tracked span.
     pub(crate) fn tracked(key: SpanKey, scope: Arc<Scope>, opened: Option<Arc<Scope>>) -> Self {
         Self {
             _tracked: Some(track(key, scope.clone(), None)),
@@ -111,17 +111,17 @@ impl fmt::Debug for SessionExtension {
     }
 }
 
-/// In the extensions of a span on which a session was set with `set_*`.
+/// In the extensions of a span on which a `set_*` function has set a session.
 pub(crate) struct SetSpan;
 
-/// The state that the layers made of one `SessionLayer` share.
+/// The state that the layers made from one `SessionLayer` share.
 #[derive(Debug, Default)]
 pub(crate) struct LayerState {
     number: LayerNumber,
     pub(crate) openers: Openers,
     pub(crate) subscriber: SubscriberHandle,
     pub(crate) setup: SetupChecks,
-    /// For `Weak`s that tell whether the layer still exists: it may be reloaded while spans are entered.
+    /// `Weak`s to it tell whether the layer still exists: it may be reloaded while spans are entered.
     pub(crate) exists: Arc<()>,
 }
 
@@ -143,7 +143,8 @@ impl LayerState {
         dispatch.downcast_ref::<Self>()
     }
 
-    /// The answer of the layer with this state to a search by type: for [`LayerState::of`], and for the layer itself.
+    /// Implements `downcast_raw` of the layer `layer` with this state: finds the state, for [`LayerState::of`], and the
+    /// layer.
     pub(crate) fn find<L: 'static>(&self, id: TypeId, layer: &L) -> Option<*const ()> {
         if id == TypeId::of::<L>() {
             Some(std::ptr::from_ref(layer).cast())
@@ -154,7 +155,7 @@ impl LayerState {
         }
     }
 
-    /// The layer is on top of a subscriber of type `S`.
+    /// The layer was added to a subscriber of type `S`.
     pub(crate) fn on_layer<S>(&self)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
@@ -166,7 +167,7 @@ impl LayerState {
     /// The subscriber has a dispatcher now.
     pub(crate) fn on_register_dispatch(&self, dispatch: &Dispatch) {
         let _already = self.subscriber.dispatch.set(dispatch.downgrade());
-        // If there are two layers, both find the same one of them.
+        // With two layers on one subscriber, both find the same one.
         let found = Self::of(dispatch).filter(|found| !std::ptr::eq(*found, self));
         if let Some(other) = found {
             for state in [self, other] {
@@ -175,7 +176,7 @@ impl LayerState {
         }
     }
 
-    /// Records later values of an opener's fields. False if the span is no opener.
+    /// Records later values of an opener's fields. Returns false if the span isn't an opener.
     pub(crate) fn record<S>(&self, id: &Id, record: &Record<'_>, ctx: &Context<'_, S>) -> bool
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
@@ -186,7 +187,7 @@ impl LayerState {
         let Some(callsite) = self.openers.names.opener_callsite(span.metadata()) else {
             return false;
         };
-        // Recording runs the application's `Debug`: not under the lock of the extensions.
+        // Recording runs the application's `Debug`, so release the lock of the extensions first.
         let opened = |span: &SessionExtension| span.opened.clone();
         let opened = span.extensions().get::<SessionExtension>().and_then(opened);
         let opener = opened.as_ref().and_then(|it| it.opener());
@@ -214,14 +215,14 @@ impl LayerState {
         }
     }
 
-    /// Remembers that a session was set on a span.
+    /// Records that a `set_*` function has set a session on a span.
     pub(crate) fn set_span(&self, dispatch: &Dispatch, id: &Id) {
         if let Some(access) = self.subscriber.access.get() {
             (access.set_span)(dispatch, id);
         }
     }
 
-    /// Gives a span another scope: in its extensions, and where it is tracked.
+    /// Tracks a span in another scope, in its extensions and in the map of tracked spans.
     pub(crate) fn replace_scope(&self, dispatch: &Dispatch, id: &Id, scope: &Arc<Scope>) {
         if let Some(access) = self.subscriber.access.get() {
             (access.replace_scope)(dispatch, id, self.key(id), scope);
@@ -244,7 +245,8 @@ impl SubscriberHandle {
         }
     }
 
-    /// A `Vec` of layers doesn't tell them the dispatcher. In a callback that may emit events it is often the default.
+    /// A `Vec` of layers doesn't forward `on_register_dispatch`. In callbacks that emit diagnostics, the dispatcher is
+    /// often the default.
     #[cold]
     fn find(&self) -> Option<Dispatch> {
         dispatcher::get_default(|dispatch| {
@@ -267,7 +269,7 @@ impl SubscriberHandle {
         self.access.get().is_some()
     }
 
-    /// Emits `message` to this subscriber, or to the current one if this one has gone: outside callbacks.
+    /// Emits `message` to this subscriber, or to the current one if this one was dropped. Call it outside callbacks.
     #[cfg(feature = "otlp")]
     pub(crate) fn emit(&self, message: &Message) {
         match self.upgrade() {
@@ -305,7 +307,7 @@ impl SubscriberHandle {
 /// Returns whether to go on with the parent.
 pub(crate) type Visit<'a> = &'a mut dyn FnMut(&Id, Option<&SessionExtension>) -> bool;
 
-/// Functions that know the type of the subscriber, for code that has only a dispatcher.
+/// Functions that know the type of the subscriber, for code with only a dispatcher.
 #[derive(Debug)]
 struct SpanAccess {
     ancestors: fn(&Dispatch, &Id, Visit<'_>),
@@ -338,7 +340,7 @@ impl SpanAccess {
                     return;
                 };
                 let replaced = std::mem::replace(&mut extension.scope, scope.clone());
-                // Dropped after the lock is released.
+                // Drop the old scope after the lock is released.
                 drop(extensions);
                 drop(replaced);
                 replace_tracked(key, scope.clone());

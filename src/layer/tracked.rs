@@ -1,5 +1,5 @@
-//! Tracked spans: the layer attaches their scope whenever they are entered, because the OpenTelemetry layer doesn't know
-//! them. Either they are filtered out for that layer, or there is no such layer.
+//! Tracked spans. The layer attaches their scope whenever they are entered, because they are filtered out for the
+//! OpenTelemetry layer, or because there is no OpenTelemetry layer.
 
 use crate::base::error::ErrorKind;
 use crate::base::setup::TracerKind;
@@ -22,8 +22,8 @@ use tracing::{Dispatch, Subscriber};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-/// In the extensions of a filtered-out span whose explicit parent may not have started yet. Its scope becomes known when it is
-/// entered.
+/// In the extensions of a filtered-out span whose explicit parent may not have started yet. The layer finds its scope
+/// when the span is entered.
 struct UnresolvedSpan {
     _guard: TrackedGuard,
 }
@@ -48,7 +48,7 @@ impl LayerState {
         self.track_inherited(attrs, id, ctx);
     }
 
-    /// Tracks a new span that opens no scope, if it needs it.
+    /// Tracks a new span that opens no scope, if necessary.
     pub(crate) fn track_inherited<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
@@ -58,7 +58,7 @@ impl LayerState {
         }
     }
 
-    /// Tracks a new span that the OpenTelemetry layer hasn't received, if it needs it.
+    /// Tracks a new span that the OpenTelemetry layer hasn't received, if necessary.
     #[cold]
     pub(crate) fn track_unreceived<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: &Context<'_, S>)
     where
@@ -93,7 +93,8 @@ impl LayerState {
         outer.or_else(Scope::global_default)
     }
 
-    /// The scope that a layer gave a span before this one replaced it. A layer that replaces another one has no dispatcher.
+    /// The scope from the layer that this layer replaced. A layer that replaces another one in a reload has no
+    /// dispatcher.
     fn scope_before_reload<S>(&self, id: &Id, ctx: &Context<'_, S>) -> Option<Arc<Scope>>
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
@@ -104,7 +105,7 @@ impl LayerState {
         }
     }
 
-    /// The scope to track a span in, that inherits `inherited`.
+    /// The scope to track a span in, if the span must be tracked.
     pub(crate) fn needed(
         inherited: Option<Arc<Scope>>,
         attrs: &Attributes<'_>,
@@ -114,7 +115,7 @@ impl LayerState {
         inherited.or_else(|| is_apart.then(Scope::empty))
     }
 
-    /// Whether only the `Context` of a span can tell which scope applies in the span. To ask for it starts the span, and then
+    /// Whether the scope of a span can only be found by starting the span: getting its `Context` starts it, and then
     /// `set_parent` fails.
     fn starts_to_answer(&self, id: &Id) -> bool {
         let mut starts = false;
@@ -128,7 +129,7 @@ impl LayerState {
         starts
     }
 
-    /// The scope that applies in a span, also if it is filtered out. This may start a span.
+    /// The scope that applies in a span, even if the span is filtered out. This may start a span.
     pub(crate) fn scope_of(&self, id: &Id) -> Option<Arc<Scope>> {
         let dispatch = self.subscriber.upgrade()?;
         let mut spans = Vec::new();
@@ -137,11 +138,11 @@ impl LayerState {
                 spans.push((id.clone(), extension.map(|it| it.scope.clone())));
                 tracking::is_unresolved(self.key(id))
             });
-        // Without a lock: the OpenTelemetry layer locks spans when it starts one.
+        // Hold no lock here: the OpenTelemetry layer locks spans when it starts one.
         let find = |(id, scope): (Id, Option<Arc<Scope>>)| {
             let cx = (self.otel_context(&id)).filter(|_| Scope::any_exists());
             match cx {
-                // In the `Context`, or in the map by span id, may be a newer one.
+                // The `Context` or the map by span id may have a newer scope.
                 Some(cx) => Some(Scope::of(&cx)),
                 None => scope.map(Some),
             }
@@ -149,7 +150,7 @@ impl LayerState {
         spans.into_iter().find_map(find)?
     }
 
-    /// Tracks an unresolved span in the scope that its parent has by now.
+    /// Tracks an unresolved span in the current scope of its parent.
     pub(crate) fn resolve<S>(&self, id: &Id, ctx: &Context<'_, S>)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
@@ -167,7 +168,7 @@ impl LayerState {
     {
         let Some(span) = ctx.span(id) else { return };
         let mut extensions = span.extensions_mut();
-        // Another `SessionLayer` of the subscriber has put its own there.
+        // Another `SessionLayer` of the subscriber may have added its extension.
         if extensions.get_mut::<SessionExtension>().is_none() {
             let opened = has_opened.then(|| scope.clone());
             extensions.insert(SessionExtension::tracked(self.key(id), scope, opened));
@@ -176,7 +177,7 @@ impl LayerState {
 
     /// The scope of a span that the OpenTelemetry layer hasn't received.
     pub(crate) fn scope_of_tracked(&self, id: &Id) -> Option<Arc<Scope>> {
-        // While the tracer isn't known, a span may be tracked that the OpenTelemetry layer has received.
+        // Until the tracer is known, the layer may track a span that the OpenTelemetry layer has received.
         let is_unknown = |_: &Arc<Scope>| self.otel_context(id).is_none();
         let key = self.key(id);
         match tracking::is_unresolved(key) {
@@ -195,7 +196,7 @@ impl LayerState {
         })
     }
 
-    /// `future`: the one that may adopt the span.
+    /// Enters a span that may be tracked. `future`: the future that may adopt it.
     pub(crate) fn track_enter<S>(&self, id: &Id, ctx: &Context<'_, S>, future: Option<PolledScope>)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
@@ -205,7 +206,7 @@ impl LayerState {
         let is_checked = scope.is_some()
             && self.setup.beside.is_running()
             && !(setup::has_processor() && self.is_after_opentelemetry_layer(id));
-        // Also if it is current already: what made it current may end before this span is exited.
+        // Attach the scope even if it is current already: its guard may be dropped before this span is exited.
         let adopts = |it: &PolledScope| self.adopt(id, ctx, it, scope.as_ref(), false);
         let adopted = future.as_ref().and_then(adopts);
         let attached = match (future, adopted.clone()) {
@@ -231,7 +232,7 @@ impl LayerState {
         tracking::linked(self.key(id)).is_some() && is_pending() == Some(true)
     }
 
-    /// `set_parent` may have replaced the parent of an unexported session span, and with it the outer scope.
+    /// Moves an unexported session span into the scope of its parent, which `set_parent` may have replaced.
     pub(crate) fn move_unexported<S>(&self, id: &Id, ctx: &Context<'_, S>)
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
@@ -270,7 +271,7 @@ impl LayerState {
     }
 
     pub(crate) fn track_exit(&self, id: &Id) {
-        // Dropped after the stack is released: detaching a `Context` may drop a span, which runs foreign code.
+        // Drop it after the stack is released: detaching a `Context` may drop a span, which runs foreign code.
         let left = thread::pop(self.key(id));
         if left.is_some_and(|left| left.is_checked) {
             self.look_for_opentelemetry_layer(id);
@@ -290,8 +291,8 @@ impl LayerState {
         is_after
     }
 
-    /// An OpenTelemetry layer beside this one has started the span when it was entered, so getting its `Context` starts
-    /// nothing.
+    /// Looks for an OpenTelemetry layer beside this one. That layer started the span when it was entered, so getting
+    /// its `Context` has no side effect.
     #[cold]
     fn look_for_opentelemetry_layer(&self, id: &Id) {
         if self.otel_context(id).is_none() {
@@ -314,7 +315,7 @@ where
     Some(extensions.get::<SessionExtension>()?.scope.clone())
 }
 
-/// An error unless a span is the innermost one of this thread, and nothing is attached inside it.
+/// An error unless the span is the innermost one of this thread, and no other `Context` is attached inside it.
 pub(crate) fn ensure_innermost(span: SpanKey) -> Result<(), ErrorKind> {
     let (place, _) = thread::innermost(span).ok_or(ErrorKind::FilteredOut)?;
     match current_place() == Some(place) {
@@ -323,7 +324,7 @@ pub(crate) fn ensure_innermost(span: SpanKey) -> Result<(), ErrorKind> {
     }
 }
 
-/// What is current on this thread.
+/// The current place on this thread.
 fn current_place() -> Option<Place> {
     thread::map_current(|cx| Place {
         scope: Scope::of(cx).map_or(0, |scope| Arc::as_ptr(&scope).addr()),
@@ -333,8 +334,9 @@ fn current_place() -> Option<Place> {
     })
 }
 
-/// Sets a session on the current span, which is tracked or adopted: until it is exited, and again whenever it is entered. An error if
-/// the innermost such span of this thread is another one, or if another scope is attached inside it.
+/// Sets a session on the current span, which is tracked or adopted. It applies until the span is exited, and again
+/// whenever the span is entered. An error if another tracked or adopted span is the innermost one of this thread, or if
+/// another scope is attached inside.
 pub(crate) fn set_session(
     state: &LayerState,
     dispatch: &Dispatch,
@@ -346,7 +348,8 @@ pub(crate) fn set_session(
     if state.set_in_adopted(span, session)? {
         return Ok(());
     }
-    // Inside the span's own scope: a session that is current only where the span is entered doesn't stay on it.
+    // Inside the span's own scope, because a session that is current only where the span is entered must not stay on
+    // the span.
     let own = tracked_scope(key).or_else(Scope::global_default);
     let scope = Scope::nested(own, session);
     state.replace_scope(dispatch, span, &scope);
@@ -370,7 +373,7 @@ pub(crate) fn replace_attached(
     attach: impl FnOnce() -> Attached,
 ) {
     if let Some(mut entered) = thread::pop(span) {
-        // First: OpenTelemetry's stack would grow.
+        // Detach the old scope first, otherwise OpenTelemetry's stack would grow.
         entered.attached = None;
         entered.attached = Some(attach());
         entered.adopted = adopted;
@@ -379,8 +382,8 @@ pub(crate) fn replace_attached(
     }
 }
 
-/// `cx` inside an unexported session span: spans directly inside are roots, linked to `linked`. It has no active span, because
-/// `Sampler::ParentBased` takes an invalid one for a parent that isn't sampled.
+/// The `Context` inside an unexported session span: spans directly inside are roots, linked to `linked`. It has no
+/// active span, because `Sampler::ParentBased` treats an invalid span as an unsampled parent.
 pub(crate) fn inside_unexported(
     scope: Arc<Scope>,
     cx: &OtelContext,

@@ -1,5 +1,5 @@
-//! The wrapper around the OpenTelemetry layer: it attaches the scope of an opener while that layer creates the span, and finds
-//! the spans to track or adopt.
+//! The wrapper around the OpenTelemetry layer. It attaches the scope of an opener while that layer creates the span,
+//! and finds spans to track or adopt.
 
 use crate::base::setup::TracerKind;
 use crate::base::{diagnostic, setup};
@@ -16,8 +16,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-/// An OpenTelemetry layer wrapped in a [`SessionLayer`](crate::SessionLayer): see
-/// [`SessionLayer::wrap`](crate::SessionLayer::wrap).
+/// An OpenTelemetry layer that [`SessionLayer::wrap`](crate::SessionLayer::wrap) has wrapped.
 ///
 /// ```
 /// use tracing_session::{SessionLayer, layer::WrappedLayer};
@@ -31,7 +30,7 @@ use tracing_subscriber::registry::LookupSpan;
 pub struct WrappedLayer<L> {
     pub(crate) state: Arc<LayerState>,
     pub(crate) inner: L,
-    /// The layer inside has the two halves of `wrap_filtered`.
+    /// `inner` has the two halves of `wrap_filtered`.
     pub(crate) is_filtered: bool,
 }
 
@@ -46,8 +45,8 @@ impl<L> WrappedLayer<L> {
 
     /// Passes on a new span that may be an opener, or that has an explicit parent.
     ///
-    /// The OpenTelemetry layer takes the current `Context` as the parent of a contextual span. So this layer attaches the
-    /// parent's `Context` with the new scope, and passes contextual attributes on, also for an explicit parent.
+    /// The OpenTelemetry layer takes the current `Context` as the parent of a contextual span. So this layer attaches
+    /// the parent's `Context` with the new scope, and passes on contextual attributes, even for an explicit parent.
     #[cold]
     fn new_span<S>(&self, attrs: &Attributes<'_>, id: &Id, ctx: Context<'_, S>)
     where
@@ -74,7 +73,7 @@ impl<L> WrappedLayer<L> {
         if let Some(callsite) = self.state.openers.names.opener_callsite(metadata) {
             let (set, called_in) = self.state.openers.read(&callsite, attrs);
             let parent = self.parent_context(attrs, called_in);
-            // Without the parent's `Context`, only the scope that the parent's own fields opened is known.
+            // Without the parent's `Context`, only the scope of the parent's own fields is known.
             let inherited = || scope_in_extensions(attrs.parent()?, ctx);
             let outer = match &parent {
                 Some(cx) => Scope::of(cx),
@@ -167,7 +166,7 @@ impl<L> WrappedLayer<L> {
                 LayerState::needed(inherited, attrs)
             }
         };
-        // With a foreign tracer it may be received. The setup check finds out when it is entered.
+        // A foreign tracer may have received the span. The setup check finds out when the span is entered.
         let is_unknown = self.state.setup.tracer.kind() == TracerKind::Unknown;
         let opened = (opens || is_unknown).then(|| scope.clone());
         let Some(span) = ctx
@@ -212,15 +211,15 @@ impl<L> WrappedLayer<L> {
         }
     }
 
-    /// Whether a span is tracked. Nothing but the filter of `wrap_filtered` proves that a span is filtered out for a foreign
-    /// tracer.
+    /// Whether a span is tracked. With a foreign tracer, only the filter of `wrap_filtered` proves that a span is
+    /// filtered out.
     fn is_tracked(&self, id: &Id) -> bool {
         let is_certain = self.is_filtered || self.state.setup.tracer.kind() != TracerKind::Foreign;
         is_certain && tracking::tracked_scope(self.state.key(id)).is_some()
     }
 
-    /// The parent `Context` of a new span. `None`: only the OpenTelemetry layer knows it. It is behind `reload::Layer`,
-    /// or its context activation is off. Or an explicit parent is filtered out, and in no session.
+    /// The parent `Context` of a new span. `None`: only the OpenTelemetry layer knows it, because that layer is behind
+    /// `reload::Layer` or its context activation is off. Or an explicit parent is filtered out and in no session.
     fn parent_context(
         &self,
         attrs: &Attributes<'_>,
@@ -235,12 +234,13 @@ impl<L> WrappedLayer<L> {
         let Some(parent) = attrs.parent() else {
             return Some(OtelContext::new());
         };
-        // Starts the parent, as the OpenTelemetry layer would.
+        // This starts the parent, as the OpenTelemetry layer would.
         let started = self.state.otel_context(parent);
         started.or_else(|| self.state.context_of_tracked(parent))
     }
 
-    /// Enters a span while the setup check is running, while a future is polled in a session, or that is tracked.
+    /// The slow path of `on_enter`: the setup check is running, a future is polled in a session, or the span is
+    /// tracked.
     #[cold]
     fn enter_with_care<S>(&self, id: &Id, ctx: Context<'_, S>)
     where
@@ -254,7 +254,7 @@ impl<L> WrappedLayer<L> {
             let future = self.state.adopting_future(id, ctx);
             return self.state.track_enter(id, ctx, future);
         }
-        // In a busy process `may_track` is true for every span, because of others.
+        // In a busy process, other spans make `may_track` true for every span.
         let has_entry = tracking::is_tracked(self.state.key(id));
         if has_entry {
             self.state.resolve(id, ctx);
@@ -307,7 +307,7 @@ impl<L> WrappedLayer<L> {
         }
         let is_ours = match is_taken {
             Some(true) => Some(true),
-            // A tracer of this crate would have taken the ticket.
+            // A tracer of this crate would have removed the ticket.
             Some(false) => self.state.otel_context(id).map(|_| false),
             None => self
                 .state
@@ -323,7 +323,7 @@ impl<L> WrappedLayer<L> {
                 }
                 check.finish((!setup::has_processor()).then_some(diagnostic::NO_PROVIDER));
             }
-            // The `Context` of the span itself may have been the current one before.
+            // The span's own `Context` may have been current before.
             Some(true) if !is_activated && own_span(id) == before => {}
             Some(true) if !is_activated => check.finish(Some(diagnostic::NO_ACTIVATION)),
             Some(true) if is_taken.is_some() => check.finish(None),
@@ -363,7 +363,8 @@ where
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
-        // First: the inner layer sets the value as an attribute, which the span compares with the recorded one.
+        // Record before the inner layer does: it sets the value as an attribute, and the span compares this with the
+        // recorded value.
         let is_opener = self.state.record(id, values, &ctx);
         let recording = is_opener.then(bridge::recording);
         self.inner.on_record(id, values, ctx);

@@ -1,4 +1,4 @@
-//! HTTP clients: the hosts that get the session, and the middleware of `reqwest`.
+//! HTTP clients: the list of hosts that get the session, and the middleware for `reqwest`.
 
 use crate::propagation::functions::inject_context;
 use crate::scope::{Scope, thread};
@@ -9,7 +9,7 @@ use opentelemetry::baggage::{Baggage, BaggageExt};
 use opentelemetry::{Context, Key};
 use std::sync::Arc;
 
-/// The hosts that get the session: by default all.
+/// The hosts whose requests carry the session. `None` allows all hosts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AllowedHosts(Option<Arc<[String]>>);
 
@@ -27,7 +27,7 @@ impl AllowedHosts {
         Self(Some(hosts.filter(has_name).collect()))
     }
 
-    /// A request without a host is not allowed.
+    /// Whether a request to this host carries the session. A list allows no request without a host.
     pub(crate) fn allow(&self, host: impl FnOnce() -> Option<String>) -> bool {
         let Some(hosts) = &self.0 else { return true };
         let Some(host) = host() else { return false };
@@ -36,7 +36,7 @@ impl AllowedHosts {
     }
 }
 
-/// Whether an entry of the list matches `host`. Both are in lower case.
+/// Whether an entry of the list matches `host`. Both must be in lower case.
 fn matches_host(entry: &str, host: &str) -> bool {
     match entry.strip_prefix('.') {
         Some(domain) => host == domain || host.ends_with(entry),
@@ -56,7 +56,7 @@ pub(crate) fn inject_for_host(headers: &mut HeaderMap, is_allowed: bool) {
     inject_context(headers);
 }
 
-/// `cx` without the session, neither in the scope nor in the baggage.
+/// Returns `cx` without the session's scope and without session ids in its baggage.
 fn without_session(cx: &Context) -> Context {
     let is_id = |key: &Key| [SESSION_ID, USER_ID].contains(&key.as_str());
     let others = cx.baggage().iter().filter(|(key, _)| !is_id(key));
@@ -66,11 +66,11 @@ fn without_session(cx: &Context) -> Context {
 
 #[cfg(feature = "reqwest")]
 pub mod reqwest {
-    //! Middleware for `reqwest-middleware`: requests carry the session.
+    //! Middleware for `reqwest-middleware` that injects the session into each request.
     //!
     //! It uses OpenTelemetry's global propagator, which does nothing until you set it: see
-    //! [`inject_context`](crate::propagation::inject_context). The blocking client of `reqwest` has no middleware: call that function
-    //! with the request's headers.
+    //! [`inject_context`](crate::propagation::inject_context). The blocking client of `reqwest` has no middleware. Use
+    //! `inject_context` with the request's headers there.
 
     use crate::propagation::clients::{AllowedHosts, inject_for_host};
     use async_trait::async_trait;
@@ -78,10 +78,12 @@ pub mod reqwest {
     use reqwest::{Request, Response};
     use reqwest_middleware::{Middleware, Next, Result};
 
-    /// Middleware that injects the current context into the headers of each request: the trace, the session, and
-    /// everything else that the global propagator carries.
+    /// Creates a middleware that injects the current context into the headers of each request.
     ///
-    /// It does so when the request is sent, and overwrites the propagator's headers that are on the request already.
+    /// The context contains the trace, the session, and everything else that the global propagator carries. The middleware
+    /// injects it when the request is sent, and replaces headers with the same names.
+    ///
+    /// Cost: one call of the global propagator per request.
     ///
     /// ```
     /// use reqwest_middleware::ClientBuilder;
@@ -96,9 +98,7 @@ pub mod reqwest {
         }
     }
 
-    /// See [`middleware`].
-    ///
-    /// Cost: the propagator's.
+    /// The middleware that [`middleware`] creates.
     ///
     /// ```
     /// let middleware: tracing_session::propagation::reqwest::SessionMiddleware = tracing_session::propagation::reqwest::middleware();
@@ -110,14 +110,14 @@ pub mod reqwest {
     }
 
     impl SessionMiddleware {
-        /// Only these hosts get the session and the user. Default: all.
+        /// Sends the session and the user to these hosts only. Default: to all hosts.
         ///
-        /// `agents.internal` is that host, and `.agents.internal` also every host below it. Case and
-        /// port make no difference. Others get the trace and the other baggage. A header that the
-        /// application put on the request itself is left to it.
+        /// `agents.internal` matches that host, and `.agents.internal` also matches its subdomains. Matching ignores case and
+        /// ports. Requests to other hosts carry the trace and the other baggage. The middleware doesn't remove headers that
+        /// you set on the request yourself.
         ///
-        /// `reqwest` follows redirects below its middleware, and repeats the headers. So a listed host can redirect the
-        /// session to any host. Build the client with [`Policy::none`](reqwest::redirect::Policy::none) to prevent that.
+        /// `reqwest` follows redirects after its middleware has run, and repeats the headers. So a listed host can redirect
+        /// the session to any host. To prevent that, build the client with [`Policy::none`](reqwest::redirect::Policy::none).
         ///
         /// ```
         /// use reqwest::redirect::Policy;

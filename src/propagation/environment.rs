@@ -1,5 +1,5 @@
-//! Headers in environment variables, for child processes. The names are those of OpenTelemetry's specification: in upper case, with
-//! `_` in place of `-`, such as `TRACEPARENT`, `TRACESTATE` and `BAGGAGE`.
+//! Headers in environment variables, for child processes. OpenTelemetry's specification defines the names: upper case, and
+//! `_` instead of `-`, such as `TRACEPARENT`, `TRACESTATE` and `BAGGAGE`.
 
 use crate::propagation::headers::{Carrier, TraceHeaders};
 use opentelemetry::global;
@@ -11,11 +11,11 @@ fn variable(header: &str) -> String {
     header.to_ascii_uppercase().replace('-', "_")
 }
 
-/// The environment of a child process. Headers become variables such as `TRACEPARENT` and `BAGGAGE`, as in OpenTelemetry's
-/// specification. For `tokio::process::Command` pass `command.as_std_mut()`.
+/// Writes headers into the environment of a child process, as variables such as `TRACEPARENT` and `BAGGAGE` (OpenTelemetry's
+/// specification defines the names). For `tokio::process::Command`, pass `command.as_std_mut()`.
 ///
-/// The variables that the child inherits from this process are not among the headers. If this process was started with a `BAGGAGE` of
-/// its own, the child of work in no session inherits it: call `command.env_remove("BAGGAGE")` first.
+/// This carrier ignores variables that the child inherits from this process. If this process has a variable `BAGGAGE`, a
+/// child process that you start outside any session inherits it. To prevent that, call `command.env_remove("BAGGAGE")` first.
 ///
 /// ```
 /// use std::process::Command;
@@ -47,9 +47,10 @@ impl Carrier for Command {
 }
 
 impl TraceHeaders {
-    /// The headers in the environment of this process, which its parent process has set: those that the global propagator reads.
+    /// Reads the headers that the parent process set in the environment of this process.
     ///
-    /// Make the context current around all that the process does, for example `main`.
+    /// It reads the headers that the global propagator uses. Attach the context for everything that the process does, for
+    /// example in `main`.
     ///
     /// ```
     /// use tracing_session::propagation::{TraceHeaders, propagated_context};

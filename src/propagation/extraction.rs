@@ -1,4 +1,4 @@
-//! The session in the headers of a call: in baggage under several keys, or in separate headers.
+//! Reads the session from headers: from baggage, under several keys, or from separate headers.
 
 use crate::base::diagnostic;
 use crate::base::diagnostic::Message;
@@ -15,8 +15,9 @@ use opentelemetry::propagation::Extractor;
 use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
-/// Keys of baggage that other systems write, in the order in which they are read. Sources: Langfuse's SDKs with
-/// `propagate_attributes(as_baggage=True)`; OpenTelemetry's semantic conventions for generative AI, and Mistral's SDK for Python.
+/// Baggage keys that other systems write, in reading order. Sources: Langfuse's SDKs with
+/// `propagate_attributes(as_baggage=True)`; OpenTelemetry's semantic conventions for generative AI, and Mistral's SDK for
+/// Python.
 const KNOWN_KEYS: [(&str, IdKind); 3] = [
     ("langfuse_session_id", IdKind::Session),
     ("gen_ai.conversation.id", IdKind::Session),
@@ -24,20 +25,20 @@ const KNOWN_KEYS: [(&str, IdKind); 3] = [
 ];
 
 impl SessionPropagator {
-    /// The kind of id under a key of baggage.
+    /// The kind of id that this baggage key contains.
     pub(super) fn kind_of_key(&self, key: &str) -> Option<IdKind> {
         let own = IdKind::BOTH.map(|kind| (kind.key(), kind)).into_iter();
         let mut all = own.chain(self.further_keys());
         all.find_map(|(known, kind)| (known == key).then_some(kind))
     }
 
-    /// The keys that were added, and those of other systems, in the order in which they are read.
+    /// The keys that the application added, and then the keys of other systems. This is the reading order.
     pub(super) fn further_keys(&self) -> impl Iterator<Item = (&str, IdKind)> {
         let added = self.keys.iter().map(|(key, kind)| (key.as_str(), *kind));
         added.chain(KNOWN_KEYS)
     }
 
-    /// The session in the headers, or the diagnostic why it is ignored.
+    /// Reads the session from the headers. The error is the diagnostic that explains why the session is ignored.
     pub(super) fn read(
         &self,
         extractor: &dyn Extractor,
@@ -62,7 +63,7 @@ impl SessionPropagator {
         for header in self.headers() {
             for name in spellings(header) {
                 for value in extractor.get_all(name).unwrap_or_default() {
-                    // Checked first, so that a long value isn't decoded.
+                    // Check the length first, so that a long value isn't decoded.
                     if value.len() > MAX_BAGGAGE_BYTES {
                         return Err(ignored(name, "an id")(ErrorKind::TooLong));
                     }
@@ -87,8 +88,8 @@ impl SessionPropagator {
         Ok(session)
     }
 
-    /// Reads the ids that are still missing under the keys of other systems: the first one that there is. A conversation and a
-    /// session may have two ids, so they don't conflict.
+    /// Reads each missing id from the keys of other systems. The first key with an id wins, and different ids don't conflict,
+    /// because a conversation and a session may have different ids.
     fn read_further(
         &self,
         extractor: &dyn Extractor,
@@ -123,14 +124,14 @@ impl SessionPropagator {
     }
 }
 
-/// The names of a separate header. Mirascope's has two.
+/// The names of a separate header. Mirascope's header has two.
 fn spellings(header: &str) -> impl Iterator<Item = &str> {
     let is_mirascopes = header.eq_ignore_ascii_case(SESSION_HEADER_NAME);
     let other = is_mirascopes.then_some(X_SESSION_HEADER_NAME);
     [header].into_iter().chain(other)
 }
 
-/// The diagnostic that a header's value is ignored because of an error.
+/// Creates the diagnostic for a header value that is ignored because of an error.
 fn ignored(header: &str, what: &str) -> impl Fn(ErrorKind) -> Message {
     move |error| diagnostic::header_ignored(header, what, error)
 }
@@ -138,7 +139,7 @@ fn ignored(header: &str, what: &str) -> impl Fn(ErrorKind) -> Message {
 /// Sets an id from a header. A blank value sets nothing, and a second value must be the same.
 fn set_id(id: &mut Option<Id>, value: Option<Cow<'_, str>>) -> Result<(), ErrorKind> {
     let value = &*value.ok_or(ErrorKind::NotUnicode)?;
-    // Compared first, so that thousands of equal headers don't allocate thousands of ids.
+    // Compare first, so that thousands of equal headers don't allocate thousands of ids.
     if id.as_ref().is_some_and(|id| id.as_str() == value) {
         return Ok(());
     }

@@ -1,5 +1,5 @@
-//! Sessions in the headers of calls and messages: the functions that inject the current context into a carrier, and
-//! extract one from it, and the propagators for spans that `propagator_from_env` combines with `SessionPropagator`.
+//! Functions that inject the current context into a carrier, or extract a context from a carrier. Propagators for spans (B3,
+//! Jaeger), which `propagator_from_env` combines with `SessionPropagator`.
 
 use crate::base::diagnostic;
 use crate::base::diagnostic::NO_PROPAGATOR;
@@ -17,13 +17,13 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use percent_encoding::percent_decode_str;
 use std::sync::LazyLock;
 
-/// Injects the current context into the headers of a call or a message: the trace, the session, and everything else
-/// that the global propagator carries.
+/// Injects the current context into the headers of a call or a message.
 ///
-/// OpenTelemetry's global propagator does nothing until you set it, for example with
-/// [`propagator_from_env`](crate::propagator_from_env). Until then this function writes nothing and warns once.
+/// OpenTelemetry's global propagator decides which headers to write: the trace, the session and other baggage if you set it
+/// with [`propagator_from_env`](crate::propagator_from_env). The global propagator does nothing until you set it. Until then,
+/// this function writes nothing and warns once.
 ///
-/// Cost: the propagator's. The same holds for the other functions that inject or extract.
+/// Cost: one call of the propagator.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -43,10 +43,10 @@ pub fn inject_context(carrier: &mut (impl Carrier + ?Sized)) {
     with_propagator(|propagator| propagator.inject_context(&cx, &mut carrier));
 }
 
-/// Extracts a `Context` from the headers of a call or a message, on top of the current one. Attach it, or set it as
-/// the parent of a span.
+/// Extracts a `Context` from the headers of a call or a message, on top of the current one.
 ///
-/// It needs the global propagator: see [`inject_context`].
+/// Attach the `Context`, or set it as the parent of a span. Extraction needs OpenTelemetry's global propagator: see
+/// [`inject_context`].
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -57,7 +57,7 @@ pub fn inject_context(carrier: &mut (impl Carrier + ?Sized)) {
 /// # fn handle(headers: HashMap<String, String>) {
 /// let request = info_span!("request");
 /// let _too_late = request.set_parent(extract_context(&headers));
-/// request.in_scope(|| { /* in the session of the caller */ });
+/// request.in_scope(|| { /* in the caller's session */ });
 /// # }
 /// ```
 #[must_use = "it applies only where you set it: `let _guard = context.attach()` or `span.set_parent(context)`"]
@@ -65,7 +65,7 @@ pub fn extract_context(carrier: &(impl Carrier + ?Sized)) -> Context {
     extract_accepted(carrier, |_| true)
 }
 
-/// The same, with the session in the headers only if the caller accepts it.
+/// Does the same as [`extract_context`], but uses the extracted session only if `is_accepted` returns true.
 pub(crate) fn extract_accepted(
     carrier: &(impl Carrier + ?Sized),
     is_accepted: impl FnOnce(&Scope) -> bool,
@@ -77,15 +77,15 @@ pub(crate) fn extract_accepted(
         with_propagator(|propagator| propagator.extract_with_context(&outer, &Adapter(carrier)));
     match context::extracted_scope(&cx, &outer) {
         Some(scope) if is_accepted(&scope) => cx,
-        // Headers without a session can replace the outer span, and with it the scope that applies there.
+        // Headers without a session can replace the outer span, whose id may be the key of the current scope.
         _ => context::with_outer_scope(cx, &outer),
     }
 }
 
-/// The session id in headers: in [`SESSION_HEADER_NAME`], or in W3C baggage.
+/// Reads the session id from headers: from [`SESSION_HEADER_NAME`] or from W3C baggage.
 ///
-/// `None` if the headers contain no id, an invalid one or a placeholder, or several that differ. Use it in code without a propagator.
-/// With one, [`extract_context`] finds the session.
+/// Returns `None` if the headers contain no valid id, only a placeholder such as `None`, or several different ids. Use this
+/// function in code without a propagator. With a propagator, use [`extract_context`].
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -101,40 +101,39 @@ pub fn extract_session_id(carrier: &(impl Carrier + ?Sized)) -> Option<String> {
     Some(id.as_str().to_owned())
 }
 
-/// Runs `f` with the global propagator. Reports once if none is set.
+/// Runs `f` with the global propagator. Warns once if there is none.
 fn with_propagator<T>(mut f: impl FnMut(&dyn TextMapPropagator) -> T) -> T {
     let mut is_set = true;
     let result = global::get_text_map_propagator(|propagator| {
         is_set = propagator.fields().next().is_some();
         f(propagator)
     });
-    // Outside `get_text_map_propagator`, which holds a lock.
+    // Emit outside `get_text_map_propagator`, which holds a lock.
     if !is_set {
         diagnostic::emit_once(NO_PROPAGATOR);
     }
     result
 }
 
-/// The propagators that the environment names, and the session's.
+/// Creates the propagator that environment variables configure, including the propagator for sessions.
 ///
-/// - `OTEL_PROPAGATORS`, a list of `tracecontext`, `baggage`, `b3`, `b3multi`, `jaeger` and `none`;
-/// - or else `MIRASCOPE_PROPAGATOR`, one of `tracecontext`, `b3`, `b3multi`, `jaeger` and
-///   `composite`, which is all of them;
-/// - or else `tracecontext,baggage`.
+/// It reads `OTEL_PROPAGATORS`, a list of `tracecontext`, `baggage`, `b3`, `b3multi`, `jaeger` and `none`. If that variable
+/// isn't set, it reads `MIRASCOPE_PROPAGATOR`: `tracecontext`, `b3`, `b3multi`, `jaeger`, or `composite` for all four. If
+/// neither is set, the default is `tracecontext,baggage`. A blank variable counts as not set.
 ///
-/// The session's propagator is always added. It uses W3C baggage if `baggage` is in the list, and otherwise
-/// [`SESSION_HEADER_NAME`]. A blank variable counts as not set.
+/// The propagator for sessions uses W3C baggage if `baggage` is in the list, and otherwise the header
+/// [`SESSION_HEADER_NAME`].
 ///
 /// Every client that uses the global propagator then sends the session id to each host that it calls.
 ///
 /// # Errors
 ///
-/// If a variable names another propagator. The error lists the valid names.
+/// Returns an error if a variable names an unknown propagator. The error lists the valid names.
 ///
 /// ```
 /// use tracing_session::propagator_from_env;
 ///
-/// // OpenTelemetry's global propagator does nothing until it is set.
+/// // OpenTelemetry's global propagator does nothing until you set it.
 /// opentelemetry::global::set_text_map_propagator(propagator_from_env()?);
 /// # Ok::<(), tracing_session::Error>(())
 /// ```
@@ -142,7 +141,7 @@ pub fn propagator_from_env() -> Result<TextMapCompositePropagator, Error> {
     with_propagators_from_env(SessionPropagator::new())
 }
 
-/// The same, with this propagator of the session.
+/// Does the same as [`propagator_from_env`], with this propagator for sessions.
 pub(crate) fn with_propagators_from_env(
     mut session: SessionPropagator,
 ) -> Result<TextMapCompositePropagator, Error> {
@@ -193,8 +192,8 @@ const B3_SPAN_ID: &str = "x-b3-spanid";
 const B3_SAMPLED: &str = "x-b3-sampled";
 const JAEGER: &str = "uber-trace-id";
 
-/// Injects and extracts the current span. Of [B3's two forms](https://github.com/openzipkin/b3-propagation) it injects
-/// one, and extracts both.
+/// Injects and extracts the current span. It extracts both of [B3's forms](https://github.com/openzipkin/b3-propagation), and
+/// injects one.
 #[derive(Clone, Copy, Debug)]
 enum SpanHeaders {
     B3Single,

@@ -1,4 +1,4 @@
-//! Headers: the carriers that have them, the policy for extracted sessions, and the text of the baggage header.
+//! Carriers of headers, the policy for extracted sessions, and the syntax of the baggage header.
 
 use opentelemetry::propagation::{Extractor, Injector};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str};
@@ -42,7 +42,7 @@ pub trait Carrier {
     /// ```
     fn set(&mut self, name: &str, value: String);
 
-    /// The values of a header.
+    /// Returns the values of a header.
     ///
     /// ```
     /// # use std::collections::BTreeMap;
@@ -51,7 +51,7 @@ pub trait Carrier {
     /// ```
     fn get_all(&self, name: &str) -> Vec<&str>;
 
-    /// The names of the headers.
+    /// Returns the names of the headers.
     ///
     /// ```
     /// # use std::collections::BTreeMap;
@@ -89,7 +89,7 @@ map_carrier!([] BTreeMap<String, String>, identity, slice::from_ref);
 // For `_meta` of the Model Context Protocol, whose keys are `traceparent`, `tracestate` and `baggage` (SEP-414).
 map_carrier!([] serde_json::Map<String, Json>, Json::String, json_text);
 
-/// A text is the only value that a header can have.
+/// A header's value is always a text.
 fn json_text(value: &Json) -> Option<&String> {
     match value {
         Json::String(text) => Some(text),
@@ -97,10 +97,10 @@ fn json_text(value: &Json) -> Option<&String> {
     }
 }
 
-/// The headers of a message in a queue, or of a job in a table.
+/// Headers that you store in a queued message or a job, so that the worker continues the trace and the session.
 ///
-/// `serde` serialises it as a map of strings. `Debug` and the errors of deserialisation never show the values, because
-/// they contain the session.
+/// `serde` serialises them as a map of strings. `Debug` and the errors of deserialisation never show the values, because the
+/// values contain the session.
 ///
 /// ```
 /// use tracing_session::propagation::{TraceHeaders, WithPropagated, inject_context};
@@ -135,7 +135,7 @@ impl Carrier for TraceHeaders {
     }
 }
 
-/// By hand, because the error of `serde` would contain the value.
+/// Not derived, because `serde`'s error would contain the value.
 impl<'de> Deserialize<'de> for TraceHeaders {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let headers = BTreeMap::deserialize(deserializer).map(Self);
@@ -149,11 +149,11 @@ impl fmt::Debug for TraceHeaders {
     }
 }
 
-/// Needs the feature `http`, which `tower` and `reqwest` enable. The metadata of a `tonic` request contains such a map:
+/// Requires the feature `http`, which `tower` and `reqwest` enable. For a `tonic` request, pass
 /// `request.metadata_mut().as_mut()`.
 ///
 /// It marks each value that it sets as [sensitive](http::HeaderValue::set_sensitive), because the value may contain an id:
-/// `Debug` doesn't print it, and HTTP/2 doesn't keep it in its compression table.
+/// `Debug` doesn't print the value, and HTTP/2 doesn't keep it in its compression table.
 #[cfg(feature = "http")]
 impl Carrier for http::HeaderMap {
     fn set(&mut self, name: &str, value: String) {
@@ -201,11 +201,11 @@ impl<C: Carrier + ?Sized> Extractor for Adapter<&C> {
 
 /// Decides whether to accept the session in the headers of a request.
 ///
-/// A sender can write any session id into a request. If that matters, [verify](Self::verify) the ids, or
-/// [ignore](Self::ignore) them all. A refused id leaves the current session as it is.
+/// A sender can write any session id into its request. If you don't trust the senders, [verify](Self::verify) the ids, or
+/// [ignore](Self::ignore) them all. If the policy refuses an id, the current session stays.
 ///
-/// `R` is the type that the id is verified with: `()` in a [`SessionPropagator`](crate::SessionPropagator), and the
-/// request in a server.
+/// `R` is the type of the second argument of [`verify`](Self::verify): `()` in a
+/// [`SessionPropagator`](crate::SessionPropagator), and the request in a server.
 ///
 /// ```
 /// use tracing_session::{SessionPropagator, propagation::InboundPolicy};
@@ -216,7 +216,7 @@ impl<C: Carrier + ?Sized> Extractor for Adapter<&C> {
 #[must_use = "a policy does nothing until you set it: `.with_inbound(policy)`"]
 pub struct InboundPolicy<R: ?Sized = ()>(Policy<Arc<Verify<R>>>);
 
-/// Generic over the function, so that `Clone` can be derived although `R` need not be `Clone`.
+/// Generic over the function: a derived `Clone` would require that `R` is `Clone`.
 #[derive(Clone)]
 enum Policy<V> {
     Accept,
@@ -237,7 +237,7 @@ impl<R: ?Sized> InboundPolicy<R> {
         Self(Policy::Accept)
     }
 
-    /// Ignores every id: for a service that anybody can call.
+    /// Ignores every id. Use it for a public service.
     ///
     /// ```
     /// # use tracing_session::{SessionPropagator, propagation::InboundPolicy};
@@ -292,11 +292,12 @@ impl<R: ?Sized> fmt::Debug for InboundPolicy<R> {
 
 pub(crate) const BAGGAGE_HEADER: &str = "baggage";
 
-/// The limits of the recommendation, for the whole header.
+/// The limits in W3C's recommendation, for the whole header.
 pub(crate) const MAX_BAGGAGE_BYTES: usize = 8192;
 pub(crate) const MAX_MEMBERS: usize = 64;
 
-/// Encodes every character that some reader misreads: Python reads `+` as a space, and for others `=` ends a value.
+/// Encodes every character that a reader is known to misread: Python reads `+` as a space, and some readers end the value at
+/// `=`.
 pub(crate) const ENCODED: &AsciiSet = &without(NON_ALPHANUMERIC.remove(b'-'), b"._~:/@!$*");
 
 const fn without(set: AsciiSet, bytes: &[u8]) -> AsciiSet {
@@ -331,7 +332,7 @@ impl<'a> Member<'a> {
         percent_decode_str(self.encoded).decode_utf8().ok()
     }
 
-    /// The value if its sender writes a space as `+`, as Python's OpenTelemetry does. The header doesn't tell.
+    /// The value if `+` means a space, as in Python's OpenTelemetry. The header doesn't tell which sender wrote it.
     pub(crate) fn value_with_spaces(&self) -> Option<String> {
         let encoded = self.encoded.replace('+', " ");
         let value = percent_decode_str(&encoded).decode_utf8().ok()?;

@@ -1,4 +1,4 @@
-//! A context that was extracted from headers, and the work that runs in it.
+//! Contexts that were extracted from headers, and futures that run in them.
 
 use crate::current::{SessionGuard, WithSession};
 use crate::propagation::functions::extract_context;
@@ -6,7 +6,9 @@ use crate::propagation::headers::Carrier;
 use crate::scope::thread;
 use opentelemetry::Context;
 
-/// Extracts a context from the headers of a call or a message, to attach it.
+/// Extracts a context from the headers of a call or a message, so that you can attach it.
+///
+/// Extraction needs OpenTelemetry's global propagator: see [`inject_context`](crate::propagation::inject_context).
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -22,8 +24,9 @@ pub fn propagated_context(carrier: &(impl Carrier + ?Sized)) -> PropagatedContex
     PropagatedContext(extract_context(carrier))
 }
 
-/// A context that was extracted from headers: see [`propagated_context`]. A job keeps it where the headers are gone
-/// before the job runs.
+/// A context that [`propagated_context`] extracted from headers.
+///
+/// Store it in a job if the headers don't exist any more when the job runs.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -48,7 +51,7 @@ pub fn propagated_context(carrier: &(impl Carrier + ?Sized)) -> PropagatedContex
 pub struct PropagatedContext(Context);
 
 impl PropagatedContext {
-    /// Makes it the current context of this thread until the guard is dropped. For futures use [`WithPropagated`].
+    /// Makes this context current on this thread until the guard is dropped. For futures, use [`WithPropagated`].
     ///
     /// ```
     /// # use std::collections::HashMap;
@@ -60,7 +63,7 @@ impl PropagatedContext {
         SessionGuard { _attached }
     }
 
-    /// Runs `f` with it as the current context.
+    /// Runs `f` with this context as the current one.
     ///
     /// ```
     /// # use std::collections::HashMap;
@@ -73,9 +76,10 @@ impl PropagatedContext {
     }
 }
 
-/// Headers, or the context that was extracted from them: see [`WithPropagated::with_propagated`].
+/// The argument of [`with_propagated`](WithPropagated::with_propagated): headers, or a context that was extracted from
+/// headers.
 ///
-/// `&C` is one for every [`Carrier`] `C`, also of your own type.
+/// `&C` implements it for every [`Carrier`] `C`, including your own types.
 ///
 /// ```
 /// use tracing_session::current::WithSession;
@@ -86,7 +90,7 @@ impl PropagatedContext {
 /// }
 /// ```
 pub trait IntoPropagated {
-    /// The context to run in.
+    /// Returns the context to run in.
     ///
     /// ```
     /// # use std::collections::HashMap;
@@ -110,7 +114,7 @@ impl IntoPropagated for PropagatedContext {
     }
 }
 
-/// Runs a future in the context that was extracted from headers.
+/// Runs a future in the context that is in headers.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -122,11 +126,13 @@ impl IntoPropagated for PropagatedContext {
 /// # }
 /// ```
 pub trait WithPropagated: Sized {
-    /// Wraps this future or stream so that the context in the headers is current whenever it is polled, and while it is
-    /// dropped. It takes the headers by reference, or a [`PropagatedContext`].
+    /// Wraps this future or stream, so that the context in the headers is current while it is polled or dropped.
     ///
-    /// A span that was created before in no session, such as that of an inner `.instrument(span)`, is in the session too:
-    /// see [`in_session`](crate::InSession::in_session). But it isn't in the trace of the caller, and one warning says so.
+    /// Pass the headers by reference, or a [`PropagatedContext`].
+    ///
+    /// If the future contains a span that was created outside any session, such as an inner `.instrument(span)`, that span is
+    /// in the session too: see [`in_session`](crate::InSession::in_session). But the span isn't in the caller's trace, and
+    /// the crate warns once.
     ///
     /// ```
     /// # use std::collections::HashMap;

@@ -19,8 +19,8 @@ use opentelemetry::{Context, Value};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use std::sync::Arc;
 
-/// The header that Mirascope sends and reads. Its documentation also writes
-/// `X-Mirascope-Session-Id`: where this header is read, that one is too.
+/// The header that Mirascope, a Python library, sends and reads. Its documentation also uses the name
+/// `X-Mirascope-Session-Id`: a propagator that reads this header reads that one too.
 ///
 /// ```
 /// use tracing_session::{SessionPropagator, propagation::SESSION_HEADER_NAME};
@@ -30,33 +30,31 @@ use std::sync::Arc;
 /// ```
 pub const SESSION_HEADER_NAME: &str = "Mirascope-Session-Id";
 
-/// The name of this header in Mirascope's documentation.
+/// The other name of this header, in Mirascope's documentation.
 pub(super) const X_SESSION_HEADER_NAME: &str = "X-Mirascope-Session-Id";
 
-/// The characters that a percent-encoded header encodes: all but visible ASCII, and `%`.
+/// A percent-encoded header encodes `%`, and everything that isn't visible ASCII.
 const NOT_IN_A_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 
-/// Carries the session of a `Context` in the headers of a call. Compose it with `TraceContextPropagator` and others.
+/// Injects the session into headers, and extracts it from headers.
 ///
-/// By default it injects and extracts the member `session.id` of W3C baggage. It replaces `BaggagePropagator`, because
-/// only one propagator can write a header, and carries the other baggage of the `Context` too. You can
-/// [add](Self::with_header) separate headers, and [turn the baggage off](Self::without_baggage).
+/// Combine it with `TraceContextPropagator` and others, or use [`propagator_from_env`](crate::propagator_from_env).
+/// OpenTelemetry's global propagator does nothing until you set it.
 ///
-/// Only the session id leaves the process, unless you [send the user](Self::with_user) too.
+/// By default, it uses the member `session.id` of W3C baggage. It also carries all other baggage of the `Context`, and so
+/// replaces `BaggagePropagator`: only one propagator can write a header. You can [add](Self::with_header) separate headers,
+/// and [turn the baggage off](Self::without_baggage).
 ///
-/// Where a call contains no `session.id`, the propagator reads the keys of baggage that other systems write
-/// ([`langfuse_session_id` and `gen_ai.conversation.id`](Self::with_baggage_key)) and then the header of
-/// [Mirascope](SESSION_HEADER_NAME).
+/// It sends the session id, but no user unless you use [`with_user`](Self::with_user).
 ///
-/// Extracted ids have to follow the rules of [`Session::new`](crate::Session::new). The propagator ignores ids that
-/// differ from one another, placeholders such as `None` or `null`, and ids that [`with_inbound`](Self::with_inbound)
-/// refuses. Under the extracted `Context`, an accepted session replaces the current one.
+/// If a request contains no `session.id`, it reads the baggage keys of other systems ([`langfuse_session_id` and
+/// `gen_ai.conversation.id`](Self::with_baggage_key)), and then [Mirascope's header](SESSION_HEADER_NAME).
 ///
-/// OpenTelemetry's global propagator does nothing until it is set.
-/// [`propagator_from_env`](crate::propagator_from_env) makes one of this and of those that the
-/// environment names.
+/// Extracted ids must follow the rules of [`Session::new`](crate::Session::new). The propagator ignores ids that contradict
+/// one another, placeholders such as `None` or `null`, and ids that [`with_inbound`](Self::with_inbound) refuses. In the
+/// extracted `Context`, an accepted session replaces the current one.
 ///
-/// Cost: about that of `BaggagePropagator`.
+/// Cost: about the same as `BaggagePropagator`.
 ///
 /// ```
 /// use opentelemetry::propagation::TextMapCompositePropagator;
@@ -68,6 +66,7 @@ const NOT_IN_A_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 ///     Box::new(SessionPropagator::new()),
 /// ]));
 /// ```
+#[doc(alias = "baggage", alias = "propagate_attributes")]
 #[derive(Clone, Debug)]
 #[must_use = "a propagator does nothing until you set it: `global::set_text_map_propagator(propagator)`"]
 pub struct SessionPropagator {
@@ -76,14 +75,14 @@ pub struct SessionPropagator {
     pub(super) user: bool,
     privacy: Privacy,
     inbound: InboundPolicy,
-    /// The names of all headers.
+    /// The names of all headers, starting with `baggage` if it is on.
     fields: Vec<String>,
-    /// Further keys of baggage, by the kind of their id.
+    /// More baggage keys, each with the kind of its id.
     pub(super) keys: Vec<(String, IdKind)>,
 }
 
 impl SessionPropagator {
-    /// A propagator of W3C baggage.
+    /// Creates a propagator that uses W3C baggage.
     ///
     /// ```
     /// # use tracing_session::SessionPropagator;
@@ -101,16 +100,15 @@ impl SessionPropagator {
         }
     }
 
-    /// Neither writes nor reads W3C baggage: the session is in [separate headers](Self::with_header) only. Default: baggage
-    /// is written and read.
+    /// Turns W3C baggage off, so that only [separate headers](Self::with_header) carry the session. Default: on.
     ///
-    /// An id arrives byte for byte. But Python's OpenTelemetry encodes a space as `+`, against the recommendation: the id
-    /// arrives with `+`, unless a [separate header](Self::with_header) contains it with the space. The propagator drops
-    /// the properties of the member `session.id`.
+    /// With baggage, ids arrive unchanged, with one exception. Python's OpenTelemetry encodes a space as `+`, which the
+    /// recommendation doesn't allow, so the id arrives with `+` unless a [separate header](Self::with_header) contains the
+    /// space. The propagator drops the properties of the member `session.id`.
     ///
     /// ```
     /// # use tracing_session::{SessionPropagator, propagation::SESSION_HEADER_NAME};
-    /// let as_mirascope = SessionPropagator::new()
+    /// let like_mirascope = SessionPropagator::new()
     ///     .without_baggage()
     ///     .with_header(SESSION_HEADER_NAME)?;
     /// # Ok::<(), tracing_session::Error>(())
@@ -123,16 +121,16 @@ impl SessionPropagator {
 
     /// Adds a separate header for the session id. You can add several. Default: none.
     ///
-    /// A header can contain visible ASCII and spaces. An id with other characters isn't sent, and one warning says so,
-    /// unless it is [percent-encoded](Self::with_percent_encoded_headers).
+    /// A header can only contain visible ASCII and spaces. Other ids aren't sent, and the crate warns once. To send them,
+    /// turn on [percent-encoding](Self::with_percent_encoded_headers).
     ///
-    /// Headers that agents and their hosts send: `X-Claude-Code-Session-Id` (Claude Code),
-    /// `X-Amzn-Bedrock-AgentCore-Runtime-Session-Id` (Amazon Bedrock AgentCore), `X-TraceCtrl-Session` (TraceCtrl). `Mcp-Session-Id` is
-    /// the id of an MCP connection, which is rarely that of a conversation.
+    /// Agents and their hosts send these headers: `X-Claude-Code-Session-Id` (Claude Code),
+    /// `X-Amzn-Bedrock-AgentCore-Runtime-Session-Id` (Amazon Bedrock AgentCore) and `X-TraceCtrl-Session` (TraceCtrl).
+    /// `Mcp-Session-Id` identifies an MCP connection, and rarely a conversation.
     ///
     /// # Errors
     ///
-    /// If the name isn't valid for a header, or is `baggage`.
+    /// Returns an error if the name isn't a valid header name, or is `baggage`.
     ///
     /// ```
     /// # use tracing_session::SessionPropagator;
@@ -148,15 +146,16 @@ impl SessionPropagator {
         Ok(self)
     }
 
-    /// Writes the session id under this key of baggage too, for receivers that read another one than `session.id`. You can add
-    /// several. Default: none.
+    /// Writes the session id under this baggage key too, for receivers that don't read `session.id`. You can add several.
+    /// Default: none.
     ///
-    /// Langfuse's SDKs read `langfuse_session_id`. Mistral's SDK for Python and others read `gen_ai.conversation.id`. A propagator always
-    /// reads the two, and the keys that you add, where baggage contains no `session.id`. It passes them on only if you add them.
+    /// Langfuse's SDKs read `langfuse_session_id`. Mistral's SDK for Python and others read `gen_ai.conversation.id`. If the
+    /// baggage contains no `session.id`, a propagator reads these two keys and the keys that you add. It writes only the keys
+    /// that you add.
     ///
     /// # Errors
     ///
-    /// If it isn't a valid key of baggage.
+    /// Returns an error if the key isn't a valid baggage key.
     ///
     /// ```
     /// # use tracing_session::SessionPropagator;
@@ -167,14 +166,13 @@ impl SessionPropagator {
         self.with_key(key.into(), IdKind::Session)
     }
 
-    /// Writes the user id under this key of baggage too, such as `langfuse_user_id`, and under `user.id` as
-    /// [`with_user`](Self::with_user) does. You can add several. Default: none.
+    /// Writes the user id under this baggage key too, such as `langfuse_user_id`. You can add several. Default: none.
     ///
-    /// A hashed user id is sent as `user.hash` only.
+    /// This turns on [`with_user`](Self::with_user). A hashed user id is sent only as `user.hash`.
     ///
     /// # Errors
     ///
-    /// If it isn't a valid key of baggage.
+    /// Returns an error if the key isn't a valid baggage key.
     ///
     /// ```
     /// # use tracing_session::SessionPropagator;
@@ -197,8 +195,9 @@ impl SessionPropagator {
         Ok(self)
     }
 
-    /// Percent-encodes ids in [separate headers](Self::with_header). Then every id can be sent, but the
-    /// receiver has to decode it, as this propagator does with the same setting. Default: ids are not encoded.
+    /// Percent-encodes ids in [separate headers](Self::with_header), so that every id can be sent. Default: off.
+    ///
+    /// The receiver must decode the ids. A `SessionPropagator` with this setting does.
     ///
     /// ```
     /// # use tracing_session::SessionPropagator;
@@ -212,13 +211,13 @@ impl SessionPropagator {
         self
     }
 
-    /// Injects and extracts the user id too, as the member `user.id` of W3C baggage. Default: the user id is not sent.
+    /// Injects and extracts the user id too, as the member `user.id` of W3C baggage. Default: off.
     ///
-    /// Use it only among services that you trust: an [`InboundPolicy`] checks the session id only.
+    /// Use it only between services that trust each other, because an [`InboundPolicy`] checks only the session id.
     ///
     /// ```
     /// # use tracing_session::SessionPropagator;
-    /// let among_our_own_services = SessionPropagator::new().with_user();
+    /// let between_our_services = SessionPropagator::new().with_user();
     /// ```
     pub fn with_user(self) -> Self {
         Self { user: true, ..self }
@@ -227,8 +226,8 @@ impl SessionPropagator {
     /// Redacts the ids in outgoing headers. Default: none.
     ///
     /// A hashed session id replaces the id. A hashed user id is sent as the member `user.hash`, if
-    /// [`with_user`](Self::with_user) sends the user. A service that receives `user.hash` exports it on its
-    /// spans and sends it on. Such a service must not hash the ids again: use [`IdPolicy::plain`] there.
+    /// [`with_user`](Self::with_user) is on. A service that receives `user.hash` exports it on its spans and sends it on. Use
+    /// [`IdPolicy::plain`] in that service, so that it doesn't hash the ids again.
     ///
     /// [`IdPolicy::plain`]: crate::export::IdPolicy::plain
     ///
@@ -256,7 +255,7 @@ impl SessionPropagator {
         &self.fields[usize::from(self.baggage)..]
     }
 
-    /// Whether a member of the application's own baggage contains an id that the privacy settings redact.
+    /// Whether a member of the application's other baggage contains an id that `privacy` redacts.
     fn redacts(&self, key: &str, value: &str, session: &Session) -> bool {
         IdKind::BOTH.into_iter().any(|role| {
             let is_id_here = || role.text(session).is_some_and(|id| is_id(value, id));
@@ -267,7 +266,7 @@ impl SessionPropagator {
         })
     }
 
-    /// The member of the user.
+    /// The baggage member for the user.
     fn user(&self, session: &Session) -> Option<(&'static str, Arc<str>)> {
         let policy = &self.privacy.user_ids;
         match (&session.user_id, session.attribute(USER_HASH)) {
@@ -278,15 +277,15 @@ impl SessionPropagator {
         }
     }
 
-    /// Whether a member of the application's own baggage contains the id of another session or user: it was there before this
-    /// one was set.
+    /// Whether a member of the application's other baggage contains the id of another session or user, because the
+    /// application added the member before this session was set.
     fn is_of_another_session(&self, key: &str, value: &str, session: &Session) -> bool {
         let kind = self.kind_of_key(key);
         kind.is_some_and(|kind| kind.text(session).is_some_and(|id| !is_id(value, id)))
     }
 
-    /// The header with the session, and the other baggage of `cx` except members that are redacted. `None` if it would be
-    /// empty. Reports members that don't fit.
+    /// The header with the session and the other baggage of `cx`, except redacted members. `None` if it would be empty. Warns
+    /// about members that don't fit.
     fn baggage_header(&self, cx: &Context, session: &Session, id: Option<&str>) -> Option<String> {
         let user = self.user.then(|| self.user(session)).flatten();
         let user = user.as_ref().map(|(key, user)| (*key, &**user, ""));
@@ -325,7 +324,7 @@ impl SessionPropagator {
     }
 }
 
-/// Whether `name` is a token of HTTP, which names of headers and keys of baggage have to be.
+/// Whether `name` is an HTTP token. Header names and baggage keys must be tokens.
 fn is_token(name: &str) -> bool {
     let symbols = b"!#$%&'*+-.^_`|~";
     let is_of_token = |byte: u8| byte.is_ascii_alphanumeric() || symbols.contains(&byte);
@@ -366,7 +365,8 @@ impl TextMapPropagator for SessionPropagator {
         let headers = headers.flatten().unwrap_or_default();
         let mut cx = cx.clone();
         if !headers.is_empty() {
-            // Ids under the keys of other systems are the session's, or refused: they are written anew, or not at all.
+            // Remove all ids from the other baggage: `inject_context` writes accepted ids again, and must not pass on refused
+            // ids.
             let is_own = |it: &Member<'_>| {
                 let own = [SESSION_ID, USER_ID, USER_HASH].into_iter();
                 let all = own.chain(self.further_keys().map(|it| it.0));
@@ -375,7 +375,7 @@ impl TextMapPropagator for SessionPropagator {
             let mut others = Baggage::new();
             for member in members(&headers).filter(|it| !is_own(it)) {
                 if let Some(value) = member.value() {
-                    // Ignores members with an invalid key, and members over the limits.
+                    // `Baggage` ignores members with an invalid key, and members over its limits.
                     let (key, value) = (member.key.to_owned(), value.into_owned());
                     others.insert_with_metadata(key, value, member.metadata);
                 }

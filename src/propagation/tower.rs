@@ -19,18 +19,18 @@ use std::task::{self, Poll, ready};
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// Layer for a server: the session in the headers of a request is the current session while the service answers it.
+/// Creates a layer for servers, which makes the session in a request's headers current while the service handles the request.
 ///
-/// It is current while the service runs, and while the bodies of the request and of the response are read or dropped, so a
-/// streamed response stays in the session to its end. Tasks that the service spawns need
+/// The session is current while the service runs, and while the bodies of the request and the response are polled or dropped.
+/// So a streamed response is in the session until its end. Tasks that the service spawns need
 /// [`in_session`](crate::InSession::in_session) or a span, like any other task.
 ///
-/// The layer creates no span. Add it outside the layer that creates the request's span, or that span isn't in the
-/// session. If a [policy](ServerLayer::with_inbound) needs the user of the request, add it inside the layer that
-/// authenticates. In axum the last layer is the outermost.
+/// The layer creates no span. Add it outside the layer that creates the request's span, so that this span is in the session.
+/// If a [policy](ServerLayer::with_inbound) needs the authenticated user, add this layer inside the layer that authenticates.
+/// In axum, the layer that you add last is the outermost.
 ///
-/// The service gets the body of the request as a [`ServerBody`]. If an inner layer accepts only one type of body, as
-/// axum's `from_fn` does, add that layer to the `Router` in another call of `layer(..)`.
+/// The service receives the request's body as a [`ServerBody`]. If an inner layer accepts only one type of body, such as
+/// axum's `from_fn`, add that layer to the `Router` in a separate call of `layer(..)`.
 ///
 /// ```
 /// use axum::Router;
@@ -46,7 +46,7 @@ pub fn server() -> ServerLayer {
     ServerLayer { inbound }
 }
 
-/// See [`server`].
+/// The layer that [`server`] creates.
 ///
 /// ```
 /// use tracing_session::propagation::tower::{ServerLayer, server};
@@ -62,8 +62,8 @@ pub struct ServerLayer {
 impl ServerLayer {
     /// Sets the policy that accepts or refuses the session of a request. Default: [`InboundPolicy::accept`].
     ///
-    /// A refused session changes nothing: the outer session stays current, and the request still continues its trace.
-    /// The policy of a [`SessionPropagator`](crate::SessionPropagator) decides first.
+    /// If the policy refuses a session, the outer session stays current, and the request still continues its trace. The
+    /// policy of a [`SessionPropagator`](crate::SessionPropagator) decides first.
     ///
     /// ```
     /// use http::request::Parts;
@@ -71,7 +71,7 @@ impl ServerLayer {
     ///
     /// # #[derive(Clone)] struct User;
     /// # impl User { fn owns(&self, id: &str) -> bool { true } }
-    /// // The outer layer has put the authenticated user into the extensions.
+    /// // An outer layer has added the authenticated user to the extensions.
     /// fn owns(request: &Parts, id: &str) -> bool {
     ///     request.extensions.get::<User>().is_some_and(|user| user.owns(id))
     /// }
@@ -93,9 +93,9 @@ impl<S> Layer<S> for ServerLayer {
     }
 }
 
-/// A service that answers each request in the request's session: see [`server`].
+/// The service that a [`ServerLayer`] creates: it handles each request in the request's session.
 ///
-/// Cost: the propagator's, and attaching a `Context` for each poll.
+/// Cost: one call of the global propagator per request, and one attached `Context` per poll.
 ///
 /// ```
 /// use tower_layer::Layer;
@@ -178,8 +178,7 @@ where
 }
 
 pin_project! {
-    /// The body of a request or response of a [`Server`]. The session is current whenever it is polled, and while it is
-    /// dropped.
+    /// The body of a request or response of a [`Server`]. The session is current while the body is polled or dropped.
     ///
     /// ```
     /// use http::{Request, Response};
@@ -217,10 +216,10 @@ impl<B: Body> Body for ServerBody<B> {
     }
 }
 
-/// Layer for a client: injects the current context into the headers of each request: the trace, the session, and
-/// everything else that the global propagator carries.
+/// Creates a layer for clients, which injects the current context into the headers of each request.
 ///
-/// It does so when the service is called, and overwrites the propagator's headers that are on the request already.
+/// The context contains the trace, the session, and everything else that the global propagator carries. The layer injects it
+/// when the service is called, and replaces headers with the same names.
 ///
 /// ```
 /// use hyper_util::client::legacy::Client;
@@ -236,7 +235,7 @@ pub fn client() -> ClientLayer {
     ClientLayer { hosts }
 }
 
-/// See [`client`].
+/// The layer that [`client`] creates.
 ///
 /// ```
 /// use tracing_session::propagation::tower::{ClientLayer, client};
@@ -250,15 +249,15 @@ pub struct ClientLayer {
 }
 
 impl ClientLayer {
-    /// Only these hosts get the session and the user. Default: all.
+    /// Sends the session and the user to these hosts only. Default: to all hosts.
     ///
-    /// `agents.internal` is that host, and `.agents.internal` also every host below it. Case and
-    /// port make no difference. Others get the trace and the other baggage. A header that the
-    /// application put on the request itself is left to it.
+    /// `agents.internal` matches that host, and `.agents.internal` also matches its subdomains. Matching ignores case and
+    /// ports. Requests to other hosts carry the trace and the other baggage. The layer doesn't remove headers that you set on
+    /// the request yourself.
     ///
-    /// The host is that of the request's URI, or else of its header `Host`. A request that names
-    /// none gets no session. Requests of tonic name none, unless you set the client's origin:
-    /// `HealthClient::with_origin(channel, "http://agents.internal".parse()?)`.
+    /// The layer reads the host from the request's URI, or else from its header `Host`. A request without a host gets no
+    /// session. Requests of tonic have no host, unless you set the client's origin: `HealthClient::with_origin(channel,
+    /// "http://agents.internal".parse()?)`.
     ///
     /// Add a layer that follows redirects outside this layer, so that this layer checks the host of each request.
     ///
@@ -283,9 +282,9 @@ impl<S> Layer<S> for ClientLayer {
     }
 }
 
-/// A service whose requests carry the current context: see [`client`].
+/// The service that a [`ClientLayer`] creates: it injects the current context into each request.
 ///
-/// Cost: the propagator's.
+/// Cost: one call of the global propagator per request.
 ///
 /// ```
 /// use tower_layer::Layer;

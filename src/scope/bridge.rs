@@ -1,10 +1,10 @@
-//! How the layers reach the tracer and its spans. The OpenTelemetry layer is between them: it knows neither, and its
-//! span data is private.
+//! Messages from the layers to the tracer and its spans. The OpenTelemetry layer is between them: it knows neither, and
+//! its span data is private.
 //!
 //! - A *pending span* is an opener that the layer has created and the tracer hasn't started. [`offer_ticket`] offers it
 //!   to the tracer on this thread. The tracer takes the ticket when the OpenTelemetry layer calls `span_builder`, and
-//!   leaves it among the builder's attributes. So the ticket travels with the builder: to another thread, to another
-//!   parent (`set_parent`), or until the span is closed without having been entered.
+//!   adds it to the builder's attributes. So the ticket stays with the builder, even if the builder moves to another
+//!   thread or gets another parent (`set_parent`), or if the span is closed without having been entered.
 //! - A *span command* is a request to a started span. A `Context` hides the type of its span, so [`send`] puts the
 //!   command into a thread-local and calls `set_status(Unset)`, which does nothing on any other span.
 
@@ -24,7 +24,8 @@ pub(crate) struct PendingSpan {
     pub(crate) scope: Arc<Scope>,
     /// The span becomes the root of a trace.
     pub(crate) is_root: bool,
-    /// See [`with_unexported_session_spans`](crate::SessionLayer::with_unexported_session_spans).
+    /// False for a session span with
+    /// [`with_unexported_session_spans`](crate::SessionLayer::with_unexported_session_spans).
     pub(crate) is_exported: bool,
 }
 
@@ -32,38 +33,39 @@ pub(crate) struct PendingSpan {
 type Ticket = u64;
 
 thread_local! {
-    /// The ticket that is offered on this thread, or one of the values below. The layer writes it while the
-    /// OpenTelemetry layer creates or enters a span or records an opener's fields, the tracer while it starts a span, and
-    /// [`send`].
+    /// The ticket that is offered on this thread, or one of the values below. Three writers: the layer, while the
+    /// OpenTelemetry layer creates or enters a span or records an opener's fields; the tracer, while it starts a span;
+    /// and [`send`].
     static OFFERED_TICKET: Cell<Ticket> = const { Cell::new(NO_TICKET) };
 }
 
 const NO_TICKET: Ticket = 0;
-/// No ticket is offered, and a span is being started. No ticket has this number.
+// The values below mean that no ticket is offered, and tell why. Tickets count up from 1 and never reach these values.
+/// A span is being started.
 const STARTING: Ticket = Ticket::MAX;
-/// No ticket is offered, and fields of an opener are being recorded. No ticket has this number.
+/// Fields of an opener are being recorded.
 const RECORDING: Ticket = Ticket::MAX - 1;
-/// No ticket is offered, and a command is being sent. No ticket has this number.
+/// A command is being sent.
 const SENDING: Ticket = Ticket::MAX - 2;
-/// A span that is no opener is being created, and no layer has received it yet. No ticket has this number.
+/// A span that isn't an opener is being created, and no layer has received it yet.
 const CREATING: Ticket = Ticket::MAX - 3;
-/// The filter of `wrap_filtered` enables the span that is being created. No ticket has this number.
+/// A span is being created, and the filter of `wrap_filtered` enables it.
 const ENABLED: Ticket = Ticket::MAX - 4;
-/// The same filter disables the span that is being created, and it may set a session anyway. No ticket has this number.
+/// A span is being created, and the filter of `wrap_filtered` disables it. The span may still set a session.
 const MAY_OPEN: Ticket = Ticket::MAX - 5;
-/// No ticket is offered, and a span is being entered that a future may adopt. No ticket has this number.
+/// A span that a future may adopt is being entered.
 const ENTERING: Ticket = Ticket::MAX - 6;
-/// The same as [`CREATING`], and the span is created with `parent: None`.
+/// Like [`CREATING`], and the span is created with `parent: None`.
 const CREATING_ROOT: Ticket = Ticket::MAX - 7;
 
-/// The pending spans. The layer adds them. The tracer removes them when the span starts, and otherwise a
-/// [`PendingGuard`] when the span closes. Empty while no opener is between the two.
+/// The pending spans. The layer adds them. The tracer removes a span when it starts, or a [`PendingGuard`] when it
+/// closes without having started. Empty while no opener is pending.
 static PENDING_SPANS: Shards<Ticket, PendingSpan> = Shards::new();
 
 /// The key of the attribute that contains the ticket. A static, because the tracer recognises it by its address: an
 /// attribute of the application can have the same name.
 static TICKET_KEY: &str = "tracing_session.ticket";
-/// The same for the mark that a span was created with `parent: None`.
+/// The key of the attribute that marks a span as created with `parent: None`. A static for the same reason.
 static ROOT_KEY: &str = "tracing_session.root";
 
 /// Offers a pending span to the next builder that is made on this thread, until the offer is dropped.
@@ -76,7 +78,8 @@ pub(crate) fn offer_ticket(span: PendingSpan) -> OfferedTicket {
     }
 }
 
-/// Callbacks nest: a field's `Debug` may create spans while its span is created. So the outer offer is restored.
+/// Restores the outer offer when it is dropped. Callbacks nest: a field's `Debug` may create spans while its own span
+/// is created.
 pub(crate) struct OfferedTicket {
     pending: Option<PendingGuard>,
     outer: Ticket,
@@ -123,20 +126,20 @@ pub(crate) fn creating(is_root: bool) -> Marked {
     Marked(OFFERED_TICKET.replace(mark))
 }
 
-/// Who has received the span that is being created. Only the tracer proves that the OpenTelemetry layer has received it:
-/// between the two layers may be filters, an `Option`, or a `reload::Layer`.
+/// Tells whether the OpenTelemetry layer has received the span that is being created. Only the tracer proves it,
+/// because filters, an `Option` or a `reload::Layer` may be between the two layers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReceivedBy {
     /// A tracer of this crate.
     Tracer,
     /// The filter of `wrap_filtered` enables the span.
     Filter,
-    /// The filter of `wrap_filtered` disables the span, and the span may set a session anyway.
+    /// The filter of `wrap_filtered` disables the span, but the span may still set a session.
     OpenerFilter,
     Nobody,
 }
 
-/// Who has received the span by now, for which this thread is marked with [`creating`] or [`offer_ticket`].
+/// Tells whether the span was received. Call it while this thread is marked with [`creating`] or [`offer_ticket`].
 #[inline]
 pub(crate) fn received_by() -> ReceivedBy {
     match OFFERED_TICKET.get() {
@@ -147,7 +150,7 @@ pub(crate) fn received_by() -> ReceivedBy {
     }
 }
 
-/// A half of `wrap_filtered` receives the span that is being created, unless one before it has.
+/// A half of `wrap_filtered` receives the span that is being created. The first receiver counts.
 #[inline]
 pub(crate) fn receive(is_enabled: bool) {
     if received_by() == ReceivedBy::Nobody {
@@ -155,7 +158,8 @@ pub(crate) fn receive(is_enabled: bool) {
     }
 }
 
-/// Takes the offered ticket, as an attribute for a builder. Or the mark of a root, if it is asked for.
+/// Takes the offered ticket, as an attribute for a builder. For a span with `parent: None`, returns the mark of a root
+/// instead, if `asks_for_roots`.
 #[inline]
 pub(crate) fn take_ticket(asks_for_roots: bool) -> Option<KeyValue> {
     let key = match OFFERED_TICKET.get() {
@@ -168,8 +172,9 @@ pub(crate) fn take_ticket(asks_for_roots: bool) -> Option<KeyValue> {
     key.map(|key| KeyValue::new(Name::from_static_str(key), ticket as i64))
 }
 
-/// Marks this thread as starting a span, until the guard is dropped. Samplers and span processors run meanwhile. They may
-/// create spans, which must not take the ticket, and must send no commands: the OpenTelemetry layer has locked the span.
+/// Marks this thread as starting a span, until the guard is dropped. Samplers and span processors run meanwhile. They
+/// may create spans, which must not take the ticket. They must not send commands, because the OpenTelemetry layer has
+/// locked the span.
 #[inline]
 pub(crate) fn starting() -> Marked {
     Marked(OFFERED_TICKET.replace(STARTING))
@@ -190,8 +195,9 @@ pub(crate) fn take_entering() {
     OFFERED_TICKET.set(NO_TICKET);
 }
 
-/// Marks this thread as recording fields of an opener, until the guard is dropped. An attribute that the OpenTelemetry
-/// layer sets on a started span meanwhile is a field, even if another thread has recorded another value since.
+/// Marks this thread as recording fields of an opener, until the guard is dropped. If the OpenTelemetry layer sets an
+/// attribute on a started span meanwhile, it comes from a field, even if another thread has recorded another value
+/// since then.
 pub(crate) fn recording() -> Marked {
     Marked(OFFERED_TICKET.replace(RECORDING))
 }
@@ -242,25 +248,25 @@ pub(crate) fn take_root_mark(attributes: &mut Vec<KeyValue>) -> bool {
 pub(crate) enum SpanCommand {
     /// Apply this session from now on, inside the span's scope.
     SetSession(Session),
-    /// Export the values of this session that the span lacks. The flag: the ancestors are marked too. Afterwards it is true if the span
-    /// was marked so before.
+    /// Export the values of this session that the span lacks. The flag tells the span whether its ancestors are marked
+    /// too. The span sets it to true if the span was marked like this before, and to false otherwise.
     Mark(Session, Rc<Cell<bool>>),
-    /// The span is exported with the session of a future, and was entered in another one, where this session applies: see
-    /// `scope/polled.rs`.
+    /// The span started in a future's session, and was entered in another future or place, where this session applies:
+    /// see `scope/polled.rs`.
     EnterIn(Session),
     /// Apply this session to the span itself, inside the session of the future.
     SetInside(Session),
-    /// Do nothing: the sender asks whether the span is one of ours.
+    /// Do nothing. The sender only checks whether the span is a span of this crate.
     Ping,
 }
 
 thread_local! {
-    /// The command for the span whose status is being set to `Unset`. [`send`] writes it, and [`take_command`] empties
+    /// The command for the span whose status is being set to `Unset`. [`send`] writes it, and [`take_command`] takes
     /// it. Empty at all other times.
     static COMMAND: RefCell<Option<SpanCommand>> = const { RefCell::new(None) };
 }
 
-/// Sends a command to the span of `cx`. False if it isn't a span of this crate.
+/// Sends a command to the span of `cx`. Returns false if it isn't a span of this crate.
 pub(crate) fn send(cx: &Context, command: SpanCommand) -> bool {
     /// Restores the outer command: a foreign span may panic, or send a command itself.
     struct Sending(Option<SpanCommand>);
@@ -273,7 +279,7 @@ pub(crate) fn send(cx: &Context, command: SpanCommand) -> bool {
 
     let _marked = Marked(OFFERED_TICKET.replace(SENDING));
     let _sending = Sending(swap(Some(command)));
-    // `Unset` is the lowest status, so setting it changes nothing on other spans.
+    // `Unset` is the lowest status, so setting it has no effect on other spans.
     cx.span().set_status(Status::Unset);
     let is_taken = |command: &RefCell<Option<SpanCommand>>| command.borrow().is_none();
     COMMAND.try_with(is_taken).unwrap_or(false)
@@ -284,8 +290,8 @@ pub(crate) fn is_session_span(cx: &Context) -> bool {
     send(cx, SpanCommand::Ping)
 }
 
-/// The command for the span whose status is being set to `Unset`. The OpenTelemetry layer sets it on every span, so the
-/// cheap thread-local is read first.
+/// Takes the command for the span whose status is being set to `Unset`. The OpenTelemetry layer sets this status on
+/// every span, so read the cheap thread-local first.
 #[inline]
 pub(crate) fn take_command() -> Option<SpanCommand> {
     #[cold]
@@ -296,6 +302,6 @@ pub(crate) fn take_command() -> Option<SpanCommand> {
 }
 
 fn swap(command: Option<SpanCommand>) -> Option<SpanCommand> {
-    // While the thread exits there is no thread-local, and the command is dropped.
+    // While the thread exits there is no thread-local, so the command is dropped.
     COMMAND.try_with(|it| it.replace(command)).ok().flatten()
 }

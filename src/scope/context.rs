@@ -3,11 +3,11 @@
 //! OpenTelemetry's [`Context`] is the carrier: child spans, samplers, log processors and propagators read it.
 //! [`Scope::of`] returns the scope that applies under a `Context`. It looks in three places:
 //!
-//! - The [`Entry`] in the `Context`. [`Scope::attach`] adds it, and every `Context` made from this one has it too.
-//! - [`SCOPES_BY_SPAN_ID`], the map from OpenTelemetry span id to scope, for spans whose own `Context` has no entry with it:
-//!   `set_parent` replaced their parent `Context`, or the layer couldn't attach it, or the session was set after they had
-//!   started. Their children's `Context`s have no such entry either, so the map contains the children too. Spans with counted
-//!   ids are in [`COUNTED_SPANS`] instead.
+//! - The [`Entry`] in the `Context`. [`Scope::attach`] adds it. Every `Context` made from this `Context` has it too.
+//! - [`SCOPES_BY_SPAN_ID`], the map from OpenTelemetry span id to scope. It has the spans whose own `Context` has no
+//!   entry with their scope, because `set_parent` replaced their parent `Context`, the layer couldn't attach the scope,
+//!   or the session was set after they had started. Their children's `Context`s have no such entry either, so the map
+//!   contains the children too. Spans with counted ids are in [`COUNTED_SPANS`] instead.
 //! - [`DEFAULT`], the default session of the process.
 
 use crate::base::shards::Shards;
@@ -84,7 +84,7 @@ impl Scope {
     }
 }
 
-/// `cx`, which was extracted from headers, to be current while a future is polled.
+/// Prepares `cx`, which was extracted from headers, for a future: it is attached at each poll.
 pub(crate) fn to_poll(cx: &Context, replaced: Option<Arc<Scope>>) -> Context {
     let Some(entry) = cx.get::<Entry>() else {
         return cx.clone();
@@ -97,7 +97,7 @@ pub(crate) fn to_poll(cx: &Context, replaced: Option<Arc<Scope>>) -> Context {
     entry.scope.clone().entered_to_poll(cx, poll)
 }
 
-/// `cx` of a future, for a clone of the future.
+/// Prepares `cx` of a future for a clone of the future.
 pub(crate) fn for_clone(cx: &Context) -> Context {
     match cx.get::<Entry>().map(|entry| &entry.origin) {
         Some(Origin::Poll(poll)) => to_poll(cx, poll.replaced.clone()),
@@ -105,12 +105,13 @@ pub(crate) fn for_clone(cx: &Context) -> Context {
     }
 }
 
-/// `cx`, whose span is adopted by a future, with the scope that applies inside.
+/// `cx` with the scope that applies inside its span, which a future has adopted.
 pub(crate) fn adopted(cx: &Context, scope: Arc<Scope>, poll: Poll) -> Context {
     scope.entered_as(cx, Origin::Adopted(poll))
 }
 
-/// The scope of the future directly under whose entry a span is entered now. `None`: another span or session is in between.
+/// The scope of the future that directly enters a span now. `None`: another span or session is between the future and
+/// the span.
 pub(crate) fn poll_of(cx: &Context) -> Option<(&Arc<Scope>, &Poll)> {
     let entry = cx.get::<Entry>()?;
     match &entry.origin {
@@ -124,7 +125,7 @@ pub(crate) fn poll_of(cx: &Context) -> Option<(&Arc<Scope>, &Poll)> {
 /// The scope that applies under a `Context`, by the place where it was found.
 pub(crate) enum CurrentScope {
     None,
-    /// In the entry of the `Context`, or it is the default session. So every `Context` made from this one has it too.
+    /// In the entry of the `Context`, or the default session. Every `Context` made from this one has the same scope.
     Entry(Arc<Scope>),
     /// The same, and a span that starts under the `Context` is the root of a trace.
     EntryOfTurn(Arc<Scope>),
@@ -179,21 +180,22 @@ impl CurrentScope {
     }
 }
 
-/// Whether spans are roots, and the span that they are linked to if none is current.
+/// Whether spans are roots, and the span to link them to if no span is current.
 pub(crate) type StartsTrace = Arc<(AtomicBool, SpanContext)>;
 
 /// A scope in a `Context`.
 struct Entry {
     scope: Arc<Scope>,
-    /// The current span when the entry was made, or an invalid id. Under this span, the entry shadows the map by span
-    /// id. Under its descendants the entry is inherited, so the map shadows the entry.
+    /// The span that was current when the entry was made, or an invalid id. Directly under this span, the entry shadows
+    /// the map by span id. Under its descendants the entry is only inherited, so the map shadows the entry.
     under: Under,
     /// True while a turn starts: directly under `under`, and not further down, the next span is a root.
     starts_trace: Option<StartsTrace>,
     origin: Origin,
 }
 
-/// A span under which something is attached. A span of another process can have the id of one of this process.
+/// The span under which an entry is attached. `is_remote` is part of it, because a span of another process can have the
+/// id of a span of this process.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Under {
     span: SpanId,
@@ -246,7 +248,7 @@ pub(crate) struct Poll {
     pub(crate) future: FutureId,
 }
 
-/// The span that a root which starts under `cx` is linked to.
+/// The span to link a root to that starts under `cx`.
 pub(crate) fn linked(cx: &Context) -> SpanContext {
     let current = cx.span().span_context().clone();
     let entry = cx.get::<Entry>().filter(|_| !current.is_valid());
@@ -254,7 +256,7 @@ pub(crate) fn linked(cx: &Context) -> SpanContext {
     linked.unwrap_or(current)
 }
 
-/// Whether a session was attached inside the span of `cx`, which `set_*` on the span would not change.
+/// Whether a session is attached inside the span of `cx`. A `set_*` function on the span wouldn't change this session.
 pub(crate) fn is_inside_span(cx: &Context) -> bool {
     let span = Under::current(cx);
     let is_inside = |it: &Entry| it.under == span && !matches!(it.origin, Origin::Adopted(_));
@@ -268,8 +270,8 @@ pub(crate) fn extracted_scope(cx: &Context, outer: &Context) -> Option<Arc<Scope
     is_new.then(|| entry.scope.clone())
 }
 
-/// `cx`, which was extracted from headers without a session, with the scope that applies under `outer`: extraction
-/// can replace the span whose id the scope is found by.
+/// `cx`, which was extracted from headers without a session, with the scope that applies under `outer`. Without it,
+/// extraction could lose a scope in the map, because it replaces the span with this id.
 pub(crate) fn with_outer_scope(cx: Context, outer: &Context) -> Context {
     let scope = Scope::of(outer);
     if Scope::of(&cx).as_ref().map(Arc::as_ptr) == scope.as_ref().map(Arc::as_ptr) {
@@ -277,7 +279,7 @@ pub(crate) fn with_outer_scope(cx: Context, outer: &Context) -> Context {
     }
     let under = match (CurrentScope::under(outer), outer.get::<Entry>()) {
         (CurrentScope::Entry(_) | CurrentScope::EntryOfTurn(_), Some(entry)) => entry.under,
-        // The scope is set on a span. A scope that is set on this span later shadows it.
+        // The scope was set on a span. If another one is set on this span later, it must shadow this entry.
         _ => Under::NOTHING,
     };
     cx.with_value(Entry {
@@ -291,11 +293,13 @@ pub(crate) fn with_outer_scope(cx: Context, outer: &Context) -> Context {
 /// The default session of the process. [`Scope::set_global_default`] writes it once. Empty in most processes.
 static DEFAULT: OnceLock<Arc<Scope>> = OnceLock::new();
 
-/// The map from OpenTelemetry span id to scope, for spans with random ids. Span wrappers write it when they start, when a
-/// session is set on them, and when they are dropped. Empty while there is no such span: see the top of this file.
+/// The map from OpenTelemetry span id to scope, for spans with random ids. Spans of this crate write it when they
+/// start, when a session is set on them, and when they are dropped. Empty while there is no such span: see the top of
+/// this file.
 static SCOPES_BY_SPAN_ID: Shards<u64, (TraceId, Arc<Scope>)> = Shards::new();
 
-/// The same for spans with counted ids. It contains all of them, because several may have one id, if several providers count.
+/// The same for spans with counted ids. It contains all of these spans, because two spans have one id if two providers
+/// count.
 static COUNTED_SPANS: Shards<u64, Vec<CountedSpan>> = Shards::new();
 
 struct CountedSpan {
@@ -310,9 +314,9 @@ fn key(span: &SpanContext) -> u64 {
     u64::from_ne_bytes(span.span_id().to_bytes())
 }
 
-/// Whether the id of a span looks like a counted one, perhaps behind a prefix: it has three zero bytes in a row. A span of another
-/// provider may have it too. Two random ids are never equal. One in 3 million looks counted, which costs an allocation and
-/// changes nothing.
+/// Whether the id of a span looks counted, perhaps behind a prefix: it has three zero bytes in a row. A span of another
+/// provider may have the same counted id, but random ids are unique. One random id in 3 million looks counted, which
+/// costs an allocation and has no other effect.
 #[inline]
 pub(crate) fn is_counted(span: &SpanContext) -> bool {
     #[cold]
@@ -321,7 +325,7 @@ pub(crate) fn is_counted(span: &SpanContext) -> bool {
     }
     let id = u64::from_ne_bytes(span.span_id().to_bytes());
     let lowest_bits = u64::from_ne_bytes([1; 8]);
-    // A zero byte borrows. Few random ids have one.
+    // A zero byte borrows. Few random ids have a zero byte.
     let has_zero = id.wrapping_sub(lowest_bits) & !id & lowest_bits << 7 != 0;
     has_zero && has_three_in_a_row(id)
 }
@@ -357,7 +361,7 @@ pub(crate) fn set_counted_span(span: &SpanContext, number: u32, scope: Option<Ar
 
 #[cold]
 pub(crate) fn remove_counted_span(span: &SpanContext, number: u32) {
-    // Dropped after the unlock.
+    // Drop the scope after the unlock.
     let mut removed = None;
     COUNTED_SPANS.remove_if(key(span), |all| {
         let at = all.iter().position(|it| it.number == number);
@@ -376,7 +380,8 @@ fn scope_by_span_id(span: &SpanContext) -> Option<Arc<Scope>> {
     }
 }
 
-/// A remote span context finds nothing, even if its id is the id of a span of this process: any client can send it.
+/// Finds nothing for a remote span context, even if a span of this process has the same id, because any client can send
+/// any id.
 #[cold]
 fn look_up(span: &SpanContext) -> Option<Arc<Scope>> {
     let is_it = |trace: TraceId| trace == span.trace_id() && !span.is_remote();

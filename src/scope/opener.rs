@@ -1,4 +1,4 @@
-//! An opener: a span whose fields set a session or user. They may be recorded until the span closes.
+//! Openers, the spans whose fields set a session or user. Fields may be recorded until the span closes.
 
 use crate::base::diagnostic;
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,18 +17,19 @@ pub(crate) struct Opener {
     version: AtomicU64,
     /// `None` until something is recorded.
     recorded: RwLock<Option<Box<Recorded>>>,
-    /// The ids that its span started with. Empty until it starts.
+    /// The ids that the span started with. Empty until the span starts.
     started_with: OnceLock<Parts>,
-    /// Its span is exported with an id that isn't the last one.
+    /// The span is exported with an id that a later one replaced for its descendants.
     has_kept_id: AtomicBool,
-    /// Counts the records too, for live scopes inside this one. Empty until there is one.
+    /// Counts the records too, for live scopes inside this one. Empty until there is such a scope.
     family: OnceLock<Arc<AtomicU64>>,
 }
 
 #[derive(Default)]
 struct Recorded {
     values: Session,
-    /// The counters of outer openers: a few at a time, as each future that adopts the span gives the opener another scope.
+    /// The counters of outer openers. There are several if several futures adopt the span, because each one opens
+    /// another scope.
     families: Vec<Arc<AtomicU64>>,
 }
 
@@ -64,7 +65,7 @@ impl Opener {
         }
     }
 
-    /// Sets the recorded values at once: readers see all of them, or none.
+    /// Sets the recorded values at once: readers see all of them or none.
     pub(crate) fn record(&self, record: Session) {
         if record.is_empty() {
             return;
@@ -75,7 +76,8 @@ impl Opener {
             .unwrap_or_else(PoisonError::into_inner);
         let recorded = recorded.get_or_insert_default();
         recorded.values = record.inside(&recorded.values);
-        // Under the lock and after the values: a reader that sees the new count also sees the values.
+        // Count under the lock and after the values are set, so that a reader that sees the new count also sees the
+        // values.
         self.version.fetch_add(1, Ordering::Release);
         for family in self.family.get().into_iter().chain(&recorded.families) {
             family.fetch_add(1, Ordering::Release);
@@ -87,7 +89,8 @@ impl Opener {
         let _first = self.started_with.set(ids);
     }
 
-    /// Emits a diagnostic if `set` changes an id that the span started with: it is exported with the first one.
+    /// Emits a diagnostic if `set` changes an id that the span started with, because the span is exported with the
+    /// first id.
     pub(crate) fn warn_of_kept_ids(&self, set: &Session) {
         let (Some(ids), Some(span)) = (self.started_with.get(), self.fields.metadata) else {
             return;
@@ -105,14 +108,14 @@ impl Opener {
         self.has_kept_id.load(Ordering::Relaxed)
     }
 
-    /// Counts the records in `family` too, the counter of an outer opener.
+    /// Also counts the records in `family`, the counter of an outer opener.
     pub(crate) fn join(&self, family: &Arc<AtomicU64>) {
         let mut recorded = self
             .recorded
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         let families = &mut recorded.get_or_insert_default().families;
-        // Nobody reads a counter any more that is only counted here.
+        // A counter that only this opener holds has no readers left.
         families.retain(|it| Arc::strong_count(it) > 1 && !Arc::ptr_eq(it, family));
         families.push(family.clone());
     }
@@ -127,7 +130,7 @@ impl Opener {
         self.version.load(Ordering::Acquire)
     }
 
-    /// The span closes: no field is recorded any more.
+    /// The span closes, so no field can be recorded any more.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
     }

@@ -1,12 +1,12 @@
-//! Sessions of futures, and spans that were created before.
+//! Sessions of futures, and spans that were created before the session was attached.
 //!
 //! `future.instrument(span).in_session(session)` creates the span before the session is attached. Whenever the span is
-//! entered, the OpenTelemetry layer makes the span's own `Context` the current one, which has no session. So the layer
-//! *adopts* a span that was created in no session: it attaches the session again inside the span, until the span is
-//! exited. The span's own scope stays as it is. The span is exported with the session if it starts at that enter.
+//! entered, the OpenTelemetry layer activates the span's own `Context`, which has no session. So the layer *adopts* a
+//! span that was created in no session: it attaches the session again inside the span, until the span is exited. The
+//! span's own scope doesn't change. The span is exported with the session if this enter starts the span.
 //!
-//! Only the session of a future that is being polled does so, and only spans that are entered directly below it. A
-//! session that is attached for a closure would adopt the spans of other tasks, if the closure blocks on a runtime.
+//! Only a future that is being polled adopts spans, and only spans that it enters directly. If a closure adopted spans
+//! too, it would adopt those of other tasks when it blocks on a runtime.
 
 use crate::scope::Scope;
 use crate::scope::context::{self, Poll};
@@ -28,7 +28,8 @@ pub(crate) struct PolledScope {
 }
 
 impl PolledScope {
-    /// The scope of the future in which a span is entered now. `None`: another span or session is in between.
+    /// The scope of the future that directly enters a span now. `None`: another span or session is between the future
+    /// and the span.
     pub(crate) fn current() -> Option<Self> {
         thread::map_current(|cx| {
             let (scope, poll) = context::poll_of(cx)?;
@@ -43,9 +44,9 @@ impl PolledScope {
         .flatten()
     }
 
-    /// Whether the future adopts a span whose own scope is `own`: the span was created in no session, or in the very scope
-    /// that the future's session replaced. A span of another user is left alone: the future may drop work of strangers.
-    /// So is a span on which an exact session was set.
+    /// Whether the future adopts a span with the scope `own`: the span was created in no session, or in the scope that
+    /// the future's session replaced. It doesn't adopt a span of another user, because a future may drop the work of
+    /// other users, nor a span on which an exact session was set.
     pub(crate) fn adopts(&self, own: Option<&Arc<Scope>>, set_by: SetBy) -> bool {
         let Some(own) = own else { return true };
         if Arc::ptr_eq(own, &self.scope) {
@@ -72,8 +73,8 @@ impl PolledScope {
 
     /// The scope that applies inside an adopted span.
     pub(crate) fn inside(&self, own: Option<&Arc<Scope>>, set_by: SetBy) -> Arc<Scope> {
-        // A session that the future has replaced doesn't apply. A user without a session may still: a future that is dropped
-        // takes nothing from that place.
+        // A session that the future has replaced doesn't apply. A user without a session may apply, because a future
+        // inherits nothing from the place where it is dropped.
         let is_replaced = |own: &Arc<Scope>| self.has_replaced(own) && own.id().is_some();
         let own = own.filter(|own| set_by != SetBy::Outside || !is_replaced(own));
         let Some(own) = own else {
@@ -121,19 +122,19 @@ impl PolledScope {
     }
 }
 
-/// What a future in a session, or in headers, is doing on a thread.
+/// The futures that are being polled on a thread, in a session or in a context from headers.
 struct Polled {
     /// How many futures are being polled or dropped.
     count: Cell<u32>,
-    /// The span that was entered last directly inside the innermost future, if the future doesn't adopt it: the future entered it
-    /// in its last poll, or in this one.
+    /// The last span that the innermost future entered directly, in this poll or the last one, if the future doesn't
+    /// adopt this span.
     last: Cell<SpanKey>,
-    /// This span is entered now: the future adopts none of the spans inside.
+    /// This span is entered, so the future adopts no spans inside it.
     is_inside: Cell<bool>,
 }
 
 thread_local! {
-    /// [`Polling`] writes it, and the layer writes and reads it whenever a span is entered or exited.
+    /// [`Polling`] writes it. The layer reads and writes it whenever a span is entered or exited.
     static POLLED: Polled = const {
         Polled {
             count: Cell::new(0),
@@ -143,13 +144,14 @@ thread_local! {
     };
 }
 
-/// Whether a future may adopt a span that is entered now. If it may, the current `Context` knows.
+/// Whether a future may adopt the span that is being entered: a cheap check before the one of the current `Context`.
 #[inline(always)]
 pub(crate) fn may_adopt() -> bool {
     POLLED.with(|it| it.count.get() > 0 && !it.is_inside.get())
 }
 
-/// A span is entered directly inside a future. True if it is the one that the future entered in its last poll: it needs no more.
+/// A span is entered directly inside a future. True if the future entered the same span in its last poll: the layer
+/// does nothing more for it.
 #[inline(always)]
 pub(crate) fn entered_again(span: SpanKey) -> bool {
     let is_last = POLLED.with(|it| it.last.get() == span);
@@ -181,16 +183,16 @@ pub(crate) fn exited(span: SpanKey) {
 /// Keeps the session of a future current while the future is polled or dropped.
 pub(crate) struct Polling<'a> {
     _attached: Attached,
-    /// The spans that are entered where a detached future is polled.
+    /// The spans that are entered where a detached future is polled. They are left during the poll.
     left: Option<LeftSpans>,
     /// The last span of the future.
     last: &'a mut SpanKey,
-    /// The last span of the future outside.
+    /// The last span of the outer future.
     outer: SpanKey,
 }
 
 impl<'a> Polling<'a> {
-    /// `last`: the span that the future entered last, and didn't adopt.
+    /// `last`: the last span that the future entered and didn't adopt.
     pub(crate) fn new(attached: Attached, last: &'a mut SpanKey) -> Self {
         tracking::set_used();
         Self {
@@ -201,7 +203,7 @@ impl<'a> Polling<'a> {
         }
     }
 
-    /// Nothing is current.
+    /// Makes nothing current, for detached work.
     pub(crate) fn detached(last: &'a mut SpanKey) -> Self {
         let mut polling = Self::new(thread::attach_changed(thread::outside), last);
         polling.left = Some(LeftSpans::new());
@@ -215,7 +217,8 @@ impl Drop for Polling<'_> {
     }
 }
 
-/// Another future is the innermost one now. Returns the last span of the one before.
+/// Makes another future the innermost one. `more`: 1 at the start of a poll, -1 at its end. Returns the last span of
+/// the previous one.
 fn start(more: i32, last: SpanKey) -> SpanKey {
     POLLED.with(|it| {
         it.count.set(it.count.get().wrapping_add_signed(more));

@@ -1,8 +1,8 @@
-//! What is current on this thread: OpenTelemetry's `Context`, and the spans inside which a layer keeps one attached.
+//! The thread context: OpenTelemetry's current `Context`, and the entered spans in which a layer has attached one.
 //!
-//! The functions for the current `Context` are safe during thread exit. OpenTelemetry keeps the current `Context` in a
-//! thread-local, and asking for it panics after its destructor has run. A panic in the destructor of another thread-local
-//! aborts the process. So all code uses these functions, which return nothing then.
+//! Use these functions instead of `Context::current`, because they are safe during thread exit. OpenTelemetry keeps the
+//! current `Context` in a thread-local. Reading it after its destructor has run panics, and a panic in the destructor
+//! of another thread-local aborts the process. These functions return nothing then.
 
 use crate::scope::Scope;
 use crate::scope::tracking::{SpanKey, is_tracked};
@@ -17,20 +17,20 @@ use tracing::{Dispatch, Subscriber, dispatcher};
 use tracing_subscriber::Registry;
 
 thread_local! {
-    /// Whether OpenTelemetry's thread-local existed on the first use of this module. That use writes it, and it can't be
-    /// read any more when the thread exits: it is dropped before OpenTelemetry's, because thread-locals are dropped in
-    /// the reverse order of their first use.
+    /// Whether OpenTelemetry's thread-local existed on the first use of this module, which writes this one.
+    /// Thread-locals are dropped in the reverse order of their first use. So this one is dropped before
+    /// OpenTelemetry's, and reading it fails from then on.
     static SENTINEL: Sentinel = Sentinel(catch_unwind(|| Context::map_current(|_| ())).is_ok());
 }
 
 struct Sentinel(bool);
 
-/// A thread-local without a destructor could be read until the very end.
+/// Without a destructor, the thread-local could be read until the end of the thread.
 impl Drop for Sentinel {
     fn drop(&mut self) {}
 }
 
-/// Whether OpenTelemetry's current `Context` can be asked for.
+/// Whether OpenTelemetry's current `Context` can be read.
 #[inline]
 fn is_there() -> bool {
     SENTINEL.try_with(|it| it.0).unwrap_or(false)
@@ -68,7 +68,7 @@ pub(crate) fn current_span() -> Option<SpanId> {
     map_current(|cx| cx.has_active_span().then(|| span(cx))).flatten()
 }
 
-/// A `Context` with nothing of `cx`, except that telemetry stays suppressed.
+/// An empty `Context`, except that telemetry stays suppressed if it is in `cx`.
 pub(crate) fn outside(cx: &Context) -> Context {
     match cx.is_telemetry_suppressed() {
         true => Context::new().with_telemetry_suppressed(),
@@ -95,7 +95,7 @@ pub(crate) fn attach(cx: Context) -> Attached {
     Attached(is_there().then(|| cx.attach()))
 }
 
-/// Makes the `Context` that `change` returns for the current one the current one.
+/// Attaches the `Context` that `change` makes from the current one.
 pub(crate) fn attach_changed(change: impl FnOnce(&Context) -> Context) -> Attached {
     Attached(map_current(change).map(Context::attach))
 }
@@ -112,7 +112,8 @@ impl Drop for Attached {
     }
 }
 
-/// What is current inside a span. If it is something else, code inside has attached another `Context`.
+/// Identifies the `Context` that a layer has left current inside a span. If it has changed, code inside has attached
+/// another `Context`.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Place {
     /// The address of the scope.
@@ -133,25 +134,25 @@ pub(crate) struct EnteredSpan {
     pub(crate) attached: Option<Attached>,
     /// The scope that is attached inside an adopted span.
     pub(crate) adopted: Option<Arc<Scope>>,
-    /// What was current after that.
+    /// The place after the scope was attached.
     pub(crate) place: Option<Place>,
     /// The setup check continues when the span is exited.
     pub(crate) is_checked: bool,
 }
 
-/// The spans of `tracing` that were entered on this thread. They are the current ones again when this is dropped, except those that
+/// The spans of `tracing` that detached work has left. When this is dropped, it enters them again, except spans that
 /// were exited inside.
 pub(crate) struct LeftSpans {
     dispatch: Dispatch,
-    /// The number of spans in [`LEFT`] before.
+    /// The number of spans that were in [`LEFT`] before.
     before: usize,
 }
 
 impl LeftSpans {
-    /// Makes no span the current one. Only the registry leaves the spans: the layers, which act when a span is entered and
-    /// exited, receive nothing. Without a registry the spans stay current.
+    /// Exits all spans in the registry, so that no span is current. The layers receive no callbacks, because they would
+    /// act on an exit. Without a registry the spans stay current.
     pub(crate) fn new() -> Self {
-        // A clone: inside `get_default` a second call finds no dispatcher.
+        // Clone it, because inside `get_default` a second call finds no dispatcher.
         let dispatch = dispatcher::get_default(Dispatch::clone);
         let mut spans = Vec::new();
         if let Some(registry) = dispatch.downcast_ref::<Registry>() {
@@ -183,8 +184,8 @@ impl Drop for LeftSpans {
 }
 
 thread_local! {
-    /// The spans that detached work on this thread has left, outermost first, each with the number of times that it is entered
-    /// inside. [`LeftSpans`] and the callbacks of enter and exit write it. Empty outside detached work.
+    /// The spans that detached work on this thread has left, outermost first. The number counts how often the span is
+    /// entered inside. [`LeftSpans`] and the callbacks of enter and exit write it. Empty outside detached work.
     static LEFT: RefCell<Vec<(Id, u32)>> = const { RefCell::new(Vec::new()) };
 
     /// The length of [`LEFT`], which costs less to read.
@@ -227,7 +228,8 @@ fn entered_inside(span: &Id) {
     });
 }
 
-/// A span is exited in detached work: if it was entered outside, it stays so.
+/// A span is exited in detached work. If the span was entered inside, this ends that enter. Otherwise it isn't entered
+/// again afterwards.
 #[cold]
 fn exited_inside(span: &Id) {
     with_left(|left| match left.iter().rposition(|it| it.0 == *span) {
@@ -238,8 +240,8 @@ fn exited_inside(span: &Id) {
 }
 
 thread_local! {
-    /// The tracked and adopted spans that are entered on this thread, innermost last, and for people who only log, all
-    /// spans. The callbacks of enter and exit write and read it. Empty outside such spans.
+    /// The tracked and adopted spans that are entered on this thread, innermost last. Without an OpenTelemetry layer,
+    /// all spans. The callbacks of enter and exit write and read it. Empty outside such spans.
     static ENTERED: RefCell<Vec<EnteredSpan>> = const { RefCell::new(Vec::new()) };
 
     /// The length of [`ENTERED`], which costs less to read.
@@ -253,12 +255,12 @@ pub(crate) fn is_any_entered() -> bool {
 }
 
 pub(crate) fn push(entered: EnteredSpan) {
-    // While the thread exits there is no stack, and the guard is dropped at once.
+    // While the thread exits there is no stack, so the guard is dropped at once.
     let _exiting = with_entered(|stack| stack.push(entered));
 }
 
-/// Removes a span that is exited, also one that was entered in a layer which is gone: it was reloaded since. Drop the result
-/// without a lock: detaching a `Context` may drop a span, which runs foreign code.
+/// Removes a span that is exited, even if it was entered in a layer that was reloaded since. Hold no lock while you
+/// drop the result: detaching a `Context` may drop a span, which runs foreign code.
 pub(crate) fn pop(span: SpanKey) -> Option<EnteredSpan> {
     with_entered(|stack| {
         let is_it = |entered: &EnteredSpan| entered.span == span;
@@ -272,7 +274,7 @@ pub(crate) fn pop(span: SpanKey) -> Option<EnteredSpan> {
     .flatten()
 }
 
-/// Whether a span is entered on this thread, and its scope attached.
+/// Whether a span is entered on this thread with its scope attached.
 pub(crate) fn is_entered(span: SpanKey) -> bool {
     let is_it = |it: &EnteredSpan| it.span == span && it.attached.is_some();
     with_entered(|stack| stack.iter().any(is_it)).unwrap_or(false)
@@ -287,8 +289,7 @@ pub(crate) fn adopted_scope(span: SpanKey) -> Option<Arc<Scope>> {
     with_entered(|stack| stack.iter().rev().find_map(adopted)).flatten()
 }
 
-/// The place inside the innermost span of a layer, and whether its scope is attached. `None`: the innermost span is another
-/// one.
+/// The place inside `span`, and whether its scope is attached. `None`: `span` isn't the innermost span of its layer.
 pub(crate) fn innermost(span: SpanKey) -> Option<(Place, bool)> {
     with_entered(|stack| {
         let innermost = stack.iter().rfind(|it| it.span.layer == span.layer)?;
@@ -298,8 +299,8 @@ pub(crate) fn innermost(span: SpanKey) -> Option<(Place, bool)> {
     .flatten()
 }
 
-/// Detaches the scope of the innermost span if that span is closed: its exit reached no layer, because the layer was replaced
-/// by none, or the subscriber was dropped.
+/// Detaches the scopes of innermost spans that are closed. No layer received their exit, because the layer was reloaded
+/// to `None` or the subscriber was dropped.
 #[cold]
 pub(crate) fn sweep() {
     let closed = || {

@@ -1,6 +1,6 @@
-//! The map of *tracked* and *adopted* spans of `tracing`: a layer attaches their scope whenever they are entered. Tracked spans
-//! are those that the OpenTelemetry layer doesn't know; adopted spans are explained in `scope/polled.rs`. The scope of any other
-//! span is found from its `Context`, which the OpenTelemetry layer activates.
+//! The map of *tracked* and *adopted* spans of `tracing`, by `tracing`'s span id. A layer attaches their scope whenever
+//! they are entered. Tracked spans are spans that the OpenTelemetry layer doesn't know. `scope/polled.rs` explains
+//! adopted spans. All other spans have their scope in their `Context`, which the OpenTelemetry layer activates.
 
 use crate::base::shards::{Shards, unique_number};
 use crate::scope::Scope;
@@ -11,7 +11,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-/// A span of `tracing`, by its id.
+/// Identifies a span of `tracing`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SpanKey {
     /// The number of the layer: all subscribers count their spans from 1.
@@ -27,7 +27,8 @@ impl SpanKey {
     };
 }
 
-/// A number that no other layer of this process has. An address wouldn't do: a future can remember a span of a layer that is gone.
+/// A unique number of a layer. An address isn't unique, because a future can refer to a span of a layer that was
+/// dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LayerNumber(u64);
 
@@ -37,7 +38,7 @@ impl Default for LayerNumber {
     }
 }
 
-/// Keys of two layers may have the same hash. They are different keys.
+/// Keys of two layers may have the same hash, but they aren't equal.
 impl Hash for SpanKey {
     #[inline]
     fn hash<H: Hasher>(&self, hasher: &mut H) {
@@ -45,13 +46,13 @@ impl Hash for SpanKey {
     }
 }
 
-/// The tracked and adopted spans, by `tracing`'s span ids. Written when such a span is created, adopted, or closed, and when
-/// `set_*` is called in it. Read when a span is entered. Empty if there is an OpenTelemetry layer, no span is filtered out
-/// for it, and every span is created in the session in which it is entered.
+/// The tracked and adopted spans. Written when such a span is created, adopted or closed, and when a `set_*` function
+/// is called in it. Read when a span is entered. Empty if there is an OpenTelemetry layer, no span is filtered out for
+/// it, and every span is created in the session in which it is entered.
 static TRACKED: Shards<SpanKey, TrackedSpan> = Shards::new();
 
-/// Whether the process has ever tracked a span, or polled a future in a session. Otherwise no span that is entered needs
-/// more than the OpenTelemetry layer does. Set by this file and by `scope/polled.rs`, read whenever a span is entered.
+/// Whether the process has ever tracked a span, or polled a future in a session. If not, the layer has nothing to do
+/// when a span is entered. Set by this file and by `scope/polled.rs`, and read whenever a span is entered.
 static IS_USED: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn set_used() {
@@ -67,17 +68,17 @@ pub(crate) fn is_used() -> bool {
 struct TrackedSpan {
     /// `None`: the OpenTelemetry layer knows the span, or it isn't known yet which scope the span inherits.
     scope: Option<Arc<Scope>>,
-    /// By the number of the future. Those of finished futures are removed once there are [`most`](Self::most).
+    /// By the number of the future. When there are [`most`](Self::most), adoptions of finished futures are removed.
     adoptions: BTreeMap<u64, Adoption>,
-    /// The number of adoptions at which those are removed.
+    /// The number of adoptions at which adoptions of finished futures are removed.
     most: usize,
-    /// The number of the future that adopted the span, in which it started.
+    /// The number of the future in which the span started, if this future adopted it.
     started_in: Option<u64>,
-    /// The span is in no trace. Spans directly inside are roots, linked to this span.
+    /// The span is an unexported session span. Spans directly inside are roots, linked to this other span.
     linked: Option<SpanContext>,
 }
 
-/// Tells futures apart. A clone is of the same future.
+/// Identifies a future. A clone identifies the same future.
 #[derive(Clone, Debug)]
 pub(crate) struct FutureId(Arc<u64>);
 
@@ -87,14 +88,14 @@ impl Default for FutureId {
     }
 }
 
-/// What has set the scope of a span.
+/// How the scope of a span was set.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum SetBy {
-    /// Spans or sessions outside.
+    /// By outer spans or sessions.
     Outside,
-    /// The fields of the span itself.
+    /// By the span's own fields.
     Fields,
-    /// `set_*` functions that were called in the span.
+    /// By `set_*` functions that were called in the span.
     Functions,
 }
 
@@ -103,7 +104,8 @@ pub(crate) enum SetBy {
 pub(crate) struct Adoption {
     /// The scope of the future.
     pub(crate) scope: Arc<Scope>,
-    /// The scope of the span at that time. What is set on the span later, outside the future, doesn't apply inside.
+    /// The scope of the span at that time. Values that are set on the span later, outside the future, don't apply
+    /// inside.
     pub(crate) own: Option<Arc<Scope>>,
     pub(crate) set_by: SetBy,
     /// The scope that applies inside the span.
@@ -139,7 +141,8 @@ pub(crate) fn may_track(span: SpanKey) -> bool {
     TRACKED.may_have(span)
 }
 
-/// Tracks a span, as long as the guard lives. If it is an unexported session span, spans directly inside are linked to `linked`.
+/// Tracks a span until the guard is dropped. For an unexported session span, `linked` is the span to link spans
+/// directly inside to.
 pub(crate) fn track(span: SpanKey, scope: Arc<Scope>, linked: Option<SpanContext>) -> TrackedGuard {
     let tracked = TrackedSpan {
         scope: Some(scope),
@@ -150,7 +153,7 @@ pub(crate) fn track(span: SpanKey, scope: Arc<Scope>, linked: Option<SpanContext
     TrackedGuard(span)
 }
 
-/// The span that spans directly inside an unexported one are linked to. `None`: the span is exported, or filtered out.
+/// The span to link spans directly inside an unexported session span to. `None`: the span is exported or filtered out.
 pub(crate) fn linked(span: SpanKey) -> Option<SpanContext> {
     TRACKED.read(span, |it| it.linked.clone())
 }
@@ -189,7 +192,7 @@ pub(crate) fn is_unresolved(span: SpanKey) -> bool {
         .is_some()
 }
 
-/// A future adopts a span. The guard of the first future is the one to keep.
+/// Records that a future adopts a span. Keep the guard of the first future, and forget the others.
 pub(crate) fn adopt(
     span: SpanKey,
     future: &FutureId,
@@ -220,8 +223,8 @@ pub(crate) fn other_adoptions(span: SpanKey, future: &FutureId) -> Vec<Adoption>
     TRACKED.read(span, others).unwrap_or_default()
 }
 
-/// Whether a span started in a future that adopted it: it is exported with the session of that future, as long as it isn't
-/// entered in another one.
+/// Whether a span started in a future that adopted it. The span is then exported with the session of this future,
+/// unless it is entered in another session.
 pub(crate) fn is_exported(span: SpanKey) -> bool {
     TRACKED.read(span, |it| it.started_in).is_some()
 }
@@ -231,7 +234,7 @@ pub(crate) fn started_in(span: SpanKey, future: &FutureId) -> bool {
     TRACKED.read(span, |it| it.started_in) == Some(*future.0)
 }
 
-/// Replaces the scope of a span, or what one future has adopted it with.
+/// Replaces the scope of a span, or the adoption by one future.
 fn insert(span: SpanKey, tracked: TrackedSpan) {
     set_used();
     TRACKED.insert_or(span, tracked, |there, mut new| {
@@ -242,7 +245,8 @@ fn insert(span: SpanKey, tracked: TrackedSpan) {
         let Some((future, adoption)) = new.adoptions.pop_first() else {
             return Some(new);
         };
-        // A future that has entered the span meanwhile must be found when the span has started.
+        // Keep the adoptions of all futures while the span starts: `other_adoptions` must find futures that have
+        // entered the span meanwhile.
         let is_starting = new.started_in.is_some();
         if there.adoptions.len() >= there.most && !is_starting {
             let all = std::mem::take(&mut there.adoptions).into_iter();

@@ -27,11 +27,12 @@ pub(crate) struct Details {
     encoded: EncodedOnce,
 }
 
-/// The most tags, metadata keys and attributes of a session, each. Every span exports all of them, and the SDK keeps no
-/// more attributes on a span by default. Code that adds one in each turn of a long conversation would exceed any limit.
+/// The limit for the tags, the metadata keys and the attributes of a session. Every span exports all of them, and by
+/// default the SDK keeps at most 128 attributes of a span. Without a limit, code that adds a value in each turn makes
+/// the spans of a long conversation larger and larger.
 const MOST: usize = 128;
 
-/// Adds a value to a list. False if it is dropped, because the list is full.
+/// Adds a value to a list. If the list is full, drops the value and returns false.
 fn add<T>(list: &mut Vec<T>, value: T) -> bool {
     let fits = list.len() < MOST;
     if fits {
@@ -40,7 +41,7 @@ fn add<T>(list: &mut Vec<T>, value: T) -> bool {
     fits
 }
 
-/// Methods that return `false` have dropped a value: there were [`MOST`] already.
+/// Methods return `false` if they dropped a value because there were [`MOST`] already.
 impl Details {
     pub(crate) fn set_metadata(&mut self, key: &str, value: Json) -> bool {
         match self.metadata.iter_mut().find(|(own, _)| own == key) {
@@ -84,8 +85,8 @@ impl Details {
         }
     }
 
-    /// These details inside `outer`, whose parts in `cleared` are not inherited. Metadata and attributes are
-    /// merged by key, tags are joined, and every other value is inherited separately.
+    /// Merges these details into `outer` without its parts in `cleared`. Metadata and attributes are merged by key,
+    /// tags are joined, and each other value is inherited if it is missing.
     fn inside(&self, outer: &Self, cleared: Parts) -> Self {
         let mut all = outer.clone();
         all.clear(cleared);
@@ -109,21 +110,21 @@ impl Details {
         *self == Self::default()
     }
 
-    /// Changes a copy if others share the details.
+    /// Copy-on-write update.
     pub(crate) fn change(this: &mut Option<Arc<Self>>, change: impl FnOnce(&mut Self)) {
         let details = Arc::make_mut(this.get_or_insert_default());
         details.encoded = EncodedOnce::default();
         change(details);
     }
 
-    /// The values as OpenInference's attributes, made once.
+    /// The values as OpenInference attributes, encoded once.
     #[inline]
     pub(crate) fn encoded(&self) -> &[KeyValue] {
         self.encoded.plain.get_or_init(|| self.encode())
     }
 
-    /// The same, redacted with `redact`, by the provider with this number. They are made once for the first
-    /// provider that asks, and each time for others.
+    /// The attributes after `redact`, for the provider with this number. They are cached for the first provider only;
+    /// for any other provider, each call encodes them again.
     #[inline]
     pub(crate) fn redacted(&self, number: u64, redact: impl Fn(&mut Self)) -> Cow<'_, [KeyValue]> {
         let encode = || {
@@ -157,7 +158,7 @@ impl Details {
     }
 }
 
-/// `inner` inside `outer`, whose parts in `cleared` are not inherited.
+/// Merges `inner` into `outer` without the parts of `outer` in `cleared`.
 pub(crate) fn merged(
     outer: Option<&Arc<Details>>,
     inner: Option<&Arc<Details>>,
@@ -173,8 +174,8 @@ pub(crate) fn merged(
     (!merged.is_empty()).then(|| Arc::new(merged))
 }
 
-/// Caches the encoded values: plain, and as the first provider that redacts exports them. The cache is no part
-/// of the value: clones start with an empty one, and any two are equal.
+/// Caches the encoded values: plain, and redacted for the first provider that redacts. The cache isn't part of the
+/// value: clones start with an empty one, and any two caches are equal.
 #[derive(Default)]
 struct EncodedOnce {
     plain: OnceLock<Box<[KeyValue]>>,
@@ -205,7 +206,7 @@ pub(crate) fn object(entries: &Entries) -> String {
     String::from_utf8(json).unwrap_or_default()
 }
 
-/// The entries of the text of a JSON object. `serde_json`'s own map would sort them.
+/// Parses a JSON object into its entries. Not with `serde_json`'s own map, which would sort them.
 pub(crate) fn entries(object: &str) -> Option<Entries> {
     struct InOrder;
 
@@ -227,17 +228,17 @@ pub(crate) fn entries(object: &str) -> Option<Entries> {
     Some(entries)
 }
 
-/// A tag obeys the rule of ids.
+/// Checks and trims a tag. Tags follow the rules for ids.
 pub(crate) fn tag(text: &str) -> Result<StringValue, ErrorKind> {
     Ok(shared(Id::check(text)?))
 }
 
-/// A text that spans share.
+/// Copies a text once, so that spans share it.
 pub(crate) fn shared(text: &str) -> StringValue {
     Arc::<str>::from(text).into()
 }
 
-/// The tags that a field contains: a list in the form of `?` or JSON, or text with commas.
+/// Parses the tags in a field: a list in the form of `?` or JSON, or text with commas.
 pub(crate) fn tags(text: &str) -> Result<Vec<StringValue>, ErrorKind> {
     let text = trimmed(text);
     let list = text.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
@@ -256,7 +257,7 @@ pub(crate) fn tags(text: &str) -> Result<Vec<StringValue>, ErrorKind> {
         false
     });
     let tags = elements.filter_map(|element| match plain_text(element.trim()) {
-        // In a list of options.
+        // A missing value in a list of options.
         Cow::Borrowed("None") => None,
         Cow::Borrowed(text) => {
             let json: Option<String> = serde_json::from_str(text).ok();

@@ -8,16 +8,16 @@ use std::fmt::{self, Display};
 use std::sync::Arc;
 use uuid::Uuid;
 
-/// An id that obeys the rule of [`Session::new`](crate::Session::new). The crate keeps ids in this type only.
+/// A valid id: see [`Session::new`](crate::Session::new). The crate keeps ids in this type only.
 #[derive(Clone)]
 pub(crate) struct Id {
     text: Arc<str>,
-    /// Made when a provider first exports the id, and shared by all clones. The cache keeps the provider's key
+    /// Computed when a provider first exports the id, and shared by all clones. The cache keeps the provider's key
     /// alive and compares it by address, so no other key can get the same address.
     #[cfg(feature = "hash")]
     hash: Arc<OnceLock<(Arc<Mac>, Arc<str>)>>,
-    /// Code of this process didn't set the id explicitly: it is the default session's, comes from headers, or
-    /// from a span that is an opener only by the default name. It travels with the id and isn't compared.
+    /// The id was set implicitly: it is the id of the default session, comes from headers, or from a span that is an
+    /// opener only because of its default name. Clones keep the flag, and `==` ignores it.
     is_replaceable: bool,
 }
 
@@ -28,8 +28,7 @@ impl Id {
         Self::check(text).map(Self::unchecked)
     }
 
-    /// An id that code of this process didn't choose: a field, a header, a client or the environment sets it. It isn't a
-    /// placeholder.
+    /// Checks an id from a field, a header, a client or the environment, where placeholders for missing values occur.
     #[inline]
     pub(crate) fn received(text: &str) -> Result<Self, ErrorKind> {
         match is_placeholder(text) {
@@ -42,7 +41,7 @@ impl Id {
         Ok(Self::new(&id.to_string())?)
     }
 
-    /// A new id. Ids sort by the time at which they were made.
+    /// Generates an id. Ids sort by creation time.
     pub(crate) fn generate() -> Self {
         let mut text = Uuid::encode_buffer();
         Self::unchecked(Uuid::now_v7().as_hyphenated().encode_lower(&mut text))
@@ -57,7 +56,7 @@ impl Id {
         }
     }
 
-    /// The trimmed text, if it obeys the rule.
+    /// Returns the trimmed text if it is a valid id.
     pub(crate) fn check(text: &str) -> Result<&str, ErrorKind> {
         let text = trimmed(text);
         if text.is_empty() {
@@ -71,7 +70,7 @@ impl Id {
         }
     }
 
-    /// The same id. An id that is set implicitly replaces it.
+    /// Marks the id as set implicitly, so that another implicit id may replace it.
     pub(crate) fn replaceable(mut self) -> Self {
         self.is_replaceable = true;
         self
@@ -90,7 +89,7 @@ impl Id {
         &self.text
     }
 
-    /// The text itself, shared: an exported attribute copies no bytes.
+    /// Shares the text, so that an exported attribute copies no bytes.
     pub(crate) fn shared(&self) -> Arc<str> {
         self.text.clone()
     }
@@ -101,7 +100,7 @@ pub(crate) type Mac = hmac::Hmac<sha2::Sha256>;
 
 #[cfg(feature = "hash")]
 impl Id {
-    /// The hash with this key. The id keeps the hash with the first key that it is asked for.
+    /// Hashes the id with this key. The id caches the hash for the first key only.
     #[inline]
     pub(crate) fn hash(&self, key: &Arc<Mac>) -> Arc<str> {
         let first = || (key.clone(), hash(key, self.as_str()));
@@ -187,7 +186,7 @@ pub(crate) fn is_struct(text: &str) -> bool {
         && (text.ends_with(')') && has_fields("(") || text.ends_with('}') && has_fields(" {"))
 }
 
-/// The string that `text` is the `Debug` form of.
+/// Parses the `Debug` form of a string.
 fn unquoted(text: &str) -> Option<String> {
     let inside = text.strip_prefix('"')?.strip_suffix('"')?;
     let mut plain = String::with_capacity(inside.len());
@@ -217,7 +216,7 @@ fn unquoted(text: &str) -> Option<String> {
 /// Texts that other languages and formats write for a missing value.
 const PLACEHOLDERS: [&str; 6] = ["None", "null", "undefined", "nil", "NaN", "[object Object]"];
 
-/// Whether `text` stands for a missing value.
+/// Whether `text` is a placeholder for a missing value.
 pub(crate) fn is_placeholder(text: &str) -> bool {
     // Nearly every id starts with another letter.
     let may_be =
@@ -239,7 +238,7 @@ fn has_id_that(text: &str, condition: impl FnOnce(&str) -> bool) -> bool {
     Id::check(&plain_text(text)).is_ok_and(|id| !is_placeholder(id) && condition(id))
 }
 
-/// Whether an attribute with this text contains a value that is no id: neither blank nor a placeholder.
+/// Whether an attribute with this text contains an invalid id. Blank texts count as missing, not as invalid.
 pub(crate) fn is_invalid(text: &str) -> bool {
     Id::check(&plain_text(text)).is_err_and(|error| error != ErrorKind::Blank)
 }
@@ -282,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_one_debug_string_stays_as_it_is() {
+    fn text_that_is_not_one_debug_string_stays_unchanged() {
         for text in [
             "chat-42",
             "\"",

@@ -1,27 +1,27 @@
-//! The parts of a session, the keys of the attributes that contain them, and key filters: cheap pre-checks of keys. The
-//! private names are the further keys and span names that the application registers.
+//! The parts of a session, the keys of the attributes that contain them, and key filters: cheap pre-checks of keys.
+//! The private names are further keys and span names that the application registers.
 //!
-//! Source: OpenInference's semantic conventions, "Context Attributes", where nothing else is named.
+//! Source, unless a comment names another one: OpenInference's semantic conventions, "Context Attributes".
 
 use opentelemetry::{Key, KeyValue};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock};
 
-/// Declares the keys that the crate itself writes, each twice: as a constant, to compare texts with, and in
-/// [`ours`], to write.
+/// Declares each key that the crate writes twice: as a constant, for comparing texts, and as a static in [`ours`],
+/// for writing.
 ///
-/// The text in [`ours`] has an address of its own, so [`is_ours`] can tell who wrote an attribute. A literal
-/// would not do: the compiler and the linker may give equal constants one address, and an author's
-/// `"metadata"` is such a constant. Rust also lets a literal share the storage of an immutable static with the
-/// same bytes. So the static ends in one more byte that no text contains: linkers merge equal constants and
+/// [`is_ours`] compares addresses to tell whether the crate or the span's author wrote an attribute, so each text in
+/// [`ours`] needs a unique address. A literal has none: the compiler and the linker may give equal constants one
+/// address, such as an author's `"metadata"`. Rust also lets a literal share the storage of an immutable static with
+/// the same bytes. So each static ends with one more byte that no text contains. Linkers merge equal constants and
 /// common ends, never a common beginning.
 macro_rules! written_keys {
     ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
         $($(#[$doc])* pub(crate) const $name: &str = $text;)*
 
-        /// The keys as the crate writes them on spans. Nobody else's keys have these addresses.
+        /// The keys that the crate writes on spans. No other key has these addresses.
         ///
-        /// They are statics, because Clippy 1.95 panics where it compares a constant that points to a static.
+        /// They are statics, because Clippy 1.95 panics when it compares a constant that points to a static.
         pub(crate) mod ours {
             $(pub(crate) static $name: &str = {
                 static BYTES: [u8; $text.len() + 1] =
@@ -40,7 +40,7 @@ written_keys! {
     SESSION_ID = "session.id";
     /// The user of the conversation.
     USER_ID = "user.id";
-    /// In place of the user's id, where it is hashed. Source: OpenTelemetry's semantic conventions.
+    /// Replaces the user id if a provider hashes it. Source: OpenTelemetry's semantic conventions.
     USER_HASH = "user.hash";
     /// One JSON object.
     METADATA = "metadata";
@@ -56,8 +56,8 @@ pub(crate) const PROMPT_TEMPLATE_VERSION: &str = "llm.prompt_template.version";
 /// One JSON object.
 pub(crate) const PROMPT_TEMPLATE_VARIABLES: &str = "llm.prompt_template.variables";
 
-/// A plain attribute beside the dotted key makes Phoenix lose the session: both are one path in the
-/// nested attributes that it stores.
+/// If a span has a plain attribute `session` beside `session.id`, Phoenix loses the session: it stores nested
+/// attributes, and both keys have one path there.
 pub(crate) const PLAIN_SESSION: &str = "session";
 pub(crate) const PLAIN_SESSION_RENAMED: &str = "session.name";
 pub(crate) const PLAIN_USER: &str = "user";
@@ -81,11 +81,11 @@ pub(crate) const VALUE_KEYS: [&str; 7] = [
     PROMPT_TEMPLATE_VARIABLES,
 ];
 
-/// Further keys that spans look at: they are renamed, consumed on openers, or stand for the user.
+/// Further keys that spans check: they rename the attribute, consume it on openers, or identify the user by it.
 pub(crate) const FURTHER_KEYS: [&str; 4] = [USER_HASH, PLAIN_SESSION, PLAIN_USER, ID];
 
-/// The keys that spans look at where nothing is redacted. There, [`USER_HASH`] is only written as an attribute of a session
-/// from headers, and spans with such attributes look at every key.
+/// The keys that spans check if the provider redacts nothing. Then [`USER_HASH`] is only an attribute of a session
+/// from headers, and spans with such attributes check every key.
 pub(crate) const OURS: KeyFilter =
     KeyFilter::of(&VALUE_KEYS).and_all(&[PLAIN_SESSION, PLAIN_USER, ID]);
 
@@ -97,8 +97,8 @@ pub(crate) fn is_ours(key: &Key, ours: &'static str) -> bool {
     std::ptr::eq(key.as_str().as_ptr(), ours.as_ptr())
 }
 
-/// A set of keys, reduced to their lengths and to their last letters by length. It rejects nearly every
-/// other key, and each field and attribute of each span passes it, so it compares no text.
+/// A key filter: the lengths of a set of keys, and their last letters by length. It checks each field and attribute
+/// of each span, so it rejects nearly every other key without comparing texts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KeyFilter {
     lengths: u64,
@@ -137,7 +137,7 @@ impl KeyFilter {
         self.lengths & Self::length(key) != 0 && self.end_may_match(key)
     }
 
-    // A function of its own, so that the compiler reads the text only where the length is right.
+    // A separate function, so that the compiled code reads the text only if the length matches.
     #[cold]
     fn end_may_match(self, key: &str) -> bool {
         self.ends & Self::end(key) != 0
@@ -156,11 +156,11 @@ impl KeyFilter {
     }
 }
 
-/// A part of a session: [`Session::without`](crate::Session::without) stops its inheritance.
+/// A part of a session, for [`Session::without`](crate::Session::without).
 ///
 /// Each part is inherited separately. Inside another session, metadata and attributes are merged by key, tags are
-/// joined, and of all other values the inner one wins. This concerns sessions only. If a span has your own attribute
-/// with the same key, such as `metadata`, that attribute replaces the session's on the span.
+/// joined, and the inner session wins for all other values. A span's own attribute with the same key, such as
+/// `metadata`, replaces the session's value on this span.
 ///
 /// ```
 /// use tracing_session::{Session, current_session, session::Part};
@@ -174,9 +174,9 @@ impl KeyFilter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Part {
-    /// The session's id.
+    /// The session id.
     Session,
-    /// The user's id.
+    /// The user id.
     User,
     /// All metadata.
     Metadata,
@@ -184,7 +184,7 @@ pub enum Part {
     Tags,
     /// The prompt template, its version and its variables.
     PromptTemplate,
-    /// All [attributes](crate::Session::with_attribute) of your own.
+    /// All of your own [attributes](crate::Session::with_attribute).
     Attributes,
 }
 
@@ -218,7 +218,7 @@ impl Parts {
     }
 }
 
-/// Which of the two ids of a session.
+/// Selects one of the two ids of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum IdKind {
     Session,
@@ -246,9 +246,9 @@ pub(crate) enum NameOf {
     Span,
 }
 
-/// The names that layers of this process are configured with, and the keys of dialects that are not built in. Layers and
-/// dialects write it when they are configured. Every provider that redacts reads it when a key passes the filter.
-/// Empty where only the built-in names and dialects are used.
+/// The names that layers of this process are configured with, and the keys of dialects that are not built in. Layers
+/// and dialects write it when they are configured. Providers that redact read it when a key passes the filter. Empty
+/// if only the built-in names and dialects are used.
 static PRIVATE_NAMES: RwLock<Vec<(NameOf, String, IdKind)>> = RwLock::new(Vec::new());
 
 pub(crate) fn register(of: NameOf, name: &str, kind: IdKind) {
@@ -256,8 +256,8 @@ pub(crate) fn register(of: NameOf, name: &str, kind: IdKind) {
         .write()
         .unwrap_or_else(PoisonError::into_inner);
     let added = (of, name.to_owned(), kind);
-    // A program may configure layers again and again: the list grows by new names only. It has no limit, because the ids
-    // under a name that is left out would not be redacted.
+    // A program may configure many layers, so the list grows by new names only. It has no limit, because ids under a
+    // missing name wouldn't be redacted.
     if !names.contains(&added) {
         add_to_filter(name);
         names.push(added);
@@ -282,12 +282,11 @@ pub(crate) fn id_field_kind(span: &str) -> Option<IdKind> {
     }
 }
 
-/// A key filter: nearly every key is not private, and each attribute of each span of a provider that redacts is
-/// checked.
+/// A key filter for providers that redact: they check each attribute of each span, and nearly no key is private.
 ///
 /// It has one word per length of a key, with a bit for each first letter. [`add_to_filter`] adds the keys that a
-/// provider of the process redacts, the names in [`PRIVATE_NAMES`], and the keys that spans look at anyway.
-/// Empty until a provider redacts, or a name is registered.
+/// provider of the process redacts, the names in [`PRIVATE_NAMES`], and the keys that spans check anyway. Empty until
+/// a provider redacts, or a name is registered.
 static FILTER: [AtomicU32; 64] = [const { AtomicU32::new(0) }; 64];
 
 /// The place of a key in [`FILTER`].
@@ -302,7 +301,7 @@ pub(crate) fn add_to_filter(key: &str) {
     FILTER[length].fetch_or(first, Ordering::Relaxed);
 }
 
-/// False if an attribute with this key is certainly neither private, nor one that spans look at.
+/// False if a key is certainly neither private nor one that spans check.
 #[inline(always)]
 pub(crate) fn may_matter(key: &str) -> bool {
     let (length, first) = place(key);

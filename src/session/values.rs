@@ -10,7 +10,7 @@ use opentelemetry::{KeyValue, StringValue, Value};
 use serde_json::Value as Json;
 
 impl Session {
-    /// The metadata with this key.
+    /// Returns the metadata value with this key.
     ///
     /// ```
     /// # use tracing_session::Session;
@@ -23,7 +23,7 @@ impl Session {
         Some(metadata.find(|(own, _)| *own == key)?.1)
     }
 
-    /// All metadata, in the order in which it was set.
+    /// Returns all metadata entries, in the order in which you set them.
     ///
     /// ```
     /// # use tracing_session::Session;
@@ -38,7 +38,7 @@ impl Session {
         metadata.map(|(key, value)| (key.as_str(), value))
     }
 
-    /// The tags, in the order in which they were set.
+    /// Returns the tags, in the order in which you set them.
     ///
     /// ```
     /// # use tracing_session::Session;
@@ -49,7 +49,7 @@ impl Session {
         tags.map(StringValue::as_str)
     }
 
-    /// The prompt template.
+    /// Returns the prompt template.
     ///
     /// ```
     /// # use tracing_session::Session;
@@ -60,7 +60,7 @@ impl Session {
         Some(self.details.as_ref()?.template.as_ref()?.as_str())
     }
 
-    /// The version of the prompt template.
+    /// Returns the version of the prompt template.
     ///
     /// ```
     /// # use tracing_session::Session;
@@ -70,7 +70,7 @@ impl Session {
         Some(self.details.as_ref()?.template_version.as_ref()?.as_str())
     }
 
-    /// The variables of the prompt template: a JSON object.
+    /// Returns the variables of the prompt template: a JSON object.
     ///
     /// ```
     /// # use tracing_session::Session;
@@ -80,7 +80,7 @@ impl Session {
         self.details.as_ref()?.template_variables.as_ref()
     }
 
-    /// Your own attribute with this key, set by [`with_attribute`](Self::with_attribute).
+    /// Returns your own attribute with this key, which you set with [`with_attribute`](Self::with_attribute).
     ///
     /// ```
     /// # use tracing_session::Session;
@@ -93,9 +93,10 @@ impl Session {
         Some(&attributes.find(|it| it.key.as_str() == key)?.value)
     }
 
-    /// All values of the session as OpenInference's attributes, for your own spans, logs and requests. They are
-    /// neither redacted nor mapped to a [`Dialect`](crate::Dialect): [`Privacy`](crate::Privacy) belongs to a tracer provider,
-    /// and dialects belong to exporters.
+    /// Returns all values as OpenInference attributes, for your own spans, logs and requests.
+    ///
+    /// The values aren't redacted, and the keys aren't mapped to a [`Dialect`](crate::Dialect):
+    /// [`Privacy`](crate::Privacy) belongs to a tracer provider, and dialects belong to exporters.
     ///
     /// ```
     /// use tracing_session::{Session, current_session};
@@ -135,7 +136,8 @@ impl Session {
         self
     }
 
-    /// The same, if `change` returns true: the session has room for the new values.
+    /// Like [`change`](Self::change), but an error if `change` returns false: the session has no room for the new
+    /// values.
     pub(crate) fn change_if_fits(
         self,
         change: impl FnOnce(&mut Details) -> bool,
@@ -146,7 +148,7 @@ impl Session {
             .ok_or_else(|| ErrorKind::TooMany.into())
     }
 
-    /// This session, with the values of `other` where it has none.
+    /// Fills missing values of this session with those of `other`.
     pub(crate) fn or(self, other: Session) -> Self {
         let cleared = self.cleared;
         let all = self.uncleared().inside(&other);
@@ -168,7 +170,7 @@ impl Session {
         }
     }
 
-    /// The same values for a place where no outer session is left to clear values of.
+    /// Drops `cleared` and `is_exact`, which have no use after all outer sessions are merged in.
     pub(crate) fn uncleared(mut self) -> Self {
         self.cleared = Parts::default();
         self.is_exact = false;
@@ -184,7 +186,7 @@ impl Session {
         set.fold(self.cleared, |shadows, kind| shadows.with(kind.part()))
     }
 
-    /// The same session without attributes of [`with_attribute`](Self::with_attribute).
+    /// Removes the attributes of [`with_attribute`](Self::with_attribute).
     pub(crate) fn without_attributes(self) -> Self {
         let details = self.details.as_ref();
         match details.is_some_and(|it| !it.attributes.is_empty()) {
@@ -193,13 +195,13 @@ impl Session {
         }
     }
 
-    /// The same session. An id that is set implicitly replaces its id.
+    /// Lets implicit ids replace the session id: see [`Id::replaceable`].
     pub(crate) fn replaceable(mut self) -> Self {
         self.id = self.id.map(Id::replaceable);
         self
     }
 
-    /// Whether it has no value.
+    /// Whether no value is set.
     pub(crate) fn is_empty(&self) -> bool {
         self.id.is_none() && self.user_id.is_none() && self.details.is_none()
     }

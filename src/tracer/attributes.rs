@@ -1,8 +1,8 @@
-//! The attributes of one span: those that its author set, and those of its scope that it lacks.
+//! The attributes of one span: those that its author sets, and those that it inherits from its scope.
 //!
-//! An attribute that the span's author set stays where it is, so that samplers and span processors see it.
-//! The fields of an opener are syntax of this crate: an id is written once under its key, at the start if a
-//! field has set it by then; metadata and tags are written at the end.
+//! An author's attribute stays in its place, so that samplers and span processors see it. The fields of an opener are not
+//! exported themselves: an id is written once under its key, when the span starts if a field has set it, and otherwise when
+//! the span ends. Metadata and tags are written when the span ends.
 
 use crate::base::diagnostic;
 use crate::base::error::ErrorKind;
@@ -25,15 +25,15 @@ use std::sync::Arc;
 pub(crate) struct SpanAttributes {
     /// The scope that the span is in.
     pub(super) scope: Option<Arc<Scope>>,
-    /// The fields of the span set values of its scope.
+    /// If the span is an opener: its fields set values of its scope.
     pub(super) opener: Option<Arc<Opener>>,
     redaction: Option<Arc<Redaction>>,
     renames_plain: bool,
-    /// The scope has keys that the application chose, so no filter knows them.
+    /// The scope has keys that the application chose, which no key filter contains.
     checks_every_key: bool,
     /// The ids that the span has already.
     pub(super) ids: Parts,
-    /// The id that the field `id` of this span holds, where values are redacted.
+    /// The kind of id in the field `id` of this span, if values are redacted.
     id_field_kind: Option<IdKind>,
     pub(super) counted: Option<Counted>,
     pub(super) more: Option<Box<More>>,
@@ -45,11 +45,11 @@ pub(super) struct More {
     /// The keys of the scope that the span has already, except ids. Each once, however often they are set, and no other
     /// keys: a span may live long.
     keys: Vec<Key>,
-    /// The values that `mark_trace` set on a span below.
+    /// The values of a `mark_trace` in a descendant.
     pub(super) marked: Session,
-    /// So are its ancestors.
+    /// `mark_trace` has marked the ancestors of the span too.
     pub(super) with_ancestors: bool,
-    /// Fields that hold no id, by kind. They are exported if the span ends without an id.
+    /// Fields whose value isn't an id, by kind. They are exported if the span ends without an id.
     invalid: [Option<KeyValue>; 2],
     /// A future has adopted the span.
     pub(super) adopted: Option<Adopted>,
@@ -130,7 +130,7 @@ impl SpanAttributes {
         self.checks_every_key |= opener.as_ref().is_some_and(|it| it.fields.have_details());
         let attributes = builder.attributes.get_or_insert_default();
         let mut rewritten = Parts::default();
-        // From the last to the first: of the values of a field, the last one counts.
+        // From the last to the first, because the last value of a field counts.
         let (mut end, mut any_removed) = (attributes.len(), false);
         while let Some(at) = attributes[..end]
             .iter()
@@ -140,7 +140,7 @@ impl SpanAttributes {
             let attribute = &mut attributes[at];
             let field = self.id_field(attribute.key.as_str());
             let is_kept = match field.map(|kind| (kind, self.recorded(kind, attribute))) {
-                // Recorded before the last value.
+                // A value that was recorded before the last one.
                 Some((kind, _)) if self.ids.have(kind.part()) => false,
                 Some((kind, Some(form))) => {
                     self.ids = self.ids.with(kind.part());
@@ -159,7 +159,7 @@ impl SpanAttributes {
             }
         }
         if any_removed {
-            // All at once: there can be very many.
+            // Remove all at once, because there can be very many.
             attributes.retain(|it| !std::ptr::eq(it.key.as_str(), REMOVED));
         }
         let Some(opener) = opener else { return };
@@ -175,7 +175,7 @@ impl SpanAttributes {
         opener.start_with(self.ids);
     }
 
-    /// False if an attribute with this key certainly stays as it is, and is none of the scope's.
+    /// False if an attribute with this key certainly stays unchanged, and the scope has no such key.
     #[inline(always)]
     pub(crate) fn may_matter(&self, key: &Key) -> bool {
         self.checks_every_key
@@ -215,7 +215,7 @@ impl SpanAttributes {
         true
     }
 
-    /// The span has an attribute with this key.
+    /// Remembers that the span has an attribute with this key.
     pub(super) fn add_key(&mut self, key: &Key) {
         if !self.has(key.as_str()) {
             self.more().keys.push(key.clone());

@@ -1,4 +1,4 @@
-//! Counts the spans that end in a session and those that don't, by the place in the code that creates them: see
+//! Counts the spans that end in a session and in none, for each place in the code that creates spans: see
 //! [`SessionTracerProvider::with_coverage`](crate::SessionTracerProvider::with_coverage).
 //!
 //! A span finds its row when it starts, and adds one to it when it ends. There is a row for each callsite of each
@@ -17,13 +17,13 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
 /// The rows by their numbers. [`new_row`] adds them. Empty while no provider has coverage.
 static ROWS: [OnceLock<Row>; MOST_ROWS + 1] = [const { OnceLock::new() }; MOST_ROWS + 1];
-/// The numbers of the rows by key, a hash table with open addressing. A slot contains the higher bits of the key, and the number in
-/// the lowest ones. [`new_row`] writes it. Reading takes no lock.
+/// The row numbers by key: a hash table with open addressing. A slot contains the high bits of the key, and the row number in
+/// the low bits. [`new_row`] writes it. Reading takes no lock.
 static SLOTS: [AtomicU64; SLOT_COUNT] = [const { AtomicU64::new(0) }; SLOT_COUNT];
-/// The number of rows. Whoever adds a row holds the lock.
+/// The number of rows. [`new_row`] holds the lock while it adds a row.
 static ROW_COUNT: Mutex<u16> = Mutex::new(0);
 
-/// The most places that are counted by themselves. All others are counted in one further row.
+/// The maximum number of places with their own row. One more row counts all others.
 const MOST_ROWS: usize = 1_024;
 /// Twice as many as rows, so that probing ends soon. A power of two.
 const SLOT_COUNT: usize = 2 * MOST_ROWS;
@@ -41,7 +41,7 @@ pub(crate) struct Counters {
     is_printed: AtomicBool,
 }
 
-/// The same for one tracer.
+/// The coverage of one tracer.
 #[derive(Debug)]
 pub(crate) struct TracerCounters {
     provider: u64,
@@ -85,7 +85,7 @@ pub(super) enum Ending {
     InNone,
 }
 
-/// In place of a row's number: the span writes its reason.
+/// Replaces the row number: the span writes its reason.
 const EXPLAINS: NonZeroU16 = NonZeroU16::MAX;
 
 /// The key of the attribute with the reason, for the test kit. The attributes of a captured span don't contain it.
@@ -362,7 +362,7 @@ impl Counted {
     }
 }
 
-/// Why a span is in no session that starts under `parent`, in no scope.
+/// The reason why a span that starts under `parent`, in no scope, is in no session.
 #[cold]
 fn reason(parent: &Context, is_root: bool) -> Reason {
     let span = parent.span();

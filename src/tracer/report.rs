@@ -1,4 +1,4 @@
-//! The coverage as a value, and as a text.
+//! The coverage report: a value that you can read and print.
 
 use crate::scope::bridge;
 use opentelemetry::trace::{
@@ -8,10 +8,10 @@ use opentelemetry::trace::{
 use opentelemetry::{Context, global};
 use std::fmt;
 
-/// Spans that have ended, in a session and in none: see
+/// Counts the spans that have ended in a session and in none: see
 /// [`SessionTracerProvider::coverage`](crate::SessionTracerProvider::coverage).
 ///
-/// `Display` lists the spans that are in no session by the likely reason, with a cure. It contains no id.
+/// `Display` lists the spans in no session by their likely reason, with a fix. It prints no ids.
 ///
 /// ```
 /// # use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -28,7 +28,7 @@ pub struct Coverage {
     is_global_unwrapped: bool,
 }
 
-/// The spans of one place in the code.
+/// The counts of the spans that one place in the code creates.
 ///
 /// ```
 /// use tracing_session::tracer::{Coverage, CoverageRow};
@@ -45,22 +45,22 @@ pub struct CoverageRow {
     pub span: String,
     /// The name of the tracer.
     pub instrumentation_scope: String,
-    /// The file of the callsite. `None`: the span wasn't created with `tracing`, or the OpenTelemetry layer was made with
+    /// The file of the callsite. `None` if the span wasn't created with `tracing`, or if the OpenTelemetry layer has
     /// `with_location(false)`.
     pub file: Option<String>,
     /// The line of the callsite.
     pub line: Option<u32>,
     /// The number of spans that ended in a session.
     pub covered: u64,
-    /// The number of spans that ended in none, by the likely reason.
+    /// The number of spans that ended in no session, by likely reason.
     pub missing: Vec<(Reason, u64)>,
-    /// The number of the spans in a session that set another one than they inherited.
+    /// The number of spans that inherited a session and set another one. `covered` includes them.
     pub replacing: u64,
-    /// The number of spans that the sampler dropped. They aren't exported, and aren't counted elsewhere.
+    /// The number of spans that the sampler dropped. The other counts don't include them.
     pub not_sampled: u64,
 }
 
-/// The likely reason why spans are in no session. `Display` describes it, with a cure.
+/// The likely reason why a span is in no session. `Display` describes the reason and a fix.
 ///
 /// ```
 /// use tracing_session::tracer::Reason;
@@ -71,17 +71,17 @@ pub struct CoverageRow {
 #[non_exhaustive]
 #[repr(u8)]
 pub enum Reason {
-    /// The span is a root, and no session applied where it was created, such as in a spawned task.
+    /// The span is a root, and there was no current session when it was created, for example in a spawned task.
     RootOutside,
-    /// The span was created with `parent: None`, or under an empty `Context`, where a session applied.
+    /// The span was created inside a session, but with `parent: None` or under an empty `Context`.
     ParentNone,
-    /// The span was created before the session that applied where it started.
+    /// The span was created before its session was attached, or under another `Context`.
     CreatedBefore,
     /// The span continues a trace from headers that contain no session.
     HeadersWithout,
-    /// The span inherits from a span in no session.
+    /// The parent of the span is in no session.
     ParentOutside,
-    /// A field for the session was declared, and hadn't been recorded when the span ended.
+    /// The span declares a field for the session, but ended before the field was recorded.
     NotRecorded,
 }
 
@@ -134,7 +134,7 @@ impl Coverage {
         }
     }
 
-    /// The number of spans that ended, without those that the sampler dropped.
+    /// Returns the number of spans that ended, without the spans that the sampler dropped.
     ///
     /// ```
     /// assert_eq!(tracing_session::tracer::Coverage::default().spans(), 0);
@@ -146,7 +146,7 @@ impl Coverage {
             .sum()
     }
 
-    /// The number of spans that ended in a session.
+    /// Returns the number of spans that ended in a session.
     ///
     /// ```
     /// assert_eq!(tracing_session::tracer::Coverage::default().covered(), 0);
@@ -155,7 +155,7 @@ impl Coverage {
         self.rows.iter().map(|row| row.covered).sum()
     }
 
-    /// The share of spans in a session, from 0 to 1. It is 1 if there are no spans.
+    /// Returns the share of spans in a session, from 0 to 1, or 1 if there are no spans.
     ///
     /// ```
     /// assert_eq!(tracing_session::tracer::Coverage::default().ratio(), 1.0);
@@ -167,7 +167,7 @@ impl Coverage {
         }
     }
 
-    /// The spans by the place that creates them. Above 1,024 places, the last row contains all others.
+    /// Returns a row for each place that creates spans. If there are more than 1,024 places, the last row counts all others.
     ///
     /// ```
     /// assert!(tracing_session::tracer::Coverage::default().rows().is_empty());
@@ -176,7 +176,7 @@ impl Coverage {
         &self.rows
     }
 
-    /// One line.
+    /// The report in one line.
     pub(super) fn summary(&self) -> String {
         let cure = match self.covered() < self.spans() {
             true => "; see `SessionTracerProvider::coverage`, or set TRACING_SESSION_COVERAGE=1",

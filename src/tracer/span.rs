@@ -1,5 +1,5 @@
-//! The span wrapper: when a span ends, it writes the attributes of its scope that it lacks. Until then it executes commands
-//! (`scope/bridge.rs`): set a session on it, mark it, enter it in another future.
+//! The span wrapper. When a span ends, it writes the attributes that it inherits from its scope. Until then, it executes span
+//! commands (`scope/bridge.rs`): set a session on it, mark it, enter it in another future.
 
 use crate::base::shards::unique_number;
 use crate::scope::bridge::SpanCommand;
@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// A span of a [`SessionTracer`](crate::tracer::SessionTracer). When it ends, it appends the attributes of its session.
+/// A span of a [`SessionTracer`](crate::tracer::SessionTracer). When it ends, it adds the attributes of its session.
 ///
 /// ```
 /// use opentelemetry::trace::{Span, Tracer, TracerProvider};
@@ -25,8 +25,8 @@ use std::time::SystemTime;
 /// ```
 pub struct SessionSpan<S: Span> {
     inner: S,
-    /// Its number among the spans with its id in the map by span id, or 0: it isn't there. It is removed from there when
-    /// it is dropped.
+    /// The number of this span among the spans with its id in the map by span id, or 0 if the span isn't in the map. Dropping
+    /// the span removes it from the map.
     number: u32,
     ended: bool,
     own: SpanAttributes,
@@ -104,7 +104,7 @@ fn add_by_id(span: &SpanContext, number: u32, scope: Option<Arc<Scope>>) -> u32 
             context::set_scope_by_span_id(span, scope);
             ONLY
         }
-        // Where telemetry is suppressed, spans have no id, and their descendants aren't exported.
+        // If telemetry is suppressed, spans have no id, and their descendants aren't exported.
         _ if !span.is_valid() => 0,
         scope => {
             let number = if number == 0 { new_number() } else { number };
@@ -179,7 +179,7 @@ impl<S: Span> Span for SessionSpan<S> {
     }
 }
 
-/// Without attributes: an id may be among them.
+/// Omits attributes, because they may contain an id.
 impl<S: Span> fmt::Debug for SessionSpan<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionSpan")
@@ -207,10 +207,11 @@ impl SpanAttributes {
         if let Some(opener) = &self.opener {
             opener.warn_of_kept_ids(session);
         }
-        // Set outside the future that has adopted the span: the span is no longer exported with the future's session.
+        // The session is set outside the future that has adopted the span, so the span isn't exported with the future's
+        // session any more.
         self.end_adoption();
         let scope = Scope::nested(self.scope.clone(), session);
-        // The span may already have attributes with the keys that are new. Which ones isn't known, so it writes none.
+        // The span may already have attributes with the new keys. This crate can't know which, so it writes none of them.
         for attribute in session.details.iter().flat_map(|it| &it.attributes) {
             let key = &attribute.key;
             if scope.has_attribute(key.as_str()) && !self.scope_has_attribute(key.as_str()) {
@@ -228,8 +229,8 @@ impl SpanAttributes {
         }
     }
 
-    /// The span is entered in another session. It keeps the session if that is the same one, and everything if the user is
-    /// the same too.
+    /// Called when the span is entered in another session. The span keeps its adopted session if the id is the same, and the
+    /// user too if the user id is the same.
     pub(crate) fn enter_in(&mut self, session: &Session) {
         let adopted = self.more.as_mut().and_then(|more| more.adopted.as_mut());
         let Some(adopted) = adopted else { return };
@@ -264,8 +265,8 @@ impl SpanAttributes {
         });
     }
 
-    /// Marks the span with the values of `session` that it lacks, if it has no other session and no other user. True if it was
-    /// marked with these ids before, and its ancestors too.
+    /// Marks the span with the values of `session` that it lacks, unless it has another session or user. True if the span and
+    /// its ancestors were marked with these ids before.
     pub(crate) fn mark(&mut self, session: Session, with_ancestors: bool) -> bool {
         let marked = self.more().marked.clone();
         let were_ancestors = std::mem::replace(&mut self.more().with_ancestors, with_ancestors);
@@ -277,7 +278,7 @@ impl SpanAttributes {
         let present = self.scope_values().or(marked.clone());
         if self.agrees(&present, &session) {
             self.more().marked = match marked == Session::default() {
-                // It isn't known which other keys the span has.
+                // This crate doesn't know which other keys the span has.
                 true => session.without_attributes(),
                 // A second mark adds no more than the user of the same session.
                 false if marked.id == session.id => Session {
@@ -290,8 +291,8 @@ impl SpanAttributes {
         false
     }
 
-    /// Whether a mark has no other session and no other user than the span. Asked again when the span ends: its ids may
-    /// have been set since.
+    /// Whether the mark's session and user agree with the span's. Checked again when the span ends, because its ids may have
+    /// been set since.
     pub(super) fn agrees(&self, present: &Session, mark: &Session) -> bool {
         IdKind::BOTH.into_iter().all(|kind| {
             let opener = self.opener.as_ref().filter(|it| !it.has_kept_id());
@@ -301,7 +302,7 @@ impl SpanAttributes {
                     None => return false,
                     own => own,
                 },
-                // The value of an attribute that the author set is not known here.
+                // This crate doesn't know the value of an attribute that the author set.
                 None => return false,
             };
             own.is_none() || own == *kind.id(mark)

@@ -41,8 +41,8 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
     where
         N: Into<Cow<'static, str>>,
     {
-        // The OpenTelemetry layer adds about eight attributes, two more at the end, and then come ours. Room for all
-        // of them costs less than growing.
+        // The OpenTelemetry layer adds about eight attributes when the span starts and two when it ends, and this crate adds
+        // more. Reserving room for all of them costs less than growing.
         const ROOM: usize = 16;
         let mut attributes = Vec::with_capacity(ROOM);
         attributes.extend(bridge::take_ticket(self.coverage.is_some()));
@@ -226,7 +226,7 @@ impl<T: Tracer> SessionTracer<T> {
         own
     }
 
-    /// Starts a span. `scope_by_id`: its scope, if the `Context` of the span has no entry with it.
+    /// Starts a span. `scope_by_id` is its scope, if the `Context` of the span has no entry with this scope.
     #[inline(always)]
     fn start(
         &self,
@@ -243,8 +243,8 @@ impl<T: Tracer> SessionTracer<T> {
 
 /// The `Context` to start a root under, with a link to the span that would be the parent.
 ///
-/// It has no span, because `Sampler::ParentBased` takes an invalid span for a parent that isn't sampled. Of `parent` it
-/// has the scope and the baggage, for samplers. Descendants inherit all of `parent`: the OpenTelemetry layer makes the
+/// It has no span, because `Sampler::ParentBased` treats an invalid span as a parent that isn't sampled. It has the scope and
+/// the baggage of `parent`, for samplers. Descendants inherit all of `parent`, because the OpenTelemetry layer makes the
 /// `Context` of the span from `parent`.
 #[inline(never)]
 fn rooted(builder: &mut SpanBuilder, parent: &Context, scope: &Arc<Scope>) -> Context {

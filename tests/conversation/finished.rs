@@ -5,7 +5,7 @@ use tracing::{Span, info_span};
 use tracing_session::Conversation;
 
 #[test]
-fn turn_is_exported_when_it_is_finished_although_a_library_holds_its_span() {
+fn finished_turn_is_exported_although_a_library_holds_its_span() {
     let app = App::new();
     let mut chat = Conversation::new(session("chat-42"));
     let turn = chat.turn("weather");
@@ -27,7 +27,7 @@ fn turn_is_exported_when_it_is_finished_although_a_library_holds_its_span() {
 }
 
 #[test]
-fn turn_that_nobody_holds_has_its_times() {
+fn finished_turn_without_other_handles_has_its_times() {
     let app = App::with_layer(|otel| {
         tracing_session::SessionLayer::new().wrap(otel.with_tracked_inactivity(true))
     });

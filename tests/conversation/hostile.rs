@@ -84,7 +84,7 @@ proptest! {
     })]
 
     #[test]
-    fn state_is_refused_without_a_word_of_it_or_goes_on(stored in prop_oneof![9 => state(), 1 => value()]) {
+    fn state_is_refused_without_its_values_or_resumed(stored in prop_oneof![9 => state(), 1 => value()]) {
         rules::check(stored.to_string().as_bytes());
     }
 }

@@ -36,7 +36,7 @@ fn heard(name: &str, id: &str, previous: Option<&str>) -> [Option<String>; 3] {
 }
 
 #[test]
-fn session_tells_when_it_starts_and_ends() {
+fn session_emits_events_when_it_starts_and_ends() {
     let events = Heard::default();
     let _default = tracing_subscriber::registry()
         .with(events.clone())
@@ -57,7 +57,7 @@ fn session_tells_when_it_starts_and_ends() {
 }
 
 #[test]
-fn conversation_tells_it_where_that_is_wanted() {
+fn conversation_emits_events_on_request() {
     let events = Heard::default();
     let _default = tracing_subscriber::registry()
         .with(events.clone())

@@ -31,7 +31,7 @@ fn span_is_linked_by_the_ids_of_another() {
 }
 
 #[test]
-fn span_is_a_child_by_the_ids_of_another_and_what_is_in_force_stays() {
+fn span_is_a_child_by_the_ids_of_another_and_keeps_the_current_session() {
     let app = App::new();
     Session::new("chat-42").unwrap().in_scope(|| {
         let span = info_span!("child");
@@ -74,7 +74,7 @@ fn ids_are_read_as_opentelemetry_w3c_b3_and_tracia_write_them() {
 }
 
 #[test]
-fn what_is_no_id_is_refused_and_not_shown() {
+fn invalid_id_is_an_error_that_does_not_contain_it() {
     let traces = [
         "",
         "4bf92f35",

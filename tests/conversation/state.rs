@@ -22,7 +22,7 @@ fn error(state: Json) -> String {
 }
 
 #[test]
-fn conversation_goes_on_in_the_next_request() {
+fn conversation_continues_in_the_next_request() {
     for in_one_trace in [false, true] {
         let app = App::new();
         let mut chat = if in_one_trace {
@@ -52,7 +52,7 @@ fn conversation_goes_on_in_the_next_request() {
 }
 
 #[test]
-fn state_is_kept_as_it_is_documented() {
+fn state_has_the_documented_format() {
     let app = App::new();
     let mut chat = chat();
     assert_eq!(
@@ -115,7 +115,7 @@ impl opentelemetry_sdk::trace::ShouldSample for WritesState {
 }
 
 #[test]
-fn trace_that_was_not_sampled_or_has_a_trace_state_goes_on_so() {
+fn sampling_decision_and_trace_state_are_kept() {
     let state = "ot=rv:6e6d1a75832a2f".to_owned();
     let app = App::with_provider(
         |builder| builder.with_sampler(Sampler::parent_based(WritesState(state))),
@@ -140,7 +140,7 @@ fn trace_that_was_not_sampled_or_has_a_trace_state_goes_on_so() {
 
 /// What would be refused is not written: nobody has to pass on more than 512 bytes.
 #[test]
-fn trace_state_that_is_too_long_is_left_out() {
+fn trace_state_that_is_too_long_is_omitted() {
     for (bytes, is_kept) in [(512, true), (513, false)] {
         let members = format!("a=123,b={},c={}", "x".repeat(250), "y".repeat(bytes - 261));
         let _app = App::with_provider(
@@ -173,7 +173,7 @@ fn state_of_another_version_is_refused() {
 }
 
 #[test]
-fn malformed_state_is_refused_by_the_name_of_its_field_and_without_its_value() {
+fn malformed_state_is_an_error_with_the_field_and_without_its_value() {
     const SECRET: &str = "secret-7f3a";
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let member = |name| format!("{name}={}", "b".repeat(200));
@@ -284,21 +284,21 @@ fn state_of_a_session_whose_id_is_a_placeholder_is_refused() {
 }
 
 #[test]
-fn fields_of_later_releases_are_passed_over() {
+fn fields_of_later_releases_are_ignored() {
     let state = json!({ "version": 1, "session_id": "chat-42", "mood": "good" });
     let state: ConversationState = serde_json::from_value(state).unwrap();
     assert_eq!(state.session_id(), "chat-42");
 }
 
 #[test]
-fn state_does_not_show_its_ids() {
+fn debug_of_a_state_has_no_ids() {
     assert!(!format!("{:?} {:?}", chat().state(), chat()).contains("chat-42"));
 }
 
 // From a trace id, with or without a span id
 
 #[test]
-fn conversation_goes_on_from_ids() {
+fn conversation_continues_from_ids() {
     let (trace_id, span_id) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
     let app = App::new();
     let mut linked_to = chat().resume_trace(trace_id, Some(span_id)).unwrap();
@@ -322,7 +322,7 @@ fn conversation_goes_on_from_ids() {
 }
 
 #[test]
-fn conversation_goes_on_from_a_trace_id_alone() {
+fn conversation_continues_from_a_trace_id_alone() {
     let trace_id = "4bf92f3577b34da6a3ce929d0e0e4736";
     let app = App::new();
     let mut per_turn = chat().resume_trace(trace_id, None).unwrap();
@@ -353,7 +353,7 @@ fn conversation_goes_on_from_a_trace_id_alone() {
 }
 
 #[test]
-fn ids_that_are_none_are_refused() {
+fn invalid_ids_are_refused() {
     for (trace_id, span_id) in [("4bf92f35", None), ("tr_0123456789abcdef", Some("sp_01"))] {
         let error = chat().resume_trace(trace_id, span_id).unwrap_err();
         assert!(error.is_invalid_state());

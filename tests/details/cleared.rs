@@ -23,7 +23,7 @@ const PARTS: [(Part, &[&str]); 6] = [
 ];
 
 #[test]
-fn each_part_can_be_cleared_inside_and_is_back_afterwards() {
+fn each_part_can_be_cleared_inside_and_is_restored_afterwards() {
     for (part, keys) in PARTS {
         let app = App::new();
         full().in_scope(|| {
@@ -78,7 +78,7 @@ fn value_that_clears_one_part_keeps_the_rest_of_a_default_session() {
 }
 
 #[test]
-fn what_is_cleared_can_be_said_anew() {
+fn cleared_part_can_be_set_again() {
     let app = App::new();
     full().in_scope(|| {
         let inner = full().without(Part::Metadata).without(Part::Tags);
@@ -95,7 +95,7 @@ fn what_is_cleared_can_be_said_anew() {
 }
 
 #[test]
-fn what_is_cleared_on_a_span_may_be_recorded_on_it() {
+fn part_cleared_on_a_span_may_be_recorded_on_it() {
     let app = App::new();
     full().in_scope(|| {
         let inner = Session::default()
@@ -112,7 +112,7 @@ fn what_is_cleared_on_a_span_may_be_recorded_on_it() {
 }
 
 #[test]
-fn session_forgets_what_it_is_without() {
+fn session_without_a_part_loses_the_part() {
     for (part, keys) in PARTS {
         let app = App::new();
         let session = full().without(part);
@@ -124,7 +124,7 @@ fn session_forgets_what_it_is_without() {
 }
 
 #[test]
-fn nothing_is_in_force_where_all_is_cleared() {
+fn nothing_applies_where_all_parts_are_cleared() {
     let parts = PARTS.into_iter().map(|(part, _)| part);
     let nothing = parts.fold(Session::default(), Session::without);
     let here = || nothing.in_scope(current_session);
@@ -132,7 +132,7 @@ fn nothing_is_in_force_where_all_is_cleared() {
 }
 
 #[test]
-fn id_recorded_where_it_was_cleared_is_that_of_the_spans_below() {
+fn id_recorded_where_it_was_cleared_is_inherited() {
     for (part, key) in [(Part::Session, "session.id"), (Part::User, "user.id")] {
         let app = App::new();
         full().in_scope(|| {
@@ -156,7 +156,7 @@ fn part_that_is_cleared_twice_stays_cleared() {
 }
 
 #[test]
-fn parts_that_are_cleared_one_inside_the_other_below_a_field_to_come_are_all_cleared() {
+fn parts_cleared_in_nested_sessions_under_an_unrecorded_field_are_all_cleared() {
     let app = App::new();
     full().in_scope(|| {
         info_span!("declaring", session.id = "chat-42", metadata.late = Empty).in_scope(|| {
@@ -175,7 +175,7 @@ fn parts_that_are_cleared_one_inside_the_other_below_a_field_to_come_are_all_cle
 }
 
 #[test]
-fn part_that_is_cleared_twice_below_a_field_to_come_stays_cleared() {
+fn part_cleared_twice_under_an_unrecorded_field_stays_cleared() {
     let app = App::new();
     full().in_scope(|| {
         info_span!("declaring", session.id = "chat-42", metadata.late = Empty).in_scope(|| {

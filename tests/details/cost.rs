@@ -11,7 +11,7 @@ use tracing::info_span;
 use tracing_session::{Session, session, set_user_id, user};
 
 #[test]
-fn text_is_made_once_for_all_spans_of_a_scope() {
+fn text_is_encoded_once_for_all_spans_of_a_scope() {
     thread_local! {
         static MADE: Cell<usize> = const { Cell::new(0) };
     }
@@ -62,7 +62,7 @@ fn text_is_made_once_for_all_spans_of_a_scope() {
 }
 
 #[test]
-fn spans_that_declare_metadata_can_nest_deeper_than_a_stack_is_for() {
+fn spans_that_declare_metadata_may_nest_deeper_than_the_stack() {
     const DEPTH: usize = 20_000;
     let app = App::new();
     let mut spans: Vec<_> = Vec::new();
@@ -87,7 +87,7 @@ fn spans_that_declare_metadata_can_nest_deeper_than_a_stack_is_for() {
 }
 
 #[test]
-fn scopes_that_declare_metadata_can_follow_one_another_without_end() {
+fn scopes_that_declare_metadata_form_no_chain() {
     let app = App::new();
     let _outer = session!("chat-42", metadata.plan = Empty).entered();
     for step in 0..20_000 {

@@ -37,7 +37,7 @@ fn metadata_fields_keep_their_types() {
 }
 
 #[test]
-fn fields_of_every_span_that_says_an_id_say_metadata_and_tags() {
+fn fields_of_every_opener_set_metadata_and_tags() {
     #[instrument(fields(session.id = %id, metadata.plan = "pro", tags = "a"))]
     fn chat(id: &str) {
         span("inside");
@@ -71,14 +71,14 @@ fn fields_of_every_span_that_says_an_id_say_metadata_and_tags() {
 }
 
 #[test]
-fn the_same_fields_on_other_spans_are_theirs() {
+fn the_same_fields_on_other_spans_are_plain_attributes() {
     let app = App::new();
     info_span!("plain", metadata.plan = "pro", tags = "a,b").in_scope(|| span("inside"));
     exports(&app, &["plain metadata.plan=pro tags=a,b", "inside"]);
 }
 
 #[test]
-fn tags_are_read_from_every_form_of_a_list() {
+fn tags_are_parsed_from_every_form_of_a_list() {
     let session = |tags: &dyn tracing::Value| drop(session!("chat-42", tags = tags));
     let forms: [(&str, &dyn Fn()); 12] = [
         (r#"["a","b"]"#, &|| session(&"a,b")),
@@ -108,12 +108,12 @@ fn tags_are_read_from_every_form_of_a_list() {
         let expected: Vec<StringValue> = expected.into_iter().map(Into::into).collect();
         assert_eq!(tags.unwrap().value, Value::Array(Array::String(expected)));
         assert_eq!(values(&span, "tags"), [""; 0]);
-        assert_eq!(app.diagnostics.said(), [""; 0]);
+        assert_eq!(app.diagnostics.messages(), [""; 0]);
     }
 }
 
 #[test]
-fn no_tags_are_no_tags() {
+fn empty_lists_set_no_tags() {
     let app = App::new();
     drop(session!("chat-42", tags = ?[""; 0]));
     drop(session!("chat-42", tags = None::<&str>));
@@ -121,7 +121,7 @@ fn no_tags_are_no_tags() {
 }
 
 #[test]
-fn tags_that_break_the_rule_are_ignored_with_a_warning() {
+fn invalid_tags_are_ignored_with_a_warning() {
     let app = App::new();
     full().in_scope(|| {
         drop(session!("chat-42", tags = "fine, "));
@@ -130,7 +130,7 @@ fn tags_that_break_the_rule_are_ignored_with_a_warning() {
     for span in app.spans() {
         assert_eq!(values(&span, "tag.tags"), [r#"["beta"]"#]);
     }
-    let said = app.diagnostics.said();
+    let said = app.diagnostics.messages();
     assert_eq!(said.len(), 2, "{said:?}");
     for said in said {
         assert!(

@@ -6,7 +6,7 @@ use tracing::info_span;
 use tracing_session::{Session, session, user};
 
 #[test]
-fn value_given_to_a_span_is_for_no_span_that_is_made_for_its_fields() {
+fn session_passed_to_the_macro_reaches_no_span_created_by_its_fields() {
     let app = App::new();
     let number = |id: &str| {
         drop(session!(id));
@@ -38,7 +38,7 @@ fn value_given_to_a_span_is_for_no_span_that_is_made_for_its_fields() {
 }
 
 #[test]
-fn values_given_to_spans_of_two_tasks_are_not_exchanged() {
+fn sessions_passed_by_two_tasks_are_not_exchanged() {
     let app = App::new();
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     runtime.unwrap().block_on(async {
@@ -84,7 +84,7 @@ async fn gives(task: &'static str, [id, user]: [&'static str; 2], turns: usize) 
 }
 
 #[test]
-fn values_given_by_two_tasks_at_once_arrive_or_where_their_ids_are_the_same_may_be_lost() {
+fn sessions_passed_by_two_tasks_at_once_arrive_or_are_lost_if_their_ids_are_equal() {
     let ids = ["", "chat-1", "chat-2"].into_iter();
     let said: Vec<_> = ids
         .flat_map(|id| ["", "u-1", "u-2"].map(|user| [id, user]))
@@ -115,7 +115,7 @@ fn values_given_by_two_tasks_at_once_arrive_or_where_their_ids_are_the_same_may_
 }
 
 #[test]
-fn values_given_with_a_user_alone_or_beside_a_user_field_of_one_s_own_arrive() {
+fn passed_session_with_only_a_user_or_beside_a_user_field_arrives() {
     let app = App::new();
     let of = |session: Session| with_metadata(session, "tenant", "acme");
     drop(session!(of(Session::default().with_user("u-7").unwrap())));

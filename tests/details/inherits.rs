@@ -21,7 +21,7 @@ use tracing_subscriber::layer::Context as LayerContext;
 use tracing_subscriber::registry::LookupSpan;
 
 #[test]
-fn explicit_parent_gives_its_own_and_nothing_of_what_is_in_force() {
+fn child_of_an_explicit_parent_inherits_nothing_from_the_current_session() {
     let app = App::new();
     let request = session!("chat-42", metadata.plan = "pro", tags = "a");
     session!("chat-43", metadata.tenant = "acme", tags = "b").in_scope(|| {
@@ -56,7 +56,7 @@ fn explicit_parent_gives_its_own_and_nothing_of_what_is_in_force() {
 }
 
 #[test]
-fn parent_that_is_set_before_the_start_takes_the_place_of_what_was_in_force() {
+fn set_parent_before_the_start_replaces_the_current_session() {
     let app = App::new();
     let elsewhere = full().in_scope(Context::current);
     let make: [fn() -> tracing::Span; 4] = [
@@ -110,7 +110,7 @@ fn parent_that_is_set_before_the_start_takes_the_place_of_what_was_in_force() {
 }
 
 #[test]
-fn span_that_says_its_ids_alone_takes_nothing_below_a_parent_from_outside() {
+fn opener_of_ids_inherits_no_current_details_after_set_parent() {
     let app = App::new();
     let around = info_span!("around", session.id = "chat-43", metadata.tenant = "secret");
     around.in_scope(|| {
@@ -124,7 +124,7 @@ fn span_that_says_its_ids_alone_takes_nothing_below_a_parent_from_outside() {
 }
 
 #[test]
-fn span_that_says_all_of_it_says_it_below_a_parent_from_outside_too() {
+fn opener_of_everything_keeps_its_values_after_set_parent() {
     let app = App::new();
     let span = session!(full());
     span.set_parent(remote()).unwrap();
@@ -136,7 +136,7 @@ fn span_that_says_all_of_it_says_it_below_a_parent_from_outside_too() {
 }
 
 #[test]
-fn session_of_a_context_is_that_of_no_other() {
+fn session_of_a_context_belongs_to_this_context() {
     let elsewhere = full().in_scope(Context::current);
     Session::new("chat-43").unwrap().in_scope(|| {
         assert_eq!(Session::of(&elsewhere), Some(full()));
@@ -145,7 +145,7 @@ fn session_of_a_context_is_that_of_no_other() {
 }
 
 #[test]
-fn hidden_span_still_says_it() {
+fn filtered_out_span_still_sets_details() {
     let app = App::with_layer(|otel| {
         SessionLayer::new()
             .with_opener_level(tracing::Level::DEBUG)
@@ -172,7 +172,7 @@ fn hidden_span_still_says_it() {
 }
 
 #[test]
-fn tasks_polls_and_streams_keep_it() {
+fn tasks_polls_and_streams_keep_the_details() {
     let app = App::new();
     app.runtime().block_on(async {
         let work = || async {
@@ -211,7 +211,7 @@ fn tasks_polls_and_streams_keep_it() {
 }
 
 #[test]
-fn spans_of_opentelemetry_carry_it() {
+fn plain_opentelemetry_spans_export_the_details() {
     let app = App::new();
     let tracer = app.provider.tracer("library");
     let work = || {
@@ -228,7 +228,7 @@ fn spans_of_opentelemetry_carry_it() {
 }
 
 #[test]
-fn set_session_and_user_leave_the_rest() {
+fn set_session_id_and_set_user_id_keep_the_details() {
     let app = App::new();
     full().in_scope(|| {
         info_span!("handler").in_scope(|| {
@@ -312,7 +312,7 @@ fn everything_can_be_read_back() {
 }
 
 #[test]
-fn headers_replace_all_that_was_in_force() {
+fn headers_replace_the_whole_current_session() {
     use opentelemetry::propagation::TextMapPropagator;
     let app = App::new();
     let headers: HashMap<_, _> = [("baggage".to_owned(), "session.id=chat-43".to_owned())].into();
@@ -340,7 +340,7 @@ fn headers_replace_all_that_was_in_force() {
 }
 
 #[test]
-fn what_a_span_says_below_a_parent_from_outside_is_not_merged_with_what_is_in_force_around() {
+fn details_of_an_opener_after_set_parent_are_not_merged_with_the_current_session() {
     let app = App::new();
     let around = with_metadata(Session::default(), "tenant", "secret");
     around.in_scope(|| {
@@ -361,7 +361,7 @@ fn what_a_span_says_below_a_parent_from_outside_is_not_merged_with_what_is_in_fo
 }
 
 #[test]
-fn fields_recorded_late_reach_below_a_parent_from_outside() {
+fn fields_recorded_later_reach_spans_after_set_parent() {
     let app = App::new();
     let span = info_span!("inside", session.id = "chat-44", metadata.plan = Empty);
     span.set_parent(remote()).unwrap();

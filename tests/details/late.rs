@@ -10,7 +10,7 @@ use tracing::info_span;
 use tracing_session::{Session, session, session::Part};
 
 #[test]
-fn field_recorded_late_reaches_what_is_open_and_what_comes() {
+fn field_recorded_later_reaches_open_and_new_spans() {
     let app = App::new();
     let outer = with_metadata(Session::default(), "tenant", "acme");
     outer.in_scope(|| {
@@ -53,7 +53,7 @@ fn field_recorded_late_reaches_what_is_open_and_what_comes() {
 }
 
 #[test]
-fn field_recorded_late_on_an_outer_span_does_not_replace_what_is_said_inside() {
+fn field_recorded_later_on_an_outer_span_does_not_replace_inner_values() {
     let app = App::new();
     let request = info_span!("request", user.id = "u-7", metadata.step = Empty);
     request.in_scope(|| {
@@ -75,7 +75,7 @@ fn field_recorded_late_on_an_outer_span_does_not_replace_what_is_said_inside() {
 }
 
 #[test]
-fn field_that_is_never_recorded_says_nothing() {
+fn field_that_is_never_recorded_sets_nothing() {
     let app = App::new();
     session!("chat-42", metadata.plan = Empty, tags = Empty).in_scope(|| span("inside"));
     exports(
@@ -150,7 +150,7 @@ fn field_whose_debug_panics_breaks_nothing_afterwards() {
 }
 
 #[test]
-fn what_was_recorded_on_two_spans_since_the_last_look_is_all_there() {
+fn values_recorded_on_two_spans_since_the_last_read_all_apply() {
     let app = App::new();
     let outer = info_span!("outer", session.id = "chat-42", metadata.outer = Empty);
     let inner = outer.in_scope(|| info_span!("inner", user.id = "u-7", metadata.inner = Empty));

@@ -13,7 +13,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::filter_fn;
 
 #[test]
-fn marked_spans_carry_it_and_pass_nothing_on() {
+fn marked_spans_export_the_values_and_pass_on_nothing() {
     let app = App::new();
     info_span!("request").in_scope(|| {
         info_span!("router").in_scope(|| {
@@ -29,7 +29,7 @@ fn marked_spans_carry_it_and_pass_nothing_on() {
 }
 
 #[test]
-fn own_attribute_of_a_marked_span_wins_and_is_not_doubled() {
+fn own_attribute_of_a_marked_span_wins_and_is_not_duplicated() {
     for when in ["before", "after"] {
         let request = marked_with_own(
             when,
@@ -46,7 +46,7 @@ fn own_attribute_of_a_marked_span_wins_and_is_not_doubled() {
 }
 
 #[test]
-fn own_attribute_with_the_key_of_one_that_is_marked_is_not_doubled() {
+fn own_attribute_with_the_key_of_a_marked_attribute_is_not_duplicated() {
     for when in ["before", "after"] {
         let request = marked_with_own(when, &[("ring", "own".into())]);
         assert_eq!(values(&request, "ring"), ["own"], "{when}");
@@ -76,7 +76,7 @@ fn marked_with_own(when: &str, own: &[(&'static str, Value)]) -> SpanData {
 }
 
 #[test]
-fn span_marked_from_two_sessions_does_not_mix_them() {
+fn span_marked_by_two_sessions_does_not_mix_them() {
     let app = App::new();
     info_span!("request").in_scope(|| {
         for id in ["chat-1", "chat-2"] {
@@ -193,7 +193,7 @@ fn mark_is_not_combined_with_an_id_that_is_set_later() {
 }
 
 #[test]
-fn mark_is_not_combined_with_another_id_of_the_spans_own_field() {
+fn mark_is_not_combined_with_another_id_in_the_spans_field() {
     let app = App::new();
     let request = session!("chat-2");
     request.in_scope(|| {
@@ -273,7 +273,7 @@ fn mark_reaches_no_span_of_another_trace() {
 }
 
 #[test]
-fn mark_in_a_destructor_reaches_no_span_of_the_place() {
+fn mark_in_a_destructor_reaches_no_span_around_the_drop() {
     struct Marks;
 
     impl Drop for Marks {
@@ -310,7 +310,7 @@ fn mark_inside_a_session_in_a_filtered_out_span_reaches_the_root() {
 }
 
 #[test]
-fn mark_of_another_session_is_no_obstacle_to_one_of_the_spans_own() {
+fn mark_of_another_session_does_not_prevent_a_mark_of_the_spans_session() {
     let app = App::new();
     session!("chat-42").in_scope(|| {
         let marks = |session: Session| {

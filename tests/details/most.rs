@@ -65,7 +65,7 @@ fn value_with_too_many_is_an_error() {
 }
 
 #[test]
-fn tags_recorded_again_and_again_are_bounded_and_reported_once() {
+fn tags_recorded_again_and_again_are_limited_and_reported_once() {
     // Reported once in the process.
     if !support::alone(test_name!(), &[]) {
         return;
@@ -79,7 +79,7 @@ fn tags_recorded_again_and_again_are_bounded_and_reported_once() {
     assert_eq!(current_session().unwrap().metadata("step").unwrap(), 999);
     span("inside");
     drop(session);
-    assert_eq!(app.diagnostics.said(), [REPORTED]);
+    assert_eq!(app.diagnostics.messages(), [REPORTED]);
     let tags = (0..MOST).map(|n| format!("\"{n}\"")).collect::<Vec<_>>();
     for span in app.spans() {
         assert_eq!(values(&span, "tag.tags"), [format!("[{}]", tags.join(","))]);
@@ -87,7 +87,7 @@ fn tags_recorded_again_and_again_are_bounded_and_reported_once() {
 }
 
 #[test]
-fn tags_of_one_field_are_bounded_and_reported_once() {
+fn tags_of_one_field_are_limited_and_reported_once() {
     if !support::alone(test_name!(), &[]) {
         return;
     }
@@ -103,11 +103,11 @@ fn tags_of_one_field_are_bounded_and_reported_once() {
             [MOST, 0]
         );
     }
-    assert_eq!(app.diagnostics.said(), [REPORTED]);
+    assert_eq!(app.diagnostics.messages(), [REPORTED]);
 }
 
 #[test]
-fn values_of_nested_sessions_are_bounded_and_reported_once() {
+fn values_of_nested_sessions_are_limited_and_reported_once() {
     fn nest(left: usize) {
         if left == 0 {
             return assert_eq!(counts(&current_session().unwrap()), [MOST; 2]);
@@ -139,7 +139,7 @@ fn values_of_nested_sessions_are_bounded_and_reported_once() {
             assert_eq!(counts(&current_session().unwrap()), [MOST; 2]);
         });
     });
-    assert_eq!(app.diagnostics.said(), [REPORTED]);
+    assert_eq!(app.diagnostics.messages(), [REPORTED]);
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn own_attribute_set_again_and_again_still_wins() {
 
 /// The span had its own attribute before the session's attribute was set on it.
 #[test]
-fn attribute_set_on_a_started_span_does_not_double_one_of_its_own() {
+fn attribute_set_on_a_started_span_does_not_duplicate_an_own_attribute() {
     let app = App::new();
     let session = Session::new("chat-42")
         .unwrap()

@@ -55,7 +55,7 @@ fn metadata_is_merged_by_key_and_the_inner_value_wins() {
 }
 
 #[test]
-fn tags_are_joined_without_doubles() {
+fn tags_are_joined_without_duplicates() {
     let app = App::new();
     let outer = Session::new("chat-42").unwrap();
     let outer = outer.with_tags(["beta", " web ", "beta"]).unwrap();
@@ -77,7 +77,7 @@ fn tags_are_joined_without_doubles() {
 }
 
 #[test]
-fn what_the_template_has_is_inherited_each_on_its_own() {
+fn parts_of_the_template_are_inherited_separately() {
     let app = App::new();
     let outer = Session::default()
         .with_prompt_template("Say {word}")
@@ -106,7 +106,7 @@ fn what_the_template_has_is_inherited_each_on_its_own() {
 }
 
 #[test]
-fn attributes_of_ones_own_are_merged_by_key() {
+fn attributes_are_merged_by_key() {
     let app = App::new();
     full().in_scope(|| {
         let inner = Session::default().with_attribute("ring", "three").unwrap();

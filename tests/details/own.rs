@@ -91,7 +91,7 @@ fn own_metadata_wins() {
 }
 
 #[test]
-fn own_metadata_that_is_no_object_stands_alone() {
+fn own_metadata_that_is_no_object_is_exported_unchanged() {
     for text in ["hello", "[1]", "null", "{"] {
         set_own(&full(), &[KeyValue::new("metadata", text)], |span| {
             assert_eq!(values(span, "metadata"), [text]);
@@ -100,7 +100,7 @@ fn own_metadata_that_is_no_object_stands_alone() {
 }
 
 #[test]
-fn own_template_variables_that_are_no_object_stand_alone() {
+fn own_template_variables_that_are_no_object_are_exported_unchanged() {
     const VARIABLES: &str = "llm.prompt_template.variables";
     for text in ["hello", "[1]", "null", "{"] {
         set_own(&full(), &[KeyValue::new(VARIABLES, text)], |span| {
@@ -119,7 +119,7 @@ fn own_entry_of_metadata_is_exported_as_it_was_recorded() {
 }
 
 #[test]
-fn own_attributes_that_are_set_twice_stay_as_they_are() {
+fn own_attributes_that_are_set_twice_are_unchanged() {
     let app = App::new();
     let own = [
         KeyValue::new("metadata", r#"{"a":1}"#),
@@ -143,7 +143,7 @@ fn own_attributes_that_are_set_twice_stay_as_they_are() {
 }
 
 #[test]
-fn own_entry_of_metadata_stays_beside_that_of_the_session() {
+fn own_metadata_entry_is_kept_beside_the_sessions() {
     let own = [
         KeyValue::new("metadata.step", 2),
         KeyValue::new("metadata.tenant", "own"),
@@ -185,7 +185,7 @@ fn own_template_and_attribute_win() {
 }
 
 #[test]
-fn own_attributes_that_are_not_of_the_session_are_left_alone() {
+fn own_attributes_with_other_keys_are_unchanged() {
     let own = [
         KeyValue::new("tags", "own"),
         KeyValue::new("metadata.", "own"),
@@ -219,7 +219,7 @@ fn own_attributes_by_fields_win_too() {
 }
 
 #[test]
-fn own_attributes_go_no_further() {
+fn own_attributes_are_not_inherited() {
     let app = App::new();
     full().in_scope(|| {
         let own = info_span!("own");
@@ -250,7 +250,7 @@ fn own_entry_of_metadata_keeps_its_type() {
 }
 
 #[test]
-fn own_attribute_wins_over_one_that_a_span_says_too() {
+fn own_attribute_wins_over_one_of_a_session_passed_to_the_macro() {
     let app = App::new();
     let session = Session::default().with_attribute("ring", 2).unwrap();
     session!(session).in_scope(|| {
@@ -262,7 +262,7 @@ fn own_attribute_wins_over_one_that_a_span_says_too() {
 }
 
 #[test]
-fn own_attributes_stand_once_in_a_dialect_without_keys_for_them() {
+fn own_attributes_are_exported_once_in_a_dialect_without_keys_for_them() {
     let app = App::with_dialect(Dialect::GEN_AI);
     full().in_scope(|| {
         let span = info_span!("own", metadata.step = 2);

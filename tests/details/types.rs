@@ -49,7 +49,7 @@ fn json_types_are_kept() {
 }
 
 #[test]
-fn what_is_no_json_is_an_error_that_holds_no_value() {
+fn value_that_is_not_json_is_an_error_without_the_value() {
     struct Refuses;
     impl Serialize for Refuses {
         fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
@@ -86,7 +86,7 @@ fn what_is_no_json_is_an_error_that_holds_no_value() {
 }
 
 #[test]
-fn key_or_tag_that_breaks_the_rule_is_an_error_that_says_which() {
+fn invalid_key_or_tag_is_an_error_that_names_it() {
     let long = "x".repeat(1025);
     for (text, why) in [
         (" \t", "is blank"),
@@ -107,7 +107,7 @@ fn key_or_tag_that_breaks_the_rule_is_an_error_that_says_which() {
 }
 
 #[test]
-fn key_that_is_written_here_is_no_attribute_of_ones_own() {
+fn reserved_key_cannot_be_an_attribute() {
     let keys = KEYS.into_iter().filter(|key| *key != "ring");
     for key in keys.chain(["session", "user"]) {
         let error = Session::default().with_attribute(key, "x").unwrap_err();
@@ -119,7 +119,7 @@ fn key_that_is_written_here_is_no_attribute_of_ones_own() {
 }
 
 #[test]
-fn entry_of_metadata_is_no_attribute_of_ones_own() {
+fn metadata_entry_cannot_be_an_attribute() {
     assert!(
         Session::default()
             .with_attribute("metadata.step", 2)
@@ -128,7 +128,7 @@ fn entry_of_metadata_is_no_attribute_of_ones_own() {
 }
 
 #[test]
-fn debug_shows_none_of_it() {
+fn debug_shows_no_values() {
     let shown = format!("{:?}", full());
     for text in ["acme", "beta", "Say", "hello", "u-7", "chat-42"] {
         assert!(!shown.contains(text), "{shown}");

@@ -59,7 +59,7 @@ fn own_id_of_an_event_wins_and_is_not_doubled() {
 }
 
 #[test]
-fn line_carries_what_was_learnt_by_then() {
+fn line_has_the_values_recorded_so_far() {
     let full = |layer: fmt::Layer<Base>| layer.without_time().map_event_format(with_session);
     let late = || {
         let request = info_span!("request", user.id = tracing::field::Empty);
@@ -109,7 +109,7 @@ fn explicit_parent_of_an_event_does_not_change_its_session() {
 }
 
 #[test]
-fn what_is_private_is_not_printed() {
+fn private_values_are_not_printed() {
     let privacy = Privacy::new().with_user_ids(IdPolicy::omitted());
     let full = |layer: fmt::Layer<Base>| {
         let layer = layer.without_time();
@@ -129,7 +129,7 @@ fn what_is_private_is_not_printed() {
 }
 
 #[test]
-fn object_without_members_stays_so_where_the_ids_are_private() {
+fn object_without_members_stays_so_if_the_ids_are_private() {
     let omitted = IdPolicy::omitted;
     let privacy = Privacy::new()
         .with_user_ids(omitted())
@@ -147,7 +147,7 @@ fn object_without_members_stays_so_where_the_ids_are_private() {
 
 #[cfg(feature = "hash")]
 #[test]
-fn hash_of_the_user_stands_in_place_of_the_id() {
+fn hash_of_the_user_replaces_the_id() {
     let privacy = Privacy::new().with_user_ids(IdPolicy::hashed("at least sixteen bytes").unwrap());
     let json = |layer: fmt::Layer<Base>| {
         let layer = layer.json();
@@ -166,7 +166,7 @@ fn hash_of_the_user_stands_in_place_of_the_id() {
 }
 
 #[test]
-fn event_that_tells_of_a_session_carries_it() {
+fn lifecycle_event_has_the_session() {
     let full = |layer: fmt::Layer<Base>| layer.without_time().map_event_format(with_session);
     let text = printed(full, || {
         chat().emit_start();

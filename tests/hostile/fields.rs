@@ -74,7 +74,7 @@ pub(crate) fn check(file: &[u8]) {
     plain().anew(|app| {
         spans(&texts);
         check_exported(&texts, &app.spans());
-        for warning in app.diagnostics.said() {
+        for warning in app.diagnostics.messages() {
             assert!(names_no_value(&warning), "{warning}");
         }
     });

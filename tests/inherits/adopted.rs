@@ -54,7 +54,7 @@ fn poll_once(future: Pin<&mut impl Future>) {
 }
 
 #[test]
-fn session_outside_an_instrumented_future_applies_inside() {
+fn session_around_an_instrumented_future_applies_in_its_span() {
     let app = App::new();
     run(work()
         .instrument(info_span!("turn"))
@@ -70,7 +70,7 @@ fn session_outside_an_instrumented_future_applies_inside() {
 }
 
 #[test]
-fn it_applies_through_several_such_spans() {
+fn session_applies_through_several_such_spans() {
     let app = App::new();
     let future = work()
         .instrument(info_span!("inner"))
@@ -166,7 +166,7 @@ fn span_that_is_entered_in_two_sessions_is_exported_with_neither() {
 }
 
 #[test]
-fn span_that_is_entered_in_one_session_by_two_users_keeps_the_session_alone() {
+fn span_that_is_entered_in_one_session_by_two_users_keeps_only_the_session() {
     let app = App::new();
     let turn = info_span!("turn");
     for user in ["u-1", "u-2"] {
@@ -178,7 +178,7 @@ fn span_that_is_entered_in_one_session_by_two_users_keeps_the_session_alone() {
 }
 
 #[test]
-fn user_around_is_kept() {
+fn user_of_an_adopted_span_is_kept() {
     for polled_inside in [true, false] {
         let app = App::new();
         let authenticated = Session::default().with_user("u-7").unwrap();
@@ -202,7 +202,7 @@ fn user_around_is_kept() {
 }
 
 #[test]
-fn user_of_the_session_replaces_the_one_around() {
+fn user_of_the_session_replaces_the_user_of_an_adopted_span() {
     let app = App::new();
     let auth = Session::default().with_user("u-1").unwrap();
     auth.in_scope(|| {
@@ -287,7 +287,7 @@ fn span_of_another_session_keeps_it() {
 }
 
 #[test]
-fn span_of_the_session_that_was_replaced_moves_along() {
+fn span_of_the_replaced_session_moves_into_the_futures_session() {
     let app = App::new();
     session("server").in_scope(|| {
         run(work()
@@ -300,7 +300,7 @@ fn span_of_the_session_that_was_replaced_moves_along() {
 }
 
 #[test]
-fn span_with_a_given_parent_is_left_alone() {
+fn span_with_an_explicit_parent_does_not_move() {
     let app = App::new();
     let outside = info_span!("outside");
     let future = async {
@@ -315,7 +315,7 @@ fn span_with_a_given_parent_is_left_alone() {
 }
 
 #[test]
-fn span_that_is_entered_further_down_is_left_alone() {
+fn span_that_is_entered_inside_another_span_does_not_move() {
     let app = App::new();
     let stranger = info_span!("stranger");
     let future = async {
@@ -359,7 +359,7 @@ fn session_in_headers_applies_inside() {
     for span in app.spans() {
         assert_eq!(session_of(&span), ["chat-42"], "{}", span.name);
     }
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }
 
 #[test]
@@ -383,7 +383,7 @@ fn span_before_its_trace_gets_a_diagnostic() {
             .instrument(info_span!("turn"))
             .with_propagated(&headers));
     }
-    let said = app.diagnostics.said();
+    let said = app.diagnostics.messages();
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(
         said[0].contains("`turn`") && said[0].contains("trace"),
@@ -392,7 +392,7 @@ fn span_before_its_trace_gets_a_diagnostic() {
 }
 
 #[test]
-fn task_that_takes_such_a_span_along_gets_a_diagnostic() {
+fn task_that_enters_an_adopted_span_outside_the_future_gets_a_diagnostic() {
     let app = App::new();
     let future = async {
         let task = async { info_span!("task").in_scope(|| {}) }.in_current_span();
@@ -407,7 +407,7 @@ fn task_that_takes_such_a_span_along_gets_a_diagnostic() {
         .await
     };
     run(local).unwrap();
-    let said = app.diagnostics.said();
+    let said = app.diagnostics.messages();
     assert_eq!(session_of(&app.span("task")), [""; 0]);
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].contains("`turn`"), "{said:?}");
@@ -431,7 +431,7 @@ fn destructors_inside_such_a_span_run_in_the_session() {
 }
 
 #[test]
-fn span_with_a_remote_parent_and_no_session_is_in_the_session_again() {
+fn span_with_a_remote_parent_and_no_session_is_adopted() {
     let app = App::new();
     let future = async {
         let span = info_span!("request");
@@ -464,7 +464,7 @@ fn plain_spans_of_opentelemetry_inside_inherit() {
 }
 
 #[test]
-fn people_who_only_log_see_the_session() {
+fn session_applies_without_an_opentelemetry_layer() {
     let subscriber = tracing_subscriber::registry().with(SessionLayer::new());
     let dispatch = Dispatch::new(subscriber);
     dispatcher::with_default(&dispatch, || {
@@ -530,11 +530,11 @@ fn span_that_was_entered_before_is_not_exported_with_a_later_future() {
     run(handler.instrument(info_span!("handler")));
     assert_eq!(session_of(&app.span("handler")), [""; 0]);
     assert_eq!(session_of(&app.span("job")), ["b"]);
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }
 
 #[test]
-fn stranger_that_is_dropped_in_a_future_keeps_its_user() {
+fn span_of_another_user_that_is_dropped_in_a_future_keeps_its_user() {
     for is_polled in [true, false] {
         let app = App::new();
         let stranger = Session::default().with_user("ub").unwrap();
@@ -556,7 +556,7 @@ fn stranger_that_is_dropped_in_a_future_keeps_its_user() {
 }
 
 #[test]
-fn exact_session_that_is_set_inside_holds_after_an_await() {
+fn exact_session_that_is_set_inside_still_applies_after_an_await() {
     let app = App::new();
     let users = session("a").with_user("ua").unwrap();
     let future = async {
@@ -596,7 +596,7 @@ fn id_that_is_recorded_or_set_inside_keeps_the_user_after_an_await() {
 }
 
 #[test]
-fn span_that_is_entered_again_further_in_stays_adopted() {
+fn span_that_is_entered_again_inside_itself_stays_adopted() {
     let app = App::new();
     let turn = info_span!("turn");
     let tracer = app.provider.tracer("library");
@@ -611,7 +611,7 @@ fn span_that_is_entered_again_further_in_stays_adopted() {
     };
     run(future.in_session(session("chat-42")));
     assert_eq!(session_of(&app.span("rest")), ["chat-42"]);
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }
 
 #[test]
@@ -633,7 +633,7 @@ fn explicit_children_inside_inherit() {
 }
 
 #[test]
-fn values_set_where_people_only_log_hold_after_an_await() {
+fn values_set_without_an_opentelemetry_layer_still_apply_after_an_await() {
     let dispatch = Dispatch::new(tracing_subscriber::registry().with(SessionLayer::new()));
     dispatcher::with_default(&dispatch, || {
         let turn = Session::default()

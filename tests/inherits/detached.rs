@@ -55,7 +55,7 @@ fn in_a_request<T>(f: impl FnOnce() -> T) -> T {
 }
 
 #[test]
-fn closures_futures_and_streams_run_in_nothing() {
+fn detached_closures_futures_and_streams_run_in_no_session_and_no_span() {
     let app = App::new();
     in_a_request(|| {
         detached(|| assert_is_outside(&app, "closure"));
@@ -105,7 +105,7 @@ fn everything_is_current_again_afterwards() {
 }
 
 #[test]
-fn between_the_polls_the_place_outside_is_as_before() {
+fn between_polls_the_outer_session_and_span_are_current() {
     let app = App::new();
     let mut polls = 0;
     let worker = poll_fn(|_| {
@@ -128,7 +128,7 @@ fn between_the_polls_the_place_outside_is_as_before() {
 }
 
 #[test]
-fn tasks_that_detached_work_spawns_in_the_current_span_are_outside() {
+fn tasks_that_detached_work_spawns_in_the_current_span_are_detached_too() {
     let app = App::new();
     let work = async {
         tokio::spawn(async { info_span!("spawned").in_scope(|| {}) }.in_current_span())
@@ -181,7 +181,7 @@ fn an_explicit_parent_is_a_parent() {
 }
 
 #[test]
-fn spans_that_are_left_inside_and_entered_outside_stay_in_order() {
+fn spans_exited_in_detached_work_and_entered_outside_stay_in_order() {
     let app = App::new();
     let outer = session!("chat-42").entered();
     // A guard that moves into the closure, and one that moves out.
@@ -198,7 +198,7 @@ fn spans_that_are_left_inside_and_entered_outside_stay_in_order() {
 }
 
 #[test]
-fn works_filtered_beside_other_layers_and_in_logs_alone() {
+fn detached_works_with_filters_beside_other_layers_and_without_opentelemetry() {
     let app = App::with_layer(|otel| SessionLayer::new().wrap_filtered(otel, LevelFilter::INFO));
     in_a_request(|| detached(|| assert_is_outside(&app, "filtered")));
 
@@ -213,7 +213,7 @@ fn works_filtered_beside_other_layers_and_in_logs_alone() {
 }
 
 #[test]
-fn headers_are_left_too() {
+fn detached_work_has_no_context_from_headers() {
     let app = App::new();
     let _request = remote().attach();
     detached(|| assert_is_outside(&app, "request"));

@@ -93,7 +93,7 @@ fn destructors_of_a_future_that_was_never_polled_are_in_the_default_session_too(
 }
 
 #[test]
-fn destructors_of_a_future_whose_span_was_made_in_another_session_run_in_the_futures_session() {
+fn destructors_of_a_future_whose_span_was_created_in_another_session_run_in_the_futures_session() {
     for (place, other_user) in [("other", "u-2"), ("chat-42", "u-2")] {
         let app = App::new();
         let place = session(place).with_user(other_user).unwrap();
@@ -226,7 +226,7 @@ fn destructors_of_a_future_with_headers_run_in_their_context() {
 }
 
 #[test]
-fn futures_inside_one_another_are_dropped_each_in_its_session() {
+fn nested_futures_are_dropped_each_in_its_session() {
     let app = App::new();
     let inner = async {
         let _cleans_up = CleansUp;

@@ -12,7 +12,7 @@ fn work() {
 }
 
 #[test]
-fn sibling_sessions_in_one_trace_keep_apart() {
+fn sibling_sessions_in_one_trace_stay_separate() {
     let app = App::new();
     info_span!("batch").in_scope(|| {
         let (one, other) = (session!("one"), session!("other"));
@@ -72,7 +72,7 @@ fn span_may_be_closed_by_a_clone_on_another_thread() {
 }
 
 #[test]
-fn scope_that_is_left_early_leaves_nothing() {
+fn session_attached_in_a_loop_ends_at_continue_and_return() {
     let app = App::new();
     let find = |wanted: usize| -> Option<usize> {
         for turn in 0..3 {
@@ -103,7 +103,7 @@ fn scope_that_is_left_early_leaves_nothing() {
 
 /// The layer that is reloaded has a filter inside, which hides the span that says the session.
 #[test]
-fn hidden_session_is_said_behind_a_reloadable_layer_too() {
+fn filtered_out_span_behind_a_reloadable_layer_sets_the_session() {
     let app = App::with_layer(|otel| {
         let filtered = SessionLayer::new()
             .with_opener_level(tracing::Level::DEBUG)

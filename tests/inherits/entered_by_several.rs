@@ -95,7 +95,7 @@ fn session_that_one_future_sets_reaches_no_other() {
 }
 
 #[test]
-fn futures_that_take_turns_keep_what_each_has_set() {
+fn futures_that_take_turns_keep_their_own_values() {
     for outer in ["guest", ""] {
         everywhere(|connection| {
             let requests: FuturesUnordered<_> = [("a", "alice"), ("b", "bob"), ("c", "carol")]
@@ -135,7 +135,7 @@ fn span_is_exported_with_no_user_that_a_second_future_sets() {
 }
 
 #[test]
-fn clone_of_a_stream_keeps_what_the_other_has_set_apart() {
+fn values_set_in_a_stream_do_not_apply_in_its_clone() {
     /// Sets a user when it is polled first.
     #[derive(Clone)]
     struct Jobs {
@@ -186,7 +186,7 @@ fn user_that_is_set_outside_a_future_is_not_exported_with_its_session() {
 }
 
 #[test]
-fn second_user_of_a_session_leaves_the_id_alone() {
+fn second_user_of_a_session_does_not_change_the_session_id() {
     let app = App::new();
     let connection = info_span!("connection");
     for user in ["alice", "bob"] {
@@ -272,7 +272,7 @@ fn poll_once(future: &mut Pin<Box<impl Future<Output = ()>>>) -> bool {
 }
 
 #[test]
-fn user_that_is_set_outside_reaches_no_future() {
+fn user_that_is_set_outside_does_not_apply_in_futures() {
     everywhere(|connection| {
         let request = async {
             tokio::task::yield_now().await;

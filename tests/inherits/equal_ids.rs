@@ -137,7 +137,7 @@ fn counters_behind_a_prefix_stay_apart() {
 }
 
 #[test]
-fn remote_parent_with_the_id_of_a_span_takes_nothing_over() {
+fn remote_parent_with_the_id_of_a_span_inherits_nothing_from_it() {
     let app = counting();
     let caller = SpanContext::new(
         TraceId::from(0xdead),

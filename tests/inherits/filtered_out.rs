@@ -150,7 +150,7 @@ fn each(check: impl Fn(&App, &Span, Inherit, &str)) {
 }
 
 #[test]
-fn all_ways_to_inherit_give_the_session_that_the_span_was_created_in() {
+fn children_of_a_filtered_out_span_inherit_the_session_it_was_created_in() {
     each(|app, hidden, inherit, shown| {
         let inside = hidden.in_scope(current_session_id);
         assert_eq!(inside.as_deref(), Some("outer"), "{shown}");
@@ -160,7 +160,7 @@ fn all_ways_to_inherit_give_the_session_that_the_span_was_created_in() {
 }
 
 #[test]
-fn all_ways_to_inherit_give_the_session_that_is_set_in_the_span() {
+fn children_of_a_filtered_out_span_inherit_the_session_set_in_it() {
     each(|app, hidden, inherit, shown| {
         hidden.in_scope(|| set_session_id("set")).expect(shown);
         let inside = hidden.in_scope(current_session_id);
@@ -229,7 +229,7 @@ fn parent_that_is_set_replaces_the_session_of_a_filtered_out_parent() {
 }
 
 #[test]
-fn opener_counts_up_to_the_named_level_of_wrap_filtered_and_nowhere_else() {
+fn filtered_out_opener_sets_the_session_up_to_the_opener_level_of_wrap_filtered_only() {
     for (set_up, make) in SET_UPS {
         let app = app(make);
         session("outer").in_scope(|| {
@@ -298,7 +298,7 @@ fn filtered_out_child_does_not_start_its_parent() {
 }
 
 #[test]
-fn filtered_out_child_inherits_from_the_parent_that_is_given_to_an_opener() {
+fn filtered_out_child_inherits_from_the_explicit_parent_of_an_opener() {
     let headers = || {
         let user = Session::default().with_user("u-7").unwrap();
         user.in_scope(|| {
@@ -328,7 +328,7 @@ fn filtered_out_child_inherits_from_the_parent_that_is_given_to_an_opener() {
 }
 
 #[test]
-fn filtered_out_span_changes_no_tree_without_a_session() {
+fn filtered_out_span_outside_a_session_changes_no_tree() {
     let test = test_name!();
     if !crate::support::alone(test, &[]) {
         return;
@@ -343,7 +343,7 @@ fn filtered_out_span_changes_no_tree_without_a_session() {
 }
 
 #[test]
-fn what_is_attached_inside_a_filtered_out_span_does_not_stay() {
+fn session_attached_inside_a_filtered_out_span_is_detached() {
     let app = hiding();
     let _session = Session::new("chat-42").unwrap().attach();
     let hidden = info_span!(target: "hidden", "hidden").entered();

@@ -13,7 +13,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::prelude::*;
 
 #[test]
-fn hidden_span_opens_its_scope_with_a_filter_given_to_the_session_layer() {
+fn span_filtered_out_by_wrap_filtered_sets_the_session() {
     let app = App::with_layer(|otel| {
         SessionLayer::new()
             .with_opener_level(Level::DEBUG)
@@ -49,7 +49,7 @@ fn hidden_span_opens_its_scope_with_a_filter_given_to_the_session_layer() {
 }
 
 #[test]
-fn explicit_children_inherit_through_a_hidden_span_and_beside_one() {
+fn explicit_children_inherit_through_a_filtered_out_span_and_beside_one() {
     let app = App::with_layer(|otel| {
         SessionLayer::new()
             .with_opener_level(Level::DEBUG)
@@ -79,7 +79,7 @@ fn explicit_children_inherit_through_a_hidden_span_and_beside_one() {
 }
 
 #[test]
-fn filtered_out_span_that_sets_nothing_passes_on_the_session_of_its_parent() {
+fn filtered_out_span_that_sets_nothing_passes_on_its_parents_session() {
     // Takes everything: then `tracing` asks the filters of each span.
     let _other = tracing::Dispatch::new(tracing_subscriber::registry());
     let app = App::with_layer(|otel| {
@@ -107,7 +107,7 @@ fn filtered_out_span_that_sets_nothing_passes_on_the_session_of_its_parent() {
 }
 
 #[test]
-fn nothing_else_becomes_enabled_with_a_filter_given_to_the_session_layer() {
+fn wrap_filtered_enables_nothing_else() {
     // Where there is another subscriber in the process, `tracing` asks the filters of each span.
     if !crate::support::alone(test_name!(), &[]) {
         return;
@@ -135,7 +135,7 @@ fn nothing_else_becomes_enabled_with_a_filter_given_to_the_session_layer() {
 }
 
 #[test]
-fn hidden_span_does_not_exist_with_a_filter_on_the_opentelemetry_layer() {
+fn span_filtered_out_on_the_opentelemetry_layer_sets_nothing() {
     let app = App::with_layer(|otel| SessionLayer::new().wrap(otel.with_filter(LevelFilter::INFO)));
     debug_span!("session", id = "chat-42").in_scope(|| info_span!("child").in_scope(|| {}));
     session!("chat-43").in_scope(|| info_span!("child").in_scope(|| {}));

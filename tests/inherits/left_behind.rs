@@ -21,7 +21,7 @@ use tracing_subscriber::prelude::*;
 use crate::inherits::session_of;
 
 #[test]
-fn nothing_is_left_on_a_thread_after_a_panic_in_a_scope() {
+fn nothing_stays_current_after_a_panic_in_a_scope() {
     let app = App::new();
     let result = catch_unwind(|| {
         session!("chat-42").in_scope(|| {
@@ -54,7 +54,7 @@ impl fmt::Debug for Panics {
 }
 
 #[test]
-fn nothing_is_left_on_a_thread_after_a_field_panics_in_on_new_span() {
+fn nothing_stays_current_after_a_field_panics_in_on_new_span() {
     let app = App::new();
     for _ in 0..3 {
         // The session is known, and attached, by the time that the second field panics.
@@ -75,7 +75,7 @@ fn nothing_is_left_on_a_thread_after_a_field_panics_in_on_new_span() {
 }
 
 #[test]
-fn nothing_is_left_after_a_record_that_panics() {
+fn nothing_stays_current_after_a_record_that_panics() {
     let app = App::new();
     let span = info_span!("session", id = "chat-42", user.id = tracing::field::Empty);
     let result = catch_unwind(AssertUnwindSafe(|| {
@@ -95,7 +95,7 @@ fn nothing_is_left_after_a_record_that_panics() {
 }
 
 #[test]
-fn guards_dropped_out_of_order_leave_nothing() {
+fn nothing_stays_current_after_guards_are_dropped_out_of_order() {
     let app = App::new();
     let outer = Session::new("outer").unwrap().attach();
     let inner = Session::new("inner").unwrap().attach();
@@ -113,7 +113,7 @@ fn guards_dropped_out_of_order_leave_nothing() {
 }
 
 #[test]
-fn spans_left_out_of_order_leave_nothing_without_an_opentelemetry_layer() {
+fn nothing_stays_current_after_spans_are_exited_out_of_order_without_an_opentelemetry_layer() {
     let _default = tracing_subscriber::registry()
         .with(SessionLayer::new())
         .set_default();
@@ -126,7 +126,7 @@ fn spans_left_out_of_order_leave_nothing_without_an_opentelemetry_layer() {
 }
 
 #[test]
-fn interleaved_tasks_on_one_thread_keep_apart() {
+fn interleaved_tasks_on_one_thread_do_not_mix() {
     let app = App::new();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()

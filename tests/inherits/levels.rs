@@ -142,7 +142,7 @@ macro_rules! assert_same_beside_each {
 }
 
 #[test]
-fn levels_are_as_without_this_crate_beside_any_neighbour() {
+fn levels_are_the_same_as_without_this_crate_beside_any_layer() {
     if !alone(test_name!(), &[]) {
         return;
     }
@@ -192,7 +192,7 @@ fn levels_are_as_without_this_crate_beside_any_neighbour() {
 }
 
 #[test]
-fn level_named_for_openers_is_the_highest_level() {
+fn opener_level_raises_the_highest_level() {
     if !alone(test_name!(), &[]) {
         return;
     }

@@ -96,7 +96,7 @@ impl ShouldSample for DropsRoots {
 }
 
 #[test]
-fn unsampled_spans_pass_the_scope_on() {
+fn unsampled_spans_pass_on_the_session() {
     let sampler = DropsRoots::default();
     let app = App::with_provider(
         |builder| builder.with_sampler(sampler.clone()),
@@ -144,7 +144,7 @@ fn suppressed_telemetry_exports_nothing_and_breaks_nothing() {
 }
 
 #[test]
-fn session_said_where_telemetry_is_suppressed_is_not_in_force_elsewhere() {
+fn session_set_where_telemetry_is_suppressed_applies_only_there() {
     let app = App::new();
     let suppressed = {
         let _suppressed = Context::enter_telemetry_suppressed_scope();

@@ -27,7 +27,7 @@ fn span_with_no_parent_inherits_nothing() {
 }
 
 #[test]
-fn span_with_no_parent_that_opens_a_scope_starts_afresh() {
+fn opener_with_no_parent_inherits_nothing() {
     let app = App::new();
     let _session = session!("chat-42").entered();
     let _user = user!("u-7").entered();
@@ -43,7 +43,7 @@ fn span_with_no_parent_that_opens_a_scope_starts_afresh() {
 // B7
 
 #[test]
-fn span_that_opens_a_scope_keeps_it_below_a_parent_set_from_outside() {
+fn opener_keeps_its_scope_after_set_parent() {
     let app = App::new();
     let _outside = user!("u-1").entered();
     let session = session!("chat-42");
@@ -81,7 +81,7 @@ fn span_that_opens_a_scope_keeps_it_below_a_parent_set_from_outside() {
 }
 
 #[test]
-fn span_below_a_parent_set_from_outside_is_entered_again_wherever_it_is_polled() {
+fn span_after_set_parent_can_be_entered_again_anywhere() {
     let app = App::new();
     let session = continued("chat-42");
     for _ in 0..2 {
@@ -111,7 +111,7 @@ fn span_below_a_parent_set_from_outside_is_entered_again_wherever_it_is_polled()
 }
 
 #[test]
-fn spans_below_parents_set_from_outside_are_left_in_any_order() {
+fn spans_after_set_parent_can_be_exited_in_any_order() {
     let app = App::new();
     let (first, second) = (continued("chat-1").entered(), continued("chat-2").entered());
     assert_eq!(current_session_id().as_deref(), Some("chat-2"));
@@ -125,7 +125,7 @@ fn spans_below_parents_set_from_outside_are_left_in_any_order() {
 }
 
 #[test]
-fn values_change_inside_a_span_below_a_parent_set_from_outside() {
+fn values_can_be_recorded_and_set_after_set_parent() {
     let app = App::new();
     let session = continued("chat-42");
     session.in_scope(|| {
@@ -150,7 +150,7 @@ fn values_change_inside_a_span_below_a_parent_set_from_outside() {
 }
 
 #[test]
-fn span_that_opens_no_scope_takes_that_of_the_parent_set_from_outside() {
+fn span_that_is_no_opener_inherits_from_the_parent_of_set_parent() {
     let app = App::new();
     let given = Session::new("given").unwrap().in_scope(Context::current);
     let _here = session!("here").entered();
@@ -173,7 +173,7 @@ fn span_that_opens_no_scope_takes_that_of_the_parent_set_from_outside() {
 }
 
 #[test]
-fn what_is_in_force_in_a_parent_set_from_outside_stands_before_the_default_session() {
+fn session_of_the_parent_of_set_parent_overrides_the_default_session() {
     let test = test_name!();
     if !support::alone(test, &[]) {
         return;
@@ -199,7 +199,7 @@ fn what_is_in_force_in_a_parent_set_from_outside_stands_before_the_default_sessi
 }
 
 #[test]
-fn ids_of_a_span_bring_its_session_only_together_and_while_it_is_open() {
+fn local_parent_context_finds_the_session_by_both_ids_while_the_span_is_open() {
     let app = App::new();
     let tracer = app.provider.tracer("library");
     let session = session!("chat-42");
@@ -227,7 +227,7 @@ fn ids_of_a_span_bring_its_session_only_together_and_while_it_is_open() {
 }
 
 #[test]
-fn remote_parent_with_the_id_of_a_span_here_brings_no_session() {
+fn remote_parent_with_the_id_of_a_local_span_passes_on_no_session() {
     let app = App::new();
     let session = session!("chat-42");
     session.set_parent(remote()).unwrap();
@@ -251,7 +251,7 @@ fn remote_parent_with_the_id_of_a_span_here_brings_no_session() {
 }
 
 #[test]
-fn what_was_in_force_around_is_not_in_force_below_a_parent_set_from_outside() {
+fn outer_session_does_not_apply_after_set_parent() {
     let app = App::new();
     let outside = |span: tracing::Span| {
         span.set_parent(remote()).unwrap();

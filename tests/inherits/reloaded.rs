@@ -48,7 +48,7 @@ fn thread_is_clean_after_a_reload_in_a_span() {
 }
 
 #[test]
-fn thread_is_clean_after_a_reload_when_the_parent_is_left_first() {
+fn thread_is_clean_after_a_reload_when_the_parent_is_exited_first() {
     reloadable!(app, reload);
     let (outer, inner) = (session!("chat-42"), user!("u-7"));
     let outer = outer.entered();
@@ -69,7 +69,7 @@ fn logging() -> (Dispatch, reload::Handle<Option<SessionLayer>, Registry>) {
 }
 
 #[test]
-fn thread_of_people_who_only_log_is_clean_after_a_reload_in_a_span() {
+fn thread_without_an_opentelemetry_layer_is_clean_after_a_reload_in_a_span() {
     for is_on in [true, false] {
         let (dispatch, handle) = logging();
         dispatcher::with_default(&dispatch, || {
@@ -87,7 +87,7 @@ fn thread_of_people_who_only_log_is_clean_after_a_reload_in_a_span() {
 
 /// Spans that are open when the layer is replaced.
 #[test]
-fn spans_of_people_who_only_log_keep_their_session_after_a_reload() {
+fn spans_without_an_opentelemetry_layer_keep_their_session_after_a_reload() {
     let (dispatch, handle) = logging();
     dispatcher::with_default(&dispatch, || {
         let is_here = |id| assert_eq!(current_session_id().as_deref(), Some(id));
@@ -104,7 +104,7 @@ fn spans_of_people_who_only_log_keep_their_session_after_a_reload() {
 }
 
 #[test]
-fn session_stays_until_the_span_is_left_after_a_reload() {
+fn session_stays_current_until_the_span_is_exited_after_a_reload() {
     let (dispatch, handle) = logging();
     dispatcher::with_default(&dispatch, || {
         let outer = session!("chat-42").entered();
@@ -118,7 +118,7 @@ fn session_stays_until_the_span_is_left_after_a_reload() {
 }
 
 #[test]
-fn thread_of_people_who_only_log_is_clean_when_the_parent_is_left_first() {
+fn thread_without_an_opentelemetry_layer_is_clean_when_the_parent_is_exited_first() {
     for reloads in [false, true] {
         let (dispatch, handle) = logging();
         dispatcher::with_default(&dispatch, || {
@@ -140,7 +140,7 @@ fn thread_of_people_who_only_log_is_clean_when_the_parent_is_left_first() {
 }
 
 #[test]
-fn thread_is_clean_when_a_dispatcher_is_entered_and_left_by_hand() {
+fn thread_is_clean_when_a_dispatcher_is_entered_and_exited_by_hand() {
     for reloads in [false, true] {
         let (dispatch, handle) = logging();
         let span = dispatcher::with_default(&dispatch, || session!("chat-42"));

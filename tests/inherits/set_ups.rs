@@ -69,7 +69,7 @@ fn two_subscribers_without_an_opentelemetry_layer_do_not_mix() {
 }
 
 #[test]
-fn two_providers_write_each_its_own_span() {
+fn two_providers_each_write_their_own_span() {
     let app = App::new();
     let exporter = InMemorySpanExporter::default();
     let other = SdkTracerProvider::builder()
@@ -160,7 +160,7 @@ fn explicit_opener_around_a_reloadable_layer_stays_in_its_trace() {
 }
 
 #[test]
-fn works_when_the_layer_is_put_in_later() {
+fn works_when_the_layer_is_added_later() {
     let mut handle = None;
     let mut later = None;
     let app = App::with_layer(|otel| {
@@ -177,7 +177,7 @@ fn works_when_the_layer_is_put_in_later() {
 }
 
 #[test]
-fn layers_are_found_from_outside() {
+fn layers_can_be_downcast() {
     let app = App::new();
     assert!(
         app.dispatch
@@ -293,7 +293,7 @@ impl<S> tracing_subscriber::layer::Filter<S> for NoEvents {
 }
 
 #[test]
-fn filter_inside_is_asked_for_events_and_for_the_highest_level() {
+fn inner_filter_is_called_for_events_and_for_the_highest_level() {
     let app = App::with_layer(|otel| SessionLayer::new().wrap(otel.with_filter(NoEvents)));
     session!("chat-42").in_scope(|| tracing::info!("an event"));
     assert!(app.span("session").events.is_empty());
@@ -305,7 +305,7 @@ fn filter_inside_is_asked_for_events_and_for_the_highest_level() {
 }
 
 #[test]
-fn layer_inside_is_told_of_the_dispatcher() {
+fn inner_layer_receives_the_dispatcher() {
     struct Told(Arc<OnceLock<()>>);
     impl<S: tracing::Subscriber> Layer<S> for Told {
         fn on_register_dispatch(&self, _: &tracing::Dispatch) {
@@ -320,14 +320,14 @@ fn layer_inside_is_told_of_the_dispatcher() {
 // B12
 
 #[test]
-fn without_context_activation_spans_are_marked_and_one_diagnostic_says_what_is_lost() {
+fn without_context_activation_spans_have_their_session_and_one_diagnostic_is_emitted() {
     let app = App::with_layer(|otel| SessionLayer::new().wrap(otel.with_context_activation(false)));
     for _ in 0..2 {
         warn_span!("outer").in_scope(|| {
             session!("chat-42").in_scope(|| info_span!("child").in_scope(|| {}));
         });
     }
-    app.exports_after(
+    app.exports_with_diagnostics(
         "
         outer
           session session.id=chat-42
@@ -342,22 +342,22 @@ fn without_context_activation_spans_are_marked_and_one_diagnostic_says_what_is_l
 }
 
 #[test]
-fn without_context_activation_the_diagnostic_comes_inside_a_plain_span_too() {
+fn without_context_activation_the_diagnostic_is_emitted_inside_a_plain_span_too() {
     let app = App::with_layer(|otel| SessionLayer::new().wrap(otel.with_context_activation(false)));
     app.provider.tracer("library").in_span("plain", |_| {
         session!("chat-42").in_scope(|| {});
         session!("chat-42").in_scope(|| {});
     });
-    assert_eq!(app.diagnostics.said().len(), 1);
+    assert_eq!(app.diagnostics.messages().len(), 1);
 }
 
 #[test]
-fn suppressed_telemetry_is_not_mistaken_for_missing_context_activation() {
+fn suppressed_telemetry_is_not_reported_as_missing_context_activation() {
     let app = App::new();
     let _suppressed = Context::enter_telemetry_suppressed_scope();
     info_span!("outer").in_scope(|| {
         session!("chat-42").in_scope(|| {});
         session!("chat-42").in_scope(|| {});
     });
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }

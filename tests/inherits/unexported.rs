@@ -65,11 +65,11 @@ fn messages_of_a_connection_are_roots_linked_to_its_request() {
         assert_ne!(step.parent_span_id, SpanId::INVALID);
     }
     assert_eq!(session_of(&app.span("upgrade")), [""; 0]);
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }
 
 #[test]
-fn only_session_spans_are_concerned() {
+fn only_session_spans_are_unexported() {
     let app = app();
     info_span!("handler", session.id = "chat-1").in_scope(|| info_span!("step").in_scope(|| {}));
     user!("u-7").in_scope(|| {});
@@ -187,7 +187,7 @@ fn futures_threads_and_headers() {
 }
 
 #[test]
-fn root_turns_filters_and_logs_alone() {
+fn unexported_session_spans_with_root_turns_filters_and_without_opentelemetry() {
     let with_turns = App::with(|layer| layer.with_unexported_session_spans().with_root_turns());
     session!("chat-42").in_scope(|| {
         info_span!("turn", session.id = "chat-42").in_scope(|| info_span!("step").in_scope(|| {}));
@@ -329,7 +329,7 @@ fn adopted_spans_are_roots_and_session_spans_are_adopted() {
 }
 
 #[test]
-fn marks_go_past_a_session_span() {
+fn mark_trace_continues_past_an_unexported_session_span() {
     for app in both() {
         app.anew(|app| {
             info_span!("request").in_scope(|| {

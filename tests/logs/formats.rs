@@ -26,7 +26,7 @@ const TEMPLATE: &str = "llm.prompt_template.template=What is the weather in {cit
     llm.prompt_template.variables={\"city\":\"Oslo\"} deployment.ring=2 deployment.canary=true";
 
 #[test]
-fn record_carries_all_that_a_session_says() {
+fn record_has_all_values_of_a_session() {
     let app = App::new();
     full().in_scope(|| info!("full"));
     app.exports(&[&format!(
@@ -100,7 +100,7 @@ fn each_dialect_has_its_keys() {
 }
 
 #[test]
-fn what_is_private_is_left_out() {
+fn private_values_are_omitted() {
     let privacy = Privacy::new()
         .with_user_ids(IdPolicy::omitted())
         .with_metadata(["tenant"], IdPolicy::omitted());
@@ -117,7 +117,7 @@ fn what_is_private_is_left_out() {
 
 #[cfg(feature = "hash")]
 #[test]
-fn hash_of_the_user_stands_not_beside_an_own_id() {
+fn hash_of_the_user_is_not_added_beside_an_own_id() {
     let privacy = Privacy::new().with_user_ids(IdPolicy::hashed("at least sixteen bytes").unwrap());
     let app = App::with_processor(SessionLogProcessor::new().with_privacy(privacy));
     chat().in_scope(|| {

@@ -24,7 +24,7 @@ fn own_id_wins_and_is_not_doubled() {
 }
 
 #[test]
-fn own_id_holds_under_the_other_keys_of_the_dialect() {
+fn own_id_is_written_under_the_other_keys_of_the_dialect() {
     let dialect = Dialect::OPENINFERENCE.and(Dialect::LANGFUSE);
     let app = App::with_processor(SessionLogProcessor::new().with_dialect(dialect));
     chat().in_scope(|| {
@@ -44,7 +44,7 @@ fn own_id_holds_under_the_other_keys_of_the_dialect() {
 }
 
 #[test]
-fn first_of_several_own_ids_holds() {
+fn first_of_several_own_ids_wins() {
     let dialect = Dialect::OPENINFERENCE
         .and(Dialect::LANGFUSE)
         .and(Dialect::GEN_AI);
@@ -60,7 +60,7 @@ fn first_of_several_own_ids_holds() {
 }
 
 #[test]
-fn own_metadata_and_tags_stand_in_place_of_the_sessions() {
+fn own_metadata_and_tags_replace_those_of_the_session() {
     let app = App::new();
     let session = Session::new("chat-42").unwrap();
     let session = session.with_metadata("tenant", "acme").unwrap();
@@ -71,7 +71,7 @@ fn own_metadata_and_tags_stand_in_place_of_the_sessions() {
 
 /// Fields of an event open no scope, unlike those of a span.
 #[test]
-fn own_id_goes_no_further() {
+fn own_id_is_not_inherited() {
     let app = App::new();
     session!("chat-42").in_scope(|| {
         info!(session.id = "own", "own");

@@ -15,7 +15,7 @@ use tracing_session::{
 use tracing_subscriber::prelude::*;
 
 #[test]
-fn event_carries_the_session_that_it_is_written_in() {
+fn event_carries_the_session_that_it_is_emitted_in() {
     let app = App::new();
     info!("before");
     session!("chat-42", user.id = "u-7").in_scope(|| info!(tokens = 12, "in a span"));
@@ -61,7 +61,7 @@ fn record_of_opentelemetrys_api_carries_the_session_of_its_context() {
 }
 
 #[test]
-fn inner_session_stands_before_the_outer_and_the_user_is_kept() {
+fn inner_session_overrides_the_outer_and_keeps_the_user() {
     let app = App::new();
     let outer = user!("u-7");
     outer.in_scope(|| {
@@ -83,7 +83,7 @@ fn inner_session_stands_before_the_outer_and_the_user_is_kept() {
 }
 
 #[test]
-fn value_that_is_learnt_late_is_on_what_is_written_from_then_on() {
+fn value_recorded_later_is_on_later_records() {
     let app = App::new();
     let request = info_span!(
         "request",
@@ -110,7 +110,7 @@ fn value_that_is_learnt_late_is_on_what_is_written_from_then_on() {
 }
 
 #[test]
-fn span_that_a_filter_hides_says_its_session_all_the_same() {
+fn filtered_out_span_still_sets_its_session() {
     let app = App::with(SessionLogProcessor::new(), |otel| {
         SessionLayer::new()
             .with_opener_level(tracing::Level::DEBUG)
@@ -129,7 +129,7 @@ fn span_that_a_filter_hides_says_its_session_all_the_same() {
 }
 
 #[test]
-fn default_session_is_on_what_is_outside_any_other() {
+fn default_session_is_on_records_outside_any_other() {
     if !support::alone(test_name!(), &[]) {
         return;
     }
@@ -171,7 +171,7 @@ fn carries_the_default(app: &App) {
 }
 
 #[test]
-fn session_is_known_where_there_is_no_opentelemetry_layer() {
+fn session_is_known_without_an_opentelemetry_layer() {
     let app = App::with(SessionLogProcessor::new(), |_| SessionLayer::new());
     session!("chat-42").in_scope(|| info_span!("below").in_scope(|| info!("below")));
     info!("after");
@@ -179,7 +179,7 @@ fn session_is_known_where_there_is_no_opentelemetry_layer() {
 }
 
 #[test]
-fn session_value_is_known_where_there_is_no_layer_of_ours() {
+fn session_value_is_known_without_a_session_layer() {
     let exporter = InMemoryLogExporter::default();
     let logs = SdkLoggerProvider::builder()
         .with_log_processor(SessionLogProcessor::new())
@@ -208,7 +208,7 @@ fn explicit_parent_of_an_event_does_not_change_its_session() {
 }
 
 #[test]
-fn session_goes_where_the_work_goes() {
+fn session_follows_the_work() {
     let app = App::new();
     let dispatch = app.dispatch.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -271,7 +271,7 @@ fn processor_after_the_exporting_one_comes_too_late() {
 
 /// The exporting processor alone decides which records are made.
 #[test]
-fn processor_makes_no_record_that_nobody_exports() {
+fn processor_creates_no_record_without_an_exporter() {
     use opentelemetry::logs::Severity;
 
     let logs = SdkLoggerProvider::builder()
@@ -283,7 +283,7 @@ fn processor_makes_no_record_that_nobody_exports() {
 }
 
 #[test]
-fn event_that_tells_of_a_session_carries_it_and_the_one_before() {
+fn lifecycle_event_has_the_session_and_the_previous_one() {
     let app = App::new();
     let next = chat()
         .with_attribute("session.previous_id", "chat-41")

@@ -57,7 +57,7 @@ fn spans_that_have_ended_leave_nothing() {
 }
 
 #[test]
-fn hidden_spans_leave_nothing() {
+fn filtered_out_spans_leave_nothing() {
     let work = || {
         debug_span!("session", id = "chat-42").in_scope(|| info_span!("below").in_scope(|| {}));
     };
@@ -135,7 +135,7 @@ fn details_leave_nothing() {
 }
 
 #[test]
-fn many_providers_that_hide_metadata_leave_nothing_in_a_session() {
+fn many_providers_that_redact_metadata_leave_nothing_in_a_session() {
     use opentelemetry::trace::{Span, Tracer};
     use tracing_session::{Privacy, export::IdPolicy};
 
@@ -161,7 +161,7 @@ fn scopes_that_follow_one_another_form_no_chain() {
 }
 
 #[test]
-fn span_whose_ids_are_hidden_and_set_over_and_over_does_not_grow() {
+fn span_whose_ids_are_redacted_and_set_repeatedly_does_not_grow() {
     use tracing_session::{Privacy, export::IdPolicy};
 
     let provider = SessionTracerProvider::new(SdkTracerProvider::default())

@@ -70,10 +70,10 @@ fn make_mistakes(subscriber: Subscribe) {
 }
 
 #[test]
-fn mistake_in_the_setup_is_written_there_once_unless_a_layer_shows_it() {
+fn mistake_in_the_setup_is_printed_once_unless_a_layer_shows_it() {
     let test = test_name!();
     for (place, subscriber) in SUBSCRIBERS {
-        let Some(printed) = support::said_alone(test, &[("PLACE", place)]) else {
+        let Some(printed) = support::output_alone(test, &[("PLACE", place)]) else {
             if std::env::var("PLACE").unwrap() == place {
                 make_mistakes(subscriber);
             }
@@ -105,7 +105,7 @@ fn mistake_in_the_setup_is_written_there_once_unless_a_layer_shows_it() {
 fn all_warnings_are_turned_off_by_a_variable() {
     for (value, is_off) in [("off", true), (" OFF ", true), ("on", false)] {
         let variable = ("TRACING_SESSION_DIAGNOSTICS", value);
-        let Some(printed) = support::said_alone(test_name!(), &[variable]) else {
+        let Some(printed) = support::output_alone(test_name!(), &[variable]) else {
             return SUBSCRIBERS.iter().for_each(|(_, it)| make_mistakes(*it));
         };
         let count = printed.matches("exported without their session").count();

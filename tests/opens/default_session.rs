@@ -218,7 +218,7 @@ fn values_of_the_default_session_apply_until_an_inner_value_replaces_them() {
 }
 
 #[test]
-fn empty_default_session_is_as_none() {
+fn empty_default_session_changes_nothing() {
     if !support::alone(test_name!(), &[]) {
         return;
     }

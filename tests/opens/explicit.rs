@@ -202,7 +202,7 @@ fn sets_in_each(ways: &[(&str, Way)], sets: bool) {
                 }
             });
             // Twice two spans, of two callsites.
-            let said = app.diagnostics.said();
+            let said = app.diagnostics.messages();
             assert_eq!(said.len(), if sets { 0 } else { 2 }, "{shown}: {said:?}");
             let session = if sets { "inner" } else { "outer" };
             for span in app.spans().iter().filter(|span| span.name == "below") {
@@ -224,7 +224,7 @@ fn default_name_replaces_an_id_of_the_default_name_or_of_headers() {
 }
 
 #[test]
-fn default_name_sets_the_session_where_there_is_none() {
+fn default_name_sets_the_session_if_there_is_none() {
     sets_in_each(NOTHING, true);
 }
 
@@ -293,7 +293,7 @@ fn function_named_session_does_not_move_its_children() {
         session(99);
         session(100);
     });
-    app.exports_after(
+    app.exports_with_diagnostics(
         "
         session id=99 session.id=outer
           work session.id=outer
@@ -317,7 +317,7 @@ fn session_per_message_inside_a_connection_needs_its_name_added() {
     };
     let app = App::new();
     serve();
-    app.exports_after(
+    app.exports_with_diagnostics(
         "
         connection session.id=tls-1
           session id=chat-42 session.id=tls-1
@@ -372,7 +372,7 @@ fn fields_of_an_ignored_span_stay_as_they_are() {
         let id = "inner";
         info_span!("session", id, session.id = "by its field").in_scope(|| {});
     });
-    assert_eq!(app.diagnostics.said().len(), 1);
+    assert_eq!(app.diagnostics.messages().len(), 1);
     let (first, second) = (&app.spans()[0], &app.spans()[1]);
     assert_eq!(values(first, "id"), ["inner", "later"]);
     assert_eq!(values(first, "session.id"), ["outer"]);
@@ -412,7 +412,7 @@ fn implicit_id_that_is_recorded_replaces_no_explicit_one() {
 }
 
 #[test]
-fn children_of_an_ignored_span_inherit_from_outside_it() {
+fn children_of_an_ignored_span_inherit_from_its_parent() {
     for (set_up, make) in [SET_UPS[0], SET_UPS[1]] {
         let app = App::with_layer(make);
         session!("outer").in_scope(|| {
@@ -434,7 +434,7 @@ fn children_of_an_ignored_span_inherit_from_outside_it() {
 }
 
 #[test]
-fn it_is_decided_when_the_span_is_created() {
+fn implicit_id_is_accepted_or_ignored_when_the_span_is_created() {
     let app = App::new();
     let request = info_span!("request", session.id = Empty);
     request.in_scope(|| {
@@ -446,7 +446,7 @@ fn it_is_decided_when_the_span_is_created() {
         }
     });
     drop(request);
-    app.exports_after(
+    app.exports_with_diagnostics(
         "
         request session.id=outer
           before session.id=inner
@@ -478,7 +478,7 @@ fn headers_inside_an_explicit_session_let_the_default_name_set_the_session() {
 }
 
 #[test]
-fn how_an_id_was_set_is_no_part_of_a_session() {
+fn sessions_with_implicit_and_explicit_ids_are_equal() {
     let implicit = Session::of(&extracted("chat-42")).unwrap();
     let explicit = Session::new("chat-42").unwrap();
     assert_eq!(implicit, explicit);

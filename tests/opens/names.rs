@@ -48,7 +48,7 @@ fn names_set_on_the_layer_add_to_the_defaults() {
 }
 
 #[test]
-fn application_that_calls_something_else_a_session_is_left_alone() {
+fn without_default_names_the_default_spans_and_fields_set_nothing() {
     let layer = |layer: SessionLayer| {
         layer
             .with_session_span("conversation")
@@ -75,7 +75,7 @@ fn application_that_calls_something_else_a_session_is_left_alone() {
 }
 
 #[test]
-fn default_name_that_is_added_is_left_when_the_defaults_are_dropped() {
+fn default_name_that_is_added_still_works_without_the_defaults() {
     let app = App::with(|layer| {
         layer
             .with_session_field("session.id")
@@ -92,7 +92,7 @@ fn default_name_that_is_added_is_left_when_the_defaults_are_dropped() {
 }
 
 #[test]
-fn macros_open_scopes_whatever_names_the_layer_was_given() {
+fn macros_set_ids_with_any_names_of_the_layer() {
     let app = App::with(|layer| layer.without_default_names().with_opener_filter(|_| false));
     session!("chat-42").in_scope(|| user!("u-7").in_scope(|| info_span!("work").in_scope(|| {})));
     app.exports(
@@ -105,7 +105,7 @@ fn macros_open_scopes_whatever_names_the_layer_was_given() {
 }
 
 #[test]
-fn field_id_of_the_spans_of_the_macros_is_an_attribute() {
+fn field_id_of_macro_spans_is_an_attribute() {
     let app = App::with(|layer| layer.with_user_span("user"));
     session!("chat-42", id = 7).in_scope(|| user!("u-7", id = 8).in_scope(|| {}));
     app.exports(
@@ -203,7 +203,7 @@ fn filter_keeps_spans_named_session_of_a_library_from_replacing_the_session_of_h
             ["chat-43"],
             "{name}"
         );
-        assert_eq!(app.diagnostics.said(), [""; 0], "{name}");
+        assert_eq!(app.diagnostics.messages(), [""; 0], "{name}");
     }
 }
 
@@ -239,7 +239,7 @@ fn filter_chooses_by_target_name_and_level() {
 }
 
 #[test]
-fn filter_holds_for_spans_that_are_filtered_out_and_where_there_is_no_opentelemetry_layer() {
+fn opener_filter_applies_to_filtered_out_spans_and_without_an_opentelemetry_layer() {
     let session = || {
         debug_span!("frame", session.id = "tls-1").in_scope(|| {
             Span::current().record("session.id", "tls-2");

@@ -3,15 +3,15 @@
 //! | case there | test here |
 //! | --- | --- |
 //! | `test_session`, `test_span`, `test_tracing`, and the samples of sessions | `outer_session_is_current_again_after_the_inner_one_even_if_that_panics`, `id_that_is_generated`, `threads_and_tasks` |
-//! | `session.test.ts`, "deeply nested"; "concurrent" | `deeply_nested`; `concurrency::each_of_many_tasks_keeps_to_its_own_session` |
+//! | `session.test.ts`, "deeply nested"; "concurrent" | `deeply_nested`; `concurrency::each_of_many_tasks_stays_in_its_own_session` |
 //! | attributes of a session | `attributes` |
 //! | `extract_session_id` | `headers::headers_to_the_id_of_the_session` |
-//! | `test_context`, and `test_propagation` where a header is invalid | `headers::headers_to_the_session_and_trace_in_force` |
+//! | `test_context`, and `test_propagation` where a header is invalid | `headers::headers_set_the_current_session_and_trace` |
 //! | `test_propagation` and the samples, of each format | `headers::each_format_writes_its_headers_and_reads_them` |
 //! | `three_hops`, `client_server_continuity`, "client and server" | `headers::three_hops` |
 //! | `five_threads_isolated`, `invalid_format_error_text` | the same names in `headers` |
-//! | `parent_gives_same_trace_id` | `propagation::functions::extracted_context_is_given_to_a_span_as_its_parent` |
-//! | `inject_specific_context` | `propagation::outbound::composed_with_the_trace_in_either_order` |
+//! | `parent_gives_same_trace_id` | `propagation::functions::extracted_context_can_be_the_parent_of_a_span` |
+//! | `inject_specific_context` | `propagation::outbound::session_and_trace_compose_in_either_order` |
 //! | `Context` values by hand, background jobs, other languages | `samples` |
 //! | FastAPI, Flask, httpx, microservices | `services` |
 //!

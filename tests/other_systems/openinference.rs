@@ -3,17 +3,17 @@
 //!
 //! | case there | test here |
 //! | --- | --- |
-//! | `using_session`, `using_user`, `using_metadata`, `using_tags`, `using_prompt_template`, `using_attributes`, as context managers and as decorators; "should set", "should delete"; `ApplyContextAttributes`; `onEnterPropagates..FromContext`; Arize's samples; `*_context_attributes*` of `haystack`, `dspy`, `anthropic`, `cohere`, `litellm`, `ollama`, `together`, `ag2` | `values_are_exported_inside_and_can_be_read_and_cleared`; in tasks and streams `details::inherits::tasks_polls_and_streams_keep_it` |
+//! | `using_session`, `using_user`, `using_metadata`, `using_tags`, `using_prompt_template`, `using_attributes`, as context managers and as decorators; "should set", "should delete"; `ApplyContextAttributes`; `onEnterPropagates..FromContext`; Arize's samples; `*_context_attributes*` of `haystack`, `dspy`, `anthropic`, `cohere`, `litellm`, `ollama`, `together`, `ag2` | `values_are_exported_inside_and_can_be_read_and_cleared`; in tasks and streams `details::inherits::tasks_polls_and_streams_keep_the_details` |
 //! | "should get all attributes off of the context", `get_attributes_from_context` | `attributes_of_nested_sessions_can_be_read` |
 //! | `suppress_tracing`, `Suppression`, `Middleware_SuppressedContextEmitsNoSpan`, `onEnterReturnsNullWhenSuppressedViaContext`, `background_run_respects_suppress_tracing` | `suppressed_telemetry_exports_nothing` |
 //! | `StringHelpers_EmptyValueIsNoOp`, "session and user are never empty strings" | `empty_value_is_an_error` |
 //! | `WithTags_VariadicAndEmpty`, `WithTags_DefensiveCopy` | `tags_may_be_none_and_are_copied` |
-//! | `safe_json_dumps_encodes_non_serializable_objects` | `details::types::what_is_no_json_is_an_error_that_holds_no_value` |
+//! | `safe_json_dumps_encodes_non_serializable_objects` | `details::types::value_that_is_not_json_is_an_error_without_the_value` |
 //! | `safe_json_dumps_encodes_non_ascii_characters_without_escaping` | the metadata of the first test |
 //! | `sampler_receives_all_attributes`, `sampler_receives_masked_attributes`, `attribute_priority` | the same names in `spans` |
-//! | `startSpan` "should add OpenInference context attributes to spans" | `attributes_of_the_context_stand_behind_the_spans_own` in `spans` |
+//! | `startSpan` "should add OpenInference context attributes to spans" | `attributes_of_the_context_come_after_the_spans_own` in `spans` |
 //! | "should properly nest spans" | `mirascope::spans_that_carry_the_session` |
-//! | `no_traces_are_produced_when_otel_sdk_disabled` | `otlp::environment::disabled_makes_no_spans_and_passes_the_session_on` |
+//! | `no_traces_are_produced_when_otel_sdk_disabled` | `otlp::environment::disabled_sdk_creates_no_spans_and_propagates_the_session` |
 //! | `claude-agent-sdk`, `openai-agents`, `google-adk`, `langchain`, `crewai`, `agno` | `instrumentors` |
 //! | `openinference-vercel` | `vercel`, in `tests/processor/` |
 //! | Phoenix, `test_ProjectSession` | `tests/backends/phoenix.py` |
@@ -179,7 +179,7 @@ fn values_are_exported_inside_and_can_be_read_and_cleared() {
             for name in ["cleared", "after"] {
                 assert_eq!(shown(&app.span(name)), [""; 0], "{way} {name}");
             }
-            assert_eq!(app.diagnostics.said(), [""; 0]);
+            assert_eq!(app.diagnostics.messages(), [""; 0]);
         }
     }
 }

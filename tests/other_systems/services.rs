@@ -1,6 +1,6 @@
 //! Services that call each other: what Python's samples do with FastAPI, Flask and httpx, done with axum, hyper and reqwest.
 //! The middleware for all endpoints is `tower::session_and_trace_go_from_reqwest_to_axum`, and TraceCtrl's header
-//! `propagation::inbound::agent_that_is_called_with_tracectrls_header_is_in_the_callers_session`.
+//! `propagation::inbound::agent_called_with_tracectrls_header_is_in_the_callers_session`.
 
 use super::{call_model, call_model_async, propagate};
 use crate::support::{self, App};

@@ -4,8 +4,8 @@
 //! | sample or case there | test here |
 //! | --- | --- |
 //! | `new_session`, then `current_session_id` | `new_session_is_another_each_time` |
-//! | `set_session_id` | `every_span_has_the_session_that_is_current_when_it_starts`; outside any span it is an error: `values::set::without_a_current_span_setting_a_value_is_an_error_that_says_what_to_do` |
-//! | `TRACECTRL_SESSION_ID`, and `current_session_id` before any other call | `id_of_the_environment_is_taken_as_it_is_but_not_blank` |
+//! | `set_session_id` | `every_span_has_the_session_that_is_current_when_it_starts`; outside any span it is an error: `values::set::setting_a_value_without_a_current_span_is_an_error` |
+//! | `TRACECTRL_SESSION_ID`, and `current_session_id` before any other call | `id_of_the_environment_is_used_unchanged_unless_it_is_blank` |
 //! | threads and tasks are isolated | `sessions_are_isolated_between_threads`, `.._between_tasks` |
 //! | agent A sends a header, agent B reads it | `services::tracectrl_agents_share_session_and_trace_by_hand` |
 
@@ -45,7 +45,7 @@ fn every_span_has_the_session_that_is_current_when_it_starts() {
 
 /// There, what is in force takes the place of the span's own. Here the span's own stands (C2), once.
 #[test]
-fn own_session_of_a_span_stands() {
+fn own_session_of_a_span_wins() {
     let app = app();
     session("B").in_scope(|| plain(&app, "own", &[(ID, "explicit")]));
     assert_eq!(of(&app, "own", [ID]), [["explicit"]]);
@@ -114,7 +114,7 @@ fn new_session_is_another_each_time() {
 }
 
 #[test]
-fn id_of_the_environment_is_taken_as_it_is_but_not_blank() {
+fn id_of_the_environment_is_used_unchanged_unless_it_is_blank() {
     let test = test_name!();
     // There, two spaces are an id.
     for variable in ["env-sid", "", "  "] {

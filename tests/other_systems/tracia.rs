@@ -4,11 +4,11 @@
 //! | --- | --- |
 //! | `create_session()`, a conversation of three turns | `in_one_trace_each_turn_is_a_child_of_the_turn_before`; as a trace each, `each_turn_is_a_trace_linked_to_the_turn_before` |
 //! | `run_local`, `arun_local` | the same two, and `turns_may_be_finished_by_other_tasks` |
-//! | `trace_id`, `last_span_id`, `reset()` | `ids_are_those_of_the_last_turn`, `reset_begins_a_session_that_knows_the_one_before`, `in_one_trace_turns_with_none_finished_before_them_hang_below_the_first` |
-//! | `create_session(trace_id, parent_span_id)` | `state::conversation_goes_on_from_ids`, `state::conversation_goes_on_from_a_trace_id_alone`, and its forms of ids `links::ids_are_read_as_opentelemetry_w3c_b3_and_tracia_write_them` |
-//! | a trace continued across requests | `trace_is_continued_across_requests` below; with more in the state, `state::conversation_goes_on_in_the_next_request` |
-//! | linking by hand | `links::span_is_linked_by_the_ids_of_another`, `links::span_is_a_child_by_the_ids_of_another_and_what_is_in_force_stays` |
-//! | streaming | `turn_that_is_still_streaming_does_not_move_it`; `inherits::session_value_goes_with_a_spawned_future_and_a_stream` |
+//! | `trace_id`, `last_span_id`, `reset()` | `ids_are_those_of_the_last_turn`, `reset_begins_a_session_with_the_previous_id`, `in_one_trace_turns_are_children_of_the_first_until_one_is_finished` |
+//! | `create_session(trace_id, parent_span_id)` | `state::conversation_continues_from_ids`, `state::conversation_continues_from_a_trace_id_alone`, and its forms of ids `links::ids_are_read_as_opentelemetry_w3c_b3_and_tracia_write_them` |
+//! | a trace continued across requests | `trace_continues_across_requests` below; with more in the state, `state::conversation_continues_in_the_next_request` |
+//! | linking by hand | `links::span_is_linked_by_the_ids_of_another`, `links::span_is_a_child_by_the_ids_of_another_and_keeps_the_current_session` |
+//! | streaming | `streaming_turn_does_not_move_the_conversation`; `inherits::session_value_moves_with_a_spawned_future_and_a_stream` |
 
 use crate::support::App;
 use serde_json::{Value as Json, json};
@@ -27,7 +27,7 @@ fn client_session() -> Conversation {
 
 /// A view of Django. The client has the two ids and sends them back.
 #[test]
-fn trace_is_continued_across_requests() {
+fn trace_continues_across_requests() {
     fn chat(request: &Json) -> Result<Json, Error> {
         let mut session = client_session();
         if let Some(trace_id) = request["trace_id"].as_str() {

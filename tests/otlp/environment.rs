@@ -32,7 +32,7 @@ const OF_THE_ENVIRONMENT: [(&str, &str); 3] = [
 ];
 
 #[test]
-fn environment_is_taken_where_the_code_says_nothing() {
+fn environment_applies_where_the_code_sets_nothing() {
     let test = test_name!();
     for protocol in ["http/protobuf", "GRPC", ""] {
         let receiver = Receiver::start();
@@ -129,7 +129,7 @@ fn headers() -> Vec<String> {
 }
 
 #[test]
-fn disabled_makes_no_spans_and_passes_the_session_on() {
+fn disabled_sdk_creates_no_spans_and_propagates_the_session() {
     let test = test_name!();
     let receiver = Receiver::start();
     let url = receiver.url();
@@ -158,7 +158,7 @@ fn disabled_makes_no_spans_and_passes_the_session_on() {
 }
 
 #[test]
-fn no_exporter_makes_spans_that_go_nowhere() {
+fn no_exporter_creates_spans_without_exporting_them() {
     let test = test_name!();
     let receiver = Receiver::start();
     let url = receiver.url();
@@ -175,7 +175,7 @@ fn no_exporter_makes_spans_that_go_nowhere() {
 }
 
 #[test]
-fn variable_that_is_not_valid_is_an_error_that_says_what_is() {
+fn invalid_variable_is_an_error_that_lists_the_valid_values() {
     const URL: &str = "the endpoint is not a URL such as http://localhost:4318";
     let cases = [
         (
@@ -243,7 +243,7 @@ fn variable_that_is_not_valid_is_an_error_that_says_what_is() {
 
 /// A password may stand in it.
 #[test]
-fn endpoint_that_is_no_url_is_not_shown() {
+fn error_does_not_contain_an_invalid_endpoint() {
     for protocol in [Protocol::HttpProtobuf, Protocol::Grpc] {
         for endpoint in [
             "http://",
@@ -262,13 +262,13 @@ fn endpoint_that_is_no_url_is_not_shown() {
 }
 
 #[test]
-fn what_opentelemetry_ignores_is_shown() {
+fn warnings_of_opentelemetry_are_printed() {
     let test = test_name!();
     let variables = [
         ("OTEL_TRACES_SAMPLER", "sometimes"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "brotli"),
     ];
-    let Some(said) = support::said_alone(test, &variables) else {
+    let Some(said) = support::output_alone(test, &variables) else {
         return drop(pipeline("my-app").install().unwrap());
     };
     for expected in [
@@ -297,7 +297,7 @@ fn https_without_tls_is_an_error_over_grpc_too() {
 }
 
 #[test]
-fn endpoint_in_the_code_without_a_scheme_is_an_error_that_shows_one() {
+fn endpoint_in_the_code_without_a_scheme_is_an_error_with_an_example() {
     for (protocol, endpoint, shown) in [
         (Protocol::HttpProtobuf, "localhost:16006", "localhost:16006"),
         (Protocol::Grpc, " localhost:16006/", "localhost:16006"),
@@ -350,7 +350,7 @@ fn endpoint_over_grpc_may_be_a_socket_of_this_machine() {
 }
 
 #[test]
-fn endpoint_over_grpc_without_a_scheme_is_insecure_where_the_environment_says_so() {
+fn endpoint_over_grpc_without_a_scheme_is_insecure_if_the_environment_sets_it() {
     let test = test_name!();
     let receiver = Receiver::start();
     let url = receiver.url();
@@ -368,7 +368,7 @@ fn endpoint_over_grpc_without_a_scheme_is_insecure_where_the_environment_says_so
 }
 
 #[test]
-fn levels_are_those_that_the_environment_asks_for() {
+fn levels_follow_the_environment() {
     const HERE: &str = "main::otlp::environment=debug";
     let test = test_name!();
     for (levels, expected) in [
@@ -383,7 +383,7 @@ fn levels_are_those_that_the_environment_asks_for() {
     ] {
         let receiver = Receiver::start();
         let url = receiver.url();
-        let Some(said) = support::said_alone(test, &[(LEVELS, levels), (ENDPOINT, &url)]) else {
+        let Some(said) = support::output_alone(test, &[(LEVELS, levels), (ENDPOINT, &url)]) else {
             let telemetry = pipeline("my-app").install().unwrap();
             debug_span!("debug").in_scope(|| {
                 tracing::debug!("event");
@@ -417,7 +417,7 @@ fn levels_are_those_that_the_environment_asks_for() {
 
 /// Their target is ours, which nobody thinks of who names his own.
 #[test]
-fn turns_are_exported_unless_less_is_asked_of_all_or_of_ours() {
+fn turns_are_exported_unless_the_level_of_everything_or_of_this_crate_is_lower() {
     let test = test_name!();
     for (levels, exported) in [
         ("", true),
@@ -429,7 +429,7 @@ fn turns_are_exported_unless_less_is_asked_of_all_or_of_ours() {
     ] {
         let receiver = Receiver::start();
         let url = receiver.url();
-        let Some(said) = support::said_alone(test, &[(LEVELS, levels), (ENDPOINT, &url)]) else {
+        let Some(said) = support::output_alone(test, &[(LEVELS, levels), (ENDPOINT, &url)]) else {
             let telemetry = pipeline("my-app").install().unwrap();
             let chat = Session::new("chat-42").unwrap();
             Conversation::new(chat).turn("turn").finish();

@@ -46,7 +46,7 @@ const BAGGAGE: &str = "tracecontext,baggage";
 const SEPARATE: &str = "tracecontext";
 
 #[test]
-fn session_is_not_sent_unless_the_application_asks_for_it() {
+fn session_is_not_sent_by_default() {
     let Some(list) = in_each(test_name!(), [BAGGAGE, SEPARATE]) else {
         return;
     };
@@ -64,7 +64,7 @@ fn session_is_not_sent_unless_the_application_asks_for_it() {
 }
 
 #[test]
-fn session_is_sent_if_the_application_asks_for_it() {
+fn session_is_sent_with_session_propagation() {
     let Some(list) = in_each(test_name!(), [BAGGAGE, SEPARATE]) else {
         return;
     };

@@ -32,7 +32,7 @@ fn program_prints_these_lines_without_a_backend() {
         ("OTEL_TRACES_EXPORTER", "none"),
         ("TRACING_SESSION_COVERAGE", "1"),
     ];
-    let Some(printed) = support::said_alone(test_name!(), &VARIABLES) else {
+    let Some(printed) = support::output_alone(test_name!(), &VARIABLES) else {
         return main().unwrap();
     };
     for (name, value) in VARIABLES {

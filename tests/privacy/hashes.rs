@@ -71,7 +71,7 @@ fn hash_is_hmac_sha_256() {
 }
 
 #[test]
-fn every_way_to_say_an_id_has_the_same_hash() {
+fn every_way_to_set_an_id_has_the_same_hash() {
     let ways: &[&Work<'_>] = &[
         &|_| user!(USER).in_scope(|| {}),
         &|_| drop(info_span!("request", user.id = ?USER)),
@@ -97,7 +97,7 @@ fn every_way_to_say_an_id_has_the_same_hash() {
 }
 
 #[test]
-fn short_key_is_an_error_that_does_not_show_it() {
+fn short_key_is_an_error_that_does_not_contain_it() {
     for key in ["", "fifteen-letters"] {
         let error = IdPolicy::hashed(key).unwrap_err();
         assert_eq!(
@@ -110,7 +110,7 @@ fn short_key_is_an_error_that_does_not_show_it() {
 }
 
 #[test]
-fn debug_shows_no_key() {
+fn debug_output_has_no_key() {
     let privacy = both(hashed());
     let provider = SessionTracerProvider::new(SdkTracerProvider::default());
     let provider = provider.with_privacy(privacy.clone());
@@ -154,7 +154,7 @@ fn key_comes_from_the_environment() {
 }
 
 #[test]
-fn several_providers_hide_each_in_its_own_way() {
+fn providers_redact_with_separate_policies() {
     let provider = |privacy: Option<Privacy>| {
         let exporter = InMemorySpanExporter::default();
         let sdk = SdkTracerProvider::builder().with_simple_exporter(exporter.clone());

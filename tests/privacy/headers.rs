@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use tracing_session::{Dialect, Privacy, Session, SessionPropagator, export::IdPolicy};
 
 #[test]
-fn no_hidden_id_is_in_headers() {
+fn no_redacted_id_is_in_headers() {
     for policy in [hashed(), IdPolicy::omitted()] {
         let propagator = SessionPropagator::new()
             .with_user()
@@ -39,7 +39,7 @@ fn no_hidden_id_is_in_headers() {
 }
 
 #[test]
-fn no_hidden_id_is_in_baggage_of_the_application_under_another_name() {
+fn no_redacted_id_is_in_baggage_of_the_application_under_another_key() {
     let propagator = SessionPropagator::new().with_privacy(both(hashed()));
     let baggage = [
         KeyValue::new("langfuse_user_id", USER),
@@ -53,7 +53,7 @@ fn no_hidden_id_is_in_baggage_of_the_application_under_another_name() {
 }
 
 #[test]
-fn baggage_under_a_key_that_the_application_adds_is_left_out() {
+fn baggage_under_a_key_that_the_application_adds_is_omitted() {
     let privacy = both(IdPolicy::omitted()).with_user_key("enduser.id");
     let propagator = SessionPropagator::new().with_privacy(privacy);
     let baggage = [
@@ -69,7 +69,7 @@ fn baggage_under_a_key_that_the_application_adds_is_left_out() {
 }
 
 #[test]
-fn hash_in_headers_is_that_on_spans_and_goes_on() {
+fn hash_in_headers_is_the_same_as_on_spans_and_is_sent_on() {
     let front = SessionPropagator::new()
         .with_user()
         .with_privacy(both(hashed()));
@@ -89,7 +89,7 @@ fn hash_in_headers_is_that_on_spans_and_goes_on() {
 }
 
 #[test]
-fn sessions_and_users_are_hidden_each_by_their_own_policy() {
+fn sessions_and_users_have_separate_policies() {
     let users = Privacy::new().with_user_ids(hashed());
     let sessions = Privacy::new().with_session_ids(hashed());
     for (privacy, expected) in [

@@ -243,7 +243,7 @@ fn leaking(ways: &[(&str, &Work<'_>)]) -> Vec<String> {
 }
 
 #[test]
-fn no_id_is_sent_whoever_set_it() {
+fn no_id_is_sent_for_any_author() {
     // So that the test could fail: everything is there, were it not hidden.
     for (name, work) in WAYS.iter().chain(LATER) {
         let sent = sent(Privacy::new(), Dialect::OPENINFERENCE, |layer| layer, work);
@@ -272,12 +272,12 @@ fn no_id_of_the_default_session_is_sent() {
 }
 
 #[test]
-fn no_id_is_sent_whenever_it_became_known() {
+fn no_id_that_is_set_later_is_sent() {
     assert_eq!(leaking(LATER), [""; 0]);
 }
 
 #[test]
-fn integer_ids_are_hidden() {
+fn integer_ids_are_redacted() {
     let ways: &[&Work<'_>] = &[
         &|_| user!(NUMBER).in_scope(below),
         &|_| info_span!("user", id = NUMBER).in_scope(below),
@@ -305,7 +305,7 @@ fn integer_ids_are_hidden() {
 }
 
 #[test]
-fn keys_that_libraries_set_for_any_dialect_are_hidden() {
+fn keys_that_libraries_set_for_any_dialect_are_redacted() {
     // Another test's dialect would register the keys for the whole process.
     if !crate::support::alone(test_name!(), &[]) {
         return;
@@ -374,7 +374,7 @@ fn keys_that_libraries_set_for_any_dialect_are_hidden() {
 }
 
 #[test]
-fn hash_stands_under_the_keys_of_the_dialect_and_as_user_hash() {
+fn hash_is_under_the_keys_of_the_dialect_and_user_hash() {
     let work: &Work<'_> = &|_| conversation().in_scope(below);
     let hashes = sent(both(hashed()), Dialect::OPENINFERENCE, |it| it, work);
     assert_eq!(hashes.texts("user.hash"), [USER_HASH]);
@@ -388,7 +388,7 @@ fn hash_stands_under_the_keys_of_the_dialect_and_as_user_hash() {
 }
 
 #[test]
-fn user_hash_of_ones_own_stays_where_users_are_not_hidden() {
+fn own_user_hash_stays_if_users_are_not_redacted() {
     let work: &Work<'_> = &|provider| {
         conversation().in_scope(|| {
             let mut span = provider.tracer("library").start("library");
@@ -403,7 +403,7 @@ fn user_hash_of_ones_own_stays_where_users_are_not_hidden() {
 }
 
 #[test]
-fn metadata_that_a_dialect_writes_under_the_key_of_an_id_is_hidden_as_metadata() {
+fn metadata_that_a_dialect_writes_under_the_key_of_an_id_is_redacted_as_metadata() {
     let work: &Work<'_> = &|_| {
         let session = Session::default().with_metadata("session_id", CHAT);
         session.unwrap().in_scope(below);
@@ -414,7 +414,7 @@ fn metadata_that_a_dialect_writes_under_the_key_of_an_id_is_hidden_as_metadata()
 }
 
 #[test]
-fn user_hash_stands_once_whoever_else_says_one() {
+fn user_hash_is_exported_once_even_if_another_one_is_set() {
     let ways: &[&Work<'_>] = &[
         &|_| {
             conversation().in_scope(|| {
@@ -446,7 +446,7 @@ fn user_hash_stands_once_whoever_else_says_one() {
 }
 
 #[test]
-fn id_that_another_took_the_place_of_is_still_hidden() {
+fn replaced_id_is_still_redacted() {
     let ways: &[&Work<'_>] = &[
         &|_| {
             let span = info_span!("span", user.id = USER, who = USER);
@@ -474,7 +474,7 @@ fn id_that_another_took_the_place_of_is_still_hidden() {
 
 /// A conversation says two sessions: its own, and the one before.
 #[test]
-fn conversation_hides_the_session_before_too() {
+fn previous_session_of_a_conversation_is_redacted_too() {
     use tracing_session::Conversation;
     for (policy, shown) in [(hashed(), vec![CHAT_HASH]), (IdPolicy::omitted(), vec![])] {
         let work = |_: &_| {

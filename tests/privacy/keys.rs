@@ -381,7 +381,7 @@ fn keys_of_metadata_are_redacted_in_every_dialect() {
 }
 
 #[test]
-fn metadata_that_is_no_valid_object_is_omitted() {
+fn metadata_that_is_not_a_valid_object_is_omitted() {
     let deep = format!(
         r#"{{"email":"{EMAIL}","deep":{}{}}}"#,
         "[".repeat(200),
@@ -432,7 +432,7 @@ fn fields_configured_on_a_layer_are_redacted_on_every_span() {
 }
 
 #[test]
-fn keys_of_a_dialect_of_ones_own_are_redacted() {
+fn keys_of_a_custom_dialect_are_redacted() {
     let _dialect = Dialect::new()
         .with_session_key("keys.test.thread")
         .with_user_key("keys.test.person");
@@ -584,7 +584,7 @@ fn invalid_ids_are_redacted_too() {
 }
 
 #[test]
-fn invalid_id_gives_way_to_the_inherited_one() {
+fn invalid_id_is_replaced_with_the_inherited_one() {
     for invalid in [
         format!("{USER}\n"),
         "\u{7}".into(),

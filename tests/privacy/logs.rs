@@ -21,7 +21,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::{fmt, prelude::*};
 
 #[test]
-fn no_id_is_in_logs_that_do_not_say_it() {
+fn no_id_is_in_logs_without_a_field_for_it() {
     let exporter = InMemoryLogExporter::default();
     let logs = SdkLoggerProvider::builder()
         .with_log_processor(SessionLogProcessor::new().with_privacy(both(hashed())))
@@ -57,7 +57,7 @@ fn no_id_is_in_logs_that_do_not_say_it() {
 }
 
 #[test]
-fn session_before_is_hidden_in_events_that_tell_of_a_session() {
+fn previous_session_is_redacted_in_lifecycle_events() {
     for policy in [IdPolicy::omitted(), hashed()] {
         let exporter = InMemoryLogExporter::default();
         let logs = SdkLoggerProvider::builder()
@@ -157,7 +157,7 @@ fn has(bytes: &[u8], text: &str) -> bool {
 }
 
 #[test]
-fn no_id_is_in_the_records_that_are_sent() {
+fn no_id_is_in_exported_records() {
     let both_dialects = || Dialect::OPENINFERENCE.and(Dialect::LANGFUSE);
     for (name, work) in WAYS {
         // So that the test could fail: everything is there, were it not hidden.

@@ -100,7 +100,7 @@ fn private_metadata_that_a_library_sets_in_another_form_is_not_sent() {
 }
 
 #[test]
-fn object_of_a_library_keeps_what_is_not_private() {
+fn object_of_a_library_keeps_its_other_entries() {
     const KEY: &str = "mirascope.ops.session.attributes";
     let work: &Work<'_> = &|_| {
         let json = format!(r#"{{"email":"{EMAIL}","plan":"pro"}}"#);
@@ -126,7 +126,7 @@ fn private_metadata_of_any_type_is_hashed_as_its_json() {
 }
 
 #[test]
-fn policy_that_is_given_last_for_a_key_holds() {
+fn last_policy_for_a_key_wins() {
     let work: &Work<'_> = &|_| {
         let session = conversation().with_metadata("email", EMAIL).unwrap();
         session.in_scope(below);

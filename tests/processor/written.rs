@@ -54,7 +54,7 @@ impl App {
         let spans = self.exporter.get_finished_spans().unwrap();
         let tree = support::tree(&spans);
         assert_eq!(tree.lines().collect::<Vec<_>>(), expected);
-        assert_eq!(self.diagnostics.said(), [""; 0]);
+        assert_eq!(self.diagnostics.messages(), [""; 0]);
         self.exporter.reset();
     }
 }
@@ -90,7 +90,7 @@ fn session_values_need_nothing_but_the_processor() {
 }
 
 #[test]
-fn session_that_came_in_with_headers_is_written() {
+fn extracted_session_is_written() {
     let app = App::with(|otel| otel);
     let headers = HashMap::from([("baggage".to_owned(), "session.id=chat-42".to_owned())]);
     let context = SessionPropagator::new().extract_with_context(&Context::new(), &headers);
@@ -101,7 +101,7 @@ fn session_that_came_in_with_headers_is_written() {
 }
 
 #[test]
-fn what_spans_say_reaches_the_spans_below() {
+fn values_of_openers_reach_their_descendants() {
     let app = App::new();
     user!("u-7").in_scope(|| session!("chat-42").in_scope(work));
     app.exports(&[
@@ -125,7 +125,7 @@ fn what_spans_say_reaches_the_spans_below() {
 }
 
 #[test]
-fn what_else_a_session_says_is_written_where_the_span_does_not() {
+fn other_values_of_a_session_are_written_unless_the_span_sets_them() {
     let app = App::new();
     let session = Session::new("chat-42").unwrap();
     let session = session.with_prompt_template_version("v2");
@@ -175,7 +175,7 @@ fn own_attribute_is_not_doubled() {
 }
 
 #[test]
-fn value_that_comes_after_an_inherited_one_stands_beside_it() {
+fn value_set_after_an_inherited_one_is_added() {
     let app = App::new();
     let tracer = app.provider.tracer("library");
     Session::new("chat-42").unwrap().in_scope(|| {
@@ -196,7 +196,7 @@ fn value_that_comes_after_an_inherited_one_stands_beside_it() {
 }
 
 #[test]
-fn value_recorded_late_reaches_the_spans_that_start_afterwards() {
+fn value_recorded_later_reaches_the_spans_that_start_afterwards() {
     let app = App::new();
     let request = info_span!("request", user.id = Empty);
     request.in_scope(|| {
@@ -228,7 +228,7 @@ fn fields_and_attributes_are_exported_as_they_were_written() {
 }
 
 #[test]
-fn span_whose_parent_is_set_says_its_session_for_itself_alone() {
+fn opener_under_set_parent_sets_the_session_for_itself_alone() {
     let app = App::new();
     let request = session!("chat-42");
     request.set_parent(remote()).unwrap();
@@ -291,7 +291,7 @@ fn nothing_can_be_set_on_a_span_that_has_started() {
 }
 
 #[test]
-fn default_session_is_of_what_is_outside_any_other() {
+fn default_session_applies_outside_any_other() {
     if !support::alone(test_name!(), &[]) {
         return;
     }
@@ -311,7 +311,7 @@ fn default_session_is_of_what_is_outside_any_other() {
 }
 
 #[test]
-fn hidden_span_still_says_its_session() {
+fn filtered_out_span_still_sets_its_session() {
     let app = App::with(|otel| {
         SessionLayer::new()
             .with_opener_level(tracing::Level::DEBUG)
@@ -323,7 +323,7 @@ fn hidden_span_still_says_its_session() {
 
 /// No tracer proves that the OpenTelemetry layer has received a span.
 #[test]
-fn first_spans_of_a_foreign_tracer_are_not_taken_for_filtered_out_ones() {
+fn first_spans_of_a_foreign_tracer_do_not_count_as_filtered_out() {
     for is_filtered in [false, true] {
         let app = match is_filtered {
             false => App::new(),
@@ -348,7 +348,7 @@ fn first_spans_of_a_foreign_tracer_are_not_taken_for_filtered_out_ones() {
 }
 
 #[test]
-fn layer_after_the_opentelemetry_layer_serves_it_too() {
+fn layer_after_the_opentelemetry_layer_works_too() {
     let app = App::with(|otel| otel.and_then(SessionLayer::new()));
     for _ in 0..3 {
         let request = session!("chat-42");
@@ -370,12 +370,12 @@ fn layer_after_the_opentelemetry_layer_serves_it_too() {
 }
 
 #[test]
-fn layer_before_the_opentelemetry_layer_is_told() {
+fn layer_before_the_opentelemetry_layer_is_reported() {
     let app = App::with(|otel| SessionLayer::new().and_then(otel));
     for _ in 0..3 {
         session!("chat-42").in_scope(work);
     }
-    let said = app.diagnostics.said();
+    let said = app.diagnostics.messages();
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].contains("the `SessionLayer` is beside"), "{said:?}");
 }

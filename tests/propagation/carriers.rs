@@ -34,7 +34,7 @@ fn finds_every_spelling_and_overwrites_them_all(mut carrier: impl Carrier) {
 }
 
 #[test]
-fn maps_of_text_are_carriers_whatever_the_case_of_their_keys() {
+fn maps_of_text_are_carriers_with_case_insensitive_keys() {
     finds_every_spelling_and_overwrites_them_all(HashMap::from(owned(SPELLINGS)));
     finds_every_spelling_and_overwrites_them_all(BTreeMap::from(owned(SPELLINGS)));
     type Hasher = BuildHasherDefault<DefaultHasher>;
@@ -43,7 +43,7 @@ fn maps_of_text_are_carriers_whatever_the_case_of_their_keys() {
 }
 
 #[test]
-fn map_of_lists_is_a_carrier_whatever_the_case_of_its_keys() {
+fn map_of_lists_is_a_carrier_with_case_insensitive_keys() {
     let lists = owned(SPELLINGS).map(|(name, value)| (name, vec![value]));
     finds_every_spelling_and_overwrites_them_all(HashMap::from(lists));
     let list = |values: &[&str]| values.iter().map(|&value| value.to_owned()).collect();
@@ -64,7 +64,7 @@ fn map_of_lists_is_a_carrier_whatever_the_case_of_its_keys() {
 
 /// `_meta` of the Model Context Protocol, and other JSON objects.
 #[test]
-fn json_object_is_a_carrier_whose_other_values_are_left_alone() {
+fn json_object_is_a_carrier_and_keeps_its_other_values() {
     let texts = owned(SPELLINGS).map(|(name, value)| (name, Value::from(value)));
     finds_every_spelling_and_overwrites_them_all(texts.into_iter().collect::<Map<_, _>>());
     let mut meta = json!({ "progressToken": 7, "baggage": ["session.id=chat-42"] });
@@ -78,7 +78,7 @@ fn json_object_is_a_carrier_whose_other_values_are_left_alone() {
 
 /// A message of some queue, and a carrier that is known only at run time.
 #[test]
-fn application_may_bring_a_carrier_of_its_own() {
+fn application_can_implement_carrier() {
     struct Message(Vec<(String, String)>);
 
     impl Carrier for Message {
@@ -131,7 +131,7 @@ fn session_id_of_headers_is_read_without_a_propagator() {
 }
 
 #[test]
-fn session_id_of_headers_is_theirs_and_not_the_one_in_force() {
+fn session_id_of_headers_is_not_the_current_one() {
     let headers: HashMap<String, String> = HashMap::new();
     assert_eq!(
         crate::propagation::session("outer").in_scope(|| extract_session_id(&headers)),
@@ -164,7 +164,7 @@ fn trace_headers_are_a_map_of_text_in_a_message() {
 }
 
 #[test]
-fn error_in_trace_headers_shows_none_of_them() {
+fn error_in_trace_headers_contains_no_header() {
     for bad in [
         r#""session.id=secret""#,
         r#"["session.id=secret"]"#,
@@ -188,7 +188,7 @@ mod of_http {
     }
 
     #[test]
-    fn header_map_is_a_carrier_whatever_the_case_of_the_name() {
+    fn header_map_is_a_carrier_with_case_insensitive_names() {
         let mut headers = HeaderMap::new();
         headers.append(SESSION, HeaderValue::from_static("one"));
         headers.append("Mirascope-Session-Id", HeaderValue::from_static("two"));
@@ -206,7 +206,7 @@ mod of_http {
 
     /// A value may contain an id, and `Debug` of a request must not print it.
     #[test]
-    fn values_that_are_written_into_a_header_map_are_sensitive() {
+    fn values_set_in_a_header_map_are_sensitive() {
         let mut headers = HeaderMap::new();
         for name in ["baggage", "mirascope-session-id", "x-session"] {
             Carrier::set(&mut headers, name, "secret-42".to_owned());
@@ -229,7 +229,7 @@ mod of_http {
     }
 
     #[test]
-    fn header_map_leaves_out_what_is_no_header() {
+    fn header_map_omits_invalid_headers() {
         let mut headers = HeaderMap::new();
         let carrier: &mut dyn Carrier = &mut headers;
         carrier.set("no name", "value".to_owned());
@@ -238,7 +238,7 @@ mod of_http {
     }
 
     #[test]
-    fn several_values_in_a_header_map_that_differ_name_no_session() {
+    fn different_values_in_a_header_map_set_no_session() {
         let mut headers = one(b"chat-42");
         headers.append(SESSION, HeaderValue::from_static("chat-42"));
         assert_eq!(extract_session_id(&headers).as_deref(), Some("chat-42"));
@@ -260,7 +260,7 @@ mod of_http {
     }
 
     #[test]
-    fn bytes_in_a_header_map_that_are_no_text_name_no_session() {
+    fn bytes_in_a_header_map_that_are_not_text_set_no_session() {
         assert_eq!(extract_session_id(&one(b"s\xe9ance")), None);
     }
 }

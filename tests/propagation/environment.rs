@@ -35,7 +35,7 @@ fn case(test: &str, cases: &[&[(&str, &str)]]) -> Option<usize> {
 }
 
 #[test]
-fn context_goes_from_process_to_process_in_the_environment() {
+fn context_reaches_a_child_process_in_the_environment() {
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
     let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
     let variables = [
@@ -76,7 +76,7 @@ fn context_goes_from_process_to_process_in_the_environment() {
 }
 
 #[test]
-fn environment_says_which_headers_are_written() {
+fn environment_selects_the_headers() {
     const DEFAULT: &str = "baggage traceparent tracestate";
     const TRACECONTEXT: &str = "Mirascope-Session-Id traceparent tracestate";
     const MULTI: &str = "Mirascope-Session-Id x-b3-sampled x-b3-spanid x-b3-traceid";
@@ -131,7 +131,7 @@ fn environment_says_which_headers_are_written() {
 }
 
 #[test]
-fn environment_that_names_another_propagator_is_an_error_that_says_which_are_valid() {
+fn unknown_propagator_in_the_environment_is_an_error_that_lists_the_valid_ones() {
     let cases: &[(&[(&str, &str)], &str)] = &[
         (&[(OTEL, "xray")], "xray"),
         (&[(OTEL, "TraceContext")], "TraceContext"),
@@ -176,7 +176,7 @@ fn b3_is_a_single_header() {
 }
 
 #[test]
-fn session_without_a_span_is_all_that_is_written() {
+fn without_a_span_only_the_session_is_written() {
     let cases: &[(&[(&str, &str)], &str)] = &[
         (&[], "baggage"),
         (&[(OTEL, "tracecontext")], "Mirascope-Session-Id"),
@@ -193,7 +193,7 @@ fn session_without_a_span_is_all_that_is_written() {
 
 /// `b3: 0` would tell who is called that the trace must not be sampled.
 #[test]
-fn b3_says_nothing_of_sampling_without_a_span() {
+fn b3_writes_no_sampling_decision_without_a_span() {
     let cases: &[&[(&str, &str)]] = &[
         &[(OTEL, "b3")],
         &[(OTEL, "b3multi")],
@@ -337,7 +337,7 @@ fn header_of_jaeger_is_read_in_the_forms_that_its_clients_write() {
 }
 
 #[test]
-fn header_of_mirascope_is_read_in_both_spellings_where_the_environment_lists_no_baggage() {
+fn header_of_mirascope_is_read_in_both_spellings_if_the_environment_lists_no_baggage() {
     let test = test_name!();
     let Some(_) = case(test, &[&[(OTEL, "b3")]]) else {
         return;

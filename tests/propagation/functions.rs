@@ -51,7 +51,7 @@ fn trace_here() -> String {
 }
 
 #[test]
-fn until_a_propagator_is_set_nothing_happens_and_one_diagnostic_says_what_to_write() {
+fn until_a_propagator_is_set_nothing_happens_and_one_diagnostic_explains_it() {
     if !support::alone(test_name!(), &[]) {
         return;
     }
@@ -75,7 +75,7 @@ fn until_a_propagator_is_set_nothing_happens_and_one_diagnostic_says_what_to_wri
         }
     });
     assert_eq!(
-        app.diagnostics.said(),
+        app.diagnostics.messages(),
         [
             "headers carry no trace and no session because no propagator is set: call \
              `opentelemetry::global::set_text_map_propagator(propagator_from_env()?)`"
@@ -84,7 +84,7 @@ fn until_a_propagator_is_set_nothing_happens_and_one_diagnostic_says_what_to_wri
 }
 
 #[test]
-fn what_is_in_force_here_is_written() {
+fn current_context_is_injected() {
     set();
     let app = App::new();
     let mut written = Headers::new();
@@ -101,7 +101,7 @@ fn what_is_in_force_here_is_written() {
 }
 
 #[test]
-fn headers_of_another_spelling_are_written_over() {
+fn headers_with_another_case_are_replaced() {
     set();
     let mut written = headers([("BAGGAGE", "session.id=old"), ("Accept", "*/*")]);
     session("chat-42").in_scope(|| inject_context(&mut written));
@@ -112,7 +112,7 @@ fn headers_of_another_spelling_are_written_over() {
 }
 
 #[test]
-fn extracted_context_is_given_to_a_span_as_its_parent() {
+fn extracted_context_can_be_the_parent_of_a_span() {
     set();
     let app = App::new();
     let request = info_span!("request");
@@ -135,7 +135,7 @@ fn extracted_context_is_given_to_a_span_as_its_parent() {
 }
 
 #[test]
-fn propagated_context_is_in_force_until_its_guard_is_dropped() {
+fn propagated_context_is_current_until_its_guard_is_dropped() {
     set();
     let app = App::new();
     session("outer").in_scope(|| {
@@ -159,7 +159,7 @@ fn propagated_context_is_in_force_until_its_guard_is_dropped() {
 
 /// However the session was said: by a value, by a span, or set on a span.
 #[test]
-fn trace_that_comes_in_without_a_session_leaves_the_one_in_force() {
+fn extracted_trace_without_a_session_keeps_the_current_session() {
     set();
     let _app = App::new();
     let inside = || {
@@ -182,7 +182,7 @@ fn trace_that_comes_in_without_a_session_leaves_the_one_in_force() {
 
 /// What came in is nearer than the span, and would hide the value, as an attached `Session` would.
 #[test]
-fn session_is_not_set_on_a_span_that_is_outside_of_what_came_in() {
+fn session_is_not_set_on_a_span_outside_the_extracted_context() {
     set();
     let app = App::new();
     for traceparent in ["", TRACEPARENT] {
@@ -206,7 +206,7 @@ fn session_is_not_set_on_a_span_that_is_outside_of_what_came_in() {
 }
 
 #[test]
-fn session_is_set_on_a_span_inside_of_what_came_in() {
+fn session_is_set_on_a_span_inside_the_extracted_context() {
     set();
     let app = App::new();
     propagated_context(&from_outside()).in_scope(|| {
@@ -221,7 +221,7 @@ fn session_is_set_on_a_span_inside_of_what_came_in() {
 }
 
 #[test]
-fn future_runs_with_what_the_headers_say_wherever_it_is_spawned() {
+fn spawned_future_runs_in_the_context_of_the_headers() {
     set();
     let app = App::new();
     app.runtime().block_on(async {
@@ -265,7 +265,7 @@ fn future_runs_with_what_the_headers_say_wherever_it_is_spawned() {
 }
 
 #[test]
-fn propagated_context_shows_no_id() {
+fn debug_of_a_propagated_context_has_no_id() {
     set();
     let headers = headers([("baggage", "session.id=secret-42,user.id=secret-7")]);
     let shown = format!("{:?}", propagated_context(&headers));
@@ -273,7 +273,7 @@ fn propagated_context_shows_no_id() {
 }
 
 #[test]
-fn service_calls_a_service_that_calls_a_service() {
+fn session_crosses_two_calls_between_services() {
     set();
     let app = App::new();
     let mut to_second: HashMap<String, String> = HashMap::new();
@@ -295,7 +295,7 @@ fn service_calls_a_service_that_calls_a_service() {
 
 /// A policy that asks for what is in force, and for the propagator: neither may be locked.
 #[test]
-fn policy_may_use_what_it_is_asked_under() {
+fn policy_runs_in_the_outer_context() {
     if !support::alone(test_name!(), &[]) {
         return;
     }
@@ -312,7 +312,7 @@ fn policy_may_use_what_it_is_asked_under() {
 
 /// Some propagators look for names that only begin as theirs do.
 #[test]
-fn propagator_of_one_s_own_sees_the_names_of_a_carrier() {
+fn custom_propagator_receives_the_names_of_a_carrier() {
     if !support::alone(test_name!(), &[]) {
         return;
     }

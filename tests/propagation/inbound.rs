@@ -91,7 +91,7 @@ fn session_is_read_from_w3c_baggage() {
 }
 
 #[test]
-fn session_is_read_from_headers_of_its_own() {
+fn session_is_read_from_separate_headers() {
     let tracectrl = only_in("X-TraceCtrl-Session");
     let mirascope = only_in(SESSION_HEADER_NAME);
     let both = tracectrl.clone().with_header(SESSION_HEADER_NAME).unwrap();
@@ -115,7 +115,7 @@ fn session_is_read_from_headers_of_its_own() {
 }
 
 #[test]
-fn value_of_a_header_of_its_own_is_the_id_itself_once_trimmed() {
+fn value_of_a_separate_header_is_the_trimmed_id() {
     let plain = only_in("x-session");
     let encoded = plain.clone().with_percent_encoded_headers();
     for (value, in_plain, in_encoded) in [
@@ -140,7 +140,7 @@ fn value_of_a_header_of_its_own_is_the_id_itself_once_trimmed() {
 }
 
 #[test]
-fn blank_is_nothing_and_the_same_id_twice_is_fine() {
+fn blank_value_is_ignored_and_the_same_id_twice_is_valid() {
     let app = App::new();
     let all = SessionPropagator::new()
         .with_header(SESSION_HEADER_NAME)
@@ -163,11 +163,11 @@ fn blank_is_nothing_and_the_same_id_twice_is_fine() {
         ("Mirascope-Session-Id", ""),
     ];
     assert_eq!(id_taken(&all, none), None);
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }
 
 #[test]
-fn user_is_taken_only_where_it_is_asked_for_and_only_from_baggage() {
+fn user_is_read_only_on_request_and_only_from_baggage() {
     let without = SessionPropagator::new().with_header("x-session").unwrap();
     let with = without.clone().with_user();
     let both = || [("baggage", "user.id=u%2D7;a=1,session.id=chat-42")];
@@ -233,7 +233,7 @@ fn session_is_read_under_the_keys_of_other_systems() {
 }
 
 #[test]
-fn user_is_read_under_the_keys_of_other_systems_where_it_is_asked_for() {
+fn user_is_read_under_the_keys_of_other_systems_on_request() {
     let from = || [("baggage", "langfuse_session_id=a,langfuse_user_id=u-7")];
     let added = SessionPropagator::new()
         .with_user_baggage_key("enduser.id")
@@ -255,7 +255,7 @@ fn user_is_read_under_the_keys_of_other_systems_where_it_is_asked_for() {
 
 /// Mirascope's header, which `extract_session_id` finds too.
 #[test]
-fn header_of_mirascope_is_read_where_there_is_no_other_id() {
+fn header_of_mirascope_is_read_if_there_is_no_other_id() {
     let propagator = SessionPropagator::new();
     for name in ["mirascope-session-id", "X-Mirascope-Session-Id"] {
         assert_eq!(id_taken(&propagator, [(name, "chat-42")]), some("chat-42"));
@@ -284,7 +284,7 @@ fn ignored_and_told_of_once(cases: [(Vec<(&str, &str)>, &str); 4]) {
                 assert_eq!(ids_under(cx), (some("outer"), some("u-1")), "{lines:?}");
             }
         });
-        let said = app.diagnostics.said();
+        let said = app.diagnostics.messages();
         let [said] = &said[..] else {
             panic!("{said:?} of {lines:?}");
         };
@@ -302,7 +302,7 @@ const PLACEHOLDER: &str = "id is a placeholder such as None or null: set the val
     field Empty, and record it later)";
 
 #[test]
-fn session_ids_in_baggage_that_are_none_or_differ_are_ignored_and_told_of_once() {
+fn invalid_or_different_session_ids_in_baggage_are_ignored_with_one_warning() {
     if support::alone(test_name!(), &[]) {
         let long = format!("session.id={}", "x".repeat(1025));
         ignored_and_told_of_once([
@@ -318,7 +318,7 @@ fn session_ids_in_baggage_that_are_none_or_differ_are_ignored_and_told_of_once()
 }
 
 #[test]
-fn user_ids_that_are_none_or_differ_are_ignored_and_told_of_once() {
+fn invalid_or_different_user_ids_are_ignored_with_one_warning() {
     if support::alone(test_name!(), &[]) {
         let long = format!("user.id={}", "x".repeat(1025));
         let differ = vec![
@@ -335,7 +335,7 @@ fn user_ids_that_are_none_or_differ_are_ignored_and_told_of_once() {
 }
 
 #[test]
-fn session_ids_in_a_header_that_are_none_or_differ_are_ignored_and_told_of_once() {
+fn invalid_or_different_session_ids_in_a_header_are_ignored_with_one_warning() {
     if support::alone(test_name!(), &[]) {
         let long = "x".repeat(1025);
         ignored_and_told_of_once([
@@ -352,7 +352,7 @@ fn session_ids_in_a_header_that_are_none_or_differ_are_ignored_and_told_of_once(
 
 /// What a sender writes for a missing id.
 #[test]
-fn placeholders_in_headers_are_ignored_and_told_of_once() {
+fn placeholders_in_headers_are_ignored_with_one_warning() {
     if !support::alone(test_name!(), &[]) {
         return;
     }
@@ -386,7 +386,7 @@ fn placeholders_in_headers_are_ignored_and_told_of_once() {
         format!("header `{header}` contains {what} that is ignored: {PLACEHOLDER}")
     };
     assert_eq!(
-        app.diagnostics.said(),
+        app.diagnostics.messages(),
         [
             of("baggage", "a `session.id`"),
             of("baggage", "a `user.id`"),
@@ -411,7 +411,7 @@ fn ids_that_differ_between_two_headers_are_ignored() {
         assert_eq!(id_taken(&propagator, from), expected);
     }
     assert_eq!(
-        app.diagnostics.said(),
+        app.diagnostics.messages(),
         [
             "header `x-differs` contains an id that is ignored: there are several ids, and they differ"
         ]
@@ -419,7 +419,7 @@ fn ids_that_differ_between_two_headers_are_ignored() {
 }
 
 #[test]
-fn diagnostic_names_the_header_of_the_two_that_mirascope_has() {
+fn diagnostic_names_the_right_one_of_mirascopes_two_headers() {
     if !support::alone(test_name!(), &[]) {
         return;
     }
@@ -431,7 +431,7 @@ fn diagnostic_names_the_header_of_the_two_that_mirascope_has() {
         None
     );
     assert_eq!(
-        app.diagnostics.said(),
+        app.diagnostics.messages(),
         [
             "header `X-Mirascope-Session-Id` contains an id that is ignored: id has a \
           control character"
@@ -449,12 +449,12 @@ fn diagnostic_about_an_id_in_baggage_names_the_header() {
         id_taken(&SessionPropagator::new(), [("baggage", "session.id=%01")]),
         None
     );
-    let said = app.diagnostics.said().concat();
+    let said = app.diagnostics.messages().concat();
     assert!(said.contains("header `baggage`"), "{said}");
 }
 
 #[test]
-fn session_that_is_refused_leaves_the_other_baggage_to_be_taken() {
+fn other_baggage_is_read_even_if_the_session_is_refused() {
     let propagator = SessionPropagator::new().with_inbound(InboundPolicy::ignore());
     let from = [("baggage", "tenant=a,session.id=chat-42")];
     let cx = received(&propagator, from, &Context::new());
@@ -464,7 +464,7 @@ fn session_that_is_refused_leaves_the_other_baggage_to_be_taken() {
 
 /// TraceCtrl's own sample: one agent calls another, and both have the session and the trace.
 #[test]
-fn agent_that_is_called_with_tracectrls_header_is_in_the_callers_session() {
+fn agent_called_with_tracectrls_header_is_in_the_callers_session() {
     let app = App::new();
     let propagator = composed(only_in("X-TraceCtrl-Session"), false);
     let mut request = HashMap::new();
@@ -487,7 +487,7 @@ fn agent_that_is_called_with_tracectrls_header_is_in_the_callers_session() {
 // The policy.
 
 #[test]
-fn policy_says_whether_an_id_is_taken() {
+fn policy_accepts_or_refuses_an_id() {
     let propagator = |policy| SessionPropagator::new().with_user().with_inbound(policy);
     let asked = Arc::new(Mutex::new(Vec::new()));
     let verify = {
@@ -521,7 +521,7 @@ fn policy_says_whether_an_id_is_taken() {
 }
 
 #[test]
-fn id_that_is_taken_replaces_session_and_user_in_force_outside() {
+fn accepted_id_replaces_the_outer_session_and_user() {
     let propagator = SessionPropagator::new().with_user();
     let outer = session("outer").with_user("u-1").unwrap();
     outer.in_scope(|| {
@@ -545,7 +545,7 @@ fn id_that_is_taken_replaces_session_and_user_in_force_outside() {
 }
 
 #[test]
-fn id_that_is_refused_or_missing_leaves_what_is_in_force() {
+fn refused_or_missing_id_keeps_the_current_session() {
     let outer = session("outer").with_user("u-1").unwrap();
     let verify = InboundPolicy::verify(|id: &str, ()| id != "chat-42");
     for policy in [InboundPolicy::ignore(), verify] {
@@ -575,7 +575,7 @@ fn headers_with_a_session_replace_the_default_session_and_headers_without_one_ke
 // What comes of it.
 
 #[test]
-fn spans_below_what_came_in_carry_the_session() {
+fn spans_under_the_extracted_context_carry_the_session() {
     for ours_first in [true, false] {
         let app = App::new();
         let propagator = composed(SessionPropagator::new().with_user(), ours_first);
@@ -614,7 +614,7 @@ fn spans_below_what_came_in_carry_the_session() {
 }
 
 #[test]
-fn what_a_span_says_itself_stays_when_its_parent_came_in() {
+fn session_of_a_span_overrides_that_of_its_extracted_parent() {
     let app = App::new();
     let propagator = composed(SessionPropagator::new(), false);
     let from = [
@@ -641,7 +641,7 @@ fn what_a_span_says_itself_stays_when_its_parent_came_in() {
 }
 
 #[test]
-fn session_that_came_in_is_in_force_inside_spans_that_have_another() {
+fn extracted_session_is_current_inside_spans_of_another_session() {
     for ours_first in [true, false] {
         for traceparent in [TRACEPARENT, ""] {
             let app = App::new();
@@ -695,7 +695,7 @@ fn two_propagators_may_both_read_the_session() {
 // The other baggage.
 
 #[test]
-fn other_baggage_is_taken_with_what_stands_behind_its_values() {
+fn other_baggage_is_read_with_its_properties() {
     let header = " tenant = a%20b ;ttl=60; secure ,session.id=chat-42;x=1,plain=1,empty=,bad key=1,\
                   latin=%E9,user.id=u-7;x=1";
     let cx = received(
@@ -730,7 +730,7 @@ fn other_baggage_replaces_that_of_the_context_as_with_opentelemetrys_own() {
 
 /// A header with nothing but the session is a header of baggage, as OpenTelemetry's own has it.
 #[test]
-fn baggage_that_holds_the_session_alone_replaces_that_of_the_context() {
+fn baggage_with_only_the_session_replaces_that_of_the_context() {
     let before = Context::new().with_baggage([KeyValue::new("tenant", "before")]);
     let header = [("baggage", "session.id=chat-42")];
     let cx = received(&SessionPropagator::new(), header, &before);
@@ -738,7 +738,7 @@ fn baggage_that_holds_the_session_alone_replaces_that_of_the_context() {
 }
 
 #[test]
-fn incoming_ids_go_no_further_unless_they_are_taken() {
+fn incoming_ids_are_not_sent_on_unless_they_are_accepted() {
     let from = || [("baggage", "tenant=a,session.id=chat-42,user.id=u-7")];
     let goes_on = |propagator: &SessionPropagator| {
         sent(propagator, &received(propagator, from(), &Context::new())).concat()
@@ -758,7 +758,7 @@ fn incoming_ids_go_no_further_unless_they_are_taken() {
 
 /// Others decode keys, too: to them `user%2Eid` is `user.id`.
 #[test]
-fn incoming_ids_go_no_further_with_a_key_that_is_percent_encoded() {
+fn incoming_ids_under_a_percent_encoded_key_are_not_sent_on() {
     let header = [("baggage", "user%2Eid=u-7,%73ession.id=chat-42,tenant=a")];
     let ignores = SessionPropagator::new().with_inbound(InboundPolicy::ignore());
     let cx = received(&ignores, header, &Context::new());
@@ -805,7 +805,7 @@ fn baggage_is_read_within_the_limits() {
 }
 
 #[test]
-fn session_past_64_other_members_is_not_read_and_neither_is_what_follows() {
+fn members_after_the_first_64_are_not_read() {
     let many: Vec<_> = (0..70).map(|n| format!("k{n}=v")).collect();
     let cx = received(
         &SessionPropagator::new(),
@@ -817,7 +817,7 @@ fn session_past_64_other_members_is_not_read_and_neither_is_what_follows() {
 }
 
 #[test]
-fn one_value_that_is_none_costs_the_other_too() {
+fn one_invalid_id_discards_the_other_id_too() {
     let propagator = SessionPropagator::new().with_user();
     for header in [
         "session.id=chat-42,user.id=%01",

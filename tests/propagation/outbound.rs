@@ -23,7 +23,7 @@ use tracing_session::{
 const CHAT: &str = "baggage: session.id=chat-42";
 
 #[test]
-fn session_goes_in_w3c_baggage_by_default() {
+fn session_is_in_w3c_baggage_by_default() {
     assert_eq!(
         sent_in(&SessionPropagator::new(), &session("chat-42")),
         [CHAT]
@@ -35,7 +35,7 @@ fn session_goes_in_w3c_baggage_by_default() {
 }
 
 #[test]
-fn headers_of_its_own_are_added_to_baggage_or_stand_in_its_place() {
+fn separate_headers_are_added_to_baggage_or_replace_it() {
     let session = session("chat-42");
     let both = SessionPropagator::new()
         .with_header(SESSION_HEADER_NAME)
@@ -65,7 +65,7 @@ fn headers_of_its_own_are_added_to_baggage_or_stand_in_its_place() {
 }
 
 #[test]
-fn ids_are_written_under_further_keys_of_baggage() {
+fn ids_are_written_under_added_baggage_keys() {
     let propagator = SessionPropagator::new()
         .with_baggage_key("langfuse_session_id")
         .and_then(|it| it.with_user_baggage_key("langfuse_user_id"))
@@ -96,7 +96,7 @@ fn ids_are_written_under_further_keys_of_baggage() {
 
 /// An id under another system's key is the session's: it is written anew with the session, under the keys that are configured.
 #[test]
-fn other_systems_ids_leave_with_their_own_session_alone() {
+fn ids_of_other_systems_are_sent_only_in_their_own_session() {
     let user = SessionPropagator::new().with_user();
     let from = || {
         [(
@@ -134,7 +134,7 @@ fn other_systems_ids_leave_with_their_own_session_alone() {
 }
 
 #[test]
-fn refused_ids_of_other_systems_go_no_further() {
+fn refused_ids_of_other_systems_are_not_sent_on() {
     let ignores = SessionPropagator::new().with_inbound(InboundPolicy::ignore());
     for (propagator, header) in [
         (
@@ -154,7 +154,7 @@ fn refused_ids_of_other_systems_go_no_further() {
 
 /// The application may have put ids into its own baggage.
 #[test]
-fn redacted_ids_leave_under_no_key_of_baggage() {
+fn redacted_ids_are_sent_under_no_baggage_key() {
     let omitted = || {
         Privacy::new()
             .with_user_ids(IdPolicy::omitted())
@@ -190,7 +190,7 @@ fn keys_are_written_once() {
 }
 
 #[test]
-fn hashed_user_is_sent_under_no_further_key() {
+fn hashed_user_is_sent_under_no_added_key() {
     let propagator = SessionPropagator::new()
         .with_user_baggage_key("langfuse_user_id")
         .unwrap()
@@ -216,7 +216,7 @@ fn fields_are_the_names_of_the_headers() {
 }
 
 #[test]
-fn name_that_no_header_of_its_own_can_have_is_an_error() {
+fn invalid_name_of_a_separate_header_is_an_error() {
     let names = [
         "",
         " ",
@@ -240,7 +240,7 @@ fn name_that_no_header_of_its_own_can_have_is_an_error() {
 }
 
 #[test]
-fn where_nothing_is_in_force_no_header_is_written() {
+fn without_a_session_no_header_is_written() {
     let propagator = SessionPropagator::new()
         .with_user()
         .with_header(SESSION_HEADER_NAME)
@@ -252,7 +252,7 @@ fn where_nothing_is_in_force_no_header_is_written() {
 }
 
 #[test]
-fn user_goes_only_where_it_is_asked_for_and_only_in_baggage() {
+fn user_is_sent_only_on_request_and_only_in_baggage() {
     let user = Session::default().with_user("u-7").unwrap();
     let both = session("chat-42").with_user("u-7").unwrap();
     let without = SessionPropagator::new().with_header("x-session").unwrap();
@@ -271,7 +271,7 @@ fn user_goes_only_where_it_is_asked_for_and_only_in_baggage() {
 }
 
 #[test]
-fn id_that_is_not_ascii_is_left_out_of_a_plain_header_and_told_of_once() {
+fn id_that_is_not_ascii_is_omitted_from_a_plain_header_with_one_warning() {
     let app = App::new();
     let propagator = only_in("x-told").with_header("x-told-too").unwrap();
     for _ in 0..3 {
@@ -288,11 +288,14 @@ fn id_that_is_not_ascii_is_left_out_of_a_plain_header_and_told_of_once() {
              or W3C baggage only"
         )
     };
-    assert_eq!(app.diagnostics.said(), [told("x-told"), told("x-told-too")]);
+    assert_eq!(
+        app.diagnostics.messages(),
+        [told("x-told"), told("x-told-too")]
+    );
 }
 
 #[test]
-fn id_in_a_header_of_its_own_is_percent_encoded_on_request() {
+fn id_in_a_separate_header_is_percent_encoded_on_request() {
     let plain = only_in("x-session");
     let encoded = plain.clone().with_percent_encoded_headers();
     for (id, in_plain, in_encoded) in [
@@ -311,7 +314,7 @@ fn id_in_a_header_of_its_own_is_percent_encoded_on_request() {
 }
 
 #[test]
-fn other_baggage_of_the_context_goes_along_with_what_stands_behind_its_values() {
+fn other_baggage_of_the_context_is_sent_with_its_properties() {
     let baggage = |metadata: &str| {
         Context::new().with_baggage([KeyValueMetadata::new("tenant", "a b", metadata)])
     };
@@ -335,7 +338,7 @@ fn other_baggage_of_the_context_goes_along_with_what_stands_behind_its_values() 
 }
 
 #[test]
-fn session_in_force_stands_in_place_of_a_member_of_its_name() {
+fn current_session_replaces_a_member_with_the_same_key() {
     let members = [
         ("session.id", "of the baggage"),
         ("user.id", "of the baggage"),
@@ -350,7 +353,7 @@ fn session_in_force_stands_in_place_of_a_member_of_its_name() {
 }
 
 #[test]
-fn baggage_that_is_not_written_stays_in_the_process() {
+fn baggage_that_is_turned_off_stays_in_the_process() {
     let _attached = Context::new()
         .with_baggage([KeyValue::new("tenant", "a")])
         .attach();
@@ -363,7 +366,7 @@ fn baggage_that_is_not_written_stays_in_the_process() {
 }
 
 #[test]
-fn baggage_over_the_limits_loses_others_before_the_session_and_is_told_of_once() {
+fn baggage_over_the_limits_loses_other_members_before_the_session_with_one_warning() {
     if !support::alone(test_name!(), &[]) {
         return;
     }
@@ -386,7 +389,7 @@ fn baggage_over_the_limits_loses_others_before_the_session_and_is_told_of_once()
     assert!(most.starts_with(&format!("{ours},")));
     assert_eq!(most.split(',').count(), 64);
     assert_eq!(sent(one(left)).len(), "baggage: ".len() + 8192);
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 
     let over = sent(numbered(64));
     assert!(over.starts_with(&format!("{ours},")));
@@ -399,7 +402,7 @@ fn baggage_over_the_limits_loses_others_before_the_session_and_is_told_of_once()
     ];
     assert_eq!(sent(Baggage::from(both)), format!("{ours},short=v"));
     assert_eq!(
-        app.diagnostics.said(),
+        app.diagnostics.messages(),
         [
             "header `baggage` is incomplete because baggage is limited to 64 members and 8192 bytes: put less into \
              the baggage"
@@ -432,7 +435,7 @@ fn second_session_written_into_the_same_headers_replaces_the_first() {
 }
 
 #[test]
-fn composed_with_the_trace_in_either_order() {
+fn session_and_trace_compose_in_either_order() {
     let app = App::new();
     let ours = || Box::new(SessionPropagator::new());
     let trace = || Box::new(TraceContextPropagator::new());
@@ -457,7 +460,7 @@ fn composed_with_the_trace_in_either_order() {
 // Where the session was said.
 
 #[test]
-fn session_of_a_span_goes_out_from_it_and_from_below_it() {
+fn session_of_a_span_is_sent_from_it_and_its_descendants() {
     let app = App::new();
     let propagator = SessionPropagator::new().with_user();
     session!("chat-42").in_scope(|| {
@@ -482,7 +485,7 @@ fn session_of_a_span_goes_out_from_it_and_from_below_it() {
 }
 
 #[test]
-fn session_that_was_set_on_a_span_goes_out_from_it_and_from_below_it() {
+fn session_that_was_set_on_a_span_is_sent_from_it_and_its_descendants() {
     let _app = App::new();
     let propagator = SessionPropagator::new();
     info_span!("request").in_scope(|| {
@@ -496,7 +499,7 @@ fn session_that_was_set_on_a_span_goes_out_from_it_and_from_below_it() {
 }
 
 #[test]
-fn session_goes_out_from_a_span_that_is_not_sampled() {
+fn session_is_sent_from_an_unsampled_span() {
     let app = App::with_provider(
         |builder| builder.with_sampler(Sampler::AlwaysOff),
         |otel| SessionLayer::new().wrap(otel),
@@ -515,7 +518,7 @@ fn session_goes_out_from_a_span_that_is_not_sampled() {
 }
 
 #[test]
-fn session_goes_out_from_a_span_that_the_filter_of_the_session_layer_hides() {
+fn session_is_sent_from_a_filtered_out_span() {
     let _app = App::with_layer(|otel| {
         SessionLayer::new()
             .with_opener_level(tracing::Level::DEBUG)
@@ -530,7 +533,7 @@ fn session_goes_out_from_a_span_that_the_filter_of_the_session_layer_hides() {
 }
 
 #[test]
-fn default_session_goes_out_where_there_is_no_other() {
+fn default_session_is_sent_outside_other_sessions() {
     if !support::alone(test_name!(), &[]) {
         return;
     }
@@ -547,7 +550,7 @@ fn default_session_goes_out_where_there_is_no_other() {
 }
 
 #[test]
-fn session_that_came_in_goes_on_and_gives_way_to_one_inside() {
+fn extracted_session_is_sent_on_unless_an_inner_session_overrides_it() {
     let propagator = SessionPropagator::new();
     let cx = received(
         &propagator,
@@ -565,7 +568,7 @@ fn session_that_came_in_goes_on_and_gives_way_to_one_inside() {
 }
 
 #[test]
-fn nothing_that_shows_itself_shows_an_id() {
+fn debug_output_has_no_id() {
     let propagator = SessionPropagator::new().with_user();
     let from = [("baggage", "session.id=secret-42,user.id=secret-7")];
     let cx = received(&propagator, from, &Context::new());

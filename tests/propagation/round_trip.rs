@@ -95,7 +95,7 @@ fn every_id_arrives_unchanged_in_a_percent_encoded_header() {
 }
 
 #[test]
-fn every_id_that_is_ascii_arrives_unchanged_in_a_plain_header_and_no_other_does() {
+fn only_ascii_ids_arrive_in_a_plain_header_and_unchanged() {
     let propagator = only_in("x-session");
     for id in hard_ids() {
         let expected = id.is_ascii().then(|| id.clone());
@@ -140,7 +140,7 @@ fn other_baggage_arrives_unchanged() {
 }
 
 #[test]
-fn what_every_reader_is_known_to_take_for_something_else_is_encoded() {
+fn characters_that_readers_misread_are_encoded() {
     let mut lines = Lines::default();
     let inject = |cx: &Context| SessionPropagator::new().inject_context(cx, &mut lines);
     session("aZ0-._~:/@!$* +%=,;\"\\é#&'()<>?[]^`{|}").in_scope(|| Context::map_current(inject));
@@ -153,7 +153,7 @@ fn what_every_reader_is_known_to_take_for_something_else_is_encoded() {
 
 /// Python's OpenTelemetry writes a space as `+`, which nobody else reads so.
 #[test]
-fn space_of_a_sender_in_python_arrives_as_a_plus() {
+fn space_from_a_python_sender_arrives_as_a_plus() {
     let from = [("baggage", "session.id=two+words%2B1")];
     assert_eq!(
         id_taken(&SessionPropagator::new(), from).as_deref(),

@@ -24,7 +24,7 @@ fn rows<const N: usize>(first: &str) -> Vec<[&'static str; N]> {
 }
 
 #[test]
-fn decides_as_the_documented_vectors_say() {
+fn decides_as_in_the_documented_vectors() {
     let vectors = rows::<5>("session id");
     assert_eq!(vectors.len(), 16);
     for [id, rv, decisions @ ..] in vectors {
@@ -38,7 +38,7 @@ fn decides_as_the_documented_vectors_say() {
 }
 
 #[test]
-fn root_that_nobody_knows_the_context_of_is_decided_by_its_trace() {
+fn root_without_a_context_is_decided_by_its_trace_id() {
     for (trace, kept) in [(1 << 55, true), ((1 << 55) - 1, false)] {
         let (trace, kind) = (TraceId::from(trace), SpanKind::Internal);
         let said = SessionSampler::new(0.5).should_sample(None, trace, "turn", &kind, &[], &[]);
@@ -60,7 +60,7 @@ fn writes_the_documented_thresholds() {
 }
 
 #[test]
-fn white_space_around_an_id_and_what_else_a_session_says_make_no_difference() {
+fn white_space_around_an_id_and_other_values_of_a_session_make_no_difference() {
     let sampler = SessionSampler::new(0.1);
     let session = Session::new(format!("\t{AT_TENTH} \n")).unwrap();
     let session = session
@@ -185,7 +185,7 @@ fn no_session_is_split_between_services_restarts_orders_and_traces() {
 }
 
 #[test]
-fn which_trace_it_is_makes_no_difference() {
+fn trace_id_makes_no_difference() {
     let _in = Session::new(AT_TENTH).unwrap().attach();
     let (cx, sampler) = (Context::current(), SessionSampler::new(0.1));
     let mut random = Random(1);

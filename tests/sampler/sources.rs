@@ -52,7 +52,7 @@ fn values_around_a_root() {
 }
 
 #[test]
-fn a_root_that_says_the_session_itself() {
+fn a_root_that_sets_the_session_itself() {
     #[instrument(skip_all, fields(session.id = id))]
     fn chat(id: &str) {
         info_span!("call").in_scope(|| {});
@@ -84,7 +84,7 @@ fn a_root_inside_a_span_of_another_session_is_decided_by_its_own() {
 }
 
 #[test]
-fn a_span_whose_parent_is_set_from_outside() {
+fn a_span_under_set_parent() {
     // No parent in it: a root.
     decides(1, |_, id| {
         let cx = Session::new(id).unwrap().in_scope(Context::current);
@@ -147,7 +147,7 @@ fn propagator() -> TextMapCompositePropagator {
 }
 
 #[test]
-fn headers_that_came_in() {
+fn extracted_headers() {
     // A client that makes no spans.
     decides(2, |_, id| {
         let mut headers = HashMap::new();
@@ -160,7 +160,7 @@ fn headers_that_came_in() {
 }
 
 #[test]
-fn services_after_the_first_follow_it_and_know_its_randomness() {
+fn downstream_services_follow_the_first_and_have_its_randomness() {
     for (id, expected) in [(AT_TENTH, 1), (NEVER, 0)] {
         let mut headers = HashMap::new();
         let first = app(tenth());
@@ -181,7 +181,7 @@ fn services_after_the_first_follow_it_and_know_its_randomness() {
 }
 
 #[test]
-fn an_id_that_is_hidden_decides_as_it_is() {
+fn a_redacted_id_decides_unchanged() {
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder()
         .with_simple_exporter(exporter.clone())
@@ -214,7 +214,7 @@ fn kept_of_64(id: &str, turn: impl Fn(&App, &str)) -> usize {
 
 /// Both ways to learn the id, for sessions that are kept and dropped.
 #[test]
-fn an_id_that_is_learnt_in_the_root_comes_too_late_and_before_it_in_time() {
+fn an_id_set_in_the_root_is_too_late_and_one_set_before_it_is_in_time() {
     type Turn = fn(&App, &str);
     let late: [Turn; 4] = [
         |_, id| info_span!("turn").in_scope(|| set_session_id(id).unwrap()),
@@ -275,7 +275,7 @@ fn an_id_that_is_learnt_in_the_root_comes_too_late_and_before_it_in_time() {
 }
 
 #[test]
-fn a_new_session_in_a_trace_leaves_the_decision_as_it_is() {
+fn a_new_session_in_a_trace_does_not_change_the_decision() {
     let app = app(tenth());
     session!(AT_TENTH).in_scope(|| {
         new_session().unwrap();
@@ -286,7 +286,7 @@ fn a_new_session_in_a_trace_leaves_the_decision_as_it_is() {
 
 #[cfg(feature = "tower")]
 #[test]
-fn a_request_by_the_servers_layer_where_it_is_outside_what_makes_the_span() {
+fn a_request_with_the_server_layer_outside_the_layer_that_creates_the_span() {
     use std::convert::Infallible;
     use tower::{Layer, ServiceExt, service_fn};
     use tracing::Instrument;
@@ -328,7 +328,7 @@ fn turns_of_a_conversation_in_both_shapes_and_from_its_state() {
 }
 
 #[test]
-fn roots_that_sessions_are_made_by_the_layer_decide_for_themselves() {
+fn roots_that_the_layer_creates_for_sessions_decide_for_themselves() {
     for (id, expected) in [(AT_TENTH, ["call", "session"].as_slice()), (NEVER, &[])] {
         let app = App::with_provider(
             |builder| builder.with_sampler(tenth()),

@@ -20,7 +20,7 @@ fn after(id: &str, state: &str) -> String {
 }
 
 #[test]
-fn what_is_kept_has_randomness_and_threshold_and_what_is_dropped_randomness_alone() {
+fn sampled_span_has_randomness_and_threshold_and_dropped_one_only_randomness() {
     for (id, ratio, expected) in [
         (AT_TENTH, 1.0, format!("ot=rv:{AT_TENTH_RV};th:0")),
         (AT_TENTH, 0.5, format!("ot=rv:{AT_TENTH_RV};th:8")),
@@ -42,7 +42,7 @@ fn what_is_kept_has_randomness_and_threshold_and_what_is_dropped_randomness_alon
 }
 
 #[test]
-fn what_else_is_in_the_tracestate_stays() {
+fn other_members_of_the_tracestate_stay() {
     let rv = format!("rv:{AT_TENTH_RV};th:e6666666666666");
     for (before, expected) in [
         ("", format!("ot={rv}")),
@@ -73,7 +73,7 @@ fn what_else_is_in_the_tracestate_stays() {
 }
 
 #[test]
-fn randomness_of_somebody_else_stays_and_the_session_decides_without_a_threshold() {
+fn other_randomness_stays_and_the_session_decides_without_a_threshold() {
     let sampler = SessionSampler::new(0.1);
     let decided = |session: &str, state: &str| {
         let cx = remote(state, true);
@@ -106,7 +106,7 @@ fn randomness_of_somebody_else_stays_and_the_session_decides_without_a_threshold
 }
 
 #[test]
-fn randomness_of_somebody_else_decides_outside_a_session() {
+fn other_randomness_decides_outside_a_session() {
     let after = |state: &str| {
         let said = asked(&SessionSampler::new(0.1), &remote(state, true));
         (said.decision, said.trace_state.header())
@@ -142,7 +142,7 @@ fn randomness_of_the_session_is_decided_on_again() {
 }
 
 #[test]
-fn where_there_is_no_room_no_threshold_is_written() {
+fn without_room_no_threshold_is_written() {
     let fits = |others: usize| format!("p:{}", "8".repeat(others - 2));
     let rv = format!("rv:{AT_TENTH_RV};th:e6666666666666");
     let room = 256 - rv.len() - 1;
@@ -166,7 +166,7 @@ fn where_there_is_no_room_no_threshold_is_written() {
 }
 
 #[test]
-fn of_too_many_members_the_last_gives_way() {
+fn last_of_too_many_members_is_removed() {
     let members: Vec<_> = (0..32).map(|member| format!("m{member}=1")).collect();
     let expected = format!(
         "ot=rv:{AT_TENTH_RV};th:e6666666666666,{}",
@@ -176,7 +176,7 @@ fn of_too_many_members_the_last_gives_way() {
 }
 
 #[test]
-fn outside_a_session_the_id_of_the_trace_decides_as_opentelemetry_has_it() {
+fn outside_a_session_the_trace_id_decides_as_opentelemetry_specifies() {
     let sampler = SessionSampler::new(0.1);
     let none = Session::default()
         .without(Part::Session)

@@ -15,7 +15,7 @@ use tracing_session::{Session, SessionSampler, current_session_id, session, sess
 
 // The reason for what the documentation says of the two: should the SDK change, it may say less.
 #[test]
-fn parent_based_keeps_what_is_written_and_the_older_variant_loses_it() {
+fn parent_based_keeps_the_tracestate_and_the_older_variant_loses_it() {
     let sampler = SessionSampler::new(0.1);
     let newer = in_session(&Sampler::parent_based(sampler.clone()), AT_TENTH);
     assert_eq!(
@@ -52,7 +52,7 @@ fn under_parent_based_a_parent_decides() {
 }
 
 #[test]
-fn it_decides_below_remote_parents_where_it_is_asked_to() {
+fn it_decides_under_remote_parents_if_it_is_set_for_them() {
     let sampler = SessionSampler::new(0.1);
     let sampler = Sampler::parent_based(sampler.clone())
         .with_remote_parent_sampled(sampler.clone())
@@ -82,7 +82,7 @@ fn it_decides_below_remote_parents_where_it_is_asked_to() {
 }
 
 #[test]
-fn by_itself_it_decides_on_each_span_alike() {
+fn by_itself_it_makes_the_same_decision_on_each_span() {
     let app = app(SessionSampler::new(0.1));
     session!(AT_TENTH).in_scope(|| info_span!("call").in_scope(|| {}));
     session!(NEVER).in_scope(|| info_span!("call").in_scope(|| {}));
@@ -90,7 +90,7 @@ fn by_itself_it_decides_on_each_span_alike() {
 }
 
 #[test]
-fn what_is_dropped_passes_the_session_on() {
+fn children_of_a_dropped_span_inherit_the_session() {
     let app = app(Sampler::parent_based(SessionSampler::new(0.1)));
     session!(NEVER).in_scope(|| {
         info_span!("call").in_scope(|| {
@@ -109,7 +109,7 @@ fn what_is_dropped_passes_the_session_on() {
 }
 
 #[test]
-fn fallback_decides_on_what_is_in_no_session_and_on_nothing_else() {
+fn fallback_decides_only_on_spans_in_no_session() {
     let outside = |sampler: SessionSampler| asked_of(&sampler, &Context::new(), TraceId::from(7));
     let none = SessionSampler::new(0.5);
     assert!(!is_kept(&outside(none.clone())));
@@ -136,7 +136,7 @@ fn fallback_decides_on_what_is_in_no_session_and_on_nothing_else() {
 }
 
 #[test]
-fn some_are_never_kept_whatever_else_says_so() {
+fn never_keep_wins_over_everything_else() {
     let is_private = |session: &Session| session.metadata("private").is_some();
     let keeps_all = SessionSampler::new(1.0)
         .with_fallback(Sampler::AlwaysOn)
@@ -171,7 +171,7 @@ fn some_are_never_kept_whatever_else_says_so() {
 }
 
 #[test]
-fn some_are_always_kept_and_stand_for_themselves_alone() {
+fn always_kept_spans_represent_only_themselves() {
     let sampler = SessionSampler::new(0.1)
         .with_fallback(Sampler::AlwaysOff)
         .always_keep(|session| {
@@ -214,7 +214,7 @@ fn some_are_always_kept_and_stand_for_themselves_alone() {
 }
 
 #[test]
-fn who_is_always_kept_is_asked_for_once_for_each_root_with_all_that_the_root_says() {
+fn always_keep_is_called_once_for_each_root_with_all_its_values() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
     let app = app(Sampler::parent_based(SessionSampler::new(0.0).always_keep(
@@ -233,7 +233,7 @@ fn who_is_always_kept_is_asked_for_once_for_each_root_with_all_that_the_root_say
 }
 
 #[test]
-fn a_parent_that_is_not_sampled_stands_before_always_keep() {
+fn a_parent_that_is_not_sampled_wins_over_always_keep() {
     let app = app(Sampler::parent_based(
         SessionSampler::new(1.0).always_keep(|_| true),
     ));

@@ -166,20 +166,24 @@ impl App {
         span
     }
 
-    /// The exported spans as trees, with every attribute that somebody has set on them.
+    /// The exported spans as trees, with every attribute that isn't the OpenTelemetry layer's.
     pub fn tree(&self) -> String {
         tree(&self.spans())
     }
 
-    /// Asserts what was exported, and that nobody was told of a mistake.
+    /// Asserts the exported spans, and that there were no diagnostics.
     #[track_caller]
     pub fn exports(&self, expected: &str) {
-        self.exports_after(expected, &[""; 0]);
+        self.exports_with_diagnostics(expected, &[""; 0]);
     }
 
-    /// Asserts what was exported, and what was said of mistakes.
+    /// Asserts the exported spans and the diagnostics.
     #[track_caller]
-    pub fn exports_after(&self, expected: &str, diagnostics: &[impl AsRef<str> + Debug]) {
+    pub fn exports_with_diagnostics(
+        &self,
+        expected: &str,
+        diagnostics: &[impl AsRef<str> + Debug],
+    ) {
         let expected = expected
             .lines()
             .filter(|line| !line.trim().is_empty())
@@ -191,7 +195,7 @@ impl App {
             .map(|line| format!("{}\n", line[margin..].trim_end()));
         assert_eq!(self.tree(), expected.collect::<String>());
         let diagnostics: Vec<_> = diagnostics.iter().map(AsRef::as_ref).collect();
-        assert_eq!(self.diagnostics.said(), diagnostics);
+        assert_eq!(self.diagnostics.messages(), diagnostics);
     }
 }
 
@@ -233,7 +237,7 @@ fn line(span: &SpanData) -> String {
     line
 }
 
-/// The values of an attribute on a span, as often as it stands there.
+/// The values of all attributes of a span with this key.
 pub fn values(span: &SpanData, key: &str) -> Vec<String> {
     let found = span
         .attributes
@@ -242,12 +246,12 @@ pub fn values(span: &SpanData, key: &str) -> Vec<String> {
     found.map(|attribute| attribute.value.to_string()).collect()
 }
 
-/// Collects what is said to the application's author.
+/// Collects the messages of diagnostics.
 #[derive(Clone, Default)]
 pub struct Diagnostics(Arc<Mutex<Vec<String>>>);
 
 impl Diagnostics {
-    pub fn said(&self) -> Vec<String> {
+    pub fn messages(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
 }
@@ -413,14 +417,14 @@ pub fn test_of(here: &'static str) -> &'static str {
     path.trim_end_matches("::{{closure}}")
 }
 
-/// Runs the rest of a test in a process of its own, with these variables set: for what the tests would share. True in
+/// Runs the rest of a test in a separate process with these variables, because the tests share global state. True in
 /// that process.
 pub fn alone(test: &str, variables: &[(&str, &str)]) -> bool {
-    said_alone(test, variables).is_none()
+    output_alone(test, variables).is_none()
 }
 
-/// The same, with what was printed there. None in that process.
-pub fn said_alone(test: &str, variables: &[(&str, &str)]) -> Option<String> {
+/// The same, and returns the output of that process. None in that process.
+pub fn output_alone(test: &str, variables: &[(&str, &str)]) -> Option<String> {
     const ALONE: &str = "TEST_ALONE";
     if std::env::var_os(ALONE).is_some() {
         return None;

@@ -25,7 +25,7 @@ fn owns(request: &Parts, id: &str) -> bool {
 }
 
 #[test]
-fn a_policy_is_asked_with_the_request() {
+fn a_policy_receives_the_request() {
     let (app, runtime) = application();
     runtime.block_on(async {
         let log_in = async |mut request: Request, next: Next| {
@@ -47,7 +47,7 @@ fn a_policy_is_asked_with_the_request() {
 }
 
 #[test]
-fn what_is_refused_leaves_what_is_in_force_outside_and_the_trace() {
+fn refused_session_keeps_the_outer_session_and_the_trace() {
     propagate();
     let app = App::new();
     let refusing = [
@@ -98,7 +98,7 @@ fn what_is_refused_leaves_what_is_in_force_outside_and_the_trace() {
 }
 
 #[test]
-fn what_is_refused_leaves_the_default_session() {
+fn refused_session_keeps_the_default_session() {
     if !support::alone(test_name!(), &[]) {
         return;
     }
@@ -112,7 +112,7 @@ fn what_is_refused_leaves_the_default_session() {
 }
 
 #[test]
-fn a_session_can_be_said_on_the_span_outside_after_one_was_refused() {
+fn a_session_can_be_set_on_the_outer_span_after_one_was_refused() {
     propagate();
     let app = App::new();
     info_span!("outside").in_scope(|| {
@@ -127,7 +127,7 @@ fn a_session_can_be_said_on_the_span_outside_after_one_was_refused() {
 }
 
 #[test]
-fn a_request_without_a_session_leaves_the_one_outside() {
+fn a_request_without_a_session_keeps_the_outer_one() {
     propagate();
     let _app = App::new();
     let policies = [
@@ -152,7 +152,7 @@ fn a_request_without_a_session_leaves_the_one_outside() {
 }
 
 #[test]
-fn a_session_that_comes_in_stands_before_the_one_outside() {
+fn an_extracted_session_overrides_the_outer_one() {
     propagate();
     let _app = App::new();
     let headers = &[("x-session", "inbound")];

@@ -111,7 +111,7 @@ fn only_hosts_that_are_listed_get_the_session_from_a_tower_client() {
     assert_eq!(learned(&sent), "my-own");
     let sent = send(client(), request("http://evil.com/", &headers));
     assert_eq!(learned(&sent), ALL);
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }
 
 #[test]
@@ -149,5 +149,5 @@ fn only_hosts_that_are_listed_get_the_session_from_reqwest() {
         let answer = request.send().with_context(caller()).await;
         assert_eq!(answer.unwrap().text().await.unwrap(), "my-own");
     });
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }

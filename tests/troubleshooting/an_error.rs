@@ -70,7 +70,7 @@ rows! {
         });
         let error = info_span!("handler").in_scope(|| set_session_id("chat-42").unwrap_err());
         row.says(&error.to_string());
-        assert_eq!(app.said(), NOTHING);
+        assert_eq!(app.messages(), NOTHING);
     };
 
     span_is_not_ours: here "the current span's tracer does not come" => |row| {

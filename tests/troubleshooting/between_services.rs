@@ -39,9 +39,9 @@ fn received(app: &App, propagator: &SessionPropagator, headers: &[(&str, &str)])
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let headers: HashMap<String, String> = headers.collect();
-    let before = app.diagnostics.said().len();
+    let before = app.diagnostics.messages().len();
     let _cx = propagator.extract_with_context(&Context::new(), &headers);
-    assert_eq!(app.diagnostics.said().len(), before + 1);
+    assert_eq!(app.diagnostics.messages().len(), before + 1);
 }
 
 fn in_header(name: &str) -> SessionPropagator {
@@ -54,11 +54,11 @@ rows! {
         let mut headers: HashMap<String, String> = HashMap::new();
         chat().in_scope(|| inject_context(&mut headers));
         assert!(headers.is_empty());
-        row.says_all(&app.diagnostics.said());
+        row.says_all(&app.diagnostics.messages());
         propagate();
         chat().in_scope(|| inject_context(&mut headers));
         assert_eq!(headers["baggage"], "session.id=chat-42");
-        assert_eq!(app.diagnostics.said().len(), 1);
+        assert_eq!(app.diagnostics.messages().len(), 1);
     };
 
     propagator_is_unknown: misled "no such propagator (valid: ..)" => |row| {
@@ -70,7 +70,7 @@ rows! {
         let two = in_header("x-one").with_header("x-other").unwrap();
         received(&app, &two, &[("baggage", "session.id=two%0Alines")]);
         received(&app, &two, &[("x-one", "chat-42"), ("x-other", "chat-43")]);
-        row.says_all(&app.diagnostics.said());
+        row.says_all(&app.diagnostics.messages());
     };
 
     id_is_not_ascii: alone "header `..` is not sent because the session id is not ASCII" => |row| {
@@ -82,7 +82,7 @@ rows! {
             headers.remove("x-plain")
         };
         assert_eq!(sent(in_header("x-plain")), None);
-        row.says_all(&app.diagnostics.said());
+        row.says_all(&app.diagnostics.messages());
         let encoded = in_header("x-plain").with_percent_encoded_headers();
         assert_eq!(sent(encoded), some("s%C3%A9ance"));
     };
@@ -94,7 +94,7 @@ rows! {
         let mut headers: HashMap<String, String> = HashMap::new();
         chat().in_scope(|| SessionPropagator::new().inject_context(&Context::current(), &mut headers));
         assert_eq!(headers["baggage"], "session.id=chat-42");
-        row.says_all(&app.diagnostics.said());
+        row.says_all(&app.diagnostics.messages());
     };
 
     call_is_made_outside: alone "the headers have a trace, but no session" => |_| {
@@ -114,7 +114,7 @@ rows! {
         assert_eq!(sent(client().only_to(["agents.internal"]), chat()), None);
         assert_eq!(sent(client().only_to(["models.example"]), chat()), some("session.id=chat-42"));
         drop(in_span);
-        assert_eq!(app.diagnostics.said(), NOTHING);
+        assert_eq!(app.diagnostics.messages(), NOTHING);
     };
 
     server_layer_is_inside: alone "headers contain an id, but the request is in no session" => |_| {
@@ -135,6 +135,6 @@ rows! {
         run(outside.oneshot(request)).unwrap();
         let of = |name| one_value(&app.spans(), name, "session.id");
         assert_eq!((of("outside the layer"), of("inside the layer")), (None, some("chat-42")));
-        assert_eq!(app.diagnostics.said(), NOTHING);
+        assert_eq!(app.diagnostics.messages(), NOTHING);
     };
 }

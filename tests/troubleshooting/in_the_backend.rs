@@ -29,7 +29,7 @@ rows! {
             });
             let spans = app.spans();
             let roots: Vec<_> = roots(&spans).iter().map(|it| (*it).to_owned()).collect();
-            assert_eq!(app.diagnostics.said(), NOTHING);
+            assert_eq!(app.diagnostics.messages(), NOTHING);
             roots
         };
         assert_eq!(request(&App::new()), ["POST /chat"]);
@@ -79,7 +79,7 @@ rows! {
             SessionLayer::new().wrap(otel).and_then(levels)
         });
         Conversation::new(chat()).turn("weather").finish();
-        row.says_all(&app.diagnostics.said());
+        row.says_all(&app.diagnostics.messages());
     };
 
     attribute_is_renamed: here "an attribute `session` is called `session.name`" => |_| {
@@ -103,7 +103,7 @@ rows! {
         assert_eq!(one_value(&spans, "own", "metadata"), some(r#"{"step":2}"#));
         assert_eq!(one_value(&spans, "below", "metadata"), some(r#"{"plan":"pro"}"#));
         assert_eq!(one_value(&spans, "chat", "metadata"), some(r#"{"plan":"pro","step":2}"#));
-        assert_eq!(app.diagnostics.said(), NOTHING);
+        assert_eq!(app.diagnostics.messages(), NOTHING);
     };
 
     id_is_too_long: alone "an id in `..` has more than .. characters" => |row| {
@@ -111,7 +111,7 @@ rows! {
             let app = App::with_dialect(dialect);
             let session = Session::new(id).unwrap().with_user(user).unwrap();
             (0..2).for_each(|_| session.in_scope(|| info_span!("answer").in_scope(|| {})));
-            app.diagnostics.said()
+            app.diagnostics.messages()
         };
         let [longest, too_long] = [200, 201].map(|length| "x".repeat(length));
         assert_eq!(said(Dialect::OPENINFERENCE, &too_long, &too_long), NOTHING);

@@ -59,8 +59,8 @@ rows! {
         let _default = subscriber.with(layer).set_default();
         info_span!("answer").in_scope(|| {});
         drop(telemetry);
-        row.says_all(&app.said());
-        assert!(app.said()[0].contains("status code: 404"), "{:?}", app.said());
+        row.says_all(&app.messages());
+        assert!(app.messages()[0].contains("status code: 404"), "{:?}", app.messages());
     };
 
     guard_is_not_kept: alone "no span is exported because the telemetry guard" => |row| {
@@ -76,9 +76,9 @@ rows! {
                 drop(telemetry);
             }
             work();
-            assert_eq!(app.said().len(), usize::from(!ends_well));
+            assert_eq!(app.messages().len(), usize::from(!ends_well));
         }
-        row.says_all(&app.said());
+        row.says_all(&app.messages());
     };
 
     there_is_a_subscriber: alone "there is a global subscriber already" => |row| {
@@ -114,7 +114,7 @@ rows! {
         let _default = subscriber.with(layer).set_default();
         info_span!("answer").in_scope(|| {});
         drop(telemetry);
-        row.says_all(&app.said());
+        row.says_all(&app.messages());
     };
 
     layer_is_not_added: alone "no span was exported because the layer" => |row| {
@@ -122,8 +122,8 @@ rows! {
         let (telemetry, _layer) = pipeline("app").with_endpoint(DEAD).build::<Registry>().unwrap();
         info_span!("answer").in_scope(|| {});
         telemetry.shutdown().unwrap();
-        row.says_all(&app.said());
-        assert_eq!(app.said().len(), 1);
+        row.says_all(&app.messages());
+        assert_eq!(app.messages().len(), 1);
     };
 
     filter_disables_all: alone "no span was exported because none" => |row| {
@@ -136,7 +136,7 @@ rows! {
             let _default = subscriber.with(layer).with(level).set_default();
             work();
             drop(telemetry);
-            diagnostics.said()
+            diagnostics.messages()
         };
         let app = || pipeline("app");
         // There was nothing to export, or nothing was sampled.
@@ -236,8 +236,8 @@ rows! {
         );
         let session = Session::new("chat-42").unwrap();
         session.in_scope(|| info_span!("answer").in_scope(|| {}));
-        row.says_all(&app.diagnostics.said());
-        app.exports_after("answer session.id=chat-42", &[&app.diagnostics.said()[0]]);
+        row.says_all(&app.diagnostics.messages());
+        app.exports_with_diagnostics("answer session.id=chat-42", &[&app.diagnostics.messages()[0]]);
     };
 
     ratio_is_none: here "the ratio .. of a `SessionSampler`" => |row| {
@@ -246,9 +246,9 @@ rows! {
         for ratio in [10.0, -1.0] {
             let _sampler = SessionSampler::new(ratio);
         }
-        assert_eq!(app.diagnostics.said(), NOTHING);
+        assert_eq!(app.diagnostics.messages(), NOTHING);
         info_span!("answer").in_scope(|| {});
-        row.says_all(&app.diagnostics.said());
-        assert_eq!(app.diagnostics.said().len(), 2);
+        row.says_all(&app.diagnostics.messages());
+        assert_eq!(app.diagnostics.messages().len(), 2);
     };
 }

@@ -28,8 +28,8 @@ rows! {
         for work in [work, in_value, value] {
             let app = Mistaken::unwrapped(|otel| SessionLayer::new().wrap(otel));
             (0..3).for_each(|_| work());
-            assert_eq!(app.said().len(), 1);
-            row.says_all(&app.said());
+            assert_eq!(app.messages().len(), 1);
+            row.says_all(&app.messages());
         }
     };
 
@@ -40,19 +40,19 @@ rows! {
         drop(library);
         let app = Mistaken::wrapped(|otel| otel);
         work();
-        assert_eq!(app.said().len(), 1);
+        assert_eq!(app.messages().len(), 1);
         user!("u-7").in_scope(|| {});
         assert_eq!(app.session_of("by a span"), None);
         assert_eq!(app.session_of("by a value"), some("chat-43"));
-        assert_eq!(app.said().len(), 1);
-        row.says_all(&app.said());
+        assert_eq!(app.messages().len(), 1);
+        row.says_all(&app.messages());
     };
 
     layer_is_beside: here "spans are exported without their session because the `SessionLayer`" => |row| {
         let app = Mistaken::wrapped(|otel| SessionLayer::new().and_then(otel));
         (0..3).for_each(|_| work());
-        row.says_all(&app.said());
-        assert_eq!(app.said().len(), 1);
+        row.says_all(&app.messages());
+        assert_eq!(app.messages().len(), 1);
     };
 
     there_are_two_layers: here "the subscriber has two" => |row| {
@@ -66,8 +66,8 @@ rows! {
             });
             work();
             assert_eq!(app.session_of("by a span"), some("chat-42"));
-            row.says_all(&app.said());
-            assert_eq!(app.said().len(), 1);
+            row.says_all(&app.messages());
+            assert_eq!(app.messages().len(), 1);
         }
     };
 
@@ -78,8 +78,8 @@ rows! {
                 SessionLayer::new().wrap(otel.with_context_activation(false))
             });
             (0..3).for_each(|_| work());
-            row.says_all(&app.said());
-            assert_eq!(app.said().len(), 1);
+            row.says_all(&app.messages());
+            assert_eq!(app.messages().len(), 1);
         }
     };
 
@@ -91,8 +91,8 @@ rows! {
             session!("chat-42").in_scope(|| assert_eq!(current_session_id(), None));
             user!("u-7").in_scope(|| {});
         }
-        assert_eq!(app.said().len(), 1);
-        row.says_all(&app.said());
+        assert_eq!(app.messages().len(), 1);
+        row.says_all(&app.messages());
         let session = Session::new("chat-43").unwrap();
         session.in_scope(|| warn_span!("by a value").in_scope(|| {}));
         assert_eq!(app.session_of("by a value"), some("chat-43"));
@@ -105,7 +105,7 @@ rows! {
         });
         said();
         assert_eq!((app.session_of("below"), app.spans().len()), (None, 1));
-        assert_eq!(app.said(), NOTHING);
+        assert_eq!(app.messages(), NOTHING);
         drop(app);
         let app = Mistaken::wrapped(|otel| {
             SessionLayer::new()
@@ -146,7 +146,7 @@ rows! {
                 span.in_scope(|| {});
             });
             let span = app.span("many");
-            assert_eq!(app.diagnostics.said(), NOTHING);
+            assert_eq!(app.diagnostics.messages(), NOTHING);
             (session_of(std::slice::from_ref(&span), "many"), span.dropped_attributes_count > 0)
         };
         assert_eq!(SpanLimits::default().max_attributes_per_span, 128);

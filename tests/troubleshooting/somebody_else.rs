@@ -27,7 +27,7 @@ rows! {
         let app = App::with(|it| it.with_opener_filter(|span| span.target() != "websocket"));
         chat().in_scope(library);
         assert_eq!(session_of(&app.spans(), "below"), some("chat-42"));
-        assert_eq!(app.diagnostics.said(), NOTHING);
+        assert_eq!(app.diagnostics.messages(), NOTHING);
     };
 
     library_has_a_span_named_session: here "a session from headers is lost in a library" => |_| {
@@ -44,7 +44,7 @@ rows! {
         let app = App::with(|it| it.with_opener_filter(|span| span.target() != "proxy"));
         serve();
         assert_eq!(session_of(&app.spans(), "below"), some("chat-42"));
-        assert_eq!(app.diagnostics.said(), NOTHING);
+        assert_eq!(app.diagnostics.messages(), NOTHING);
     };
 
     guard_is_held_across_an_await: here "spans of other requests are in the session" => |_| {
@@ -61,7 +61,7 @@ rows! {
         });
         assert_eq!(session_of(&app.spans(), "meanwhile"), some("chat-42"));
         assert_eq!(session_of(&app.spans(), "in no session"), None);
-        assert_eq!(app.diagnostics.said(), NOTHING);
+        assert_eq!(app.diagnostics.messages(), NOTHING);
     };
 
     worker_keeps_the_first_session: here "spans of later requests are in the session of the first" => |_| {
@@ -79,7 +79,7 @@ rows! {
         });
         assert_eq!(session_of(&app.spans(), "kept"), some("chat-42"));
         assert_eq!(session_of(&app.spans(), "detached"), None);
-        assert_eq!(app.diagnostics.said(), NOTHING);
+        assert_eq!(app.diagnostics.messages(), NOTHING);
     };
 
     trace_has_two_sessions: here "a backend shows two conversations as one" => |_| {

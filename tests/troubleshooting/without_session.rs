@@ -29,8 +29,8 @@ rows! {
         info_span!("chat", user.id = long.as_str()).in_scope(|| {});
         info_span!("chat", session.id = "chat-42", tags = "a\u{7}b").in_scope(|| {});
         info_span!("chat", user.id = "None").in_scope(|| {});
-        row.says_all(&app.diagnostics.said());
-        assert_eq!(app.diagnostics.said().len(), 4);
+        row.says_all(&app.diagnostics.messages());
+        assert_eq!(app.diagnostics.messages().len(), 4);
     };
 
     field_has_the_name_of_a_type: here "field `..` of span `..` at .. contains the name of a type" => |row| {
@@ -38,11 +38,11 @@ rows! {
         struct SessionId(#[allow(dead_code, reason = "for Debug")] u64);
         let app = App::new();
         info_span!("chat", session.id = ?SessionId(7)).in_scope(|| {});
-        row.says_all(&app.diagnostics.said());
+        row.says_all(&app.diagnostics.messages());
         assert_eq!(session_of(&app.spans(), "chat"), some("SessionId(7)"));
         info_span!("fixed", session.id = %7).in_scope(|| {});
         assert_eq!(session_of(&app.spans(), "fixed"), some("7"));
-        assert_eq!(app.diagnostics.said().len(), 1);
+        assert_eq!(app.diagnostics.messages().len(), 1);
     };
 
     session_has_too_many_tags: alone "a session has more than 128 tags, metadata keys or attributes" => |row| {
@@ -51,8 +51,8 @@ rows! {
         for n in 0..200 {
             request.record("tags", n);
         }
-        row.says_all(&app.diagnostics.said());
-        assert_eq!(app.diagnostics.said().len(), 1);
+        row.says_all(&app.diagnostics.messages());
+        assert_eq!(app.diagnostics.messages().len(), 1);
     };
 
     name_is_only_implicit: here "the field `..` of span `..` at .. is ignored because" => |row| {
@@ -64,17 +64,17 @@ rows! {
         let app = App::new();
         serve();
         assert_eq!(session_of(&app.spans(), "message"), some("tls-1"));
-        row.says_all(&app.diagnostics.said());
+        row.says_all(&app.diagnostics.messages());
         drop(app);
         let app = App::with(|it| it.with_session_span("session"));
         serve();
         assert_eq!(session_of(&app.spans(), "message"), some("chat-42"));
-        assert_eq!(app.diagnostics.said(), NOTHING);
+        assert_eq!(app.diagnostics.messages(), NOTHING);
         drop(app);
         let app = App::with(|it| it.with_opener_filter(|span| span.name() != "connection"));
         serve();
         assert_eq!(session_of(&app.spans(), "message"), some("chat-42"));
-        assert_eq!(app.diagnostics.said(), NOTHING);
+        assert_eq!(app.diagnostics.messages(), NOTHING);
     };
 
     attribute_holds_no_id: alone "an attribute `..` set on a span is ignored" => |row| {
@@ -84,7 +84,7 @@ rows! {
             span.set_attribute("session.id", " ");
             span.in_scope(|| {});
         });
-        row.says_all(&app.diagnostics.said());
+        row.says_all(&app.diagnostics.messages());
         assert_eq!(session_of(&app.spans(), "chat"), some("chat-42"));
     };
 
@@ -95,7 +95,7 @@ rows! {
             Span::current().record("session.id", "chat-42");
             span("late");
         });
-        row.says_all(&app.diagnostics.said());
+        row.says_all(&app.diagnostics.messages());
         assert_eq!(session_of(&app.spans(), "chat"), some("not yet known"));
         assert_eq!(session_of(&app.spans(), "late"), some("chat-42"));
         drop(app);
@@ -104,7 +104,7 @@ rows! {
             Span::current().record("session.id", "chat-42");
         });
         assert_eq!(session_of(&app.spans(), "chat"), some("chat-42"));
-        assert_eq!(app.diagnostics.said(), NOTHING);
+        assert_eq!(app.diagnostics.messages(), NOTHING);
     };
 
     field_has_another_name: alone "no session was set, but span `..` at .. has a field" => |row| {
@@ -119,9 +119,9 @@ rows! {
         (0..6).for_each(|_| handle());
         // Neither a field of another name nor a user is nearer than the first one.
         (0..20).for_each(|_| info_span!("other", step = 1, model_id = "local").in_scope(|| {}));
-        assert_eq!(app.diagnostics.said(), NOTHING);
+        assert_eq!(app.diagnostics.messages(), NOTHING);
         info_span!("login", user_id = "u-7").in_scope(|| {});
-        let said = app.diagnostics.said();
+        let said = app.diagnostics.messages();
         row.says_all(&said);
         assert_eq!(
             said,
@@ -131,7 +131,7 @@ rows! {
             )]
         );
         (0..300).for_each(|_| handle());
-        assert_eq!(app.diagnostics.said().len(), 1);
+        assert_eq!(app.diagnostics.messages().len(), 1);
         drop(app);
         let app = App::with(|it| it.with_session_field("conversation_id"));
         handle();
@@ -143,7 +143,7 @@ rows! {
         // A session was set: these fields are something else.
         let app = App::new();
         (0..20).for_each(|_| info_span!("login", user_id = "u-7").in_scope(|| {}));
-        assert_eq!(app.diagnostics.said(), NOTHING);
+        assert_eq!(app.diagnostics.messages(), NOTHING);
     };
 
     field_is_not_declared: here "a recorded value is on no span" => |_| {
@@ -217,7 +217,7 @@ rows! {
         assert_eq!(of("alone"), None);
         assert_eq!(of("with the span"), some("chat-42"));
         assert_eq!(of("with the session"), some("chat-42"));
-        assert_eq!(app.diagnostics.said(), NOTHING);
+        assert_eq!(app.diagnostics.messages(), NOTHING);
     };
 
     work_blocks: here "spans of `spawn_blocking`, or of a thread, are in no session" => |_| {
@@ -237,7 +237,7 @@ rows! {
         let of = |name| session_of(&app.spans(), name);
         assert_eq!(of("alone"), None);
         assert_eq!(of("with the span"), some("chat-42"));
-        assert_eq!(app.diagnostics.said(), NOTHING);
+        assert_eq!(app.diagnostics.messages(), NOTHING);
     };
 
     span_was_made_before: here "a span inside a future `in_session` is in another session" => |_| {
@@ -258,7 +258,7 @@ rows! {
             around
               work session.id=chat-42
             ");
-        assert_eq!(app.diagnostics.said(), NOTHING);
+        assert_eq!(app.diagnostics.messages(), NOTHING);
     };
 
     span_is_taken_along: here "span `..` at .. was created before its session was attached" => |row| {
@@ -268,7 +268,7 @@ rows! {
             let turn = async { tokio::spawn(task.in_current_span()).await.unwrap() };
             turn.instrument(info_span!("turn")).in_session(chat()).await;
         });
-        row.says_all(&app.diagnostics.said());
+        row.says_all(&app.diagnostics.messages());
         assert_eq!(session_of(&app.spans(), "task"), None);
     };
 
@@ -285,7 +285,7 @@ rows! {
         ]);
         let turn = info_span!("turn");
         run(async { span("work") }.instrument(turn).with_propagated(&headers));
-        row.says_all(&app.diagnostics.said());
+        row.says_all(&app.diagnostics.messages());
         assert_eq!(session_of(&app.spans(), "work"), some("chat-42"));
     };
 
@@ -351,6 +351,6 @@ rows! {
             });
         });
         assert_eq!(session_of(&app.spans(), "http"), some("chat-43"));
-        assert_eq!(app.diagnostics.said(), NOTHING);
+        assert_eq!(app.diagnostics.messages(), NOTHING);
     };
 }

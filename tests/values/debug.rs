@@ -57,7 +57,7 @@ fn ids(app: &App, spans: impl IntoIterator<Item = Span>) -> Vec<[Vec<String>; 2]
 }
 
 #[test]
-fn some_sets_the_value_inside() {
+fn some_sets_its_value() {
     let app = App::with(configured);
     let inside = [
         (each_way!(Some("chat-42")), "chat-42"),
@@ -82,7 +82,7 @@ fn some_sets_the_value_inside() {
             assert_eq!(found, [[id], [id]]);
         }
     }
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn none_sets_nothing() {
             }
         }
     });
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn text_of_a_placeholder_is_reported_and_sets_nothing() {
     let reported: Vec<_> = reported
         .map(|(span, line)| ignored("session.id", span, line, PLACEHOLDER))
         .collect();
-    assert_eq!(app.diagnostics.said(), reported);
+    assert_eq!(app.diagnostics.messages(), reported);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn option_of_a_user_sets_the_user() {
 }
 
 #[test]
-fn option_in_a_field_of_tags_or_metadata_sets_what_is_inside() {
+fn option_in_a_field_of_tags_or_metadata_sets_its_value() {
     let app = App::new();
     let none = None::<Vec<&str>>;
     session!(
@@ -176,11 +176,11 @@ fn option_in_a_field_of_tags_or_metadata_sets_what_is_inside() {
         values(&app.span("some"), "tag.tags"),
         [r#"["a","b, c","d"]"#]
     );
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }
 
 #[test]
-fn own_attribute_in_the_form_of_an_option_counts_as_what_is_inside() {
+fn own_attribute_in_the_form_of_an_option_counts_as_its_value() {
     let app = App::new();
     let tracer = app.provider.tracer("library");
     session!("chat-42").in_scope(|| {
@@ -220,7 +220,7 @@ fn type_of_your_own_is_kept_as_written_and_reported_once() {
             file!()
         )
     });
-    app.exports_after(
+    app.exports_with_diagnostics(
         r#"
         request session.id=SessionId("y") user.id=UserId { id: 7 }
         request session.id=SessionId("y") user.id=UserId { id: 7 }
@@ -247,5 +247,5 @@ fn text_that_only_looks_like_a_type_is_not_reported() {
     drop(info_span!("debug", session.id = ?"SessionId(1)"));
     drop(info_span!("debug", session.id = ?Some("SessionId(1)")));
     drop(info_span!("text", session.id = "SessionId(1)"));
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }

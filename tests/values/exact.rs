@@ -126,7 +126,7 @@ fn nothing_replaces_the_session_by_none() {
 }
 
 #[test]
-fn exactness_is_no_part_of_the_value() {
+fn exact_sessions_are_equal_to_others_with_the_same_values() {
     let (one, other) = (full("chat-42"), full("chat-42").exact());
     assert_eq!(one, other);
     assert_eq!(format!("{one:?}"), format!("{other:?}"));

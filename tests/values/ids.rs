@@ -13,7 +13,7 @@ use uuid::Uuid;
 // C6
 
 #[test]
-fn every_way_to_write_an_id_makes_the_same_string() {
+fn every_type_of_an_id_has_the_same_text() {
     let uuid = Uuid::from_u128(0x0193_8c1e_6b1f_7c7a_9c7e_0f4f_3b8e_2a11);
     let text = "a \"b\" \\ é \u{1F600}";
     let app = App::new();
@@ -87,7 +87,7 @@ fn every_way_to_write_an_id_makes_the_same_string() {
         Session::new(uuid).unwrap().id(),
         Some(uuid.to_string().as_str())
     );
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }
 
 // C7
@@ -158,7 +158,7 @@ fn invisible_characters_are_trimmed_at_both_ends_and_refused_inside() {
 }
 
 #[test]
-fn value_that_is_no_id_is_ignored_and_the_outer_one_stays() {
+fn invalid_id_is_ignored_and_the_outer_one_still_applies() {
     let long = "x".repeat(1025);
     let longest = "é".repeat(512);
     let app = App::new();
@@ -179,7 +179,7 @@ fn value_that_is_no_id_is_ignored_and_the_outer_one_stays() {
         assert_eq!(values(span, "id"), [""; 0]);
     }
     assert_eq!(
-        app.diagnostics.said(),
+        app.diagnostics.messages(),
         [
             "id is blank",
             "id is longer than 1024 bytes",
@@ -191,7 +191,7 @@ fn value_that_is_no_id_is_ignored_and_the_outer_one_stays() {
 
 /// In quotes it would be one.
 #[test]
-fn value_that_is_no_id_is_not_exported_in_its_quotes() {
+fn invalid_id_is_not_exported_in_its_quotes() {
     let app = App::new();
     session!("outer").in_scope(|| {
         for bad in ["", " ", "two\nlines"] {
@@ -215,7 +215,7 @@ fn value_that_is_no_id_is_not_exported_in_its_quotes() {
 }
 
 #[test]
-fn each_field_that_holds_no_id_is_told_of() {
+fn each_field_with_an_invalid_id_gets_a_diagnostic() {
     let app = App::with(|layer| {
         let layer = layer.with_session_field("conversation");
         layer.with_user_field("customer")
@@ -226,15 +226,15 @@ fn each_field_that_holds_no_id_is_told_of() {
     }
     let said =
         ["conversation", "customer"].map(|field| ignored(field, "request", line, "id is blank"));
-    assert_eq!(app.diagnostics.said(), said);
+    assert_eq!(app.diagnostics.messages(), said);
 }
 
 #[test]
-fn mistake_in_a_field_is_told_once() {
+fn mistake_in_a_field_is_reported_once() {
     let app = App::new();
     let line = line!() + 1;
     info_span!("request", session.id = " ", user.id = "x\ny").in_scope(|| {});
-    app.exports_after(
+    app.exports_with_diagnostics(
         "request user.id=x\ny",
         &[
             &ignored("session.id", "request", line, "id is blank"),
@@ -244,7 +244,7 @@ fn mistake_in_a_field_is_told_once() {
 }
 
 #[test]
-fn invalid_own_attribute_gives_way_to_the_inherited_value_and_stays_where_there_is_none() {
+fn invalid_own_attribute_is_replaced_by_an_inherited_value_and_kept_without_one() {
     // What is said of attributes is said once in the process.
     if !crate::support::alone(test_name!(), &[]) {
         return;
@@ -259,7 +259,7 @@ fn invalid_own_attribute_gives_way_to_the_inherited_value_and_stays_where_there_
             span.end();
         }
     });
-    app.exports_after(
+    app.exports_with_diagnostics(
         "
         session session.id=chat-42
           plain user.id= session.id=chat-42
@@ -274,7 +274,7 @@ fn invalid_own_attribute_gives_way_to_the_inherited_value_and_stays_where_there_
 }
 
 #[test]
-fn blank_own_attribute_leaves_the_one_before() {
+fn invalid_own_attribute_does_not_replace_the_previous_one() {
     let app = App::new();
     session!("chat-42").in_scope(|| {
         let mut span = app.provider.tracer("library").start("plain");
@@ -294,7 +294,7 @@ fn blank_own_attribute_leaves_the_one_before() {
 }
 
 #[test]
-fn session_from_what_is_no_id_is_an_error_that_says_why() {
+fn session_with_an_invalid_id_is_an_error_with_the_reason() {
     let error = |id: &str| Session::new(id).unwrap_err().to_string();
     assert_eq!(error(" "), "id is blank");
     assert_eq!(error(&"x".repeat(1025)), "id is longer than 1024 bytes");
@@ -333,7 +333,7 @@ fn plain_session_and_user_attributes_are_renamed_in_a_scope() {
 }
 
 #[test]
-fn plain_session_and_user_attributes_are_renamed_on_the_span_that_opens_the_scope() {
+fn plain_session_and_user_attributes_are_renamed_on_the_opener() {
     let app = App::new();
     let fields = info_span!("fields", session.id = "chat-42", session = "tls", user = 7);
     fields.in_scope(|| {});
@@ -348,7 +348,7 @@ fn plain_session_and_user_attributes_are_renamed_on_the_span_that_opens_the_scop
 }
 
 #[test]
-fn plain_session_and_user_attributes_are_left_where_that_is_switched_off() {
+fn plain_session_and_user_attributes_are_kept_without_renaming() {
     use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
     use tracing_subscriber::prelude::*;
     let exporter = InMemorySpanExporter::default();
@@ -372,7 +372,7 @@ fn plain_session_and_user_attributes_are_left_where_that_is_switched_off() {
 }
 
 #[test]
-fn id_that_is_a_truth_value_or_a_fraction_is_its_text() {
+fn id_that_is_a_bool_or_a_float_is_its_text() {
     let app = App::new();
     info_span!("session", id = true).in_scope(|| {});
     info_span!("request", session.id = 1.5, user.id = false).in_scope(|| {});

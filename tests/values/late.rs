@@ -10,7 +10,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{Session, current_session_id, session};
 
 #[test]
-fn value_recorded_late_reaches_the_span_what_is_open_below_it_and_what_comes() {
+fn value_recorded_later_reaches_the_span_its_open_descendants_and_new_ones() {
     let app = App::new();
     let request = info_span!("request", session.id = Empty, user.id = Empty);
     let entered = request.enter();
@@ -36,7 +36,7 @@ fn value_recorded_late_reaches_the_span_what_is_open_below_it_and_what_comes() {
 }
 
 #[test]
-fn value_recorded_late_on_an_outer_span_reaches_through_inner_scopes() {
+fn value_recorded_later_on_an_outer_span_reaches_through_inner_scopes() {
     let app = App::new();
     let request = info_span!("request", user.id = Empty);
     request.in_scope(|| {
@@ -62,7 +62,7 @@ fn value_recorded_late_on_an_outer_span_reaches_through_inner_scopes() {
 }
 
 #[test]
-fn outer_value_is_in_force_until_one_is_recorded() {
+fn outer_value_applies_until_one_is_recorded() {
     let app = App::new();
     let outer = Session::new("outer").unwrap().with_user("u-1").unwrap();
     outer.in_scope(|| {
@@ -91,7 +91,7 @@ fn outer_value_is_in_force_until_one_is_recorded() {
 }
 
 #[test]
-fn outer_value_is_in_force_below_a_parent_set_from_outside_until_one_is_recorded() {
+fn outer_value_applies_after_set_parent_until_one_is_recorded() {
     let app = App::new();
     let given = Session::new("given").unwrap().in_scope(Context::current);
     let request = info_span!("request", session.id = Empty);
@@ -114,7 +114,7 @@ fn outer_value_is_in_force_below_a_parent_set_from_outside_until_one_is_recorded
 }
 
 #[test]
-fn value_recorded_late_reaches_through_sessions_that_say_nothing_of_it() {
+fn value_recorded_later_reaches_through_sessions_that_lack_it() {
     let app = App::new();
     let request = info_span!("request", user.id = Empty);
     let (outer, inner) = (
@@ -149,7 +149,7 @@ fn value_recorded_twice_is_the_last_valid_one_for_descendants_and_the_first_for_
         info_span!("four").in_scope(|| {});
     });
     drop(request);
-    app.exports_after(
+    app.exports_with_diagnostics(
         "
         session session.id=first user.id=u-3
           one session.id=first
@@ -165,7 +165,7 @@ fn value_recorded_twice_is_the_last_valid_one_for_descendants_and_the_first_for_
 }
 
 #[test]
-fn value_recorded_late_reaches_below_a_parent_set_from_outside() {
+fn value_recorded_later_reaches_spans_after_set_parent() {
     let app = App::new();
     let request = info_span!("request", session.id = Empty);
     request.set_parent(remote()).unwrap();
@@ -184,7 +184,7 @@ fn value_recorded_late_reaches_below_a_parent_set_from_outside() {
 }
 
 #[test]
-fn value_that_was_said_from_the_start_may_be_recorded_again() {
+fn value_set_from_the_start_may_be_recorded_again() {
     let app = App::new();
     let line = line!() + 1;
     let request = info_span!("request", session.id = "chat-42");
@@ -202,7 +202,7 @@ fn value_that_was_said_from_the_start_may_be_recorded_again() {
         info_span!("after").in_scope(|| {});
     });
     drop((request, login));
-    app.exports_after(
+    app.exports_with_diagnostics(
         "
         request session.id=chat-42
           open session.id=chat-43
@@ -217,7 +217,7 @@ fn value_that_was_said_from_the_start_may_be_recorded_again() {
 }
 
 #[test]
-fn session_and_user_recorded_on_two_spans_are_both_in_force_inside() {
+fn session_and_user_recorded_on_two_spans_both_apply_inside() {
     for session_is_outer in [true, false] {
         let app = App::new();
         let chat = || info_span!("chat", session.id = Empty);

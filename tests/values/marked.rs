@@ -8,7 +8,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_session::{Session, mark_trace, set_session_id, set_user_id};
 
 #[test]
-fn marking_the_trace_writes_what_is_in_force_on_the_open_spans_above() {
+fn mark_trace_exports_the_current_session_on_open_ancestors() {
     let app = App::new();
     let elsewhere = info_span!("other trace");
     info_span!("http").in_scope(|| {
@@ -36,7 +36,7 @@ fn marking_the_trace_writes_what_is_in_force_on_the_open_spans_above() {
 }
 
 #[test]
-fn marking_the_trace_again_keeps_what_is_there() {
+fn second_mark_trace_keeps_the_existing_values() {
     let app = App::new();
     info_span!("http").in_scope(|| {
         let turns = [
@@ -65,7 +65,7 @@ fn marking_the_trace_again_keeps_what_is_there() {
 }
 
 #[test]
-fn what_a_span_gets_of_its_own_after_the_trace_was_marked_stands_before_the_mark() {
+fn own_attribute_set_after_mark_trace_overrides_the_mark() {
     let app = App::new();
     let http = info_span!("http").entered();
     let handler = info_span!("handler").entered();
@@ -92,7 +92,7 @@ fn what_a_span_gets_of_its_own_after_the_trace_was_marked_stands_before_the_mark
 }
 
 #[test]
-fn marking_the_trace_does_not_reach_another_trace() {
+fn mark_trace_does_not_reach_another_trace() {
     let app = App::new();
     let outer = info_span!("outer").entered();
     let request = info_span!("request");
@@ -110,7 +110,7 @@ fn marking_the_trace_does_not_reach_another_trace() {
 }
 
 #[test]
-fn marking_the_trace_reaches_the_span_that_a_session_value_is_in() {
+fn mark_trace_reaches_the_span_around_a_session_value() {
     let app = App::new();
     info_span!("request").in_scope(|| {
         Session::new("chat-42")
@@ -121,7 +121,7 @@ fn marking_the_trace_reaches_the_span_that_a_session_value_is_in() {
 }
 
 #[test]
-fn marking_the_trace_reaches_a_plain_opentelemetry_span_where_it_is_the_current_one() {
+fn mark_trace_reaches_the_current_plain_opentelemetry_span() {
     let app = App::new();
     let session = Session::new("chat-42").unwrap();
     let tracer = app.provider.tracer("library");
@@ -139,7 +139,7 @@ fn marking_the_trace_reaches_a_plain_opentelemetry_span_where_it_is_the_current_
 }
 
 #[test]
-fn marking_the_trace_with_nothing_in_force_or_no_span_is_an_error() {
+fn mark_trace_without_a_session_or_without_a_span_is_an_error() {
     let _app = App::new();
     let error = info_span!("request").in_scope(mark_trace).unwrap_err();
     assert_eq!(
@@ -165,7 +165,7 @@ fn levels_that_mark(levels: usize) {
 
 /// Where many levels mark the trace, a call stops at the spans that are marked with all their ancestors.
 #[test]
-fn marking_a_deep_trace_at_each_level_reaches_all_that_may_be_marked() {
+fn mark_trace_at_each_level_of_a_deep_trace_reaches_all_spans_that_may_be_marked() {
     let app = App::new();
     let chat = || Session::new("chat-42").unwrap();
     let of_user = || chat().with_user("u-7").unwrap();

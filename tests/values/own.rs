@@ -34,7 +34,7 @@ fn field_recorded_again_before_the_span_starts_is_exported_once() {
 }
 
 #[test]
-fn id_made_known_after_a_blank_or_missing_one_is_exported_once() {
+fn id_recorded_after_a_blank_or_missing_one_is_exported_once() {
     let app = App::new();
     let line = line!() + 1;
     let blank = info_span!("blank", session.id = " ");
@@ -45,7 +45,7 @@ fn id_made_known_after_a_blank_or_missing_one_is_exported_once() {
             info_span!("inside").in_scope(|| {});
         });
     }
-    app.exports_after(
+    app.exports_with_diagnostics(
         "
         blank session.id=chat-42
           inside session.id=chat-42
@@ -57,7 +57,7 @@ fn id_made_known_after_a_blank_or_missing_one_is_exported_once() {
 }
 
 #[test]
-fn order_type_and_value_are_as_written_outside_any_session() {
+fn attributes_outside_any_session_keep_their_order_type_and_value() {
     let app = App::new();
     let list = || Value::Array(Array::String(vec!["a".into(), "b".into()]));
     let span = info_span!(
@@ -219,7 +219,7 @@ fn field_that_two_threads_record_at_once_is_exported_once() {
 }
 
 #[test]
-fn attribute_of_a_session_gives_way_to_the_spans_own_whatever_its_key() {
+fn own_attribute_with_any_key_overrides_the_sessions() {
     let session = Session::new("chat-42").unwrap();
     let session = session.with_attribute("id", "ours").unwrap();
     let session = session.with_attribute("session.name", "ours").unwrap();

@@ -11,7 +11,7 @@ use tracing_session::{
 };
 
 #[test]
-fn value_set_on_the_current_span_reaches_it_and_what_is_started_below_it() {
+fn value_set_on_the_current_span_reaches_it_and_spans_started_under_it() {
     let app = App::new();
     info_span!("http").in_scope(|| {
         info_span!("handler").in_scope(|| {
@@ -62,7 +62,7 @@ fn value_set_on_the_current_span_does_not_reach_children_that_had_started() {
 }
 
 #[test]
-fn value_set_on_a_span_that_opens_a_scope_stands_inside_it() {
+fn value_set_on_an_opener_overrides_its_fields() {
     let app = App::new();
     let line = line!() + 1;
     let request = info_span!("request", session.id = "chat-42", user.id = Empty);
@@ -73,7 +73,7 @@ fn value_set_on_a_span_that_opens_a_scope_stands_inside_it() {
         info_span!("with user").in_scope(|| {});
     });
     drop(request);
-    app.exports_after(
+    app.exports_with_diagnostics(
         "
         request session.id=chat-42 user.id=u-7
           after session.id=chat-43
@@ -84,7 +84,7 @@ fn value_set_on_a_span_that_opens_a_scope_stands_inside_it() {
 }
 
 #[test]
-fn session_value_inside_the_span_stands_before_what_is_set_on_it() {
+fn session_value_inside_the_span_shadows_values_set_on_it() {
     let app = App::new();
     info_span!("handler").in_scope(|| {
         set_session_id("set").unwrap();
@@ -106,7 +106,7 @@ fn session_value_inside_the_span_stands_before_what_is_set_on_it() {
 }
 
 #[test]
-fn value_set_stays_with_the_span_from_poll_to_poll_and_thread_to_thread() {
+fn value_set_on_a_span_applies_at_each_poll_on_any_thread() {
     let app = App::new();
     app.runtime().block_on(async {
         let handler = async {
@@ -165,7 +165,7 @@ fn thousand_tasks_under_one_root_never_see_the_user_of_another() {
 }
 
 #[test]
-fn new_session_is_made_and_set_on_the_current_span() {
+fn new_session_is_set_on_the_current_span() {
     let app = App::new();
     let id = info_span!("handler").in_scope(|| {
         let session = new_session().unwrap();
@@ -177,7 +177,7 @@ fn new_session_is_made_and_set_on_the_current_span() {
 }
 
 #[test]
-fn value_is_set_on_a_plain_opentelemetry_span_where_it_is_the_current_one() {
+fn value_is_set_on_the_current_plain_opentelemetry_span() {
     let app = App::new();
     app.provider.tracer("library").in_span("plain", |_| {
         set_session_id("chat-42").unwrap();
@@ -192,7 +192,7 @@ fn value_is_set_on_a_plain_opentelemetry_span_where_it_is_the_current_one() {
 }
 
 #[test]
-fn without_a_current_span_setting_a_value_is_an_error_that_says_what_to_do() {
+fn setting_a_value_without_a_current_span_is_an_error() {
     let app = App::new();
     let text = "there is no current span to set the session or user on: call this inside a span, attach a Session, \
      or set a default session for the process with Session::set_global_default";
@@ -210,7 +210,7 @@ fn without_a_current_span_setting_a_value_is_an_error_that_says_what_to_do() {
 }
 
 #[test]
-fn value_is_never_set_on_the_exported_span_around_a_hidden_one() {
+fn value_is_never_set_on_the_exported_parent_of_a_filtered_out_span() {
     use tracing::level_filters::LevelFilter;
     use tracing_session::SessionLayer;
     use tracing_subscriber::Layer;
@@ -237,7 +237,7 @@ fn value_is_never_set_on_the_exported_span_around_a_hidden_one() {
 }
 
 #[test]
-fn value_is_set_on_a_hidden_span_that_opens_a_scope() {
+fn value_is_set_on_a_filtered_out_opener() {
     use tracing::{Level, level_filters::LevelFilter};
     use tracing_session::SessionLayer;
     let app = App::with_layer(|otel| {
@@ -265,7 +265,7 @@ fn value_is_set_on_a_hidden_span_that_opens_a_scope() {
 }
 
 #[test]
-fn value_recorded_late_on_a_hidden_span_stands_beside_what_was_set_on_it() {
+fn value_recorded_later_on_a_filtered_out_span_adds_to_values_set_on_it() {
     use tracing::{Level, level_filters::LevelFilter};
     use tracing_session::SessionLayer;
     let app = App::with_layer(|otel| {
@@ -283,7 +283,7 @@ fn value_recorded_late_on_a_hidden_span_stands_beside_what_was_set_on_it() {
 }
 
 #[test]
-fn value_set_stands_before_what_is_recorded_on_the_span_afterwards() {
+fn value_set_overrides_values_recorded_afterwards() {
     let app = App::new();
     let handler = info_span!("handler", session.id = Empty);
     handler.in_scope(|| {
@@ -305,7 +305,7 @@ fn value_set_stands_before_what_is_recorded_on_the_span_afterwards() {
 }
 
 #[test]
-fn value_that_a_session_inside_the_span_would_hide_is_not_set() {
+fn value_that_a_session_inside_the_span_would_shadow_is_not_set() {
     let app = App::new();
     info_span!("handler").in_scope(|| {
         Session::new("chat-42").unwrap().in_scope(|| {
@@ -331,7 +331,7 @@ fn value_that_a_session_inside_the_span_would_hide_is_not_set() {
 }
 
 #[test]
-fn value_that_a_session_inside_a_plain_opentelemetry_span_would_hide_is_not_set() {
+fn value_that_a_session_inside_a_plain_opentelemetry_span_would_shadow_is_not_set() {
     let app = App::new();
     app.provider.tracer("library").in_span("plain", |_| {
         let session = Session::new("chat-42").unwrap();
@@ -394,7 +394,7 @@ fn value_that_another_context_inside_the_span_would_shadow_is_not_set() {
 }
 
 #[test]
-fn mark_of_another_trace_that_is_attached_inside_marks_no_ancestor() {
+fn mark_trace_with_another_trace_attached_inside_marks_no_ancestor() {
     let app = App::new();
     let other = session!("other");
     info_span!("request").in_scope(|| {
@@ -409,7 +409,7 @@ fn mark_of_another_trace_that_is_attached_inside_marks_no_ancestor() {
 }
 
 #[test]
-fn values_set_over_and_over_form_no_chain() {
+fn values_set_again_and_again_form_no_chain() {
     let _app = App::new();
     let agent = info_span!("agent", session.id = Empty);
     agent.in_scope(|| (0..100_000).for_each(|n| set_user_id(n).unwrap()));
@@ -434,7 +434,7 @@ fn spans_that_declare_a_value_may_nest_deeper_than_the_stack() {
 
 /// None of them is a child of the last for `tracing`, so nothing but the innermost scope keeps the others.
 #[test]
-fn scopes_that_each_follow_from_the_last_are_dropped_without_a_deep_stack() {
+fn chain_of_scopes_is_dropped_without_a_deep_stack() {
     let follow = || {
         let _app = App::new();
         let agent = || info_span!(parent: None, "agent", session.id = Empty, metadata.step = Empty);

@@ -1,11 +1,11 @@
-//! Set up by the crate `init-tracing-opentelemetry`: its provider, its propagators, its logs.
+//! Setup with the crate `init-tracing-opentelemetry`: its provider, propagators and logs.
 //!
-//! `TracingConfig` makes a provider and an OpenTelemetry layer that nobody else gets hold of. So it is
-//! told to make none, and is given ours: around a provider that the same crate makes of the same
-//! environment variables. With `--processor` that provider is given a processor and not wrapped, as
-//! where a framework lets nobody have its provider.
+//! `TracingConfig` creates a provider and an OpenTelemetry layer that other code can't access. So this example turns
+//! them off and adds its own, around a provider that the same crate creates from the same environment variables. With
+//! `--processor`, it adds a span processor to that provider instead of wrapping it, as for a framework that doesn't
+//! expose its provider.
 //!
-//! It prints the spans that were exported, and fails if one of them is not in the session.
+//! It prints the exported spans, and fails if a span isn't in the session.
 
 use init_tracing_opentelemetry::TracingConfig;
 use init_tracing_opentelemetry::otlp::traces::init_tracerprovider;
@@ -23,10 +23,10 @@ use tracing_subscriber::prelude::*;
 fn main() -> Result<(), Box<dyn Error>> {
     let exporter = InMemorySpanExporter::default();
     let resource = DetectResource::default().build();
-    // For this example, beside the exporter that OTEL_EXPORTER_OTLP_ENDPOINT asks for.
+    // For this example, in addition to the exporter that OTEL_EXPORTER_OTLP_ENDPOINT configures.
     let with_ours = |it: TracerProviderBuilder| it.with_simple_exporter(exporter.clone());
     let provider = if std::env::args().any(|argument| argument == "--processor") {
-        // Where a provider cannot be wrapped.
+        // If you can't wrap the provider.
         let with_ours = |it| with_ours(it).with_span_processor(SessionSpanProcessor::new());
         let provider = init_tracerprovider(resource, with_ours)?;
         global::set_tracer_provider(provider.clone());
@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     provider.force_flush()?;
     let checked = check(&exporter.get_finished_spans()?);
-    // The guard would do it for a provider that `TracingConfig` has made.
+    // The guard does this only for a provider that `TracingConfig` creates.
     provider.shutdown()?;
     checked
 }

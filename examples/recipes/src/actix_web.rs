@@ -1,6 +1,6 @@
 //! actix-web: a middleware continues the session and the trace of the caller.
 //!
-//! actix-web has a `HeaderMap` of its own, and its names and values are those of `http` 0.2. So `Headers` adapts the map. It works in
+//! actix-web has its own `HeaderMap`, with the names and values of `http` 0.2. So `Headers` adapts the map. It works in
 //! both directions: a handler that calls another service passes it to `inject_context`.
 
 use crate::Outcome;

@@ -1,4 +1,4 @@
-//! The agent: rig's, with a model and a tool of ours.
+//! The agent: rig's, with this example's model and tool.
 
 use futures_util::stream;
 use rig::completion::{CompletionRequest, CompletionResponse, Usage};
@@ -39,7 +39,7 @@ impl Transport<MockScript> for Scripted {
     }
 }
 
-/// Asks for the tool, until it has been told what the tool found.
+/// Calls the tool until it has the tool's result.
 fn answer(request: &CompletionRequest) -> Option<AssistantContent> {
     let is_result = |item: &UserContent| matches!(item, UserContent::ToolResult(_));
     let tells = |message: &Message| match message {
@@ -78,9 +78,9 @@ impl Tool for Track {
 
     async fn call(&self, _: &mut ToolContext, args: Order) -> Result<String, Infallible> {
         let found = carrier(args.order).await;
-        // A task inherits nothing by itself. Given the span, it is below it and in its session.
+        // A spawned task inherits nothing. With the span, it is under the span and in its session.
         let _ = tokio::spawn(remember().in_current_span()).await;
-        // Given the session alone, it is a trace of its own in the same session.
+        // With the session alone, it is a separate trace in the same session.
         let session = current_session().unwrap_or_default();
         let _ = tokio::spawn(bill().in_session(session)).await;
         Ok(found)

@@ -1,7 +1,7 @@
-//! An agent of the crate `rig`, whose spans know nothing of sessions. Its model answers here, with no
-//! network: it asks for a tool, and then says what the tool found.
+//! An agent of the crate `rig`, whose spans contain no session. Its model runs in this program, without a network: it
+//! calls a tool, and then answers with the tool's result.
 //!
-//! It prints the spans that were exported, and fails if one of them is not in the session.
+//! It prints the exported spans, and fails if a span isn't in the session.
 
 mod agent;
 mod report;
@@ -40,8 +40,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     report::check(&exporter.get_finished_spans()?, &session)
 }
 
-/// A turn of the conversation, with a span of its own, which rig puts its spans below. Without one
-/// rig makes its root with `parent: None`, and that inherits nothing: neither a span nor a session.
+/// A turn of the conversation, whose span is the parent of rig's spans. Without a current span, rig creates its root
+/// with `parent: None`, which inherits neither a span nor a session.
 #[instrument(skip_all)]
 async fn ask(agent: &Agent, question: &str) -> Result<PromptResponse, PromptError> {
     agent.prompt(question).max_turns(3).await

@@ -1,11 +1,11 @@
-//! What was exported, and whether all of it is in the session.
+//! Prints the exported spans, and checks that all are in the session.
 
 use opentelemetry::trace::SpanId;
 use opentelemetry_sdk::trace::SpanData;
 use std::error::Error;
 use tracing_session::Session;
 
-/// What is to be there: spans of rig, of the tool, and of the tasks that the tool spawns.
+/// The expected spans: of rig, of the tool, and of the tasks that the tool spawns.
 const NAMES: &[&str] = &["ask", "chat", "execute_tool", "carrier", "remember", "bill"];
 
 pub(crate) fn check(spans: &[SpanData], session: &Session) -> Result<(), Box<dyn Error>> {

@@ -1,7 +1,7 @@
-//! The exporter that the code and the environment ask for.
+//! Builds the exporter from settings in the code and in the environment.
 //!
-//! `opentelemetry-otlp` reads the environment too. But its headers override those of the code, it doesn't report why a
-//! connection failed, and it needs the application's runtime for gRPC.
+//! `opentelemetry-otlp` reads the environment too. But headers in the environment override headers in the code there, it
+//! doesn't report why a connection failed, and it needs the application's runtime for gRPC.
 
 use crate::base::diagnostic;
 use crate::base::diagnostic::Message;
@@ -26,7 +26,7 @@ use tokio::runtime::{self, Handle};
 use tokio::sync::oneshot;
 use tracing::{Dispatch, dispatcher};
 
-/// How spans are sent.
+/// The protocol that sends the spans.
 ///
 /// ```no_run
 /// use tracing_session::otlp::{Protocol, pipeline};
@@ -37,16 +37,14 @@ use tracing::{Dispatch, dispatcher};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Protocol {
-    /// Protobuf over HTTP. Phoenix listens for it on port 6006, a Collector on 4318.
+    /// Protobuf over HTTP. Phoenix listens on port 6006, and a Collector on port 4318.
     #[default]
     HttpProtobuf,
-    /// gRPC. Phoenix and a Collector listen for it on port 4317.
-    ///
-    /// The connection has its own thread, and needs no async runtime.
+    /// gRPC. Phoenix and a Collector listen on port 4317. The connection has its own thread, and needs no async runtime.
     Grpc,
 }
 
-/// The settings in the code. They override those of the environment.
+/// The settings in the code, which override the environment.
 #[derive(Clone, Default)]
 pub(super) struct ExporterConfig {
     pub(super) protocol: Option<Protocol>,
@@ -55,7 +53,7 @@ pub(super) struct ExporterConfig {
 }
 
 impl ExporterConfig {
-    /// `state`: that of the layer, whose subscriber gets the warnings.
+    /// `state` is the layer's state. Its subscriber receives the warnings.
     pub(super) fn build(self, state: Arc<LayerState>) -> Result<ReportingExporter, Error> {
         let protocol = self.protocol.map_or_else(protocol_from_env, Ok)?;
         let timeout = timeout_from_env()?;
@@ -153,7 +151,7 @@ fn endpoint(configured: Option<String>, protocol: Protocol) -> Result<String, Er
         (Protocol::Grpc, Some(endpoint)) if endpoint.contains("://") => endpoint,
         (Protocol::Grpc, Some(endpoint)) => match setting("INSECURE")? {
             Some((_, value)) if value.eq_ignore_ascii_case("true") => format!("http://{endpoint}"),
-            // As OpenTelemetry specifies it for the variables.
+            // OpenTelemetry specifies TLS as the default for the variables.
             None if variable.is_none() || !cfg!(feature = "otlp-tls") => {
                 return Err(no_scheme(&endpoint));
             }
@@ -170,7 +168,7 @@ fn endpoint(configured: Option<String>, protocol: Protocol) -> Result<String, Er
     Err(of_variable(Error::from(kind)))
 }
 
-/// The host and the port of an endpoint without a scheme. `None`: it may be something else, such as a key.
+/// The host and the port of an endpoint without a scheme. `None` if it may be anything else, such as a key.
 fn host_and_port(endpoint: &str) -> Option<&str> {
     let authority = endpoint.trim().split('/').next()?;
     let (host, port) = authority.split_once(':')?;
@@ -281,14 +279,14 @@ impl HttpClient for ExportClient {
     }
 }
 
-/// What is known about the exports of a setup.
+/// The results of a setup's exports.
 #[derive(Debug, Default)]
 pub(super) struct Exports {
     /// There was a span to export.
     pub(super) has_spans: AtomicBool,
     /// The failure of the last export, which was reported. `None` if the export succeeded.
     pub(super) failure: Mutex<Option<Message>>,
-    /// Why the last HTTP request got no response. The error of the exporter doesn't tell.
+    /// The reason why the last HTTP request got no response. The exporter's error doesn't contain it.
     request_error: Mutex<Option<String>>,
 }
 
@@ -305,7 +303,7 @@ fn set<T>(value: &Mutex<Option<T>>, to: Option<T>) -> Option<T> {
     std::mem::replace(&mut value, to)
 }
 
-/// Reports a failure in one line, and again only after another result.
+/// Warns about a failure in one line. Repeats the same warning only after a different result.
 #[derive(Debug)]
 pub(super) struct ReportingExporter {
     inner: SpanExporter,
@@ -321,7 +319,7 @@ impl ReportingExporter {
             return diagnostic::not_reached(&self.address, &cause);
         }
         let text = error.to_string();
-        // After the names of the exporter and its client.
+        // Skip the names of the exporter and its client.
         let (_, cause) = text.rsplit_once("failed with ").unwrap_or(("", &text));
         match cause.strip_prefix("gRPC code: ") {
             Some(cause) if cause.starts_with("Unavailable") => {
@@ -339,7 +337,7 @@ impl SdkSpanExporter for ReportingExporter {
         let result = self.inner.export(batch).await;
         let failure = result.as_ref().err().map(|error| self.failure(error));
         let before = set(&self.exports.failure, failure.clone());
-        // Without a lock: a layer that gets the event may export again.
+        // Hold no lock: a layer that receives the event may export again.
         if let Some(failure) = failure.filter(|it| before.as_ref() != Some(it)) {
             self.state.subscriber.emit(&failure);
         }

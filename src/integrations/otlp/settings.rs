@@ -1,4 +1,4 @@
-//! The settings of the setup, but for those of the exporter.
+//! The settings of the setup, without those of the exporter.
 
 use crate::base::diagnostic;
 use crate::base::diagnostic::Message;
@@ -22,8 +22,8 @@ pub(super) struct Levels {
 }
 
 impl Levels {
-    /// Warnings, and the turns of a `Conversation`, pass unless a directive names their target: a directive for one crate
-    /// must not hide mistakes or turns.
+    /// Enables warnings, and the turns of a `Conversation`, unless a directive names their target: a directive for another
+    /// crate must not disable them.
     pub(super) fn from_env() -> Self {
         let variable = std::env::var("RUST_LOG").unwrap_or_default();
         let directives = variable.split(',').map(str::trim);

@@ -22,14 +22,14 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-/// Exports the last spans when it is dropped, and shuts the exporter down.
+/// A guard that exports the last spans and shuts the exporter down when you drop it.
 ///
-/// Keep it until the end of `main`, in a named variable: `let _telemetry = ..`. (`let _ = ..` drops it at once, and a
-/// warning says so.) Spans that have not ended by then aren't exported. If the process ends with
-/// [`std::process::exit`], the last spans are lost.
+/// Keep it until the end of `main`, in a named variable: `let _telemetry = ..`. (`let _ = ..` drops it at once, and the crate
+/// warns about that.) Spans that end later aren't exported. [`std::process::exit`] doesn't drop the guard, so the last spans
+/// are lost.
 ///
 /// Dropping it blocks the thread until the spans have arrived, for at most ten seconds, also inside an async runtime and
-/// while a panic unwinds. If they don't arrive, or if no span was exported at all, a warning says why.
+/// while a panic unwinds. If the spans don't arrive, or if no span was exported at all, a warning names the reason.
 /// [`shutdown`](Self::shutdown) also returns an error if they don't arrive.
 ///
 /// ```no_run
@@ -48,7 +48,7 @@ pub struct Telemetry {
     pub(super) state: Arc<LayerState>,
     /// `None` if nothing is to be exported.
     pub(super) exports: Option<Arc<Exports>>,
-    /// A session was set before.
+    /// A session was set before this setup.
     pub(super) had_session: bool,
     /// A filter that disables most spans was reported.
     pub(super) is_filter_reported: bool,
@@ -56,7 +56,7 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// The provider, for tracers of the plain OpenTelemetry API.
+    /// Returns the tracer provider, for tracers of OpenTelemetry's own API.
     ///
     /// ```no_run
     /// use opentelemetry::trace::{Tracer, TracerProvider};
@@ -74,7 +74,7 @@ impl Telemetry {
     ///
     /// # Errors
     ///
-    /// If the spans did not arrive: [`Error::is_export_failed`].
+    /// Returns an error if the spans didn't arrive: [`Error::is_export_failed`].
     ///
     /// ```no_run
     /// let telemetry = tracing_session::otlp::pipeline("my-app").install()?;
@@ -85,11 +85,11 @@ impl Telemetry {
         self.export_result(self.provider.force_flush())
     }
 
-    /// Does the same as dropping, and returns the result.
+    /// Exports the last spans and shuts the exporter down, as dropping does, but returns the result.
     ///
     /// # Errors
     ///
-    /// If the last spans did not arrive: [`Error::is_export_failed`].
+    /// Returns an error if the last spans didn't arrive: [`Error::is_export_failed`].
     ///
     /// ```no_run
     /// let telemetry = tracing_session::otlp::pipeline("my-app").install()?;
@@ -118,7 +118,7 @@ impl Telemetry {
         result
     }
 
-    /// With the failure that was reported, because the SDK's error doesn't tell the reason.
+    /// Uses the failure that a warning reported, because the SDK's error doesn't contain the reason.
     fn export_result(&self, result: OTelSdkResult) -> Result<(), Error> {
         result.map_err(|error| {
             let failure = self.exports.as_ref().and_then(|it| it.failure());
@@ -127,7 +127,7 @@ impl Telemetry {
         })
     }
 
-    /// Why no span was exported, if that is a mistake.
+    /// The reason why no span was exported, if that is a mistake.
     ///
     /// An application may end without a span, and a sampler may drop all of them. So it is a mistake only if no span has
     /// reached the tracer, although a session was set meanwhile, or with a filter that disables the level INFO.
@@ -171,8 +171,8 @@ impl fmt::Debug for Telemetry {
 
 /// Writes events to standard error.
 ///
-/// Not the layer of `fmt`: that one would format the fields of each span, look each span up whenever it is entered and left,
-/// and print the spans around an event, with the ids in their fields.
+/// Not a `fmt` layer, because that formats the fields of each span, looks each span up whenever it is entered and left, and
+/// prints the spans around an event, with the ids in their fields.
 pub(crate) struct StderrEvents;
 
 impl<S: Subscriber> Layer<S> for StderrEvents {

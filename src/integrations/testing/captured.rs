@@ -14,7 +14,7 @@ pub(super) struct Spans {
     /// The number of spans that haven't ended.
     pub(super) open: usize,
     ended: Vec<SpanData>,
-    /// Of each ended span: why it is in no session.
+    /// For each ended span, the reason why it is in no session.
     reasons: Vec<Option<Reason>>,
 }
 
@@ -32,7 +32,7 @@ impl Spans {
 
 /// The spans of a [`Capture`](crate::testing::Capture) that have ended, and the output of its closure or future.
 ///
-/// `Display` prints them as a tree, in which spans in no session are marked. It prints no attributes.
+/// `Display` prints the spans as a tree, and marks spans in no session. It prints no attributes.
 ///
 /// ```
 /// # use tracing_session::testing::Capture;
@@ -56,7 +56,7 @@ impl<T> Captured<T> {
         }
     }
 
-    /// The spans, in the order in which they ended.
+    /// Returns the spans, in the order in which they ended.
     ///
     /// ```
     /// # use tracing_session::testing::Capture;
@@ -67,7 +67,7 @@ impl<T> Captured<T> {
         &self.spans.ended
     }
 
-    /// Leaves spans with these names out of the assertions.
+    /// Excludes spans with these names from the assertions.
     ///
     /// ```
     /// # use tracing_session::{Session, testing::Capture};
@@ -87,8 +87,8 @@ impl<T> Captured<T> {
     ///
     /// # Panics
     ///
-    /// If a span is in no session or in another one, or if there is no span. The message contains the tree of all spans, and
-    /// no ids.
+    /// Panics if a span is in no session or in another one, or if no span was captured. The message contains the tree of all
+    /// spans, and no ids.
     ///
     /// ```
     /// # use tracing_session::{Session, testing::Capture};
@@ -102,11 +102,12 @@ impl<T> Captured<T> {
         self.assert_all(Some(id));
     }
 
-    /// Asserts that all spans are in a session, whatever its id is.
+    /// Asserts that each span is in a session, with any id.
     ///
     /// # Panics
     ///
-    /// As [`assert_all_in_session`](Self::assert_all_in_session).
+    /// Panics in the same cases as [`assert_all_in_session`](Self::assert_all_in_session), except that spans may be in
+    /// different sessions.
     ///
     /// ```
     /// # use tracing_session::{Session, testing::Capture};
@@ -158,7 +159,7 @@ impl<T> Captured<T> {
                     .iter()
                     .any(|it| it.span_context.span_id() == parent)
         };
-        // A stack in place of recursion: a trace can be deep.
+        // A stack instead of recursion, because a trace can be deep.
         let mut next: Vec<_> = started
             .iter()
             .rev()
@@ -221,7 +222,7 @@ impl<T> fmt::Display for Captured<T> {
     }
 }
 
-/// Without attributes: an id may be among them.
+/// Omits attributes, because they may contain an id.
 impl<T: fmt::Debug> fmt::Debug for Captured<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Captured")

@@ -90,7 +90,7 @@ fn attributes_keep_their_order() {
 /// The keys inside one value are another matter: they have an order, and not the one in which they
 /// were written.
 #[test]
-fn value_has_the_same_json_however_its_keys_were_ordered() {
+fn value_has_the_same_json_for_any_order_of_its_keys() {
     #[derive(Serialize)]
     struct Written {
         b: u8,
@@ -232,7 +232,7 @@ fn metadata_of_a_traced_function() {
             assert_eq!(values(&span, key), [""; 0], "{name} {key}");
         }
     }
-    assert_eq!(app.diagnostics.said(), [""; 0]);
+    assert_eq!(app.diagnostics.messages(), [""; 0]);
 }
 
 /// Only the id travels, there and here. What is in force where it arrives stays, there with none of
@@ -260,7 +260,7 @@ fn attributes_stay_in_the_process() {
 
 /// As there: with another session, none of what was said with the one outside is in force.
 #[test]
-fn attributes_where_a_header_brings_another_session() {
+fn attributes_with_a_header_of_another_session() {
     set_propagator();
     let ambient = session("ambient").with_metadata("user", "alice").unwrap();
     let inside = |lines: &[(&str, &str)]| {
@@ -279,7 +279,7 @@ fn attributes_where_a_header_brings_another_session() {
 
 /// A field that is recorded late, on the span and on those below that are open.
 #[test]
-fn attribute_recorded_late() {
+fn attribute_recorded_later() {
     let app = app();
     let span = info_span!("session", id = "S", metadata.user = field::Empty);
     span.in_scope(|| {

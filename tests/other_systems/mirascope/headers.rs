@@ -98,7 +98,7 @@ fn id_to_the_header() {
 
 /// There, a header of another spelling is left beside the new one.
 #[test]
-fn header_of_another_spelling_is_overwritten() {
+fn header_with_another_case_is_replaced() {
     set_propagator();
     let mut sent = headers(&[("mirascope-session-id", "old")]);
     session("over").in_scope(|| inject_context(&mut sent));
@@ -106,14 +106,14 @@ fn header_of_another_spelling_is_overwritten() {
 }
 
 #[test]
-fn nothing_in_force_is_no_header() {
+fn without_a_session_there_is_no_header() {
     set_propagator();
     assert_eq!(injected(), Headers::new());
 }
 
 /// In another session and outside of any. There, the span in force is lost if `traceparent` is invalid. Here it stays.
 #[test]
-fn headers_to_the_session_and_trace_in_force() {
+fn headers_set_the_current_session_and_trace() {
     const BLANK: &str = "blank is nothing";
     const X: &str = "the header of the documentation is read too";
     set_propagator();

@@ -13,7 +13,7 @@ use tracing_session::{
 
 /// What the headers say is a value, to be put in force by whoever has it.
 #[tokio::test]
-async fn context_values_may_be_handled_by_hand() {
+async fn context_can_be_propagated_by_hand() {
     propagate();
     let app = App::new();
     let headers = session("by hand").in_scope(|| info_span!("client").in_scope(injected));
@@ -39,7 +39,7 @@ async fn context_values_may_be_handled_by_hand() {
 /// A job carries the headers of the request that left it, and is done on another thread
 /// when that has ended.
 #[test]
-fn background_job_goes_on_with_the_request() {
+fn background_job_continues_the_trace_of_the_request() {
     struct Job {
         data: &'static str,
         trace_headers: Headers,
@@ -91,7 +91,7 @@ fn background_job_goes_on_with_the_request() {
 /// A service in another language goes on with our trace, and we with its. Its
 /// OpenTelemetry sends the session as W3C baggage.
 #[test]
-fn trace_goes_on_in_other_languages() {
+fn trace_continues_in_other_languages() {
     propagate();
     let app = App::new();
     let headers = [

@@ -35,7 +35,7 @@ mod precedence {
     /// `claude-agent-sdk`: `propagated_session_id_not_overwritten_by_sdk_session`, `.._on_error_result`,
     /// `sdk_session_id_set_when_none_propagated`.
     #[test]
-    fn library_that_asks_sets_its_own_id_only_outside_any_session() {
+    fn library_that_checks_sets_its_id_only_outside_any_session() {
         for (app_session, fails, id) in [
             (session("app"), false, "app"),
             (session("app"), true, "app"),
@@ -75,7 +75,7 @@ mod precedence {
     /// A library that says it by a field of its span means all below (A2), unless the application
     /// tells the layer not to listen: then it is an attribute of that span.
     #[test]
-    fn field_of_a_library_opens_a_scope_unless_the_layer_is_told_otherwise() {
+    fn field_of_a_library_opens_a_scope_unless_default_names_are_off() {
         let library = || info_span!("sub_agent", session.id = CLI).in_scope(work);
         let app = App::new();
         session("app").in_scope(library);
@@ -117,7 +117,7 @@ mod precedence {
     /// What a processor of the application's adds passes us by: the library cannot see it, and both
     /// are exported. A `Session` is what it can see.
     #[test]
-    fn receive_response_session_id_set_by_span_processor_stands_beside() {
+    fn receive_response_session_id_set_by_span_processor_is_added() {
         let app = App::with_provider(
             |builder| builder.with_span_processor(SessionOnStart),
             |otel| SessionLayer::new().wrap(otel),

@@ -134,7 +134,7 @@ fn attribute_priority() {
 
 /// Redaction leaves the span's own attributes in their place, before the session's.
 #[test]
-fn attributes_of_the_context_stand_behind_the_spans_own() {
+fn attributes_of_the_context_come_after_the_spans_own() {
     let privacy = Privacy::new()
         .with_user_ids(IdPolicy::omitted())
         .with_metadata(["secret"], IdPolicy::omitted());
