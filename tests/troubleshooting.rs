@@ -1,5 +1,5 @@
-//! The tables of the guide's page on troubleshooting: each row is a mistake that is made here. Where
-//! something is said of it, it is what stands in the row; where the row has words of its own, nothing is.
+//! The tables of the guide's page on troubleshooting: a test for each row makes the row's mistake. If the first cell is a
+//! message, the crate emits this message. If it is a symptom, the crate emits nothing.
 
 /// Declares the tests of some rows: each by the beginning of the row's first cell.
 macro_rules! rows {
@@ -282,7 +282,7 @@ fn each_row_has_one_test_and_each_test_a_row() {
     assert!(rows.len() > 50);
 }
 
-/// All that is said stands in one file, as texts of some words.
+/// `diagnostic.rs` contains the text of every diagnostic, as literals of more than three words.
 #[test]
 fn each_diagnostic_has_a_row() {
     let mut texts = 0;

@@ -160,7 +160,7 @@ rows! {
         for package in ["opentelemetry", "tracing-opentelemetry"] {
             let entry = manifest.lines().find(|it| it.starts_with(&format!("{package} = ")));
             let version = entry.unwrap().split('"').nth(1).unwrap();
-            // A minor release of ours goes with one minor of these.
+            // Each minor release of this crate supports one minor release of these.
             let minor = version.split('.').take(2).collect::<Vec<_>>().join(".");
             assert!(row.contains(&format!("{minor} of `{package}`")), "{package} {version}");
         }
