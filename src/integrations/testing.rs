@@ -393,9 +393,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[test]
 fn capture_that_is_dropped_no_longer_runs() {
-    use futures_util::FutureExt;
     let runtime = runtime::Builder::new_current_thread().build().unwrap();
     let pending = capture(std::future::pending::<()>());
-    runtime.block_on(async { assert!(pending.now_or_never().is_none()) });
+    runtime.block_on(async { assert!(futures_util::FutureExt::now_or_never(pending).is_none()) });
     assert!(locked(&RUNNING).is_empty());
 }

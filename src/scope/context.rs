@@ -21,7 +21,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 impl Scope {
-    /// The scope that applies under `cx`.
     pub(crate) fn of(cx: &Context) -> Option<Arc<Scope>> {
         CurrentScope::under(cx).scope()
     }
@@ -32,7 +31,6 @@ impl Scope {
         id.filter(|id| !is_of_default(id, kind))
     }
 
-    /// The default session of the process.
     #[inline]
     pub(crate) fn global_default() -> Option<Arc<Scope>> {
         DEFAULT.get().cloned()
@@ -82,7 +80,6 @@ impl Scope {
     }
 }
 
-/// Whether an id is the default session's.
 pub(super) fn is_of_default(id: &Id, kind: IdKind) -> bool {
     let is_it = |it: &Session| kind.id(it).as_ref().is_some_and(|it| id.is_clone_of(it));
     DEFAULT.get().is_some_and(|it| it.with_values(is_it))

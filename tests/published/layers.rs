@@ -51,7 +51,7 @@ fn no_cycle_of_files_imports_one_another() {
 
 #[test]
 fn files_are_few_and_short_enough_to_be_read() {
-    let files = files(Path::new("src"));
+    let files = files(Path::new("src"), "rs");
     assert!(files.len() <= 64, "{} files", files.len());
     for file in files {
         let lines = fs::read_to_string(&file).unwrap().lines().count();
@@ -95,22 +95,24 @@ fn a_cycle_is_found() {
 }
 
 fn imports() -> Imports {
-    let imports = files(Path::new("src")).into_iter().filter_map(|file| {
-        let module = file.strip_prefix("src").unwrap().with_extension("");
-        let module = module.to_str().unwrap().replace('/', "::");
-        let text = fs::read_to_string(&file).unwrap();
-        (module != "lib").then(|| (module, paths(&text)))
-    });
+    let imports = files(Path::new("src"), "rs")
+        .into_iter()
+        .filter_map(|file| {
+            let module = file.strip_prefix("src").unwrap().with_extension("");
+            let module = module.to_str().unwrap().replace('/', "::");
+            let text = fs::read_to_string(&file).unwrap();
+            (module != "lib").then(|| (module, paths(&text)))
+        });
     imports.collect()
 }
 
-fn files(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            files.extend(self::files(&path));
-        } else if path.extension().is_some_and(|it| it == "rs") {
+            files.extend(self::files(&path, extension));
+        } else if path.extension().is_some_and(|it| it == extension) {
             files.push(path);
         }
     }
