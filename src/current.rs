@@ -115,7 +115,7 @@ pub fn set_user_id(id: impl Display) -> Result<(), Error> {
 ///
 /// ```
 /// let error = tracing_session::new_session().unwrap_err();
-/// assert!(error.to_string().starts_with("no span here"));
+/// assert!(error.to_string().starts_with("there is no current span"));
 /// ```
 pub fn new_session() -> Result<Session, Error> {
     let session = Session::from_env_or_generate()?;

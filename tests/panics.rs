@@ -357,7 +357,7 @@ fn function_of_a_sampler_that_panics_keeps_nothing_and_is_told_of_once() {
         let said = app.diagnostics.messages();
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(
-            said[0].contains("SessionSampler::always_keep panicked"),
+            said[0].contains("SessionSampler::always_keep` panicked"),
             "{said:?}"
         );
 
@@ -381,7 +381,7 @@ fn function_of_a_sampler_that_panics_keeps_nothing_and_is_told_of_once() {
         let said = app.diagnostics.messages();
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(
-            said[0].contains("SessionSampler::never_keep panicked"),
+            said[0].contains("SessionSampler::never_keep` panicked"),
             "{said:?}"
         );
     }

@@ -150,7 +150,7 @@ impl<K: Copy + Eq + Hash, V> Shard<K, V> {
         }
     }
 
-    /// Whoever asks for a key has been handed it after the insertion, so `Relaxed` is enough.
+    /// A thread that asks for a key got the key after the insertion, so `Relaxed` is enough.
     fn is_empty(&self) -> bool {
         self.len.load(Ordering::Relaxed) == 0
     }

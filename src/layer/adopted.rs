@@ -190,7 +190,7 @@ impl LayerState {
     /// The session in which a span is entered now, if the span started in a future.
     pub(crate) fn other_session(&self, id: &Id) -> Option<Session> {
         let here = tracking::is_exported(self.key(id)).then(Scope::current)??;
-        here.id_besides_default(IdKind::Session)
+        here.id_unless_default(IdKind::Session)
             .map(|_| here.to_session())
     }
 

@@ -204,7 +204,7 @@ impl<L> WrappedLayer<L> {
     /// Whether a span that the OpenTelemetry layer hasn't received may set a session.
     fn may_open(&self, received_by: ReceivedBy) -> bool {
         match received_by {
-            ReceivedBy::Nobody => {
+            ReceivedBy::NoLayer => {
                 !self.is_filtered && self.state.setup.tracer.kind() == TracerKind::NoLayer
             }
             _ => true,

@@ -136,7 +136,7 @@ pub(crate) enum ReceivedBy {
     Filter,
     /// The filter of `wrap_filtered` disables the span, but the span may still set a session.
     OpenerFilter,
-    Nobody,
+    NoLayer,
 }
 
 /// Tells whether the span was received. Call it while this thread is marked with [`creating`] or [`offer_ticket`].
@@ -146,14 +146,14 @@ pub(crate) fn received_by() -> ReceivedBy {
         NO_TICKET => ReceivedBy::Tracer,
         ENABLED => ReceivedBy::Filter,
         MAY_OPEN => ReceivedBy::OpenerFilter,
-        _ => ReceivedBy::Nobody,
+        _ => ReceivedBy::NoLayer,
     }
 }
 
 /// A half of `wrap_filtered` receives the span that is being created. The first receiver counts.
 #[inline]
 pub(crate) fn receive(is_enabled: bool) {
-    if received_by() == ReceivedBy::Nobody {
+    if received_by() == ReceivedBy::NoLayer {
         OFFERED_TICKET.set(if is_enabled { ENABLED } else { MAY_OPEN });
     }
 }

@@ -26,7 +26,7 @@ impl Scope {
     }
 
     /// The id of this kind, unless it is the default session's.
-    pub(crate) fn id_besides_default(&self, kind: IdKind) -> Option<Id> {
+    pub(crate) fn id_unless_default(&self, kind: IdKind) -> Option<Id> {
         let id = self.with_values(|values| kind.id(values).clone());
         id.filter(|id| !is_of_default(id, kind))
     }

@@ -54,10 +54,10 @@ impl PolledScope {
         }
         let user = |scope: &Scope| scope.with_values(|it| it.user_id.clone());
         let has_other_user = || {
-            let (own, here) = (own.id_besides_default(IdKind::User), user(&self.scope));
+            let (own, here) = (own.id_unless_default(IdKind::User), user(&self.scope));
             own.is_some() && here.is_some() && own != here
         };
-        let id = own.id_besides_default(IdKind::Session);
+        let id = own.id_unless_default(IdKind::Session);
         let is_in_no_session = || id.is_none() && !has_other_user();
         match set_by {
             SetBy::Outside => self.has_replaced(own) || is_in_no_session(),
