@@ -146,7 +146,7 @@ const PROMISES: &[Promise] = {
         by_hand("a turn of 31 spans, by session!", "turn", TracingSession, 0.2),
         by_hand("the same, by fields", "turn", Field, 0.2),
         by_hand("the same, by a Conversation", "turn", Conversation, 0.2),
-        by_hand("the same, by set_*", "turn", Set, 0.25),
+        by_hand("the same, by set_*", "turn", Set, 0.28),
         by_hand("the same, by fields recorded late", "turn", Late, 0.35),
         by_hand("the same, with mark_trace", "turn", Marked, 0.35),
         by_hand("the same, in_session", "turn", SessionValue, 0.6),

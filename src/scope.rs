@@ -1,8 +1,7 @@
 //! A scope: the session that applies to a piece of work, with everything inherited merged in.
 //!
 //! A scope is a snapshot, made once. If fields of a span may still be recorded, it also has a live part: the [`Opener`]
-//! of that span, or a link to the scope that it inherits such values from. `scope/context.rs` explains how a `Context`
-//! carries a scope.
+//! of that span, or a link to an outer scope with one. `scope/context.rs` explains how a `Context` carries a scope.
 //!
 //! Locks: lock one scope at a time, and hold no lock while a scope is dropped.
 
@@ -22,8 +21,7 @@ use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError};
 
-/// Whether the process has ever made a scope with a value, or with a field for one. [`Scope::make`] sets it. The layer
-/// reads it, so that applications without sessions don't pay for them.
+/// Whether a scope with a value or a field was ever made. [`Scope::make`] sets it, and the layer reads it.
 static ANY_EXISTS: AtomicBool = AtomicBool::new(false);
 
 pub(crate) struct Scope {
@@ -163,8 +161,9 @@ impl Scope {
         let live = self.live.as_ref();
         let found = live.and_then(|live| live.state().as_deref().map(inherited));
         let id = found.and_then(|(fixed, outer)| fixed.or_else(|| outer?.id()));
-        let id = id.filter(|id| !context::is_of_default(id, IdKind::Session));
-        id.is_some_and(|id| Some(id) != self.id())
+        let is_other =
+            |id: Id| !context::is_of_default(&id, IdKind::Session) && Some(id) != self.id();
+        id.is_some_and(is_other)
     }
 
     /// The values that may still change.
@@ -182,9 +181,7 @@ impl Scope {
     /// The span that opened the scope has closed, so its fields can't be recorded any more.
     pub(crate) fn close(&self) {
         if let Some(live) = &self.live {
-            if let Some(opener) = &live.opener {
-                opener.close();
-            }
+            live.opener.iter().for_each(|it| it.close());
             live.skip_closed();
         }
     }
@@ -211,6 +208,11 @@ impl Scope {
 
     pub(crate) fn is_exact(&self) -> bool {
         self.is_exact
+    }
+
+    /// Whether a session applied when the scope was made.
+    pub(crate) fn began_with_id(&self) -> bool {
+        self.snapshot.id.is_some()
     }
 
     #[inline]

@@ -158,7 +158,7 @@ impl TracerCounters {
                 true => EXPLAINS,
                 false => self.row(&builder.name, attributes),
             },
-            reason: match scope.is_some_and(|it| it.with_values(|values| values.id.is_some())) {
+            reason: match scope.is_some_and(Scope::began_with_id) {
                 // The session of a future that adopts the span. Another future can end that.
                 true => Reason::CreatedBefore,
                 false => reason(parent, is_root),
@@ -171,10 +171,19 @@ impl TracerCounters {
         let place = Place::of(attributes);
         let key = match &place {
             // The text, and not its address: an author can set these attributes with a text on the heap.
-            Some(place) => mixed(hash_of(place.file), place.line),
+            Some(place) => mixed(hash_of_path(place.file), place.line),
             None => hash_of(span),
         };
         let key = mixed(key, self.hash) & !NUMBER_BITS;
+        let first = SLOTS[(key >> 32) as usize % SLOT_COUNT].load(Ordering::Acquire);
+        match NonZeroU16::new((first & NUMBER_BITS) as u16) {
+            Some(number) if first & !NUMBER_BITS == key => number,
+            _ => self.find_or_add(key, span, place),
+        }
+    }
+
+    #[inline(never)]
+    fn find_or_add(&self, key: u64, span: &str, place: Option<Place<'_>>) -> NonZeroU16 {
         find(key).unwrap_or_else(|_| self.new_row(key, span, place))
     }
 
@@ -204,7 +213,6 @@ impl TracerCounters {
 }
 
 /// The number of the row with this key, or the free slot for it.
-#[inline]
 fn find(key: u64) -> Result<NonZeroU16, &'static AtomicU64> {
     let mut at = (key >> 32) as usize;
     loop {
@@ -259,16 +267,23 @@ fn mixed(hash: u64, value: u64) -> u64 {
     product ^ product >> 32
 }
 
-#[inline]
 fn hash_of(text: &str) -> u64 {
-    let mut words = text.as_bytes().chunks_exact(8);
-    let word = |it: &[u8]| u64::from_le_bytes(it.try_into().unwrap_or_default());
-    let hash = words.by_ref().map(word).fold(text.len() as u64, mixed);
-    let rest = words.remainder().iter();
-    mixed(
-        hash,
-        rest.fold(0, |rest, byte| rest << 8 | u64::from(*byte)),
-    )
+    let bytes = text.bytes().map(u64::from);
+    bytes.fold(text.len() as u64, mixed)
+}
+
+/// The length and the end of a path tell it from others, and cost the same for the long paths of libraries.
+#[inline]
+fn hash_of_path(path: &str) -> u64 {
+    match path.as_bytes().last_chunk::<24>() {
+        None => hash_of(path),
+        Some(end) => {
+            let (low, middle) = (&end[..8], &end[8..16]);
+            let word = |it: &[u8]| u64::from_le_bytes(it.try_into().unwrap_or_default());
+            let rotated = word(middle).rotate_left(21) ^ word(&end[16..]).rotate_left(43);
+            word(low) ^ rotated ^ path.len() as u64
+        }
+    }
 }
 
 impl Row {
