@@ -123,19 +123,20 @@ pub fn new_session() -> Result<Session, Error> {
     Ok(session)
 }
 
-/// Exports the current session on the current span and its open ancestors too.
+/// Adds the current session to the current span and to its open ancestors.
 ///
 /// Backends show the first span of a trace. If only a handler inside knows the session, call this function there: then
 /// the first span is exported with the session as well.
 ///
-/// - It marks the current span, and its open ancestors in `tracing` that belong to the trace of OpenTelemetry's current
-///   span. It can't mark ancestors that `tracing` didn't create, or that are in another process.
-/// - Other descendants of a marked span don't inherit the session.
+/// - It marks the current span, and those of its open `tracing` ancestors that are in the same trace. It can't mark
+///   ancestors that `tracing` didn't create, or that are in another process.
+/// - Siblings of the current span, and other branches under a marked ancestor, don't get the session.
 /// - A marked span gets the values that it lacks, except your own [attributes](Session::with_attribute), because the
 ///   span may have attributes with the same keys.
 /// - A span that already has another session or user stays unchanged, so no span mixes two conversations. This includes
 ///   a span on which you set `session.id` or `user.id` with OpenTelemetry's API.
-/// - A second call with the same session can add a missing user. Any other second call changes nothing.
+/// - A second call with the same session can add a missing user. Any other second call changes nothing on a span
+///   that is already marked.
 ///
 /// Cost: about 0.7 µs for each marked span. It stops at a span that an earlier call has marked with the same session.
 ///
@@ -178,8 +179,8 @@ impl Session {
     /// Makes this the default session of the process, which applies wherever no other session is current.
     ///
     /// Use it in a command-line agent, where one process is one session. Every root span gets the default session,
-    /// including spans of OpenTelemetry's own API. So does work whose headers contain no session. Other sessions
-    /// inherit missing values from it, unless they are [exact](Self::exact).
+    /// including spans of OpenTelemetry's own API. Requests whose headers contain no session get it too. Other
+    /// sessions inherit missing values from it, unless they are [exact](Self::exact).
     ///
     /// Libraries must not call this method, because the session belongs to the application.
     ///
@@ -223,15 +224,16 @@ impl Session {
     /// Missing values are still inherited, unless this session is [exact](Self::exact).
     ///
     /// - Ancestors and siblings of the span stay unchanged. For ancestors, use [`mark_trace`].
-    /// - A span starts when it is first entered, so a child that you created earlier and enter later gets this session.
-    ///   But a child whose own fields set a value keeps the session that applied where you created the child.
+    /// - Creating a span doesn't start it; entering it does. A child that you created before this call and enter after
+    ///   it gets this session, unless the child's own fields set a value. Then it keeps the session that applied where
+    ///   you created it.
     /// - If the span started with a session or user id, it is exported with the first id, and a warning names the span.
     ///   Spans that start under it get the new id.
     /// - Your own [attributes](Self::with_attribute) are only added to spans that start under the current span, because
     ///   the current span may have attributes with the same keys.
-    /// - If the current span is older than the session of the future that enters it (see
-    ///   [`in_session`](crate::InSession::in_session)), this session applies in this future only. If the span started
-    ///   outside the future, it isn't exported with this session.
+    /// - If you created the span before you called [`in_session`](crate::InSession::in_session) on the future that
+    ///   enters it, this session applies only inside this future. If the span started outside the future, it isn't
+    ///   exported with this session.
     ///
     /// Cost: about 1 µs.
     ///
@@ -330,10 +332,10 @@ impl Session {
     /// The event is a `tracing` event with the target `tracing_session` and the level `INFO`.
     /// `opentelemetry-appender-tracing` turns it into a log record, and the OpenTelemetry layer adds it to the current
     /// span. The event has no fields. It is emitted inside the session, so `SessionLogProcessor` (feature `logs`) adds
-    /// the redacted session to the log record.
+    /// the session (redacted by its `Privacy`, if you set one) to the log record.
     ///
-    /// If the session continues another one, set the attribute `session.previous_id`. A
-    /// [`Conversation`](crate::Conversation) sets it after a reset.
+    /// If the session continues another one, set the attribute `session.previous_id`.
+    /// [`Conversation::reset`](crate::Conversation::reset) sets it for you.
     ///
     /// Your filters must enable the event: `my_app=debug` alone disables it.
     ///

@@ -30,7 +30,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// [Wrap](Self::wrap) the OpenTelemetry layer in it. Without OpenTelemetry, add it to the subscriber by itself: then
 /// [`current_session`](crate::current_session) works, and nothing is exported.
 ///
-/// These spans set a session or user:
+/// A span that sets a session or user is called an *opener*. These spans are openers:
 ///
 /// - spans of [`session!`](crate::session!) and [`user!`](crate::user);
 /// - spans with a field `session.id` or `user.id`. You can declare the field [empty](tracing::field::Empty) and record
@@ -56,8 +56,9 @@ use tracing_subscriber::registry::LookupSpan;
 /// [`Session`](crate::Session) value, a macro, a field `session.id`, [`set_session_id`](crate::set_session_id), or a
 /// name or field that you add to the layer.
 ///
-/// The layer decides when the span is created. If it ignores the span, the fields of the span stay plain attributes,
-/// and a warning names the span. If the span has a field `session.id` too, this field wins, and is explicit.
+/// When a span is created, the layer decides whether its `id` sets the session. If not, the fields of the span stay
+/// plain attributes, and a warning names the span. If the span has a field `session.id` too, this field wins, and is
+/// explicit.
 ///
 /// ```
 /// use opentelemetry::trace::TracerProvider;
@@ -183,12 +184,13 @@ impl SessionLayer {
         self.configure(|state| state.openers.names.set_filter(Box::new(filter)))
     }
 
-    /// Sets the level up to which spans that the filter of [`wrap_filtered`](Self::wrap_filtered) disables still set a
-    /// session or user. Default: the level of the filter.
+    /// Sets the most verbose level at which disabled spans still set a session or user. Default: the filter's level.
     ///
-    /// If you filter at `WARN`, for example, and your session spans have the level `INFO`, set `INFO`.
+    /// The filter of [`wrap_filtered`](Self::wrap_filtered) may disable a span. Up to this level, such a span still
+    /// sets its session or user. For example, if you filter at `WARN` and your session spans have the level `INFO`, set
+    /// `INFO`.
     ///
-    /// Cost: the most verbose level of the subscriber, and so `log::max_level()`, becomes at least this level. Each
+    /// Cost: the subscriber enables everything up to this level internally, so `log::max_level()` rises to it. Each
     /// disabled span or event between the level of your filters and this level costs about 2 ns, or up to 1 µs if the
     /// subscriber has a layer that is `None`.
     ///
@@ -213,10 +215,10 @@ impl SessionLayer {
         self.configure(|state| state.openers.level = level.into())
     }
 
-    /// Makes each turn the root of its own trace. Default: a turn is a child of its parent.
+    /// Makes the first span of each turn the root of its own trace. Default: it is a child of its parent.
     ///
-    /// A turn is a span whose fields set a session id, unless an ancestor has set the same id. The root has a span link
-    /// to the span that would have been its parent, and still inherits the parent's session.
+    /// A turn begins with a span whose fields set a session id, unless an ancestor has set the same id. The root has a
+    /// span link to the span that would have been its parent, and still inherits the parent's session.
     ///
     /// Use it if your root spans are spans of an HTTP server or of another process. Phoenix shows the root spans of a
     /// session as its turns, and takes the first input and last output from them.
@@ -253,8 +255,8 @@ impl SessionLayer {
     /// - OpenTelemetry gets no events of a session span. Other layers still receive the span and its events.
     /// - The span's own [`Context`](tracing_opentelemetry::OpenTelemetrySpanExt::context) has the session that its
     ///   fields set. It doesn't have a session that [`set_session_id`](crate::set_session_id) sets later.
-    /// - `tracing` keeps the parent of a span open until the span closes, so create the span of a connection outside
-    ///   the span of its request.
+    /// - A span stays open while it has open children. So give the connection's span `parent: None`, or create it
+    ///   before the request's span.
     ///
     /// ```
     /// # use tracing_session::SessionLayer;
@@ -295,19 +297,19 @@ impl SessionLayer {
     /// [Wraps](Self::wrap) the OpenTelemetry layer with a filter: spans that are filtered out aren't exported, but
     /// still set the session for their descendants.
     ///
-    /// Spans set a session up to the most verbose level of `filter`. With a filter at `INFO`, an `INFO` span sets the
-    /// session even if the filter disables its target, and a `DEBUG` span sets nothing. To raise the level, use
-    /// [`with_opener_level`](Self::with_opener_level). A filter without a level, such as a plain `filter_fn`, has no
-    /// limit.
+    /// A filtered-out span sets a session only if its level is one that `filter` can enable for some target. With a
+    /// filter at `INFO`, an `INFO` span sets the session even if the filter disables its target, and a `DEBUG` span
+    /// sets nothing. To raise the level, use [`with_opener_level`](Self::with_opener_level). A filter without a level,
+    /// such as a plain `filter_fn`, has no limit.
     ///
     /// No other spans or events become enabled, in any layer.
     /// [`LevelFilter::current`](tracing::level_filters::LevelFilter::current) and `log::max_level()` are the same as
-    /// with `otel.with_filter(filter)`.
+    /// with `otel.with_filter(filter)`, unless you call [`with_opener_level`](Self::with_opener_level).
     ///
     /// You can also add a filter in two other places, but there, spans that are filtered out don't set a session:
     ///
-    /// - On the OpenTelemetry layer, as in `wrap(otel.with_filter(filter))`. As with `wrap_filtered`, a span that is
-    ///   filtered out, but enabled for another layer, passes on the session that it inherited, or that
+    /// - On the OpenTelemetry layer, as in `wrap(otel.with_filter(filter))`. If another layer enables the span, its
+    ///   children still inherit. They get the session that it inherited, or that
     ///   [`set_session_id`](crate::set_session_id) set in it.
     /// - On the result of [`wrap`](Self::wrap). The children of a span that is filtered out inherit the session that is
     ///   current where they are created.

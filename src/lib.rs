@@ -27,8 +27,9 @@
 //! # In libraries, in applications
 //!
 //! A library may set sessions, with [`Session`], [`session!`] or [`user!`]. Only the application sets up the layer
-//! and the provider, and sets the default session. Without a subscriber nothing breaks, and [`Session`] values still
-//! work: plain OpenTelemetry spans inherit the session, and [`current_session`] returns it.
+//! and the provider, and calls [`Session::set_global_default`]. Without a subscriber nothing breaks, and [`Session`]
+//! values still work: [`current_session`] returns the session. Spans created with OpenTelemetry's API inherit the
+//! session.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc(test(attr(deny(warnings), allow(dead_code, unused_variables))))]
@@ -209,18 +210,7 @@ pub mod guide {
     #[cfg_attr(any(feature = "otlp", not(doctest)), doc = include_str!("guide/backends.md"))]
     pub mod backends {}
 
-    #[cfg_attr(
-        any(
-            all(
-                feature = "fmt",
-                feature = "hash",
-                feature = "logs",
-                feature = "sampler"
-            ),
-            not(doctest)
-        ),
-        doc = include_str!("guide/production.md")
-    )]
+    #[doc = include_str!("guide/production.md")]
     pub mod production {}
 
     #[cfg_attr(any(feature = "testing", not(doctest)), doc = include_str!("guide/testing.md"))]

@@ -77,7 +77,7 @@ impl Session {
     /// assert_eq!(Session::new(" chat-42 ")?.id(), Some("chat-42"));
     /// assert_eq!(Session::new(42_u64)?.id(), Some("42"));
     /// assert_eq!(Session::new("\u{feff}chat-42")?.id(), Some("chat-42"));
-    /// assert_eq!(Session::new("\t").unwrap_err().to_string(), "id is blank");
+    /// assert_eq!(Session::new("\t").unwrap_err().to_string(), "id is blank: set a value, or leave it out");
     /// # Ok::<(), tracing_session::Error>(())
     /// ```
     #[doc(alias = "conversation_id", alias = "thread_id")]
@@ -168,7 +168,7 @@ impl Session {
         self.user_id.as_ref().map(Id::as_str)
     }
 
-    /// Removes a part, and stops inheriting this part from an outer session.
+    /// Removes one [`Part`], such as the user or the metadata. The session no longer inherits it from an outer session.
     ///
     /// ```
     /// use tracing_session::{Session, current_session, session::Part};
@@ -193,9 +193,9 @@ impl Session {
 
     /// Makes the session exact: it inherits nothing, not even from the [default session](Self::set_global_default).
     ///
-    /// Use it for work that belongs to this session only, such as a job of another conversation. Sessions from
-    /// [`current_session`](crate::current_session), [`Session::of`] and headers are exact already, because they contain
-    /// every value that applied. `==`, `Debug` and headers ignore whether a session is exact.
+    /// Use it for a job that runs inside a request of another conversation. Sessions from
+    /// [`current_session`](crate::current_session) and [`Session::of`] are exact already: they contain all current
+    /// values. Headers don't send whether a session is exact; a received session always is. `==` and `Debug` ignore it.
     ///
     /// ```
     /// use tracing_session::{Session, current_session};
@@ -237,8 +237,8 @@ impl Session {
     /// once per session, not once per span. Inside another session, the metadata of both is merged by key. A span's
     /// own attribute `metadata` replaces the session's, and isn't merged with it.
     ///
-    /// Values keep their JSON type. NaN and infinity become `null`. Keys stay in the order in which you set them,
-    /// except the keys of an object inside a value.
+    /// Values keep their JSON type. NaN and infinity become `null`. Keys stay in the order in which you set them.
+    /// Inside a value, they are sorted, unless a crate enables the feature `preserve_order` of `serde_json`.
     ///
     /// # Errors
     ///
@@ -264,8 +264,8 @@ impl Session {
     /// Adds tags, and trims them.
     ///
     /// Spans export all tags as the attribute `tag.tags`, a list of strings. Inside another session, the tags of both
-    /// are joined without duplicates. Tags that a span's field records later are joined too. A span's own attribute
-    /// `tag.tags` replaces the session's tags.
+    /// are joined without duplicates. Tags that you record in a span's field `tags` later are added too. A span's own
+    /// attribute `tag.tags` replaces the session's tags.
     ///
     /// A session has at most 128 tags, 128 metadata keys and 128 [attributes](Self::with_attribute), because every span
     /// exports all of them. Further values from fields or nested sessions are dropped, with one warning.
@@ -359,8 +359,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// If the key is blank, longer than 1,024 bytes, or contains a control character, if another method sets this key,
-    /// such as `metadata`, or if the session already has 128 other attributes.
+    /// If the key is blank, longer than 1,024 bytes, or contains a control character, if the crate uses this key
+    /// itself, such as `metadata`, or if the session already has 128 other attributes.
     ///
     /// ```
     /// use tracing_session::Session;

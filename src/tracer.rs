@@ -24,24 +24,26 @@ use std::time::Duration;
 /// Wraps a tracer provider, so that its spans are exported with their session.
 ///
 /// It covers every span of the provider's tracers: spans of `tracing`, and spans that a library creates with OpenTelemetry's
-/// own API. A span gets the session that is current when it starts. When the span ends, it adds `session.id`, `user.id` and
-/// the session's other values, including values that were recorded in between.
+/// own API. A span inherits the session of its parent `Context`. When the span ends, the provider adds `session.id`,
+/// `user.id` and the session's other values, including values that were recorded in between.
 ///
 /// # Your own attributes
 ///
-/// An attribute that you set on a span stays in its place, so samplers and span processors see it. If the session has a value
-/// for the same key, your attribute wins on this span. The crate doesn't merge `metadata` and `tag.tags` either. Descendants
+/// Attributes that you set are written at once, so samplers and span processors see them. If the session has a value for the
+/// same key, your attribute wins on this span. The crate doesn't merge `metadata` and `tag.tags` either. Descendants
 /// still inherit the session's value. The crate doesn't see attributes that samplers and span processors add.
 ///
 /// There are three exceptions:
 ///
-/// - If the fields of a span set a session or user, the crate exports the fields `session.id`, `user.id`, `id` (on a span
-///   named `session`), `tags` and `metadata.<key>` under the session's keys. It writes an id once: when the span starts if
-///   a field has set the id, and otherwise when the span ends. A span that started with an id keeps it. If you record
-///   another id later, only descendants get it, and one warning names the span.
+/// - If the fields of a span set a session or user, the crate exports the fields `session.id`, `user.id`, `id` (on a span named
+///   `session`), `tags` and `metadata.<key>` under the keys `session.id`, `user.id`, `tag.tags` and `metadata`. It writes each
+///   id once. If a field has set the id by the start of the span, it writes the id then. Otherwise it writes the id at the end.
+///   A span that started with an id keeps it. If you record another id later, only descendants get it, and one warning names
+///   the span.
 /// - The inherited id replaces a value of `session.id` or `user.id` that isn't a valid id. If the span inherits no id, an
 ///   invalid value of a field is exported unchanged, unless it is blank or a placeholder such as `None`.
-/// - Attributes named `session` and `user` are [renamed](Self::without_renaming_plain_attributes) in a session.
+/// - On spans with a session or user, attributes named `session` and `user` are
+///   [renamed](Self::without_renaming_plain_attributes).
 ///
 /// # Cost
 ///
@@ -144,8 +146,9 @@ impl<P> SessionTracerProvider<P> {
 
     /// Returns the number of spans that have ended so far, in a session and in none. Print it, or read its rows.
     ///
-    /// It is empty without [`with_coverage`](Self::with_coverage). [`shutdown`](Self::shutdown) prints a summary to standard
-    /// error, and the whole table if the environment variable `TRACING_SESSION_COVERAGE` is `1`.
+    /// It is empty unless you call [`with_coverage`](Self::with_coverage) or set the environment variable
+    /// `TRACING_SESSION_COVERAGE` to `1`. [`shutdown`](Self::shutdown) prints a summary to standard error, and the whole table
+    /// if the variable is `1`.
     ///
     /// ```
     /// use opentelemetry::trace::{Tracer, TracerProvider};

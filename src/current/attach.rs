@@ -85,8 +85,9 @@ pub trait InSession: Sized {
     /// # Spans that are older than the session
     ///
     /// `future.instrument(span).in_session(session)` creates the span first. If you created the span in no session, the
-    /// session still applies inside it, and new spans inside inherit the session. This works for spans that the future
-    /// enters directly, not inside another span of the future.
+    /// session still applies inside it, and new spans inside inherit the session. This works only for the outermost
+    /// span that the future enters. If the future spawns a task with `in_current_span()` in this span, the task is in
+    /// no session, because it enters the span outside the future.
     ///
     /// - The span itself is exported with the session only if it starts in the future, when it is first entered. It has
     ///   started earlier if you entered it outside, created a child with `parent: &span`, or got its `Context`.
@@ -96,8 +97,8 @@ pub trait InSession: Sized {
     ///   session, so inject the current `Context` into headers.
     ///
     /// A span that you created in another session keeps that session, with one exception: if the future is polled
-    /// inside that session, the span moves into the future's session. Spans of another user don't move, nor do spans
-    /// that you created with an explicit `parent:` in a session.
+    /// inside that session, the span takes the future's session. It doesn't if its user differs from the future's user,
+    /// or if you gave it an explicit `parent:`.
     ///
     /// ```
     /// # use tracing_session::{InSession, Session};
@@ -124,7 +125,7 @@ pub trait InSession: Sized {
     /// For a closure, use [`detached`]. If a library spawns tasks with your executor, as `hyper-util` does, write
     /// `tokio::spawn(future.detached())` in the executor's `execute`.
     ///
-    /// Cost: about 50 ns for each poll, and 30 ns for each span that is entered where the future is polled.
+    /// Cost: about 50 ns for each poll, plus 30 ns for each span that is entered around the poll.
     ///
     /// ```
     /// use tracing_session::{InSession, Session, current_session_id};
