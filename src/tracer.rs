@@ -35,13 +35,11 @@ use std::time::Duration;
 ///
 /// There are three exceptions:
 ///
-/// - If the fields of a span set a session or user, the crate exports the fields `session.id`, `user.id`, `id` (on a span named
-///   `session`), `tags` and `metadata.<key>` under the keys `session.id`, `user.id`, `tag.tags` and `metadata`. It writes each
-///   id once. If a field has set the id by the start of the span, it writes the id then. Otherwise it writes the id at the end.
-///   A span that started with an id keeps it. If you record another id later, only descendants get it, and one warning names
-///   the span.
-/// - The inherited id replaces a value of `session.id` or `user.id` that isn't a valid id. If the span inherits no id, an
-///   invalid value of a field is exported unchanged, unless it is blank or a placeholder such as `None`.
+/// - The crate exports the fields that set a session under its own keys: `id` as `session.id`, `tags` as `tag.tags`, and
+///   `metadata.<key>` inside `metadata`. It writes an id once: at the start if a field has it by then, otherwise at the end. If
+///   you record another id later, the span keeps the first, its descendants get the new one, and one warning names the span.
+/// - An invalid `session.id` or `user.id` is replaced with the inherited id. Without an inherited id, the invalid value of a field
+///   is exported unchanged, but a blank value or a placeholder such as `None` isn't exported.
 /// - On spans with a session or user, attributes named `session` and `user` are
 ///   [renamed](Self::without_renaming_plain_attributes).
 ///
@@ -103,14 +101,13 @@ impl<P> SessionTracerProvider<P> {
         self
     }
 
-    /// Exports attributes named `session` and `user` under these names. Default: on spans with a session or user, they are
-    /// exported as `session.name` and `user.name`.
+    /// Exports attributes named `session` and `user` under these names. Default: they are renamed to `session.name` and
+    /// `user.name` on spans whose session or user is known when you set the attribute.
     ///
     /// Phoenix nests attributes at the dots in their keys. There, `session` and `session.id` can't both exist, and Phoenix
     /// loses the session.
     ///
-    /// The provider renames an attribute if the session is known when you set the attribute. A
-    /// [`SessionExporter`](crate::SessionExporter::without_renaming_plain_attributes) renames the others too.
+    /// A [`SessionExporter`](crate::SessionExporter::without_renaming_plain_attributes) renames the other ones.
     ///
     /// ```
     /// # use opentelemetry_sdk::trace::SdkTracerProvider;

@@ -77,7 +77,8 @@ fn value_that_cannot_be_serialised_sets_nothing_and_is_not_quoted() {
             span.set_output_json(&Unserialisable),
         ] {
             let error = set.unwrap_err();
-            assert_eq!(error.to_string(), "the value cannot be serialised as JSON");
+            let expected = "the value cannot be serialised as JSON: check its `Serialize`, and that map keys are strings";
+            assert_eq!(error.to_string(), expected);
             assert!(!error.is_invalid_id() && !error.is_no_span());
         }
     });

@@ -340,7 +340,7 @@ fn variable_that_is_not_unicode_is_an_error() {
         assert!(error.is_invalid_id());
         assert_eq!(
             error.to_string(),
-            "TRACING_SESSION_ID: id is not valid UTF-8"
+            "TRACING_SESSION_ID: id is not valid UTF-8: encode it as UTF-8"
         );
         return;
     }
@@ -361,12 +361,11 @@ fn default_session_comes_from_the_environment() {
         (&[], GENERATED),
         (
             &[(ours, "two\nlines"), (theirs, "d")],
-            "TRACING_SESSION_ID: id has a control character",
+            "TRACING_SESSION_ID: id contains a control or invisible character: remove it",
         ),
         (
             &[(theirs, "null")],
-            "TRACECTRL_SESSION_ID: id is a placeholder such as None or null: set the value when it is known \
-             (declare a span field Empty, and record it later)",
+            "TRACECTRL_SESSION_ID: id is a placeholder such as None or null: set the value when it is known",
         ),
     ];
     if let Ok(case) = std::env::var("CASE") {

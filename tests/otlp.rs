@@ -153,7 +153,10 @@ fn spans_that_do_not_arrive_are_an_error_of_shutdown_and_flush() {
         telemetry.force_flush().unwrap();
         answer();
         let error = telemetry.shutdown().unwrap_err();
-        assert_eq!(error.to_string(), "not all spans were exported");
+        assert_eq!(
+            error.to_string(),
+            "not all spans were exported (see the error's source)"
+        );
         assert!(error.source().is_some());
         assert_eq!(error, error.clone());
         errors.push(error);
@@ -249,7 +252,7 @@ fn guard_warns_of_a_few_spans_with_another_field_in_a_process_without_a_session(
             return drop(telemetry);
         };
         let hint = "has a field `user_id`: if it identifies the user, use \
-                    `SessionLayer::new().with_user_field(\"user_id\")`\n";
+                    `SessionLayer::new().with_user_field(\"user_id\")`; otherwise ignore this\n";
         assert_eq!(said.matches(hint).count(), expected, "{said}");
         assert!(!said.contains("secret"), "{said}");
     }

@@ -88,7 +88,7 @@ fn all_obey_the_rules(filter: Filter, run: usize, meaningless: usize, spans: usi
     assert_eq!(exported, spans);
     // An ignored opener is reported once per callsite, a kept id once per callsite in the process: to another test,
     // perhaps.
-    let ignored = "never replaces such a session";
+    let ignored = "does not replace it by default";
     let expected = [ignored, "started with another"];
     let said = app.diagnostics.messages();
     assert!(said.iter().any(|said| said.contains(ignored)), "{said:?}");

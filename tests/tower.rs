@@ -603,11 +603,12 @@ fn headers_with_an_invalid_id_are_ignored_with_one_warning() {
     app.exports_with_diagnostics(
         "",
         &[
-            "header `x-session` contains an id that is ignored: there are several ids, and they differ",
-            "header `baggage` contains a `session.id` that is ignored: id has a control \
-             character",
-            "header `x-session` contains an id that is ignored: id is longer than \
-             1024 bytes",
+            "header `x-session` contains an id that is ignored: there are several ids, and they differ: make the \
+             caller send one id",
+            "header `baggage` contains a `session.id` that is ignored: id contains a control \
+             or invisible character: remove it",
+            "header `x-session` contains an id that is ignored: id is longer than 1024 bytes: \
+             shorten it, or use a hash of it",
         ],
     );
     workers_are_clean(&runtime);

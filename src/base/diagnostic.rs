@@ -13,7 +13,7 @@ pub(crate) use emit::{
     Message, Once, defer, emit, emit_once, flush, has_deferred, is_first, is_off, print,
 };
 
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind, RECORD_LATER};
 use emit::{Mistake, REPORTED};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::Metadata;
@@ -63,8 +63,8 @@ pub(crate) const BAGGAGE_TOO_LARGE: Message = Message::of_value(
 #[cfg(feature = "sampler")]
 pub(crate) fn choice_panicked(method: &str) -> Message {
     let message = format!(
-        "the function passed to `SessionSampler::{method}` panicked, so it does not decide on the session: make it \
-         return false instead"
+        "the function passed to `SessionSampler::{method}` panicked, which counts as false: fix the panic, and return \
+         false if the function cannot tell"
     );
     message.into()
 }
@@ -78,9 +78,13 @@ fn location(span: &Metadata<'_>) -> String {
 /// A field of an opener contains no valid id, or no valid tags.
 pub(crate) fn field_ignored(span: &Metadata<'_>, field: &str, error: ErrorKind) {
     let noun = if field == "tags" { "tag" } else { "id" };
+    let later = match error {
+        ErrorKind::Placeholder => RECORD_LATER,
+        _ => "",
+    };
     let (name, at, error) = (span.name(), location(span), Error::of(noun, error));
     defer(format!(
-        "field `{field}` of span `{name}` at {at} is ignored: {error}"
+        "field `{field}` of span `{name}` at {at} is ignored: {error}{later}"
     ));
 }
 
@@ -99,7 +103,7 @@ pub(crate) fn too_many_details() {
     if !IS_REPORTED.swap(true, Ordering::Relaxed) {
         defer(Message::of_value(
             "a session has more than 128 tags, metadata keys or attributes, so the last ones are dropped: use one \
-             metadata key for a value that changes, or set it as an attribute of its span",
+             metadata key for a value that changes, or set the value as an attribute of the current span",
         ));
     }
 }
@@ -109,7 +113,7 @@ pub(crate) fn no_session_set(span: &Metadata<'_>, field: &str, noun: &str) -> Me
     let (name, at) = (span.name(), location(span));
     let text = format!(
         "no session was set, but span `{name}` at {at} has a field `{field}`: if it identifies the {noun}, use \
-         `SessionLayer::new().with_{noun}_field(\"{field}\")`"
+         `SessionLayer::new().with_{noun}_field(\"{field}\")`; otherwise ignore this"
     );
     Message::from(text).about_setup()
 }
@@ -118,9 +122,9 @@ pub(crate) fn no_session_set(span: &Metadata<'_>, field: &str, noun: &str) -> Me
 pub(crate) fn implicit_opener_ignored(span: &Metadata<'_>) {
     let (name, at) = (span.name(), location(span));
     defer(format!(
-        "the field `id` of span `{name}` at {at} is ignored because the span inherits a session that was set \
-         explicitly, and the default name `{name}` never replaces such a session: if these spans set your session, \
-         use `SessionLayer::new().with_session_span(\"{name}\")`"
+        "the field `id` of span `{name}` at {at} is ignored because your code already set a session, and a \
+         span named `{name}` does not replace it by default: if these spans set your session, use \
+         `SessionLayer::new().with_session_span(\"{name}\")`"
     ));
 }
 
@@ -142,7 +146,7 @@ pub(crate) fn adopted_span_outside(span: &'static Metadata<'static>) {
         defer(format!(
             "span `{name}` at {at} was created before its session was attached, and is entered outside the session \
              now, so its new child spans are in no session: create the span in the session, or call `in_session` \
-             for the other task too"
+             on the spawned task too"
         ));
     }
 }

@@ -5,16 +5,16 @@ use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
-/// An invalid id, value or setting, or a call that can't set a value on the current span.
+/// Any error of this crate. The `is_…` methods tell the kinds apart.
 ///
-/// The text tells you how to fix the mistake. It never contains an id, because ids are personal data.
+/// The text never contains an id, because ids are personal data.
 ///
 /// ```
 /// use tracing_session::Session;
 ///
 /// let error = Session::new("two\nlines").unwrap_err();
 /// assert!(error.is_invalid_id());
-/// assert_eq!(error.to_string(), "id has a control character");
+/// assert_eq!(error.to_string(), "id contains a control or invisible character: remove it");
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Error {
@@ -60,8 +60,8 @@ macro_rules! error_kinds {
 error_kinds! {
     /// Whether an id is invalid: blank, longer than 1,024 bytes, not UTF-8, or with a control character.
     ///
-    /// [`Session::new`](crate::Session::new) has the rules. It also returns true for placeholders such as `null`, and
-    /// for invalid tags and keys.
+    /// [`Session::new`](crate::Session::new) has the rules. The method also returns true for placeholders such as
+    /// `null`, and for invalid tags and keys.
     ///
     /// ```
     /// # use tracing_session::Session;
@@ -69,13 +69,11 @@ error_kinds! {
     /// ```
     pub is_invalid_id {
         // `Display` writes the kind of the value before these texts.
-        Blank => "is blank",
-        Placeholder =>
-            "is a placeholder such as None or null: set the value when it is known (declare a span field Empty, and \
-             record it later)",
-        TooLong => "is longer than 1024 bytes",
-        ControlCharacter => "has a control character",
-        NotUnicode => "is not valid UTF-8",
+        Blank => "is blank: set a value, or leave it out",
+        Placeholder => "is a placeholder such as None or null: set the value when it is known",
+        TooLong => "is longer than 1024 bytes: shorten it, or use a hash of it",
+        ControlCharacter => "contains a control or invisible character: remove it",
+        NotUnicode => "is not valid UTF-8: encode it as UTF-8",
     }
     /// Whether a value can't be set on the current span.
     /// [`Session::set_on_current_span`](crate::Session::set_on_current_span) lists the reasons.
@@ -89,9 +87,9 @@ error_kinds! {
             "there is no current span to set the session or user on: call this inside a span, attach a Session, or \
              set a default session for the process with Session::set_global_default",
         FilteredOut =>
-            "the current span does not reach the OpenTelemetry layer (a filter disables it, the layer is inside \
-             reload::Layer, or telemetry is suppressed or shut down), so nothing can be set on it: call this inside \
-             a span that is exported, or attach a Session",
+            "the current span does not reach the OpenTelemetry layer (a filter disables it, telemetry is suppressed \
+             or shut down, or the layer is inside reload::Layer), so nothing can be set on it: call this inside a \
+             span that is exported, or attach a Session",
         NoProvider =>
             "the current span's tracer does not come from a SessionTracerProvider, so nothing can be set on the \
              span: use SessionTracerProvider::new(provider).tracer(\"..\")",
@@ -112,9 +110,9 @@ error_kinds! {
     /// ```
     pub is_invalid_state {
         NotATraceId =>
-            "the text is not a trace id: use 32 hexadecimal digits, or `tr_` and 16 digits, as Tracia does",
+            "the text is not a trace id: use 32 hexadecimal digits, or `tr_` and 16 digits (the tracing service Tracia)",
         NotASpanId =>
-            "the text is not a span id: use 16 hexadecimal digits, or `sp_` and 16 digits, as Tracia does",
+            "the text is not a span id: use 16 hexadecimal digits, or `sp_` and 16 digits (the tracing service Tracia)",
         MalformedState =>
             "this field of the conversation state is missing or malformed: start a new conversation",
         StateVersion(version: u64) =>
@@ -129,7 +127,8 @@ error_kinds! {
     /// assert!(error.is_invalid_json());
     /// ```
     pub is_invalid_json {
-        Serialize => "the value cannot be serialised as JSON",
+        Serialize =>
+            "the value cannot be serialised as JSON: check its `Serialize`, and that map keys are strings",
         NotAnObject => "the value is not a JSON object: pass a map or a struct",
     }
     /// Whether the environment names an unknown propagator.
@@ -156,8 +155,8 @@ error_kinds! {
         NoScheme => "use this URL, because your endpoint has no scheme",
         Tls =>
             "an https endpoint needs the feature `otlp-tls`: run `cargo add tracing-session --features otlp-tls`",
-        Header => "the name or the value of this header is invalid",
-        Exporter => "the exporter cannot be created",
+        Header => "the name or the value of this header is invalid: use ASCII, without line breaks",
+        Exporter => "the exporter cannot be created (see the error's source)",
     }
     /// Whether the process already has a global subscriber.
     ///
@@ -184,25 +183,30 @@ error_kinds! {
     /// ```
     #[cfg(feature = "otlp")]
     pub is_export_failed {
-        Export => "not all spans were exported",
+        Export => "not all spans were exported (see the error's source)",
     }
     #[allow(dead_code, reason = "callers have no reason to distinguish these")]
     is_other {
         NothingToMark => "there is no current session or user to mark the trace with: set one first",
         DefaultIsSet =>
             "the process has a default session already: set it only once, at the start of main",
-        Conflict => "there are several ids, and they differ",
+        Conflict => "there are several ids, and they differ: make the caller send one id",
         HeaderName =>
             "the name is not valid for a separate session header: use letters, digits and `-`, and not `baggage`",
         BaggageKey => "the text is not a baggage key: use ASCII letters, digits and symbols such as `.` and `_`",
-        VariableNotUnicode => "the value is not valid UTF-8",
+        VariableNotUnicode => "the value is not valid UTF-8: encode it as UTF-8",
         ReservedKey =>
             "the key is reserved for a value that Session has a method for: use that method",
-        TooMany => "the session is full: it can have at most 128 tags, 128 metadata keys and 128 attributes",
+        TooMany =>
+            "the session is full: it can have at most 128 tags, 128 metadata keys and 128 attributes: remove some, \
+             or set the value on a span",
         ShortKey => "the key is too short: use at least 16 random bytes",
         NotSet => "the environment variable is not set",
     }
 }
+
+/// Completes [`ErrorKind::Placeholder`] if the value is in a field of a span.
+pub(crate) const RECORD_LATER: &str = " (declare the field Empty, and record it later)";
 
 /// With the auto traits that [`Error`] has without a cause.
 pub(crate) type DynError = dyn std::error::Error + Send + Sync + UnwindSafe + RefUnwindSafe;

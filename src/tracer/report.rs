@@ -75,7 +75,7 @@ pub enum Reason {
     RootOutside,
     /// The span was created inside a session, but with `parent: None` or under an empty `Context`.
     ParentNone,
-    /// The span was created before its session was attached, or under another `Context`.
+    /// The span was created before its session was attached, or under a `Context` without the session.
     CreatedBefore,
     /// The span continues a trace from headers that contain no session.
     HeadersWithout,
@@ -100,22 +100,22 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::RootOutside => {
-                "No session applies where these spans are created, and they have no parent. Look at the code that calls \
-                 them. In a spawned task, use `.in_current_span()` or `.in_session(session)`. In `spawn_blocking`, enter \
-                 the span or the session inside the closure. For the span of an HTTP request, call `mark_trace()` in \
-                 the handler when the session is known. Spans of no conversation, such as health checks, can stay here."
+                "No session applies where these spans are created, and they have no parent. Look at the code that \
+                 creates them. In a spawned task, use `.in_current_span()` or `.in_session(session)`. In \
+                 `spawn_blocking`, enter the span inside the closure, with the result of `Span::current()` from outside \
+                 it. For the span of an HTTP request, call `mark_trace()` in the handler when the session is known. Spans of no conversation, such as health checks, can stay here."
             }
             Self::ParentNone => {
-                "These spans are created with `parent: None`, so they inherit nothing. Remove it, or set the session \
-                 inside."
+                "These spans are created with `parent: None` or under an empty `Context`, so they inherit nothing. \
+                 Remove it, or set the session on these spans."
             }
             Self::CreatedBefore => {
-                "These spans are created before their session is attached, or under another `Context`. Create them in the \
-                 session."
+                "These spans are created before their session is attached, or under a `Context` without the session. \
+                 Create them in the session."
             }
             Self::HeadersWithout => {
-                "These spans continue a trace from headers that contain no session. Send it, or set the session in the \
-                 handler."
+                "These spans continue a trace from headers that contain no session. Make the caller send the \
+                 session, or set it in the handler."
             }
             Self::ParentOutside => {
                 "The parents of these spans are in no session. Set the session at the parent."
@@ -236,8 +236,8 @@ impl fmt::Display for Coverage {
     }
 }
 
-const REPLACING: &str = "These spans set another session inside a session. If its id identifies something else, such as a \
-                         connection, exclude them with `SessionLayer::with_opener_filter`.";
+const REPLACING: &str = "These spans set another session inside a session. If the field of the span identifies something \
+                         else, such as a connection, exclude the span with `SessionLayer::with_opener_filter`.";
 
 const GLOBAL: &str = "OpenTelemetry's global tracer provider isn't a `SessionTracerProvider`, so the spans of libraries that use \
                       it are in no session, and aren't counted. Call `opentelemetry::global::set_tracer_provider` with the \

@@ -94,7 +94,8 @@ fn invalid_id_is_an_error_that_does_not_contain_it() {
         assert!(error.is_invalid_state(), "{trace_id}");
         assert_eq!(
             error.to_string(),
-            "the text is not a trace id: use 32 hexadecimal digits, or `tr_` and 16 digits, as Tracia does"
+            "the text is not a trace id: use 32 hexadecimal digits, or `tr_` and 16 digits (the tracing \
+             service Tracia)"
         );
     }
     for span_id in [
@@ -109,7 +110,7 @@ fn invalid_id_is_an_error_that_does_not_contain_it() {
         assert!(error.is_invalid_state(), "{span_id}");
         assert_eq!(
             error.to_string(),
-            "the text is not a span id: use 16 hexadecimal digits, or `sp_` and 16 digits, as Tracia does"
+            "the text is not a span id: use 16 hexadecimal digits, or `sp_` and 16 digits (the tracing service Tracia)"
         );
     }
 }

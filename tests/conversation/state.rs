@@ -191,38 +191,39 @@ fn malformed_state_is_an_error_with_the_field_and_without_its_value() {
             json!({ "session_id": [SECRET] }),
             "`session_id`: this field of the conversation state is missing or malformed: start a new conversation",
         ),
-        (json!({ "session_id": " " }), "`session_id`: id is blank"),
+        (
+            json!({ "session_id": " " }),
+            "`session_id`: id is blank: set a value, or leave it out",
+        ),
         (
             json!({ "session_id": format!("{SECRET}\n.") }),
-            "`session_id`: id has a control character",
+            "`session_id`: id contains a control or invisible character: remove it",
         ),
         (
             json!({ "session_id": SECRET.repeat(100) }),
-            "`session_id`: id is longer than 1024 bytes",
+            "`session_id`: id is longer than 1024 bytes: shorten it, or use a hash of it",
         ),
         (
             json!({ "session_id": "undefined" }),
-            "`session_id`: id is a placeholder such as None or null: set the value when it is known (declare a span \
-             field Empty, and record it later)",
+            "`session_id`: id is a placeholder such as None or null: set the value when it is known",
         ),
         (
             json!({ "previous_id": " null " }),
-            "`previous_id`: id is a placeholder such as None or null: set the value when it is known (declare a \
-             span field Empty, and record it later)",
+            "`previous_id`: id is a placeholder such as None or null: set the value when it is known",
         ),
         (
             json!({ "previous_id": format!("{SECRET}\n.") }),
-            "`previous_id`: id has a control character",
+            "`previous_id`: id contains a control or invisible character: remove it",
         ),
         (
             json!({ "trace_id": SECRET }),
-            "`trace_id`: the text is not a trace id: use 32 hexadecimal digits, or `tr_` and 16 digits, as Tracia \
-             does",
+            "`trace_id`: the text is not a trace id: use 32 hexadecimal digits, or `tr_` and 16 digits (the tracing \
+             service Tracia)",
         ),
         (
             json!({ "trace_id": trace, "last_span_id": SECRET }),
-            "`last_span_id`: the text is not a span id: use 16 hexadecimal digits, or `sp_` and 16 digits, as \
-             Tracia does",
+            "`last_span_id`: the text is not a span id: use 16 hexadecimal digits, or `sp_` and 16 digits (the tracing \
+             service Tracia)",
         ),
         (
             json!({ "last_span_id": "00f067aa0ba902b7" }),

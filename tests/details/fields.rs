@@ -134,7 +134,8 @@ fn invalid_tags_are_ignored_with_a_warning() {
     assert_eq!(said.len(), 2, "{said:?}");
     for said in said {
         assert!(
-            said.contains("field `tags` of span `session`") && said.ends_with("tag is blank"),
+            said.contains("field `tags` of span `session`")
+                && said.ends_with("tag is blank: set a value, or leave it out"),
             "{said}"
         );
     }

@@ -11,7 +11,7 @@ use tracing_session::{Session, current_session, session};
 const MOST: usize = 128;
 
 const REPORTED: &str = "a session has more than 128 tags, metadata keys or attributes, so the last ones are \
-    dropped: use one metadata key for a value that changes, or set it as an attribute of its span";
+    dropped: use one metadata key for a value that changes, or set the value as an attribute of the current span";
 
 fn counts(session: &Session) -> [usize; 2] {
     [session.tags().count(), session.all_metadata().count()]
@@ -19,8 +19,8 @@ fn counts(session: &Session) -> [usize; 2] {
 
 #[test]
 fn value_with_too_many_is_an_error() {
-    let error =
-        "the session is full: it can have at most 128 tags, 128 metadata keys and 128 attributes";
+    let error = "the session is full: it can have at most 128 tags, 128 metadata keys and 128 attributes: \
+                 remove some, or set the value on a span";
     let tags = |range: std::ops::Range<usize>| range.map(|n| n.to_string());
     let session = Session::default().with_tags(tags(0..MOST)).unwrap();
     // Tags that it has already are none too many.

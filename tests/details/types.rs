@@ -61,7 +61,7 @@ fn value_that_is_not_json_is_an_error_without_the_value() {
         .with_metadata("places", tuples)
         .unwrap_err();
     assert!(error.is_invalid_json() && !error.is_invalid_id());
-    let text = "`places`: the value cannot be serialised as JSON";
+    let text = "`places`: the value cannot be serialised as JSON: check its `Serialize`, and that map keys are strings";
     assert_eq!(error.to_string(), text);
     let error = Session::default()
         .with_metadata("places", Refuses)
@@ -89,9 +89,15 @@ fn value_that_is_not_json_is_an_error_without_the_value() {
 fn invalid_key_or_tag_is_an_error_that_names_it() {
     let long = "x".repeat(1025);
     for (text, why) in [
-        (" \t", "is blank"),
-        (long.as_str(), "is longer than 1024 bytes"),
-        ("two\nlines", "has a control character"),
+        (" \t", "is blank: set a value, or leave it out"),
+        (
+            long.as_str(),
+            "is longer than 1024 bytes: shorten it, or use a hash of it",
+        ),
+        (
+            "two\nlines",
+            "contains a control or invisible character: remove it",
+        ),
     ] {
         let refused = [
             ("metadata key", Session::default().with_metadata(text, 1)),

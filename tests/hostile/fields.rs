@@ -136,7 +136,7 @@ fn check_exported(texts: &Texts, spans: &[SpanData]) {
     // `as_field` is the text as the OpenTelemetry layer exports the field.
     let on_opener = |text: &str, as_field: String| match rule::received_id(text) {
         Ok(id) => Some(id.to_owned()),
-        Err("is blank" | rule::PLACEHOLDER) => None,
+        Err("is blank: set a value, or leave it out" | rule::PLACEHOLDER) => None,
         Err(_) => Some(as_field),
     };
     let plain = on_opener(&texts.session, texts.session.clone());
@@ -220,7 +220,7 @@ fn check_hidden(texts: &Texts, spans: &[SpanData]) {
         // On the opener, a value that is no id is hashed too.
         let has_user = match rule::received_id(&texts.user) {
             Ok(_) => true,
-            Err("is blank" | rule::PLACEHOLDER) => false,
+            Err("is blank: set a value, or leave it out" | rule::PLACEHOLDER) => false,
             Err(_) => name == "chat",
         };
         assert_eq!(values(span, "user.hash").len(), usize::from(has_user));
@@ -261,11 +261,13 @@ fn names_no_value(warning: &str) -> bool {
             }
         };
         let reasons = [
-            "is blank",
-            "is longer than 1024 bytes",
-            "has a control character",
+            "is blank: set a value, or leave it out",
+            "is longer than 1024 bytes: shorten it, or use a hash of it",
+            "contains a control or invisible character: remove it",
             rule::PLACEHOLDER,
         ];
+        let later = " (declare the field Empty, and record it later)";
+        let why = why.strip_suffix(later).unwrap_or(why);
         let (noun, why) = why.split_once(' ')?;
         Some(is_known && ["id", "tag"].contains(&noun) && reasons.contains(&why))
     };

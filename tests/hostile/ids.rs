@@ -150,10 +150,10 @@ fn check_link(trace: &str, span: &str) {
     let span_id = number(span, &[16]).map(|id| SpanId::from(id as u64));
     let refused = match (trace_id, span_id) {
         (None, _) => {
-            "the text is not a trace id: use 32 hexadecimal digits, or `tr_` and 16 digits, as Tracia does"
+            "the text is not a trace id: use 32 hexadecimal digits, or `tr_` and 16 digits (the tracing service Tracia)"
         }
         (_, None) => {
-            "the text is not a span id: use 16 hexadecimal digits, or `sp_` and 16 digits, as Tracia does"
+            "the text is not a span id: use 16 hexadecimal digits, or `sp_` and 16 digits (the tracing service Tracia)"
         }
         _ => "",
     };

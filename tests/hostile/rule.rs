@@ -5,10 +5,10 @@
 pub(crate) fn id(text: &str) -> Result<&str, &'static str> {
     let id = text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c));
     match id.len() {
-        0 => Err("is blank"),
-        1025.. => Err("is longer than 1024 bytes"),
+        0 => Err("is blank: set a value, or leave it out"),
+        1025.. => Err("is longer than 1024 bytes: shorten it, or use a hash of it"),
         _ if id.chars().any(|c| c.is_control() || is_invisible(c)) => {
-            Err("has a control character")
+            Err("contains a control or invisible character: remove it")
         }
         _ => Ok(id),
     }
@@ -28,8 +28,8 @@ pub(crate) fn received_id(text: &str) -> Result<&str, &'static str> {
     }
 }
 
-pub(crate) const PLACEHOLDER: &str = "is a placeholder such as None or null: set the value when it is known \
-    (declare a span field Empty, and record it later)";
+pub(crate) const PLACEHOLDER: &str =
+    "is a placeholder such as None or null: set the value when it is known";
 
 /// As they stand in a file: with a byte 255, which no text has, between two of them.
 pub(crate) fn parts(file: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -70,18 +70,17 @@ fn told<T>(result: Result<T, Error>) -> Option<T> {
         "OTEL_TRACES_EXPORTER",
     ];
     const REASONS: [&str; 11] = [
-        "id is blank",
-        "id is longer than 1024 bytes",
-        "id has a control character",
-        "id is not valid UTF-8",
-        "id is a placeholder such as None or null: set the value when it is known (declare a span field Empty, and \
-         record it later)",
-        "the value is not valid UTF-8",
+        "id is blank: set a value, or leave it out",
+        "id is longer than 1024 bytes: shorten it, or use a hash of it",
+        "id contains a control or invisible character: remove it",
+        "id is not valid UTF-8: encode it as UTF-8",
+        "id is a placeholder such as None or null: set the value when it is known",
+        "the value is not valid UTF-8: encode it as UTF-8",
         "the endpoint is not a URL such as http://localhost:4318",
         "`http://localhost:4318`: use this URL, because your endpoint has no scheme",
         "an https endpoint needs the feature `otlp-tls`: run `cargo add tracing-session --features otlp-tls`",
         "the key is too short: use at least 16 random bytes",
-        "the exporter cannot be created",
+        "the exporter cannot be created (see the error's source)",
     ];
     let error = match result {
         Ok(value) => return Some(value),

@@ -39,13 +39,12 @@ pub(crate) fn check(file: &[u8]) {
 fn names_no_value(error: &str) -> bool {
     const OF_A_FIELD: [&str; 7] = [
         "this field of the conversation state is missing or malformed: start a new conversation",
-        "id is blank",
-        "id is longer than 1024 bytes",
-        "id has a control character",
-        "id is a placeholder such as None or null: set the value when it is known (declare a span field Empty, and \
-         record it later)",
-        "the text is not a trace id: use 32 hexadecimal digits, or `tr_` and 16 digits, as Tracia does",
-        "the text is not a span id: use 16 hexadecimal digits, or `sp_` and 16 digits, as Tracia does",
+        "id is blank: set a value, or leave it out",
+        "id is longer than 1024 bytes: shorten it, or use a hash of it",
+        "id contains a control or invisible character: remove it",
+        "id is a placeholder such as None or null: set the value when it is known",
+        "the text is not a trace id: use 32 hexadecimal digits, or `tr_` and 16 digits (the tracing service Tracia)",
+        "the text is not a span id: use 16 hexadecimal digits, or `sp_` and 16 digits (the tracing service Tracia)",
     ];
     const FIELDS: [&str; 9] = [
         "version",

@@ -272,9 +272,9 @@ fn explicit_ways_replace_each_other() {
 
 fn ignored(field: &str, line: u32) -> String {
     format!(
-        "the field `{field}` of span `session` at {}:{line} is ignored because the span inherits a session that was set \
-         explicitly, and the default name `session` never replaces such a session: if these spans set your session, \
-         use `SessionLayer::new().with_session_span(\"session\")`",
+        "the field `{field}` of span `session` at {}:{line} is ignored because your code already set a session, and a \
+         span named `session` does not replace it by default: if these spans set your session, use \
+         `SessionLayer::new().with_session_span(\"session\")`",
         file!()
     )
 }

@@ -286,9 +286,15 @@ fn empty_value_is_an_error() {
         let nothing = Session::default;
         assert!(nothing().with_user("").unwrap_err().is_invalid_id());
         let error = nothing().with_metadata("", "value").unwrap_err();
-        assert_eq!(error.to_string(), "metadata key is blank");
+        assert_eq!(
+            error.to_string(),
+            "metadata key is blank: set a value, or leave it out"
+        );
         let error = nothing().with_tags([""]).unwrap_err();
-        assert_eq!(error.to_string(), "tag is blank");
+        assert_eq!(
+            error.to_string(),
+            "tag is blank: set a value, or leave it out"
+        );
         assert_eq!(current_session(), Some(session("outer")));
     });
     let empty = Session::default().with_metadata("key", "").unwrap();

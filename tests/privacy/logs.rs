@@ -48,7 +48,7 @@ fn no_id_is_in_logs_without_a_field_for_it() {
     let logs = format!("{:?}", exporter.get_emitted_logs().unwrap());
     assert!(logs.contains("in the session") && logs.contains("in the value"));
     assert!(
-        logs.contains("is ignored: id has a control character"),
+        logs.contains("is ignored: id contains a control or invisible character: remove it"),
         "{logs}"
     );
     assert!(!logs.contains(USER) && !logs.contains(CHAT), "{logs}");

@@ -294,12 +294,12 @@ fn ignored_and_told_of_once(cases: [(Vec<(&str, &str)>, &str); 4]) {
     }
 }
 
-const DIFFER: &str = "there are several ids, and they differ";
-const LONG: &str = "id is longer than 1024 bytes";
-const CONTROL: &str = "id has a control character";
-const NOT_UNICODE: &str = "id is not valid UTF-8";
-const PLACEHOLDER: &str = "id is a placeholder such as None or null: set the value when it is known (declare a span \
-    field Empty, and record it later)";
+const DIFFER: &str = "there are several ids, and they differ: make the caller send one id";
+const LONG: &str = "id is longer than 1024 bytes: shorten it, or use a hash of it";
+const CONTROL: &str = "id contains a control or invisible character: remove it";
+const NOT_UNICODE: &str = "id is not valid UTF-8: encode it as UTF-8";
+const PLACEHOLDER: &str =
+    "id is a placeholder such as None or null: set the value when it is known";
 
 #[test]
 fn invalid_or_different_session_ids_in_baggage_are_ignored_with_one_warning() {
@@ -413,7 +413,8 @@ fn ids_that_differ_between_two_headers_are_ignored() {
     assert_eq!(
         app.diagnostics.messages(),
         [
-            "header `x-differs` contains an id that is ignored: there are several ids, and they differ"
+            "header `x-differs` contains an id that is ignored: there are several ids, and they differ: make the \
+             caller send one id"
         ]
     );
 }
@@ -433,8 +434,8 @@ fn diagnostic_names_the_right_one_of_mirascopes_two_headers() {
     assert_eq!(
         app.diagnostics.messages(),
         [
-            "header `X-Mirascope-Session-Id` contains an id that is ignored: id has a \
-          control character"
+            "header `X-Mirascope-Session-Id` contains an id that is ignored: id contains a control \
+             or invisible character: remove it"
         ]
     );
 }

@@ -137,7 +137,13 @@ rows! {
         let error = chat().with_metadata("by pair", HashMap::from([((1, 2), 3)])).unwrap_err();
         row.says(&error.to_string());
         row.says(&chat().with_prompt_template_variables(["Oslo"]).unwrap_err().to_string());
+    };
+
+    key_is_reserved: here "the key is reserved" => |row| {
         row.says(&chat().with_attribute("session.id", "chat-43").unwrap_err().to_string());
+    };
+
+    session_is_full: here "the session is full" => |row| {
         let tags = (0..200).map(|n| n.to_string());
         row.says(&chat().with_tags(tags).unwrap_err().to_string());
     };

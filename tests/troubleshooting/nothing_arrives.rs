@@ -185,7 +185,7 @@ rows! {
         assert!(printed.contains("nobody listens"), "{printed}");
     };
 
-    filter_is_too_strict: here "spans of some levels or modules" => |_| {
+    filter_is_too_strict: here "all spans are missing, or those of" => |_| {
         let work = || debug_span!("below").in_scope(|| info_span!("shown").in_scope(|| {}));
         let app = App::with_layer(|otel| SessionLayer::new().wrap(otel).and_then(LevelFilter::INFO));
         work();

@@ -127,7 +127,8 @@ rows! {
             said,
             [format!(
                 "no session was set, but span `handle` at {file}:{line} has a field `conversation_id`: if it \
-                 identifies the session, use `SessionLayer::new().with_session_field(\"conversation_id\")`"
+                 identifies the session, use `SessionLayer::new().with_session_field(\"conversation_id\")`; \
+                 otherwise ignore this"
             )]
         );
         (0..300).for_each(|_| handle());
@@ -244,7 +245,7 @@ rows! {
         assert_eq!(app.diagnostics.messages(), NOTHING);
     };
 
-    span_was_made_before: here "a span inside a future `in_session` is in another session" => |_| {
+    span_was_made_before: here "the span in `future.instrument" => |_| {
         let app = App::new();
         let work = || async { span("work") };
         run(async {

@@ -8,7 +8,7 @@ use tracing::field::{Empty, debug};
 use tracing::{Span, info_span};
 use tracing_session::{SessionLayer, current_session, session};
 
-const PLACEHOLDER: &str = "id is a placeholder such as None or null: set the value when it is known (declare a span \
+const PLACEHOLDER: &str = "id is a placeholder such as None or null: set the value when it is known (declare the \
     field Empty, and record it later)";
 
 fn configured(layer: SessionLayer) -> SessionLayer {

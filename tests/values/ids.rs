@@ -114,7 +114,7 @@ const INVISIBLE: [char; 13] = [
 #[test]
 fn invisible_characters_are_trimmed_at_both_ends_and_refused_inside() {
     let app = App::new();
-    let refused = "has a control character";
+    let refused = "contains a control or invisible character: remove it";
     for c in INVISIBLE {
         let around = format!("{c} {c}\u{e9}-42{c}\n");
         assert_eq!(Session::new(&around).unwrap().id(), Some("\u{e9}-42"));
@@ -131,7 +131,10 @@ fn invisible_characters_are_trimmed_at_both_ends_and_refused_inside() {
         let key = Session::default().with_metadata(&inside, 1);
         assert_eq!(key.map_err(error), Err(format!("metadata key {refused}")));
         let blank = Session::new(format!("{c} {c}")).map_err(error);
-        assert_eq!(blank, Err("id is blank".to_owned()));
+        assert_eq!(
+            blank,
+            Err("id is blank: set a value, or leave it out".to_owned())
+        );
         // An attribute with such an id is no id.
         session!("outer").in_scope(|| {
             let span = info_span!("own");
@@ -181,9 +184,9 @@ fn invalid_id_is_ignored_and_the_outer_one_still_applies() {
     assert_eq!(
         app.diagnostics.messages(),
         [
-            "id is blank",
-            "id is longer than 1024 bytes",
-            "id has a control character"
+            "id is blank: set a value, or leave it out",
+            "id is longer than 1024 bytes: shorten it, or use a hash of it",
+            "id contains a control or invisible character: remove it"
         ]
         .map(|why| ignored("id", "session", line, why))
     );
@@ -224,8 +227,14 @@ fn each_field_with_an_invalid_id_gets_a_diagnostic() {
     for _ in 0..2 {
         info_span!("request", conversation = " ", customer = " ").in_scope(|| {});
     }
-    let said =
-        ["conversation", "customer"].map(|field| ignored(field, "request", line, "id is blank"));
+    let said = ["conversation", "customer"].map(|field| {
+        ignored(
+            field,
+            "request",
+            line,
+            "id is blank: set a value, or leave it out",
+        )
+    });
     assert_eq!(app.diagnostics.messages(), said);
 }
 
@@ -237,8 +246,18 @@ fn mistake_in_a_field_is_reported_once() {
     app.exports_with_diagnostics(
         "request user.id=x\ny",
         &[
-            &ignored("session.id", "request", line, "id is blank"),
-            &ignored("user.id", "request", line, "id has a control character"),
+            &ignored(
+                "session.id",
+                "request",
+                line,
+                "id is blank: set a value, or leave it out",
+            ),
+            &ignored(
+                "user.id",
+                "request",
+                line,
+                "id contains a control or invisible character: remove it",
+            ),
         ],
     );
 }
@@ -266,9 +285,8 @@ fn invalid_own_attribute_is_replaced_by_an_inherited_value_and_kept_without_one(
           plain user.id=twolines session.id=chat-42
         ",
         &[
-            "an attribute `session.id` set on a span is ignored: id is blank",
-            "an attribute `session.id` set on a span is ignored: id has a control \
-             character",
+            "an attribute `session.id` set on a span is ignored: id is blank: set a value, or leave it out",
+            "an attribute `session.id` set on a span is ignored: id contains a control or invisible character: remove it",
         ],
     );
 }
@@ -296,10 +314,19 @@ fn invalid_own_attribute_does_not_replace_the_previous_one() {
 #[test]
 fn session_with_an_invalid_id_is_an_error_with_the_reason() {
     let error = |id: &str| Session::new(id).unwrap_err().to_string();
-    assert_eq!(error(" "), "id is blank");
-    assert_eq!(error(&"x".repeat(1025)), "id is longer than 1024 bytes");
-    assert_eq!(error(&"é".repeat(513)), "id is longer than 1024 bytes");
-    assert_eq!(error("secret\u{1b}"), "id has a control character");
+    assert_eq!(error(" "), "id is blank: set a value, or leave it out");
+    assert_eq!(
+        error(&"x".repeat(1025)),
+        "id is longer than 1024 bytes: shorten it, or use a hash of it"
+    );
+    assert_eq!(
+        error(&"é".repeat(513)),
+        "id is longer than 1024 bytes: shorten it, or use a hash of it"
+    );
+    assert_eq!(
+        error("secret\u{1b}"),
+        "id contains a control or invisible character: remove it"
+    );
     assert_eq!(
         Session::new("x".repeat(1024)).unwrap().id().unwrap().len(),
         1024

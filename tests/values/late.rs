@@ -159,7 +159,12 @@ fn value_recorded_twice_is_the_last_valid_one_for_descendants_and_the_first_for_
         ",
         &[
             kept(file!(), "session", line, "session.id"),
-            ignored("id", "session", line, "id is blank"),
+            ignored(
+                "id",
+                "session",
+                line,
+                "id is blank: set a value, or leave it out",
+            ),
         ],
     );
 }

@@ -52,7 +52,12 @@ fn id_recorded_after_a_blank_or_missing_one_is_exported_once() {
         missing session.id=chat-42
           inside session.id=chat-42
         ",
-        &[ignored("session.id", "blank", line, "id is blank")],
+        &[ignored(
+            "session.id",
+            "blank",
+            line,
+            "id is blank: set a value, or leave it out",
+        )],
     );
 }
 

@@ -39,7 +39,7 @@ fn json(value: impl Serialize) -> Result<String, String> {
 
 #[test]
 fn json_of_the_attributes() {
-    let refused = "`v`: the value cannot be serialised as JSON";
+    let refused = "`v`: the value cannot be serialised as JSON: check its `Serialize`, and that map keys are strings";
     let date = "2024-01-02T03:04:05+00:00";
     let uuid = uuid::Uuid::from_u128(1).to_string();
     let too_large = u128::from(u64::MAX) + 1;
