@@ -21,7 +21,7 @@ use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError};
 
-/// Whether a scope with a value or a field was ever made. [`Scope::make`] sets it, and the layer reads it.
+/// True after the first scope with a value or a field. [`Scope::make`] sets it, and the layer reads it.
 static ANY_EXISTS: AtomicBool = AtomicBool::new(false);
 
 pub(crate) struct Scope {

@@ -30,6 +30,18 @@ fn counted(app: &App, span: &str) -> (u64, Vec<(Reason, u64)>) {
     (row.covered, row.missing.clone())
 }
 
+/// One span of this name ended, in no session for this reason.
+#[track_caller]
+fn assert_missing(app: &App, span: &str, reason: Reason) {
+    assert_eq!(counted(app, span), (0, vec![(reason, 1)]), "{span}");
+}
+
+/// One span of this name ended, in a session.
+#[track_caller]
+fn assert_covered(app: &App, span: &str) {
+    assert_eq!(counted(app, span), (1, vec![]), "{span}");
+}
+
 #[test]
 fn spans_are_counted_by_callsite() {
     let app = app();
@@ -68,60 +80,42 @@ fn reason_is_found() {
         let query = || info_span!("blocking").in_scope(|| {});
         runtime.block_on(runtime.spawn_blocking(query)).unwrap();
     });
-    assert_eq!(
-        counted(&app, "spawned"),
-        (0, vec![(Reason::RootOutside, 1)])
-    );
-    assert_eq!(
-        counted(&app, "blocking"),
-        (0, vec![(Reason::RootOutside, 1)])
-    );
+    assert_missing(&app, "spawned", Reason::RootOutside);
+    assert_missing(&app, "blocking", Reason::RootOutside);
 
     in_request(&|| {
         let below = || info_span!("below").in_scope(|| {});
         info_span!(parent: None, "root").in_scope(below);
     });
-    assert_eq!(counted(&app, "root"), (0, vec![(Reason::ParentNone, 1)]));
-    assert_eq!(
-        counted(&app, "below"),
-        (0, vec![(Reason::ParentOutside, 1)])
-    );
+    assert_missing(&app, "root", Reason::ParentNone);
+    assert_missing(&app, "below", Reason::ParentOutside);
 
     let early = info_span!("early");
     in_request(&|| early.in_scope(|| {}));
     drop(early);
-    assert_eq!(
-        counted(&app, "early"),
-        (0, vec![(Reason::CreatedBefore, 1)])
-    );
+    assert_missing(&app, "early", Reason::CreatedBefore);
 
     let continued = info_span!("continued");
     continued.set_parent(remote()).unwrap();
     continued.in_scope(|| {});
     drop(continued);
-    assert_eq!(
-        counted(&app, "continued"),
-        (0, vec![(Reason::HeadersWithout, 1)])
-    );
+    assert_missing(&app, "continued", Reason::HeadersWithout);
 
     let login = info_span!("login", session.id = Empty);
     login.in_scope(|| info_span!("first").in_scope(|| {}));
     login.record("session.id", "chat-42");
     login.in_scope(|| info_span!("second").in_scope(|| {}));
     drop(login);
-    assert_eq!(counted(&app, "first"), (0, vec![(Reason::NotRecorded, 1)]));
-    assert_eq!(counted(&app, "second"), (1, vec![]));
-    assert_eq!(counted(&app, "login"), (1, vec![]));
+    assert_missing(&app, "first", Reason::NotRecorded);
+    assert_covered(&app, "second");
+    assert_covered(&app, "login");
 
     let tracer = app.provider.tracer("library");
     in_request(&|| {
         let builder = tracer.span_builder("plain");
         drop(tracer.build_with_context(builder, &Context::new()));
     });
-    assert_eq!(
-        counted(&app, "plain"),
-        (0, vec![(Reason::CreatedBefore, 1)])
-    );
+    assert_missing(&app, "plain", Reason::CreatedBefore);
     assert_eq!(counted(&app, "request").1, []);
 }
 
@@ -130,23 +124,20 @@ fn reason_is_found() {
 fn spans_that_get_their_session_late_are_in_it() {
     let app = app();
     info_span!("set").in_scope(|| set_session_id("chat-42").unwrap());
-    assert_eq!(counted(&app, "set"), (1, vec![]));
+    assert_covered(&app, "set");
     let adopted = async {}.instrument(info_span!("adopted"));
     adopted
         .in_session(session("chat-42"))
         .now_or_never()
         .unwrap();
-    assert_eq!(counted(&app, "adopted"), (1, vec![]));
+    assert_covered(&app, "adopted");
     info_span!("marked").in_scope(|| {
         session("chat-42").in_scope(|| tracing_session::mark_trace().unwrap());
     });
-    assert_eq!(counted(&app, "marked"), (1, vec![]));
+    assert_covered(&app, "marked");
     let detached_work = || detached(|| info_span!("housekeeping").in_scope(|| {}));
     session("chat-42").in_scope(detached_work);
-    assert_eq!(
-        counted(&app, "housekeeping"),
-        (0, vec![(Reason::RootOutside, 1)])
-    );
+    assert_missing(&app, "housekeeping", Reason::RootOutside);
 }
 
 /// A scope without a session id: the reason is that of a span outside any scope.
@@ -158,16 +149,13 @@ fn user_alone_does_not_hide_the_reason() {
     user.in_scope(|| info_span!("under a user").in_scope(|| {}));
     Session::nothing().in_scope(|| info_span!("under nothing").in_scope(|| {}));
     for root in ["login", "under a user", "under nothing"] {
-        assert_eq!(counted(&app, root), (0, vec![(Reason::RootOutside, 1)]));
+        assert_missing(&app, root, Reason::RootOutside);
     }
     let continued = info_span!("continued", user.id = "u-7");
     continued.set_parent(remote()).unwrap();
     continued.in_scope(|| {});
     drop(continued);
-    assert_eq!(
-        counted(&app, "continued"),
-        (0, vec![(Reason::HeadersWithout, 1)])
-    );
+    assert_missing(&app, "continued", Reason::HeadersWithout);
     // Entered in two sessions, so it is exported with neither.
     let shared = info_span!("shared");
     for id in ["chat-1", "chat-2"] {
@@ -175,10 +163,7 @@ fn user_alone_does_not_hide_the_reason() {
         work.in_session(session(id)).now_or_never().unwrap();
     }
     drop(shared);
-    assert_eq!(
-        counted(&app, "shared"),
-        (0, vec![(Reason::CreatedBefore, 1)])
-    );
+    assert_missing(&app, "shared", Reason::CreatedBefore);
 }
 
 /// The user of the mark isn't the span's, so neither of the mark's ids is exported.
@@ -191,10 +176,7 @@ fn mark_that_is_not_exported_does_not_count() {
         set_user_id("u-2").unwrap();
     });
     assert_eq!(shown(&app.span("request")), ["user.id=u-2"]);
-    assert_eq!(
-        counted(&app, "request"),
-        (0, vec![(Reason::RootOutside, 1)])
-    );
+    assert_missing(&app, "request", Reason::RootOutside);
 }
 
 /// With OpenTelemetry's API, an author can set the location to a text on the heap. The next text can have its address.

@@ -282,6 +282,20 @@ fn guard_is_silent_after_the_provider_was_shut_down() {
 }
 
 #[test]
+fn guard_prints_the_share_of_spans_in_a_session() {
+    let variables = [("OTEL_TRACES_EXPORTER", "none")];
+    let Some(printed) = support::output_alone(test_name!(), &variables) else {
+        let (telemetry, _, _default) = build(pipeline("app").with_coverage());
+        answer();
+        info_span!("outside").in_scope(|| {});
+        drop(telemetry);
+        return;
+    };
+    let share = "tracing-session: 50 % of 2 spans had a session; see";
+    assert_eq!(printed.matches(share).count(), 1, "{printed}");
+}
+
+#[test]
 fn second_install_is_an_error_and_leaves_the_first() {
     if !support::alone(test_name!(), &[]) {
         return;

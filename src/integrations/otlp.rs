@@ -19,31 +19,7 @@
 //! subscriber, and prints their events too. If you have a subscriber already, add the layer that [`build`](Pipeline::build)
 //! returns.
 //!
-//! # Environment variables
-//!
-//! Settings in code override the environment, and the environment overrides the defaults. A blank variable counts as
-//! not set. If a value is invalid, the setup ignores it, emits a warning, or returns an error from `install` or `build`.
-//!
-//! | variable | default | if invalid |
-//! | --- | --- | --- |
-//! | `OTEL_EXPORTER_OTLP_PROTOCOL`, `.._TRACES_PROTOCOL`: `http/protobuf`, `grpc` | `http/protobuf` | error |
-//! | `OTEL_EXPORTER_OTLP_ENDPOINT`: over HTTP, `/v1/traces` is appended | `http://localhost:4318`, gRPC: `http://localhost:4317` | error |
-//! | `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`: nothing is appended | | error |
-//! | `OTEL_EXPORTER_OTLP_INSECURE`, `.._TRACES_INSECURE`: `true` turns TLS off for a gRPC endpoint without a scheme | `false` | ignored |
-//! | `OTEL_EXPORTER_OTLP_HEADERS`, `.._TRACES_HEADERS`: `name=value,..`, values percent-encoded | none | ignored |
-//! | `OTEL_EXPORTER_OTLP_TIMEOUT`, `.._TRACES_TIMEOUT`: milliseconds | 10000 | error |
-//! | `OTEL_EXPORTER_OTLP_COMPRESSION`, `.._TRACES_COMPRESSION`: needs a feature of `opentelemetry-otlp`, `gzip-http`, `gzip-tonic`, .. | none | warning |
-//! | `OTEL_SERVICE_NAME`: used if the name in the code is blank | `unknown_service:..` | |
-//! | `OTEL_RESOURCE_ATTRIBUTES`: can contain `openinference.project.name` | none | ignored |
-//! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | `parentbased_always_on` | warning |
-//! | `OTEL_BSP_SCHEDULE_DELAY`, `_MAX_QUEUE_SIZE`, `_MAX_EXPORT_BATCH_SIZE` | 5000 ms, 2048, 512 | ignored; a queue for more than 1,000,000 spans is an error |
-//! | `OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT`, `_EVENT_`, `_LINK_` | 128 | ignored |
-//! | `OTEL_TRACES_EXPORTER`: `otlp`, or `none`, which creates spans and doesn't export them | `otlp` | error |
-//! | `OTEL_SDK_DISABLED`: `true` creates no spans; sessions still propagate | `false` | ignored |
-//! | `OTEL_PROPAGATORS`, `MIRASCOPE_PROPAGATOR`: see [`propagator_from_env`](crate::propagator_from_env), only for `install` | `tracecontext,baggage` | error |
-//! | `RUST_LOG`: selects the exported spans and the printed events, only for `install` | `info` | warning |
-//!
-//! The setup doesn't read `OTEL_BSP_EXPORT_TIMEOUT`, `OTEL_LOG_LEVEL`, and the variables for certificates.
+#![doc = include_str!("otlp/environment.md")]
 
 mod exporter;
 mod settings;
@@ -91,6 +67,7 @@ pub fn pipeline(service_name: impl Into<String>) -> Pipeline {
         layer: SessionLayer::new(),
         dialect: Dialect::OPENINFERENCE,
         privacy: Privacy::new(),
+        has_coverage: false,
         sampler: None,
         sends_session: false,
         error: None,
@@ -117,6 +94,7 @@ pub struct Pipeline {
     layer: SessionLayer,
     dialect: Dialect,
     privacy: Privacy,
+    has_coverage: bool,
     sampler: Option<Box<dyn ShouldSample>>,
     sends_session: bool,
     /// The first error in the configuration.
@@ -235,6 +213,20 @@ impl Pipeline {
     /// ```
     pub fn with_privacy(self, privacy: Privacy) -> Self {
         Self { privacy, ..self }
+    }
+
+    /// Counts the spans in a session and in none: see [`SessionTracerProvider::with_coverage`]. The guard prints the share to
+    /// standard error when it ends, and [`Telemetry::provider`] has the report. Default: off.
+    ///
+    /// ```
+    /// # use tracing_session::otlp::pipeline;
+    /// let pipeline = pipeline("my-app").with_coverage();
+    /// ```
+    pub fn with_coverage(self) -> Self {
+        Self {
+            has_coverage: true,
+            ..self
+        }
     }
 
     /// Sets the sampler. Default: the sampler that `OTEL_TRACES_SAMPLER` names, or else one that samples all traces.
@@ -369,7 +361,10 @@ impl Pipeline {
                 sdk = sdk.with_batch_exporter(exporter);
             }
         }
-        let provider = SessionTracerProvider::new(sdk.build()).with_privacy(self.privacy);
+        let mut provider = SessionTracerProvider::new(sdk.build()).with_privacy(self.privacy);
+        if self.has_coverage {
+            provider = provider.with_coverage();
+        }
         let scope = InstrumentationScope::builder(env!("CARGO_PKG_NAME"));
         let scope = scope.with_version(env!("CARGO_PKG_VERSION")).build();
         let tracer = provider.tracer_with_scope(scope);

@@ -163,9 +163,12 @@ pub(crate) fn receive(is_enabled: bool) {
 #[inline]
 pub(crate) fn take_ticket(asks_for_roots: bool) -> Option<KeyValue> {
     let key = match OFFERED_TICKET.get() {
-        CREATING => None,
-        CREATING_ROOT => asks_for_roots.then_some(ROOT_KEY),
+        CREATING => {
+            OFFERED_TICKET.set(NO_TICKET);
+            return None;
+        }
         NO_TICKET | ENTERING..=STARTING => return None,
+        CREATING_ROOT => asks_for_roots.then_some(ROOT_KEY),
         _ => Some(TICKET_KEY),
     };
     let ticket = OFFERED_TICKET.replace(NO_TICKET);

@@ -51,7 +51,7 @@ impl Hash for SpanKey {
 /// it, and every span is created in the session in which it is entered.
 static TRACKED: Shards<SpanKey, TrackedSpan> = Shards::new();
 
-/// Whether the process has ever tracked a span, or polled a future in a session. If not, the layer has nothing to do
+/// True after the first span is tracked, or the first future is polled in a session. Until then, the layer has nothing to do
 /// when a span is entered. Set by this file and by `scope/polled.rs`, and read whenever a span is entered.
 static IS_USED: AtomicBool = AtomicBool::new(false);
 

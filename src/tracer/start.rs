@@ -45,7 +45,9 @@ impl<T: Tracer> Tracer for SessionTracer<T> {
         // more. Reserving room for all of them costs less than growing.
         const ROOM: usize = 16;
         let mut attributes = Vec::with_capacity(ROOM);
-        attributes.extend(bridge::take_ticket(self.coverage.is_some()));
+        if let Some(ticket) = bridge::take_ticket(self.coverage.is_some()) {
+            attributes.push(ticket);
+        }
         let name = name.into();
         if self.redaction.is_some() {
             attributes.extend(export::id_field_marker(&name));
